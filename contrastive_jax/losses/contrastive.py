@@ -1,0 +1,563 @@
+r"""Contrastive losses: InfoNCE and its relatives.
+
+Every function is pure, takes arrays first and hyper-parameters by keyword, and
+returns one float32 value an anchor; the caller takes the mean. Features are
+expected to have unit norm (`contrastive_jax.ops.l2_normalize`); this is not
+checked, and the formulas hold without it.
+
+Arguments that all of them share:
+
+* `group_ids`: [N] integers. Rows of the same group are positives of each other
+  (the same caption, the same product or the same class twice in a batch), not
+  negatives; the target is uniform over an anchor's positives, as in the
+  supervised contrastive loss. None means that each row is its own group.
+* `axes`: the name or names of the mapped axes (`shard_map`, `pmap` or
+  `vmap(axis_name=...)`) over which the batch is split. The loss is always the
+  one of the *global* batch, in value and in gradient; a device receives the
+  values of its own rows. None means that the arrays hold the whole batch.
+* `block_size`: rows of the similarity matrix that are formed at once; the
+  backward pass recomputes each block. None forms all rows, "auto" does so while
+  they are small. It changes memory and speed, not the result.
+
+Logits, log-sum-exp and their gradients are float32 whatever the input type.
+All raise `ValueError`, naming the argument, on wrong shapes, types or ranges.
+"""
+
+from collections.abc import Callable
+import math
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from contrastive_jax import ops
+
+Axes = str | tuple[str, ...] | None
+BlockSize = int | str | None
+Scalar = float | jax.Array
+
+
+def info_nce(
+    queries: jax.Array,
+    keys: jax.Array,
+    *,
+    temperature: Scalar,
+    group_ids: jax.Array | None = None,
+    axes: Axes = None,
+    block_size: BlockSize = "auto",
+) -> jax.Array:
+  r"""InfoNCE: the positive key against all keys of the batch.
+
+  .. math::
+    \ell_i = -\frac{1}{|P_i|} \sum_{p \in P_i} s_{ip}
+             + \log \sum_{j=1}^{N} \exp(s_{ij}),
+    \qquad s_{ij} = \langle q_i, k_j \rangle / \tau
+
+  with :math:`P_i = \{i\}`, or the rows of i's group.
+
+  Args:
+    queries: [N, d] unit-norm anchors.
+    keys: [N, d] unit-norm keys; row i is the positive of query i.
+    temperature: tau > 0, a number or a traced scalar.
+    group_ids: see the module's docstring.
+    axes: see the module's docstring.
+    block_size: see the module's docstring.
+
+  Returns:
+    [N] float32, one loss an anchor.
+
+  Raises:
+    ValueError: on wrong shapes, types or ranges, naming the argument.
+
+  References:
+    van den Oord et al., "Representation learning with contrastive predictive
+    coding", 2018, eq. 4; several positives: Khosla et al., "Supervised
+    contrastive learning", 2020, eq. 2.
+
+  >>> import jax.numpy as jnp
+  >>> x = jnp.eye(4)
+  >>> [round(v, 4) for v in info_nce(x, x, temperature=0.5).tolist()]
+  [0.3408, 0.3408, 0.3408, 0.3408]
+  """
+  ops.check_features(queries=queries, keys=keys)
+  ops.check_positive("temperature", temperature)
+  return _cross_entropy(
+      queries, keys, 1.0 / temperature, group_ids, axes, block_size
+  )
+
+
+def nt_xent(
+    first_view: jax.Array,
+    second_view: jax.Array,
+    *,
+    temperature: Scalar,
+    group_ids: jax.Array | None = None,
+    axes: Axes = None,
+    block_size: BlockSize = "auto",
+) -> jax.Array:
+  r"""NT-Xent (SimCLR): two views, each against all 2N - 1 other rows.
+
+  With z the 2N rows of both views and i' the other view of row i,
+
+  .. math::
+    \ell_i = -s_{ii'} + \log \sum_{j \ne i} \exp(s_{ij}),
+    \qquad s_{ij} = \langle z_i, z_j \rangle / \tau .
+
+  With groups, the positive term is the mean over all other rows of i's group.
+
+  Args:
+    first_view: [N, d] unit norm.
+    second_view: [N, d] unit norm; row i shows the same example.
+    temperature: tau > 0, a number or a traced scalar.
+    group_ids: see the module's docstring.
+    axes: see the module's docstring.
+    block_size: see the module's docstring.
+
+  Returns:
+    [2N] float32: N values of the first view, then N of the second. (On several
+    devices: the local rows of the first view, then those of the second.)
+
+  Raises:
+    ValueError: on wrong shapes, types or ranges, naming the argument.
+
+  References:
+    Chen et al., "A simple framework for contrastive learning of visual
+    representations", 2020, eq. 1.
+
+  >>> import jax.numpy as jnp
+  >>> x = jnp.eye(2)
+  >>> [round(v, 4) for v in nt_xent(x, x, temperature=1.0).tolist()]
+  [0.5514, 0.5514, 0.5514, 0.5514]
+  """
+  ops.check_features(first_view=first_view, second_view=second_view)
+  ops.check_positive("temperature", temperature)
+  n = first_view.shape[0]
+  positions, groups = _identify(group_ids, n, axes)
+  total = n * _axis_size(axes)
+  # Row i of the second view is number N + i of the global batch.
+  rows = jnp.concatenate([first_view, second_view])
+  row_ids = jnp.concatenate([positions, positions + total])
+  row_groups = jnp.concatenate([groups, groups])
+  keys, key_ids, key_groups = ops.gather_rows((rows, row_ids, row_groups), axes)
+  scale = 1.0 / temperature
+
+  def block(z, ids, group):
+    logits = scale * ops.similarity(z, keys)
+    others = ids[:, None] != key_ids[None, :]
+    positive = others & (group[:, None] == key_groups[None, :])
+    return ops.masked_logsumexp(logits, others) - _mean_over(logits, positive)
+
+  return ops.map_rows(
+      block,
+      (rows, row_ids, row_groups),
+      num_columns=keys.shape[0],
+      block_size=block_size,
+  )
+
+
+def clip(
+    image: jax.Array,
+    text: jax.Array,
+    *,
+    logit_scale: Scalar,
+    group_ids: jax.Array | None = None,
+    axes: Axes = None,
+    block_size: BlockSize = "auto",
+) -> jax.Array:
+  r"""CLIP: InfoNCE from image to text and from text to image, averaged.
+
+  .. math::
+    \ell_i = \tfrac12 \big[ \ell^{\mathrm{InfoNCE}}_i(v, t)
+                          + \ell^{\mathrm{InfoNCE}}_i(t, v) \big],
+    \qquad s_{ij} = \alpha \langle v_i, t_j \rangle
+
+  Args:
+    image: [N, d] unit norm.
+    text: [N, d] unit norm; row i describes image i.
+    logit_scale: alpha = 1 / tau > 0, a number or a traced scalar (a learnable
+      one is exp(parameter), see `clamp_logit_scale`).
+    group_ids: see the module's docstring.
+    axes: see the module's docstring.
+    block_size: see the module's docstring.
+
+  Returns:
+    [N] float32, one loss a pair.
+
+  Raises:
+    ValueError: on wrong shapes, types or ranges, naming the argument.
+
+  References:
+    Radford et al., "Learning transferable visual models from natural language
+    supervision", 2021, figure 3.
+
+  >>> import jax.numpy as jnp
+  >>> x = jnp.eye(4)
+  >>> [round(v, 4) for v in clip(x, x, logit_scale=2.0).tolist()]
+  [0.3408, 0.3408, 0.3408, 0.3408]
+  """
+  ops.check_features(image=image, text=text)
+  ops.check_positive("logit_scale", logit_scale)
+  args = (logit_scale, group_ids, axes, block_size)
+  return 0.5 * (
+      _cross_entropy(image, text, *args) + _cross_entropy(text, image, *args)
+  )
+
+
+def clip_four_term(
+    image: jax.Array,
+    text: jax.Array,
+    image_augmented: jax.Array,
+    text_augmented: jax.Array,
+    *,
+    logit_scale: Scalar,
+    group_ids: jax.Array | None = None,
+    in_modal_denominator: Literal["augmented", "original"] = "augmented",
+    axes: Axes = None,
+    block_size: BlockSize = "auto",
+) -> jax.Array:
+  r"""Cross-modal and in-modal InfoNCE: the base loss of the CVPR 2023 paper.
+
+  .. math::
+    \ell_i = \tfrac14 \big[ \ell_i(v, t) + \ell_i(t, v)
+                          + \ell_i(v, v^a) + \ell_i(t, t^a) \big]
+
+  with :math:`\ell_i(q, k)` the InfoNCE of query i among the keys k.
+
+  The paper prints the denominator of the in-modal terms over the original rows,
+  :math:`\sum_k \exp(\alpha \langle v_i, v_k \rangle)` with k = i included; the
+  code that it builds on (CyCLIP) takes the augmented rows, as an InfoNCE does.
+  The latter is the default, `in_modal_denominator="original"` the printed form.
+
+  Args:
+    image: [N, d] unit norm.
+    text: [N, d] unit norm; row i describes image i.
+    image_augmented: [N, d] unit norm, features of another view of the images.
+    text_augmented: [N, d] unit norm, features of another caption.
+    logit_scale: alpha = 1 / tau > 0, a number or a traced scalar.
+    group_ids: see the module's docstring.
+    in_modal_denominator: "augmented" or "original", see above.
+    axes: see the module's docstring.
+    block_size: see the module's docstring.
+
+  Returns:
+    [N] float32, one loss a pair.
+
+  Raises:
+    ValueError: on wrong shapes, types or ranges, naming the argument.
+
+  References:
+    Jiang et al., "Understanding and constructing latent modality structures in
+    multi-modal representation learning", 2023, section 3.2; Goel et al.,
+    "CyCLIP: cyclic contrastive language-image pretraining", 2022.
+
+  >>> import jax.numpy as jnp
+  >>> x = jnp.eye(4)
+  >>> loss = clip_four_term(x, x, x, x, logit_scale=2.0)
+  >>> [round(v, 4) for v in loss.tolist()]
+  [0.3408, 0.3408, 0.3408, 0.3408]
+  """
+  ops.check_features(
+      image=image,
+      text=text,
+      image_augmented=image_augmented,
+      text_augmented=text_augmented,
+  )
+  ops.check_positive("logit_scale", logit_scale)
+  if in_modal_denominator not in ("augmented", "original"):
+    raise ValueError(
+        'in_modal_denominator must be "augmented" or "original"; got'
+        f" {in_modal_denominator!r}."
+    )
+  args = (logit_scale, group_ids, axes, block_size)
+  cross = _cross_entropy(image, text, *args) + _cross_entropy(
+      text, image, *args
+  )
+  if in_modal_denominator == "augmented":
+    within = _cross_entropy(image, image_augmented, *args) + _cross_entropy(
+        text, text_augmented, *args
+    )
+  else:
+    within = _cross_entropy(
+        image, image_augmented, *args, denominator=image
+    ) + _cross_entropy(text, text_augmented, *args, denominator=text)
+  return 0.25 * (cross + within)
+
+
+def moco_v3(
+    queries: jax.Array,
+    momentum_keys: jax.Array,
+    *,
+    temperature: Scalar,
+    group_ids: jax.Array | None = None,
+    axes: Axes = None,
+    block_size: BlockSize = "auto",
+) -> jax.Array:
+  r"""MoCo v3: queries against the momentum encoder's keys, times 2 tau.
+
+  .. math:: \ell_i = 2 \tau \, \ell^{\mathrm{InfoNCE}}_i(q, \mathrm{sg}(k))
+
+  No gradient reaches the keys. The official loss is the sum of this over the
+  two ways of assigning two views to q and k.
+
+  Args:
+    queries: [N, d] unit norm, from the encoder and predictor.
+    momentum_keys: [N, d] unit norm, from the momentum encoder.
+    temperature: tau > 0, a number or a traced scalar.
+    group_ids: see the module's docstring.
+    axes: see the module's docstring.
+    block_size: see the module's docstring.
+
+  Returns:
+    [N] float32, one loss a query.
+
+  Raises:
+    ValueError: on wrong shapes, types or ranges, naming the argument.
+
+  References:
+    Chen, Xie and He, "An empirical study of training self-supervised vision
+    transformers", 2021, algorithm 1.
+
+  >>> import jax.numpy as jnp
+  >>> x = jnp.eye(4)
+  >>> [round(v, 4) for v in moco_v3(x, x, temperature=0.5).tolist()]
+  [0.3408, 0.3408, 0.3408, 0.3408]
+  """
+  ops.check_features(queries=queries, momentum_keys=momentum_keys)
+  ops.check_positive("temperature", temperature)
+  return (2.0 * temperature) * _cross_entropy(
+      queries,
+      jax.lax.stop_gradient(momentum_keys),
+      1.0 / temperature,
+      group_ids,
+      axes,
+      block_size,
+  )
+
+
+def decoupled(
+    queries: jax.Array,
+    keys: jax.Array,
+    *,
+    temperature: Scalar,
+    group_ids: jax.Array | None = None,
+    axes: Axes = None,
+    block_size: BlockSize = "auto",
+) -> jax.Array:
+  r"""DCL: InfoNCE without the positives in the denominator.
+
+  .. math::
+    \ell_i = -\frac{1}{|P_i|} \sum_{p \in P_i} s_{ip}
+             + \log \sum_{j \notin P_i} \exp(s_{ij})
+
+  An anchor that has no negative in the batch (N = 1, or all rows of one group)
+  has nothing to be contrasted with: its loss and gradient are exactly 0.
+
+  Args:
+    queries: [N, d] unit-norm anchors.
+    keys: [N, d] unit-norm keys; row i is the positive of query i.
+    temperature: tau > 0, a number or a traced scalar.
+    group_ids: see the module's docstring.
+    axes: see the module's docstring.
+    block_size: see the module's docstring.
+
+  Returns:
+    [N] float32, one loss an anchor; it may be negative.
+
+  Raises:
+    ValueError: on wrong shapes, types or ranges, naming the argument.
+
+  References:
+    Yeh et al., "Decoupled contrastive learning", 2022, eq. 6.
+
+  >>> import jax.numpy as jnp
+  >>> x = jnp.eye(4)
+  >>> [round(v, 4) for v in decoupled(x, x, temperature=0.5).tolist()]
+  [-0.9014, -0.9014, -0.9014, -0.9014]
+  """
+  ops.check_features(queries=queries, keys=keys)
+  ops.check_positive("temperature", temperature)
+
+  def reduce(logits, positive):
+    loss = ops.masked_logsumexp(logits, ~positive) - _mean_over(
+        logits, positive
+    )
+    return jnp.where(jnp.all(positive, axis=1), 0.0, loss)
+
+  return _reduce_rows(
+      reduce, queries, keys, 1.0 / temperature, group_ids, axes, block_size
+  )
+
+
+def sigmoid(
+    image: jax.Array,
+    text: jax.Array,
+    *,
+    logit_scale: Scalar,
+    logit_bias: Scalar,
+    group_ids: jax.Array | None = None,
+    axes: Axes = None,
+    block_size: BlockSize = "auto",
+) -> jax.Array:
+  r"""SigLIP: every pair of the batch is a binary classification.
+
+  .. math::
+    \ell_i = -\sum_{j=1}^{N} \log \sigma\big( y_{ij}
+             (\alpha \langle v_i, t_j \rangle + b) \big)
+
+  with y = 1 for a positive pair (j = i, or of i's group) and -1 otherwise. The
+  mean over i is the published loss.
+
+  Args:
+    image: [N, d] unit norm.
+    text: [N, d] unit norm; row i describes image i.
+    logit_scale: alpha > 0, a number or a traced scalar (initially 10).
+    logit_bias: b, a number or a traced scalar (initially -10).
+    group_ids: see the module's docstring.
+    axes: see the module's docstring.
+    block_size: see the module's docstring.
+
+  Returns:
+    [N] float32, one loss an image.
+
+  Raises:
+    ValueError: on wrong shapes, types or ranges, naming the argument.
+
+  References:
+    Zhai et al., "Sigmoid loss for language image pre-training", 2023,
+    algorithm 1.
+
+  >>> import jax.numpy as jnp
+  >>> x = jnp.eye(2)
+  >>> loss = sigmoid(x, x, logit_scale=10.0, logit_bias=-5.0)
+  >>> [round(v, 4) for v in loss.tolist()]
+  [0.0134, 0.0134]
+  """
+  ops.check_features(image=image, text=text)
+  ops.check_positive("logit_scale", logit_scale)
+  if jnp.shape(logit_bias) != ():
+    raise ValueError(
+        f"logit_bias must be a scalar; got shape {jnp.shape(logit_bias)}."
+    )
+
+  def reduce(logits, positive):
+    signed = jnp.where(positive, 1.0, -1.0) * (logits + logit_bias)
+    return -jnp.sum(jax.nn.log_sigmoid(signed), axis=1)
+
+  return _reduce_rows(
+      reduce, image, text, logit_scale, group_ids, axes, block_size
+  )
+
+
+def clamp_logit_scale(
+    log_logit_scale: jax.Array,
+    *,
+    minimum: float = 0.0,
+    maximum: float = math.log(100.0),
+) -> jax.Array:
+  r"""Clamps a learnable log logit scale after an optimiser update.
+
+  .. math:: \theta \leftarrow \min(\max(\theta, \theta_{min}), \theta_{max}),
+    \qquad \alpha = 1 / \tau = e^\theta
+
+  Apply it to the *parameter* after the update, not inside the loss: there the
+  gradient would vanish beyond the bound and the scale could never come back.
+
+  Args:
+    log_logit_scale: theta, of any shape.
+    minimum: smallest theta; 0 is a temperature of 1.
+    maximum: largest theta; log 100 is a temperature of .01.
+
+  Returns:
+    The clamped theta, same shape and type.
+
+  Raises:
+    ValueError: if minimum > maximum.
+
+  References:
+    Radford et al., 2021, section 2.5.
+
+  >>> import jax.numpy as jnp
+  >>> round(float(clamp_logit_scale(jnp.float32(7.0))), 4)
+  4.6052
+  """
+  if minimum > maximum:
+    raise ValueError(
+        f"minimum must not exceed maximum; got {minimum} > {maximum}."
+    )
+  return jnp.clip(log_logit_scale, minimum, maximum)
+
+
+def _mean_over(logits: jax.Array, mask: jax.Array) -> jax.Array:
+  """Mean of the logits under `mask` in each row; 0 where it is empty."""
+  count = jnp.maximum(jnp.sum(mask, axis=1), 1)
+  return jnp.sum(jnp.where(mask, logits, 0.0), axis=1) / count
+
+
+def _axis_size(axes: Axes) -> int:
+  """Number of devices that the batch is split over."""
+  return 1 if axes is None else jax.lax.psum(1, axes)
+
+
+def _identify(
+    group_ids: jax.Array | None, num_rows: int, axes: Axes
+) -> tuple[jax.Array, jax.Array]:
+  """Global positions of the local rows, and their groups."""
+  ops.check_group_ids(group_ids, num_rows)
+  positions = ops.global_row_ids(num_rows, axes)
+  return positions, positions if group_ids is None else group_ids
+
+
+def _reduce_rows(
+    reduce: Callable[[jax.Array, jax.Array], jax.Array],
+    queries: jax.Array,
+    keys: jax.Array,
+    scale: Scalar,
+    group_ids: jax.Array | None,
+    axes: Axes,
+    block_size: BlockSize,
+) -> jax.Array:
+  """`reduce(logits, positive)` of each local query against all keys."""
+  _, groups = _identify(group_ids, queries.shape[0], axes)
+  all_keys, all_groups = ops.gather_rows((keys, groups), axes)
+
+  def block(q, group):
+    logits = scale * ops.similarity(q, all_keys)
+    return reduce(logits, group[:, None] == all_groups[None, :])
+
+  return ops.map_rows(
+      block,
+      (queries, groups),
+      num_columns=all_keys.shape[0],
+      block_size=block_size,
+  )
+
+
+def _cross_entropy(
+    queries: jax.Array,
+    keys: jax.Array,
+    scale: Scalar,
+    group_ids: jax.Array | None,
+    axes: Axes,
+    block_size: BlockSize,
+    denominator: jax.Array | None = None,
+) -> jax.Array:
+  """InfoNCE of each query; `denominator` replaces the keys under the log."""
+  if denominator is None:
+    return _reduce_rows(
+        lambda logits, positive: (
+            jax.nn.logsumexp(logits, axis=1) - _mean_over(logits, positive)
+        ),
+        queries,
+        keys,
+        scale,
+        group_ids,
+        axes,
+        block_size,
+    )
+  args = (scale, group_ids, axes, block_size)
+  return _reduce_rows(
+      lambda logits, _: jax.nn.logsumexp(logits, axis=1),
+      queries,
+      denominator,
+      *args,
+  ) - _reduce_rows(_mean_over, queries, keys, *args)
