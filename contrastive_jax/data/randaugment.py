@@ -7,6 +7,8 @@ is a function of arrays; draws come from one key an example.
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -142,6 +144,7 @@ def _warp(images: jax.Array, read_y: jax.Array, read_x: jax.Array) -> jax.Array:
   return (out + _GREY).reshape(images.shape)
 
 
+@functools.partial(jax.jit, static_argnames=("magnitude",))
 def apply_operations(
   images: jax.Array,
   operations: jax.Array,
@@ -180,6 +183,7 @@ def apply_operations(
   return jnp.where(is_warp > 0, warped, out)
 
 
+@functools.partial(jax.jit, static_argnames=("num_ops", "magnitude"))
 def rand_augment(
   keys: jax.Array, images: jax.Array, *, num_ops: int, magnitude: float
 ) -> jax.Array:

@@ -80,6 +80,7 @@ def info_nce(
   [0.3408, 0.3408, 0.3408, 0.3408]
   """
   ops.check_features(queries=queries, keys=keys)
+  queries, keys = _to_float32(queries, keys)
   ops.check_positive("temperature", temperature)
   return _cross_entropy(
       queries, keys, 1.0 / temperature, group_ids, axes, block_size
@@ -130,6 +131,7 @@ def nt_xent(
   [0.5514, 0.5514, 0.5514, 0.5514]
   """
   ops.check_features(first_view=first_view, second_view=second_view)
+  first_view, second_view = _to_float32(first_view, second_view)
   ops.check_positive("temperature", temperature)
   n = first_view.shape[0]
   positions, groups = _identify(group_ids, n, axes)
@@ -196,6 +198,7 @@ def clip(
   [0.3408, 0.3408, 0.3408, 0.3408]
   """
   ops.check_features(image=image, text=text)
+  image, text = _to_float32(image, text)
   ops.check_positive("logit_scale", logit_scale)
   args = (logit_scale, group_ids, axes, block_size)
   return 0.5 * (
@@ -262,6 +265,8 @@ def clip_four_term(
       image_augmented=image_augmented,
       text_augmented=text_augmented,
   )
+  image, text = _to_float32(image, text)
+  image_augmented, text_augmented = _to_float32(image_augmented, text_augmented)
   ops.check_positive("logit_scale", logit_scale)
   if in_modal_denominator not in ("augmented", "original"):
     raise ValueError(
@@ -323,6 +328,7 @@ def moco_v3(
   [0.3408, 0.3408, 0.3408, 0.3408]
   """
   ops.check_features(queries=queries, momentum_keys=momentum_keys)
+  queries, momentum_keys = _to_float32(queries, momentum_keys)
   ops.check_positive("temperature", temperature)
   return (2.0 * temperature) * _cross_entropy(
       queries,
@@ -375,6 +381,7 @@ def decoupled(
   [-0.9014, -0.9014, -0.9014, -0.9014]
   """
   ops.check_features(queries=queries, keys=keys)
+  queries, keys = _to_float32(queries, keys)
   ops.check_positive("temperature", temperature)
 
   def reduce(logits, positive):
@@ -433,6 +440,7 @@ def sigmoid(
   [0.0134, 0.0134]
   """
   ops.check_features(image=image, text=text)
+  image, text = _to_float32(image, text)
   ops.check_positive("logit_scale", logit_scale)
   if jnp.shape(logit_bias) != ():
     raise ValueError(
@@ -485,6 +493,16 @@ def clamp_logit_scale(
         f"minimum must not exceed maximum; got {minimum} > {maximum}."
     )
   return jnp.clip(log_logit_scale, minimum, maximum)
+
+
+def _to_float32(*features: jax.Array) -> list[jax.Array]:
+  """Features in float32.
+
+  Once, before they are used: the gradients of all uses (both directions,
+  every block of rows, every device) are then added in float32 and rounded to
+  the input's type only at the end.
+  """
+  return [x.astype(jnp.float32) for x in features]
 
 
 def _mean_over(logits: jax.Array, mask: jax.Array) -> jax.Array:

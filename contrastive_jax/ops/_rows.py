@@ -52,9 +52,14 @@ def gather_rows(x: Any, axes: Axes) -> Any:
   if axes is None:
     return x
   _check_axes(axes)
-  return jax.tree.map(
-      lambda leaf: jax.lax.all_gather(leaf, axes, tiled=True), x
-  )
+  names = (axes,) if isinstance(axes, str) else axes
+  # Innermost first gives row-major order; all names in one call would be the
+  # same, but nested vmaps do not support that.
+  for name in reversed(names):
+    x = jax.tree.map(
+        lambda leaf: jax.lax.all_gather(leaf, name, tiled=True), x
+    )
+  return x
 
 
 def global_row_ids(num_rows: int, axes: Axes) -> jax.Array:

@@ -11,8 +11,9 @@ categories and subcategories from emojibase. Fetch them with npm, then rebuild:
   pip install resvg-py
   python -m contrastive_jax.data.emoji.rebuild --sources=.
 
-It takes about a minute and writes `images.zip` and `concepts.json.gz` beside
-this file; the same packages give the same bytes.
+It takes about a minute and writes `images.zip`, `concepts.json.gz` and
+`tokenizer.json` (byte pairs of the training captions) beside this file; the
+same packages give the same bytes.
 """
 
 import collections
@@ -31,19 +32,20 @@ from absl import app
 from absl import flags
 from PIL import Image
 
+from contrastive_jax.data import tokenizer as tokenizer_lib
+from contrastive_jax.data.emoji.emoji_dataset_builder import LANGUAGES
+from contrastive_jax.data.emoji.emoji_dataset_builder import VENDORS
+
 _SOURCES = flags.DEFINE_string(
     "sources", None, "Folder that holds the packages (*.tgz).", required=True
 )
 _SIDE = flags.DEFINE_integer("side", 64, "Side of the pictures, in pixels.")
 
-# Order matters: it is part of the stable index of an image.
-VENDORS = ("noto", "noto-v1", "fluent-emoji-flat", "fxemoji", "twemoji")
-LANGUAGES = tuple(
-    "en ar bn cs de el es fa fr he hi id it ja ko nl pl pt ru sv th tr uk vi"
-    " zh".split()
-)
 _TEST_CONCEPTS = 200
 _VALIDATION_CONCEPTS = 100
+_VOCABULARY = 16_384
+# English is the default language of training: its words stay whole more often.
+_ENGLISH_WEIGHT = 3
 _SKIN_TONE = re.compile("1f3f[b-f]")
 
 
@@ -196,6 +198,16 @@ def assign_splits(category_of: dict[str, str]) -> dict[str, str]:
   return split
 
 
+def _training_texts(concepts: list[dict[str, Any]]) -> Iterator[str]:
+  """All texts of the training concepts, English ones several times."""
+  for concept in concepts:
+    if concept["split"] == "train":
+      for language, name in concept["names"].items():
+        repeats = _ENGLISH_WEIGHT if language == "en" else 1
+        for text in [name, *concept["keywords"][language]] * repeats:
+          yield text
+
+
 def main(argv: Sequence[str]) -> None:
   """Writes both files."""
   if len(argv) > 1:
@@ -222,6 +234,7 @@ def main(argv: Sequence[str]) -> None:
     for concept_id, code in enumerate(codes):
       character = _character(code)
       drawings = []
+      # This order is part of the stable index of an image.
       for vendor in VENDORS:
         if vendor not in table[code]:
           continue
@@ -260,6 +273,9 @@ def main(argv: Sequence[str]) -> None:
   (out / "concepts.json.gz").write_bytes(
       gzip.compress(content.encode(), 9, mtime=0)
   )
+  tokenizer_lib.Tokenizer.train(
+      _training_texts(concepts), vocab_size=_VOCABULARY
+  ).save(out / "tokenizer.json")
   print(f"{len(concepts)} concepts, {index} images.")
 
 

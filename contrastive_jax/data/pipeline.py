@@ -1,0 +1,204 @@
+"""From records to batches: shuffled, sharded by host, resumable.
+
+A training batch is a dict of NumPy arrays: `image` uint8 [B, S, S, 3], `tokens`
+int32 [B, L], `index` int64 [B], `concept_id` int32 [B] and, when asked for,
+`tokens_augmented` int32 [B, L], another caption of the same example.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+import math
+from typing import Any
+
+import grain
+import numpy as np
+
+from contrastive_jax.data import sources
+from contrastive_jax.data import tokenizer as tokenizer_lib
+
+# What a prompt says around a name. `{}` is the name.
+PROMPTS = (
+    "{}",
+    "a drawing of {}",
+    "an icon of {}",
+    "a picture showing {}",
+    "{} emoji",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class CaptionSampler:
+  """Draws one text of an example.
+
+  First a language (those that the example has, by weight), then a kind (name,
+  keyword or prompt, by weight, of those that it has), then one of these.
+
+  Attributes:
+    languages: weight of each language; an unlisted one is never drawn.
+    name: weight of the names as they are.
+    keyword: weight of one keyword.
+    keywords: weight of several keywords, comma-separated in random order.
+    prompt: weight of an English name in one of `PROMPTS`.
+  """
+
+  languages: Mapping[str, float]
+  name: float = 1.0
+  keyword: float = 0.0
+  keywords: float = 0.0
+  prompt: float = 0.0
+
+  def __call__(
+      self, captions: Sequence[sources.Caption], rng: np.random.Generator
+  ) -> str:
+    """One text."""
+    weights = {
+        c.language: self.languages.get(c.language, 0.0) for c in captions
+    }
+    language = _choose(rng, weights) or captions[0].language
+    own = [c for c in captions if c.language == language]
+    names = [c.text for c in own if c.kind == "name"]
+    keywords = [c.text for c in own if c.kind == "keyword"]
+    english = language in ("en", sources.ANY_LANGUAGE)
+    kind = _choose(
+        rng,
+        {
+            "name": self.name if names else 0.0,
+            "keyword": self.keyword if keywords else 0.0,
+            "keywords": self.keywords if keywords else 0.0,
+            "prompt": self.prompt if names and english else 0.0,
+        },
+    )
+    if kind in ("keyword", "keywords"):
+      few = 1 if kind == "keyword" else int(rng.integers(2, 5))
+      return ", ".join(rng.permutation(keywords)[:few])
+    text = str(rng.choice(names or keywords))
+    return str(rng.choice(PROMPTS)).format(text) if kind == "prompt" else text
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tokenize(grain.transforms.RandomMap):
+  """Record -> fields of a batch, with a random caption as tokens."""
+
+  tokenizer: tokenizer_lib.Tokenizer
+  sampler: CaptionSampler
+  context_length: int
+  captions_per_example: int
+
+  def random_map(
+      self, record: Mapping[str, Any], rng: np.random.Generator
+  ) -> dict[str, Any]:
+    texts = [
+        self.sampler(record["captions"], rng)
+        for _ in range(self.captions_per_example)
+    ]
+    rows = self.tokenizer.encode(texts, self.context_length)
+    fields = dict(zip(("tokens", "tokens_augmented"), rows))
+    return {
+        "image": record["image"],
+        "index": np.int64(record["index"]),
+        "concept_id": np.int32(record["concept_id"]),
+        **fields,
+    }
+
+
+def train_batches(
+    source: sources.Source,
+    *,
+    tokenizer: tokenizer_lib.Tokenizer,
+    sampler: CaptionSampler,
+    context_length: int,
+    batch_size: int,
+    seed: int,
+    captions_per_example: int = 1,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_threads: int = 2,
+) -> grain.DatasetIterator:
+  """An endless iterator of training batches.
+
+  Every epoch is a new global permutation by `seed`. What global batch b holds,
+  and which captions were drawn, depends on seed and b alone, not on the number
+  of hosts; host h receives the h-th contiguous part. The iterator's
+  `get_state` and `set_state` go into the checkpoint.
+
+  Args:
+    source: the records.
+    tokenizer: makes the token rows.
+    sampler: draws captions.
+    context_length: columns of the token rows.
+    batch_size: examples a *global* batch.
+    seed: of the permutations and captions.
+    captions_per_example: 2 adds `tokens_augmented`.
+    process_index: this host.
+    process_count: hosts.
+    num_threads: threads that read ahead.
+
+  Returns:
+    An iterator over this host's parts of the batches.
+
+  Raises:
+    ValueError: on an empty source, or a batch that the hosts cannot share.
+  """
+  if len(source) == 0:
+    raise ValueError("source holds no example; training needs at least one.")
+  if batch_size < 1 or batch_size % process_count:
+    raise ValueError(
+        f"batch_size must be a positive multiple of the {process_count}"
+        f" hosts; got {batch_size}."
+    )
+  if captions_per_example not in (1, 2):
+    raise ValueError(
+        f"captions_per_example must be 1 or 2; got {captions_per_example}."
+    )
+  dataset = (
+      grain.MapDataset.source(source)
+      .seed(seed)
+      .shuffle()
+      .repeat()
+      # Before the split by host, so that the draw follows the example's place
+      # in the global order.
+      .random_map(
+          _Tokenize(tokenizer, sampler, context_length, captions_per_example)
+      )
+      .batch(batch_size // process_count, drop_remainder=True)
+  )
+  dataset = dataset[process_index::process_count]
+  options = grain.ReadOptions(
+      num_threads=num_threads, prefetch_buffer_size=max(4, 2 * num_threads)
+  )
+  return iter(dataset.to_iter_dataset(read_options=options))
+
+
+def eval_images(
+    source: sources.Source, batch_size: int
+) -> Iterator[tuple[np.ndarray, int]]:
+  """All images in order, in batches of one size.
+
+  Args:
+    source: the records.
+    batch_size: rows a batch; the last one is filled up with zeros.
+
+  Yields:
+    uint8 [batch_size, S, S, 3] and the number of true rows.
+  """
+  for start in range(0, len(source), batch_size):
+    stop = min(start + batch_size, len(source))
+    images = np.stack([source[i]["image"] for i in range(start, stop)])
+    fill = [(0, batch_size - len(images))] + [(0, 0)] * 3
+    yield np.pad(images, fill), stop - start
+
+
+def num_eval_batches(source: sources.Source, batch_size: int) -> int:
+  """Number of batches that `eval_images` yields."""
+  return math.ceil(len(source) / batch_size)
+
+
+def _choose(
+    rng: np.random.Generator, weights: Mapping[str, float]
+) -> str | None:
+  """A key by weight; None where all weights are 0."""
+  names = [k for k, w in weights.items() if w > 0]
+  if not names:
+    return None
+  p = np.array([weights[k] for k in names], np.float64)
+  return names[int(rng.choice(len(names), p=p / p.sum()))]

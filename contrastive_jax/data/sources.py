@@ -1,0 +1,265 @@
+"""Image-text data as random-access sources, one a split.
+
+A record is a dict of `image` (uint8 [S, S, 3]), `index` (stable number of the
+example in its data set), `concept_id` (what it shows: records of one concept
+are positives of each other), `captions` (a tuple of `Caption`) and `label` (its
+class, for the classification evaluations).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import os
+import pathlib
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from contrastive_jax.data import folder
+from contrastive_jax.data import tokenizer as tokenizer_lib
+
+# Splits with these names get their own evaluations; see evaluation.
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+ANY_LANGUAGE = ""
+
+
+class Caption(NamedTuple):
+  """One text of an example."""
+
+  text: str
+  kind: str  # "name" or "keyword".
+  language: str  # BCP 47, or ANY_LANGUAGE.
+
+
+class Source(Protocol):
+  """Random access to records."""
+
+  def __len__(self) -> int:
+    """Number of records."""
+    ...
+
+  def __getitem__(self, index: int) -> Mapping[str, Any]:
+    """One record."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class PairData:
+  """A prepared image-text data set.
+
+  Attributes:
+    name: of the data set.
+    splits: a source a split; "train" is always there.
+    languages: the languages of the captions.
+    tokenizer: learned on the training captions.
+    image_side: pixels of a stored image's side.
+  """
+
+  name: str
+  splits: Mapping[str, Source]
+  languages: tuple[str, ...]
+  tokenizer: tokenizer_lib.Tokenizer
+  image_side: int
+
+
+class ArraySource:
+  """Records held in memory: images in one array, the rest in lists."""
+
+  def __init__(self, images: np.ndarray, records: Sequence[Mapping[str, Any]]):
+    """Takes uint8 [N, S, S, 3] images and their N other fields."""
+    if len(images) != len(records):
+      raise ValueError(
+          f"images and records must be as many; got {len(images)} and"
+          f" {len(records)}."
+      )
+    self.images = images
+    self.records = records
+
+  def __len__(self) -> int:
+    """Number of records."""
+    return len(self.records)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    """One record."""
+    return {"image": self.images[index], **self.records[index]}
+
+
+def default_data_dir() -> pathlib.Path:
+  """Where prepared data sets are kept: the user's cache directory."""
+  cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+  return pathlib.Path(cache) / "contrastive_jax"
+
+
+def load_emoji(
+    data_dir: str | None = None,
+    *,
+    languages: Sequence[str] = ("en",),
+    report: Callable[[str], None] = print,
+) -> PairData:
+  """Prepares (once) and opens the embedded emoji data.
+
+  Args:
+    data_dir: where the prepared records are kept; None is the user's cache.
+    languages: languages of the captions that the records carry.
+    report: receives a line when something takes a while.
+
+  Returns:
+    The data set, with the splits that its TFDS builder names.
+
+  Raises:
+    ValueError: if a language is not one of the data set's.
+  """
+  # TFDS takes seconds to import: only who opens a data set pays for it.
+  import tensorflow_datasets as tfds
+
+  from contrastive_jax.data.emoji import emoji_dataset_builder as emoji
+
+  unknown = sorted(set(languages) - set(emoji.LANGUAGES))
+  if unknown or not languages:
+    raise ValueError(
+        f"languages must be some of {', '.join(emoji.LANGUAGES)}; got"
+        f" {', '.join(unknown) or 'none'}."
+    )
+  tfds.disable_progress_bar()
+  builder = emoji.Emoji(
+      config="images",
+      data_dir=str(data_dir or default_data_dir()),
+      file_format="array_record",
+  )
+  if not builder.is_prepared():
+    report(f"Preparing the emoji data in {builder.data_dir} (once).")
+  builder.download_and_prepare()
+  captions = {
+      c["concept_id"]: _emoji_captions(c, languages) for c in emoji.concepts()
+  }
+  splits = {}
+  for split in builder.info.splits:
+    rows = sorted(
+        builder.as_data_source(split=split),
+        key=lambda row: int(row["index"]),
+    )
+    splits[split] = ArraySource(
+        np.stack([row["image"] for row in rows]),
+        [
+            {
+                "index": int(row["index"]),
+                "concept_id": int(row["concept_id"]),
+                "captions": captions[int(row["concept_id"])],
+                "label": row["subcategory"].decode()
+                if isinstance(row["subcategory"], bytes)
+                else str(row["subcategory"]),
+            }
+            for row in rows
+        ],
+    )
+  path = pathlib.Path(emoji.__file__).parent / "tokenizer.json"
+  return PairData(
+      name="emoji",
+      splits=splits,
+      languages=tuple(languages),
+      tokenizer=tokenizer_lib.Tokenizer.load(path),
+      image_side=64,
+  )
+
+
+def _emoji_captions(
+    concept: Mapping[str, Any], languages: Sequence[str]
+) -> tuple[Caption, ...]:
+  captions = []
+  for language in languages:
+    if language in concept["names"]:
+      captions.append(Caption(concept["names"][language], "name", language))
+      captions.extend(
+          Caption(keyword, "keyword", language)
+          for keyword in concept["keywords"][language]
+      )
+  return tuple(captions)
+
+
+class _FolderSplit:
+  """A folder's split with its captions as `Caption`s."""
+
+  def __init__(self, source: folder.FolderSource):
+    self._source = source
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    record = self._source[index]
+    captions = tuple(
+        Caption(text, "name", ANY_LANGUAGE) for text in record["captions"]
+    )
+    return {**record, "captions": captions}
+
+  def __repr__(self) -> str:
+    return repr(self._source)  # Grain compares it when it resumes.
+
+  def captions(self) -> list[str]:
+    """All captions, without decoding an image."""
+    return self._source.captions()
+
+
+def load_folder(
+    path: str,
+    *,
+    image_size: int,
+    report_path: pathlib.Path,
+    tokenizer_path: pathlib.Path,
+    vocab_size: int,
+    max_bad_share: float,
+    report: Callable[[str], None] = print,
+    progress: Callable[[int, int], None] | None = None,
+) -> PairData:
+  """Opens a user's own folder; see `contrastive_jax.data.folder`.
+
+  The tokenizer is learned on the training captions the first time, and read
+  from `tokenizer_path` from then on.
+
+  Args:
+    path: the folder with `captions.jsonl` or `captions.csv`.
+    image_size: side of the model's images.
+    report_path: receives a line for each row that cannot be used.
+    tokenizer_path: where the vocabulary is kept.
+    vocab_size: its size at most.
+    max_bad_share: of the rows; more of them stop the run.
+    report: receives lines for the user.
+    progress: called with (images checked, images).
+
+  Returns:
+    The data set.
+
+  Raises:
+    folder.DataError: if the folder cannot be used.
+  """
+  records = folder.scan_folder(
+      path,
+      image_size=image_size,
+      report_path=report_path,
+      max_bad_share=max_bad_share,
+      progress=progress,
+  )
+  for warning in records.warnings:
+    report(f"Note: {warning}")
+  if records.num_skipped:
+    report(
+        f"Note: {records.num_skipped:,} of {records.num_rows:,} rows cannot be"
+        f" used; {report_path} lists them."
+    )
+  splits = {
+      name: _FolderSplit(getattr(records, name))
+      for name in (TRAIN, VALIDATION, TEST)
+  }
+  if tokenizer_path.exists():
+    tokenizer = tokenizer_lib.Tokenizer.load(tokenizer_path)
+  else:
+    tokenizer = tokenizer_lib.Tokenizer.train(
+        splits[TRAIN].captions(), vocab_size=vocab_size
+    )
+    tokenizer.save(tokenizer_path)
+  return PairData(
+      name="folder",
+      splits=splits,
+      languages=(ANY_LANGUAGE,),
+      tokenizer=tokenizer,
+      image_side=2 * image_size,
+  )

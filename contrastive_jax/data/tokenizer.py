@@ -1,0 +1,144 @@
+"""A byte-level BPE tokenizer: any language, nothing unknown, fixed length."""
+
+from collections.abc import Iterable, Sequence
+import pathlib
+
+import numpy as np
+import tokenizers
+from tokenizers import decoders
+from tokenizers import models
+from tokenizers import normalizers
+from tokenizers import pre_tokenizers
+from tokenizers import trainers
+
+PAD_ID = 0
+_SPECIAL = ("[PAD]", "[START]", "[END]")
+
+
+class Tokenizer:
+  """Turns texts into rows of token ids.
+
+  A row is [START] pieces... [END], padded with `PAD_ID` (0). A text that is too
+  long loses pieces, never its end token. Text is NFKC-normalised, lower-cased
+  and its white space collapsed; pieces are learned byte pairs, so that a text
+  in any script has ids and no unknown token exists.
+  """
+
+  def __init__(self, backend: tokenizers.Tokenizer):
+    """Wraps a tokenizer of the `tokenizers` library made by `train`."""
+    missing = [t for t in _SPECIAL if backend.token_to_id(t) is None]
+    if missing:
+      raise ValueError(
+          f"The tokenizer lacks the special tokens {missing}; make it with"
+          " Tokenizer.train."
+      )
+    if backend.token_to_id("[PAD]") != PAD_ID:
+      raise ValueError("The tokenizer's [PAD] must have id 0.")
+    self._backend = backend
+    self._start = backend.token_to_id("[START]")
+    self.end_id: int = backend.token_to_id("[END]")
+
+  @classmethod
+  def train(cls, texts: Iterable[str], *, vocab_size: int) -> "Tokenizer":
+    """Learns a vocabulary of at most `vocab_size` pieces from texts.
+
+    Args:
+      texts: the corpus; a text that comes twice counts twice.
+      vocab_size: at least 259 (256 bytes and 3 special tokens).
+
+    Returns:
+      The tokenizer.
+
+    Raises:
+      ValueError: if `vocab_size` is too small.
+    """
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    smallest = len(alphabet) + len(_SPECIAL)
+    if vocab_size < smallest:
+      raise ValueError(
+          f"vocab_size must be at least {smallest}; got {vocab_size}."
+      )
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.normalizer = normalizers.Sequence([
+        normalizers.NFKC(),
+        normalizers.Lowercase(),
+        normalizers.Replace(tokenizers.Regex(r"\s+"), " "),
+        normalizers.Strip(),
+    ])
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    backend.decoder = decoders.ByteLevel()
+    backend.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=list(_SPECIAL),
+            initial_alphabet=alphabet,
+            show_progress=False,
+        ),
+    )
+    return cls(backend)
+
+  @classmethod
+  def load(cls, path: str | pathlib.Path) -> "Tokenizer":
+    """Reads a tokenizer that `save` wrote.
+
+    Args:
+      path: the JSON file.
+
+    Returns:
+      The tokenizer.
+
+    Raises:
+      ValueError: if the file is no tokenizer of this kind.
+      FileNotFoundError: if there is no such file.
+    """
+    content = pathlib.Path(path).read_text(encoding="utf-8")
+    try:
+      backend = tokenizers.Tokenizer.from_str(content)
+    except Exception as error:  # The library raises bare Exception.
+      raise ValueError(f"{path} is not a tokenizer file: {error}") from error
+    return cls(backend)
+
+  def save(self, path: str | pathlib.Path) -> None:
+    """Writes the tokenizer as JSON."""
+    pathlib.Path(path).write_text(self._backend.to_str(), encoding="utf-8")
+
+  @property
+  def vocab_size(self) -> int:
+    """Number of ids."""
+    return self._backend.get_vocab_size()
+
+  def encode(self, texts: Sequence[str], length: int) -> np.ndarray:
+    """Token ids of texts.
+
+    Args:
+      texts: N texts.
+      length: columns L of the result, at least 2.
+
+    Returns:
+      [N, L] int32.
+
+    Raises:
+      ValueError: if `length` < 2.
+    """
+    if length < 2:
+      raise ValueError(f"length must be at least 2; got {length}.")
+    rows = np.full((len(texts), length), PAD_ID, np.int32)
+    for row, encoding in zip(rows, self._backend.encode_batch(list(texts))):
+      ids = [self._start, *encoding.ids[: length - 2], self.end_id]
+      row[: len(ids)] = ids
+    return rows
+
+  def decode(self, ids: Sequence[int]) -> str:
+    """The (normalised) text of a row of ids."""
+    return self._backend.decode(
+        [int(i) for i in ids], skip_special_tokens=True
+    ).strip()
+
+  def __getstate__(self) -> str:
+    """Pickles as JSON, for Grain's worker processes."""
+    return self._backend.to_str()
+
+  def __setstate__(self, state: str) -> None:
+    """Restores a pickled tokenizer."""
+    self.__init__(tokenizers.Tokenizer.from_str(state))

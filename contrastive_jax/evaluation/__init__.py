@@ -1,0 +1,40 @@
+"""Scores of embeddings: pure functions of arrays and labels.
+
+They take NumPy or JAX arrays, run in tiles, and return flat dictionaries of
+floats (or NumPy arrays). They read their inputs on the host and call jitted
+functions on tiles of a fixed shape, so call them outside `jax.jit`.
+"""
+
+from contrastive_jax.evaluation.few_shot import few_shot_accuracy
+from contrastive_jax.evaluation.geometry import (
+  alignment,
+  modality_gap,
+  similarity_histogram,
+  uniformity,
+)
+from contrastive_jax.evaluation.knn import knn_accuracy
+from contrastive_jax.evaluation.linear_probe import linear_probe
+from contrastive_jax.evaluation.retrieval import (
+  retrieval_metrics,
+  retrieval_ranks,
+  top_k,
+)
+from contrastive_jax.evaluation.zero_shot import (
+  zero_shot_metrics,
+  zero_shot_weights,
+)
+
+__all__ = (
+  "alignment",
+  "few_shot_accuracy",
+  "knn_accuracy",
+  "linear_probe",
+  "modality_gap",
+  "retrieval_metrics",
+  "retrieval_ranks",
+  "similarity_histogram",
+  "top_k",
+  "uniformity",
+  "zero_shot_metrics",
+  "zero_shot_weights",
+)

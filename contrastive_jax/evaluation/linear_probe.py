@@ -1,0 +1,239 @@
+"""Linear probe: multinomial logistic regression by L-BFGS."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from contrastive_jax.evaluation import _inputs, _tiles
+
+# Below this share of the mean squared norm, the spread of float32 embeddings
+# is round-off: dividing by it would classify noise.
+_LEAST_SPREAD = 1e-12
+
+_Params = dict[str, jax.Array]
+
+
+def _objective(
+  params: _Params,
+  x: jax.Array,
+  labels: jax.Array,
+  weights: jax.Array,
+  strength: jax.Array,
+) -> jax.Array:
+  """Weighted cross-entropy plus half the penalty, one block at a time."""
+
+  # Rematerialised: the logits of all blocks would be [N, C] residuals.
+  @jax.checkpoint
+  def add_block(
+    total: jax.Array, block: tuple[jax.Array, jax.Array, jax.Array]
+  ) -> tuple[jax.Array, None]:
+    x, labels, weights = block
+    logits = _tiles.scores(x, params["kernel"].T) + params["bias"]
+    losses = optax.losses.softmax_cross_entropy_with_integer_labels(
+      logits, labels
+    )
+    return total + jnp.sum(weights * losses), None
+
+  total, _ = jax.lax.scan(add_block, jnp.float32(0), (x, labels, weights))
+  return total + 0.5 * strength * jnp.sum(params["kernel"] ** 2)
+
+
+@jax.jit
+def _fit(
+  params: _Params,
+  x: jax.Array,
+  labels: jax.Array,
+  weights: jax.Array,
+  strength: jax.Array,
+  tolerance: float,
+  max_iterations: int,
+) -> tuple[_Params, jax.Array]:
+  """Minimises `_objective` from `params` on.
+
+  Args:
+    params: `kernel` `[d, C]` and `bias` `[C]`.
+    x: float32 `[blocks, rows, d]`.
+    labels: int32 `[blocks, rows]`.
+    weights: float32 `[blocks, rows]`, of sum 1, zero for padding.
+    strength: scalar L2 strength.
+    tolerance: largest entry of the gradient to stop at.
+    max_iterations: steps at most.
+
+  Returns:
+    The parameters and the largest entry of the gradient there.
+  """
+
+  def objective(params: _Params) -> jax.Array:
+    return _objective(params, x, labels, weights, strength)
+
+  solver = optax.lbfgs()
+  value_and_grad = optax.value_and_grad_from_state(objective)
+
+  def largest(tree: Any) -> jax.Array:
+    leaves = [jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(tree)]
+    return jnp.max(jnp.stack(leaves))
+
+  def step(carry: Any) -> Any:
+    params, state, count, _, _ = carry
+    value, grad = value_and_grad(params, state=state)
+    updates, state = solver.update(
+      grad, state, params, value=value, grad=grad, value_fn=objective
+    )
+    params = optax.apply_updates(params, updates)
+    # The line search leaves the gradient at the new parameters in its state.
+    slope = largest(optax.tree_utils.tree_get(state, "grad"))
+    # A zero step means that float32 sees no descent any more.
+    return params, state, count + 1, slope, largest(updates) > 0
+
+  def unfinished(carry: Any) -> jax.Array:
+    _, _, count, slope, moved = carry
+    return (count < max_iterations) & (slope > tolerance) & moved
+
+  start = (params, solver.init(params), 0, jnp.float32(jnp.inf), True)
+  params, _, _, slope, _ = jax.lax.while_loop(unfinished, step, start)
+  return params, slope
+
+
+def _blocks(array: np.ndarray, length: int) -> jax.Array:
+  """Pads `[N, ...]` with zeros and cuts it into `[blocks, length, ...]`."""
+  missing = -len(array) % length
+  padding = ((0, missing),) + ((0, 0),) * (array.ndim - 1)
+  padded = np.pad(array, padding)
+  return jax.device_put(padded.reshape(-1, length, *array.shape[1:]))
+
+
+def linear_probe(
+  train_x: Any,
+  train_y: Any,
+  valid_x: Any,
+  valid_y: Any,
+  test_x: Any,
+  test_y: Any,
+  *,
+  regularizations: Sequence[float] = (
+    1e-6,
+    1e-5,
+    1e-4,
+    1e-3,
+    1e-2,
+    1e-1,
+    1.0,
+  ),
+  refit: bool = True,
+  max_iterations: int = 200,
+  tolerance: float = 1e-5,
+  block_size: int = _tiles.DEFAULT_BLOCK_SIZE,
+) -> dict[str, float]:
+  """Test accuracy of a linear classifier on frozen embeddings.
+
+  Minimises `mean_i CE(W^T (x_i - m) / s + b, y_i) + l/2 |W|^2` in float32 with
+  L-BFGS, where `m` is the mean of the training embeddings and `s` the root
+  mean square of their centred entries (one number: the probe does not depend
+  on the scale nor on a rotation of the embeddings). `l` is the one of
+  `regularizations` with the best validation accuracy, the strongest of equals.
+  Embeddings are not normalised to unit length here. The strengths are tried
+  from the strongest down, each started at the solution of the one before. In
+  scikit-learn's terms `C = 1 / (N l)` on the scaled embeddings.
+
+  Args:
+    train_x: floating `[N, d]`.
+    train_y: integers or strings `[N]`.
+    valid_x: floating `[V, d]`, what the strength is chosen on.
+    valid_y: like `train_y`, `[V]`, only classes that occur there.
+    test_x: floating `[M, d]`.
+    test_y: like `train_y`, `[M]`, only classes that occur there.
+    regularizations: candidates for `l`.
+    refit: fit again on training and validation data together with the chosen
+      strength, as CLIP's probe does.
+    max_iterations: L-BFGS steps at most for each strength.
+    tolerance: largest entry of the gradient to stop at.
+    block_size: rows a tile; the logits of all rows never exist together.
+
+  Returns:
+    `accuracy` and `mean_per_class_accuracy` on the test set,
+    `validation_accuracy` (before the refit), `regularization` (the chosen
+    `l`), and `gradient_norm`, the largest entry of the gradient at the
+    reported solution: above `tolerance` the iterations ran out.
+
+  Raises:
+    ValueError: wrong shapes or types, fewer than two classes, or a validation
+      or test class without training examples.
+
+  Reference:
+    Radford et al., Learning transferable visual models from natural language
+    supervision, 2021, appendix A.3; Liu and Nocedal, On the limited memory
+    BFGS method, 1989.
+
+  >>> x, y = np.repeat(np.eye(3), 4, axis=0), np.repeat([0, 1, 2], 4)
+  >>> linear_probe(x, y, x, y, x, y, regularizations=(1e-2,))["accuracy"]
+  1.0
+  """
+  strengths = _inputs.strengths("regularizations", regularizations)
+  _inputs.positive("max_iterations", max_iterations, integer=True)
+  _inputs.positive("tolerance", tolerance)
+  train_x = _inputs.embeddings("train_x", train_x)
+  width = train_x.shape[1]
+  valid_x = _inputs.embeddings("valid_x", valid_x, width=width)
+  test_x = _inputs.embeddings("test_x", test_x, width=width)
+  (train_y, valid_y, test_y), classes = _inputs.class_codes(
+    {
+      "train_y": (train_y, len(train_x)),
+      "valid_y": (valid_y, len(valid_x)),
+      "test_y": (test_y, len(test_x)),
+    }
+  )
+
+  center = train_x.mean(axis=0, dtype=np.float64).astype(np.float32)
+  train_x = train_x - center
+  spread = np.mean(np.square(train_x), dtype=np.float64)
+  energy = spread + np.mean(np.square(center), dtype=np.float64)
+  usable = spread > _LEAST_SPREAD * energy
+  scale = np.float32(1 / np.sqrt(spread) if usable else 0)
+  train_x *= scale
+  valid_x = (valid_x - center) * scale
+  test_x = (test_x - center) * scale
+
+  # Both fits see the same arrays and differ by the weights alone: one
+  # compilation serves them.
+  both_x = np.concatenate([train_x, valid_x]) if refit else train_x
+  both_y = np.concatenate([train_y, valid_y]) if refit else train_y
+  length = _tiles.block_length(len(both_x), block_size)
+  x, labels = _blocks(both_x, length), _blocks(both_y, length)
+  in_train = (np.arange(len(both_x)) < len(train_x)).astype(np.float32)
+  weights = _blocks(in_train / np.float32(len(train_x)), length)
+
+  params = {
+    "kernel": jnp.zeros((width, classes), jnp.float32),
+    "bias": jnp.zeros(classes, jnp.float32),
+  }
+  best_accuracy, best = -1.0, (params, jnp.float32(0), strengths[0])
+  for strength in strengths:
+    params, slope = _fit(
+      params, x, labels, weights, strength, tolerance, max_iterations
+    )
+    correct = _tiles.linear_correct(
+      valid_x, params["kernel"], params["bias"], valid_y, block_size
+    )
+    if (accuracy := float(np.mean(correct))) > best_accuracy:
+      best_accuracy, best = accuracy, (params, slope, strength)
+  params, slope, strength = best
+  if refit:
+    everyone = np.full(len(both_x), 1 / len(both_x), np.float32)
+    weights = _blocks(everyone, length)
+    params, slope = _fit(
+      params, x, labels, weights, strength, tolerance, max_iterations
+    )
+  correct = _tiles.linear_correct(
+    test_x, params["kernel"], params["bias"], test_y, block_size
+  )
+  return {
+    "accuracy": float(np.mean(correct)),
+    "mean_per_class_accuracy": _tiles.mean_per_class(correct, test_y),
+    "validation_accuracy": best_accuracy,
+    "regularization": float(strength),
+    "gradient_norm": float(slope),
+  }

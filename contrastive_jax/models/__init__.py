@@ -1,0 +1,29 @@
+"""Encoders as Flax modules, the two-tower model, and named presets."""
+
+from contrastive_jax.models.convnet import ConvNet as ConvNet
+from contrastive_jax.models.layers import ProjectionHead as ProjectionHead
+from contrastive_jax.models.presets import PRESETS as PRESETS
+from contrastive_jax.models.presets import TwoTowerConfig as TwoTowerConfig
+from contrastive_jax.models.presets import create_model as create_model
+from contrastive_jax.models.resnet import ModifiedResNet as ModifiedResNet
+from contrastive_jax.models.resnet import ResNet as ResNet
+from contrastive_jax.models.resnet import resnet as resnet
+from contrastive_jax.models.text import TextTransformer as TextTransformer
+from contrastive_jax.models.two_tower import TwoTower as TwoTower
+from contrastive_jax.models.vit import ViT as ViT
+from contrastive_jax.models.vit import vit as vit
+
+__all__ = (
+  "PRESETS",
+  "ConvNet",
+  "ModifiedResNet",
+  "ProjectionHead",
+  "ResNet",
+  "TextTransformer",
+  "TwoTower",
+  "TwoTowerConfig",
+  "ViT",
+  "create_model",
+  "resnet",
+  "vit",
+)

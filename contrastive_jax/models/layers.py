@@ -1,0 +1,250 @@
+"""What the towers share: activations, checks, patches, MLP, heads."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+Array = jax.Array
+Dtype = Any
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+  "gelu": functools.partial(jax.nn.gelu, approximate=False),
+  "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+  # The first CLIP models were trained with this cheap approximation, and
+  # their weights are only right with it.
+  "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+  "relu": jax.nn.relu,
+}
+
+
+def activation(name: str) -> Callable[[Array], Array]:
+  """Returns the activation called `name`.
+
+  Args:
+    name: `gelu`, `gelu_tanh`, `quick_gelu` or `relu`.
+
+  Returns:
+    An elementwise function.
+
+  Raises:
+    ValueError: if there is no such activation.
+
+  >>> float(activation("relu")(-1.0))
+  0.0
+  """
+  check_choice("activation", name, ACTIVATIONS)
+  return ACTIVATIONS[name]
+
+
+def check_choice(argument: str, value: Any, choices: Sequence[str]) -> None:
+  """Raises ValueError unless `value` is one of `choices`."""
+  if value not in tuple(choices):
+    raise ValueError(
+      f"{argument} must be one of {', '.join(choices)}; got {value!r}."
+    )
+
+
+def check_images(images: Array, image_size: int | None = None) -> None:
+  """Checks that `images` is floating [N, H, W, 3], of the size if given.
+
+  Args:
+    images: what the image tower was called with.
+    image_size: the height and width that the tower was built for, or None.
+
+  Raises:
+    ValueError: naming what came and what was expected.
+  """
+  if images.ndim != 4 or images.shape[-1] != 3:
+    raise ValueError(
+      f"images must have shape [N, H, W, 3]; got {tuple(images.shape)}."
+    )
+  if not jnp.issubdtype(images.dtype, jnp.floating):
+    raise ValueError(
+      f"images must be floating point and normalised; got {images.dtype}."
+    )
+  if image_size is not None and images.shape[1:3] != (image_size, image_size):
+    raise ValueError(
+      f"images must be {image_size} x {image_size}, the size that the tower"
+      f" was built for; got {images.shape[1]} x {images.shape[2]}."
+    )
+
+
+class PatchEmbed(nn.Module):
+  """A convolution whose stride is its kernel size, as one matrix product.
+
+  The parameter has the shape of a convolution kernel, [p, p, C, features], so
+  that it reads like one; the product is several times faster than a strided
+  convolution on CPUs and the same on accelerators.
+
+  Attributes:
+    features: width of the output.
+    patch_size: p.
+    use_bias: whether a bias is added.
+    dtype: compute type; None is the type of the input and the parameters.
+  """
+
+  features: int
+  patch_size: int
+  use_bias: bool = True
+  dtype: Dtype | None = None
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """Maps [N, H, W, C] to [N, H / p, W / p, features]."""
+    n, height, width, channels = x.shape
+    p = self.patch_size
+    if height % p or width % p:
+      raise ValueError(
+        f"the feature map must be divisible by the patch size {p}; got"
+        f" {height} x {width}."
+      )
+    kernel = self.param(
+      "kernel",
+      nn.initializers.lecun_normal(in_axis=(0, 1, 2)),
+      (p, p, channels, self.features),
+      jnp.float32,
+    )
+    bias = (
+      self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+      if self.use_bias
+      else None
+    )
+    x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+    x = x.reshape(n, height // p, p, width // p, p, channels)
+    x = x.transpose(0, 1, 3, 2, 4, 5)
+    x = x.reshape(n, height // p, width // p, p * p * channels)
+    x = x @ kernel.reshape(-1, self.features)
+    return x if bias is None else x + bias
+
+
+class StochasticDepth(nn.Module):
+  """Drops the whole residual branch of an example with probability `rate`.
+
+  What is kept is scaled by 1 / (1 - rate), so its mean does not change. Draws
+  from the `dropout` key.
+
+  Attributes:
+    rate: probability of dropping, in [0, 1).
+
+  Reference: Huang et al., Deep networks with stochastic depth, 2016.
+  """
+
+  rate: float
+
+  @nn.compact
+  def __call__(self, x: Array, *, train: bool) -> Array:
+    """Maps x [N, ...] to an array of the same shape."""
+    if not 0 <= self.rate < 1:
+      raise ValueError(f"rate must be in [0, 1); got {self.rate}.")
+    if not train or not self.rate:
+      return x
+    keep = jax.random.bernoulli(
+      self.make_rng("dropout"),
+      1 - self.rate,
+      (x.shape[0],) + (1,) * (x.ndim - 1),
+    )
+    return jnp.where(keep, x / (1 - self.rate), 0)
+
+
+class Mlp(nn.Module):
+  """Two dense layers with an activation between them.
+
+  Attributes:
+    hidden: width between the layers.
+    activation: name of the activation.
+    out_init_scale: the output kernel starts at this times width^-1/2.
+    dropout: rate after the activation.
+    dtype: compute type.
+  """
+
+  hidden: int
+  activation: str = "gelu"
+  out_init_scale: float = 1.0
+  dropout: float = 0.0
+  dtype: Dtype | None = None
+
+  @nn.compact
+  def __call__(self, x: Array, *, train: bool) -> Array:
+    """Maps [..., d] to [..., d]."""
+    width = x.shape[-1]
+    x = nn.Dense(
+      self.hidden,
+      kernel_init=nn.initializers.normal((2 * width) ** -0.5),
+      dtype=self.dtype,
+      name="fc",
+    )(x)
+    x = activation(self.activation)(x)
+    x = nn.Dropout(self.dropout)(x, deterministic=not train)
+    return nn.Dense(
+      width,
+      kernel_init=nn.initializers.normal(self.out_init_scale * width**-0.5),
+      dtype=self.dtype,
+      name="proj",
+    )(x)
+
+
+class ProjectionHead(nn.Module):
+  """A linear map, or an MLP, from a tower's feature to the embedding.
+
+  `hidden=()` is CLIP's linear head; `hidden=(2048,), norm="batch"` is
+  SimCLR's, `hidden=(4096, 4096), norm="batch", final_norm=True` MoCo v3's.
+
+  Attributes:
+    features: width of the output.
+    hidden: widths of the hidden layers.
+    norm: `none`, `layer` or `batch`, after each hidden layer.
+    final_norm: whether `norm` (without scale and bias) follows the last layer.
+    activation: name of the activation after each hidden layer.
+    use_bias: whether the last layer has a bias.
+    dtype: compute type.
+
+  >>> import jax, jax.numpy as jnp
+  >>> head = ProjectionHead(features=4, hidden=(16,))
+  >>> out, _ = jax.eval_shape(
+  ...   head.init_with_output, jax.random.key(0), jnp.ones((2, 8))
+  ... )
+  >>> out.shape
+  (2, 4)
+  """
+
+  features: int
+  hidden: Sequence[int] = ()
+  norm: str = "none"
+  final_norm: bool = False
+  activation: str = "gelu"
+  use_bias: bool = False
+  dtype: Dtype | None = None
+
+  @nn.compact
+  def __call__(self, x: Array, *, train: bool = False) -> Array:
+    """Maps [N, d] to [N, features]."""
+    check_choice("norm", self.norm, ("none", "layer", "batch"))
+
+    def norm(x: Array, name: str, affine: bool = True) -> Array:
+      options = dict(
+        use_scale=affine, use_bias=affine, dtype=self.dtype, name=name
+      )
+      if self.norm == "layer":
+        return nn.LayerNorm(**options)(x)
+      if self.norm == "batch":
+        return nn.BatchNorm(
+          use_running_average=not train, momentum=0.9, **options
+        )(x)
+      return x
+
+    for i, width in enumerate(self.hidden):
+      x = nn.Dense(
+        width,
+        use_bias=self.norm == "none",
+        dtype=self.dtype,
+        name=f"hidden_{i}",
+      )(x)
+      x = activation(self.activation)(norm(x, f"norm_{i}"))
+    x = nn.Dense(
+      self.features, use_bias=self.use_bias, dtype=self.dtype, name="out"
+    )(x)
+    return norm(x, "final_norm", affine=False) if self.final_norm else x

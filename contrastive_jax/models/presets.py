@@ -1,0 +1,230 @@
+"""Named two-tower models."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from contrastive_jax.models.convnet import ConvNet
+from contrastive_jax.models.resnet import ModifiedResNet
+from contrastive_jax.models.text import TextTransformer
+from contrastive_jax.models.two_tower import TwoTower
+from contrastive_jax.models.vit import vit
+
+Dtype = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class TwoTowerConfig:
+  """A two-tower model but for its vocabulary, size of input and precision.
+
+  Attributes:
+    image: the image tower; `create_model` fits it to the image size.
+    text: the text tower; `create_model` fits it to vocabulary and context.
+    embed_dim: width of the embeddings.
+    image_size: height and width of the images.
+    image_head: `linear`, `mlp` or `none`.
+    text_head: likewise.
+    init_logit_scale: where the logit scale starts.
+    init_logit_bias: where the logit bias starts.
+  """
+
+  image: nn.Module
+  text: TextTransformer
+  embed_dim: int
+  image_size: int = 224
+  image_head: str = "linear"
+  text_head: str = "linear"
+  init_logit_scale: float = 1 / 0.07
+  init_logit_bias: float = -10.0
+
+  @property
+  def context_length(self) -> int:
+    """The longest text, in tokens."""
+    return self.text.context_length
+
+
+def _text(width: int, **settings: Any) -> TextTransformer:
+  """CLIP's text tower: 12 causal blocks, heads of width 64."""
+  return TextTransformer(width=width, num_heads=width // 64, **settings)
+
+
+def _clip_vit(
+  variant: str, embed_dim: int, text_width: int, activation: str
+) -> TwoTowerConfig:
+  """CLIP with a vision transformer, in every detail that shapes weights."""
+  image = vit(
+    variant,
+    patch_bias=False,
+    embedding_norm=True,
+    layer_norm_eps=1e-5,
+    activation=activation,
+  )
+  return TwoTowerConfig(
+    image, _text(text_width, activation=activation), embed_dim
+  )
+
+
+PRESETS: dict[str, TwoTowerConfig] = {
+  # For one or two CPU cores: small images, short texts.
+  "tiny": TwoTowerConfig(
+    ConvNet(widths=(64, 128, 256), depths=(1, 1, 1)),
+    TextTransformer(
+      context_length=32,
+      width=256,
+      depth=2,
+      num_heads=4,
+      causal=False,
+      pool="mean",
+    ),
+    embed_dim=256,
+    image_size=32,
+  ),
+  # The published CLIP models (quick GELU, as their weights need).
+  "rn50": TwoTowerConfig(
+    ModifiedResNet(features=1024),
+    _text(512, activation="quick_gelu"),
+    embed_dim=1024,
+    image_head="none",
+  ),
+  "vit_b32": _clip_vit("B/32", 512, 512, "quick_gelu"),
+  "vit_b16": _clip_vit("B/16", 512, 512, "quick_gelu"),
+  "vit_l14": _clip_vit("L/14", 768, 768, "quick_gelu"),
+  # Smaller ones of the same form, both towers equally wide (open_clip's).
+  "vit_s16": _clip_vit("S/16", 384, 384, "gelu"),
+  "vit_ti16": _clip_vit("Ti/16", 192, 192, "gelu"),
+}
+
+
+def create_model(
+  preset: str,
+  *,
+  vocab_size: int,
+  image_size: int | None = None,
+  context_length: int | None = None,
+  dtype: Dtype | None = None,
+  remat: bool = False,
+  **overrides: Any,
+) -> TwoTower:
+  """Builds the two-tower model of a preset.
+
+  Args:
+    preset: a name in `PRESETS`.
+    vocab_size: number of token ids.
+    image_size: height and width of the images; None is the preset's.
+    context_length: longest text; None is the preset's.
+    dtype: compute type, e.g. "bfloat16"; None is float32. Parameters and
+      embeddings are float32 whatever it is.
+    remat: whether activations inside blocks are recomputed in the backward
+      pass, which saves memory for about a third more computation.
+    **overrides: fields of `TwoTowerConfig`. `image` and `text` are mappings
+      of fields of the preset's towers (`text=dict(depth=4)`), or modules that
+      replace them.
+
+  Returns:
+    The module; `init` and `apply` it with images and tokens.
+
+  Raises:
+    ValueError: if a name is unknown (the nearest is named) or a value has the
+      wrong type.
+
+  >>> model = create_model("tiny", vocab_size=100, text=dict(depth=1))
+  >>> model.text.depth, model.text.vocab_size
+  (1, 100)
+  """
+  config = PRESETS[_known("preset", preset, PRESETS)]
+  sizes = dict(vocab_size=vocab_size)
+  if image_size is not None:
+    sizes["image_size"] = image_size
+  if context_length is not None:
+    sizes["context_length"] = context_length
+  for name, value in sizes.items():
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+      raise ValueError(f"{name} must be an integer > 0; got {value!r}.")
+
+  fields = {
+    field.name: getattr(config, field.name)
+    for field in dataclasses.fields(config)
+  }
+  for name, value in overrides.items():
+    _known("override", name, fields)
+    if name in ("image", "text"):
+      fields[name] = _override_tower(name, fields[name], value)
+    else:
+      fields[name] = _checked(name, fields[name], value)
+  # What is not given stays as the tower has it: the preset's, or its own where
+  # an override replaced it.
+  common = {}
+  if dtype is not None:
+    common["dtype"] = jnp.dtype(dtype)
+    if not jnp.issubdtype(common["dtype"], jnp.floating):
+      raise ValueError(f"dtype must be a floating type; got {dtype}.")
+  if remat:
+    common["remat"] = True
+  del fields["image_size"]
+  fields["image"] = _fit(fields["image"], **common, **sizes)
+  fields["text"] = _fit(fields["text"], **common, **sizes)
+  return TwoTower(dtype=common.get("dtype"), **fields)
+
+
+def _known(what: str, name: Any, names: Mapping[str, Any]) -> str:
+  """Returns `name` if it is known, and else names the nearest that is."""
+  if isinstance(name, str) and name in names:
+    return name
+  nearest = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.0)
+  raise ValueError(
+    f"unknown {what} {name!r}; did you mean {nearest[0]!r}? Known:"
+    f" {', '.join(names)}."
+  )
+
+
+def _checked(name: str, default: Any, value: Any) -> Any:
+  """Returns `value`, lists as tuples, if it is of the type of `default`."""
+  if isinstance(value, list):
+    value = tuple(value)
+  if default is None or value is None:
+    return value
+  right = isinstance(value, type(default))
+  if isinstance(default, float):
+    right = isinstance(value, (int, float))
+  if not right or isinstance(value, bool) != isinstance(default, bool):
+    raise ValueError(
+      f"{name} must be of type {type(default).__name__}; got {value!r}."
+    )
+  return value
+
+
+def _override_tower(name: str, tower: nn.Module, value: Any) -> nn.Module:
+  """A tower with some fields changed, or another tower."""
+  if isinstance(value, nn.Module):
+    return value
+  if not hasattr(value, "items"):
+    raise ValueError(
+      f"{name} must be a mapping of fields or a module; got {value!r}."
+    )
+  fields = _fields(tower)
+  return tower.clone(
+    **{
+      key: _checked(
+        f"{name}.{key}", fields[_known(f"{name} field", key, fields)], new
+      )
+      for key, new in value.items()
+    }
+  )
+
+
+def _fields(tower: nn.Module) -> dict[str, Any]:
+  return {
+    field.name: getattr(tower, field.name)
+    for field in dataclasses.fields(tower)
+    if field.name not in ("parent", "name")
+  }
+
+
+def _fit(tower: nn.Module, **settings: Any) -> nn.Module:
+  """Sets those fields that the tower has (a ConvNet takes any image size)."""
+  fields = _fields(tower)
+  return tower.clone(**{k: v for k, v in settings.items() if k in fields})

@@ -1,0 +1,199 @@
+"""The transformer that the vision and the text tower share."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from contrastive_jax.models import layers
+
+Array = jax.Array
+Dtype = Any
+
+
+def sincos_position_embedding(grid: int, width: int) -> np.ndarray:
+  r"""Fixed two-dimensional sine-cosine position embedding.
+
+  .. math:: [\sin(x \omega), \cos(x \omega), \sin(y \omega), \cos(y \omega)],
+            \quad \omega_k = 10000^{-k / (d/4 - 1)}
+
+  Args:
+    grid: number of patches in a row and in a column.
+    width: d, divisible by four.
+
+  Returns:
+    float32 [grid * grid, d].
+
+  Raises:
+    ValueError: if `width` is not divisible by four.
+
+  Reference: Beyer et al., Better plain ViT baselines for ImageNet-1k, 2022.
+
+  >>> sincos_position_embedding(2, 8).shape
+  (4, 8)
+  """
+  if width % 4:
+    raise ValueError(f"width must be divisible by 4; got {width}.")
+  quarter = width // 4
+  omega = 10_000.0 ** -(np.arange(quarter) / max(quarter - 1, 1))
+  y, x = np.mgrid[:grid, :grid].reshape(2, -1, 1) * omega  # [grid², d/4] each
+  table = np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=-1)
+  return table.astype(np.float32)
+
+
+class SelfAttention(nn.Module):
+  """Multi-head self-attention with one fused query-key-value product.
+
+  The softmax runs in float32 whatever the compute type.
+
+  Attributes:
+    num_heads: number of heads; divides the width.
+    out_init_scale: the output kernel starts at this times width^-1/2.
+    dtype: compute type.
+  """
+
+  num_heads: int
+  out_init_scale: float = 1.0
+  dtype: Dtype | None = None
+
+  @nn.compact
+  def __call__(self, x: Array, mask: Array | None = None) -> Array:
+    """Maps x [N, T, d] to [N, T, d].
+
+    Args:
+      x: the tokens.
+      mask: boolean, broadcastable to [N, heads, T, T]; False is not attended.
+
+    Returns:
+      The attended tokens.
+
+    Raises:
+      ValueError: if the width is not divisible by the number of heads.
+    """
+    n, length, width = x.shape
+    if width % self.num_heads:
+      raise ValueError(
+        f"width must be divisible by num_heads = {self.num_heads}; got {width}."
+      )
+    normal = nn.initializers.normal
+    qkv = nn.Dense(
+      3 * width, kernel_init=normal(width**-0.5), dtype=self.dtype, name="qkv"
+    )(x)
+    query, key, value = jnp.split(
+      qkv.reshape(n, length, 3 * self.num_heads, -1), 3, axis=2
+    )
+    out = jax.nn.dot_product_attention(query, key, value, mask=mask)
+    return nn.Dense(
+      width,
+      kernel_init=normal(self.out_init_scale * width**-0.5),
+      dtype=self.dtype,
+      name="out",
+    )(out.reshape(n, length, width))
+
+
+class TransformerBlock(nn.Module):
+  """Pre-norm block: x + attention(norm(x)), then x + MLP(norm(x)).
+
+  Attributes:
+    num_heads: attention heads.
+    mlp_ratio: hidden width of the MLP over the width.
+    activation: name of the MLP's activation.
+    out_init_scale: scale of what writes into the residual stream at the start.
+    dropout: rate on the two residual branches and inside the MLP.
+    stochastic_depth: rate at which a branch is dropped.
+    layer_norm_eps: epsilon of the layer norms.
+    dtype: compute type.
+  """
+
+  num_heads: int
+  mlp_ratio: float = 4.0
+  activation: str = "gelu"
+  out_init_scale: float = 1.0
+  dropout: float = 0.0
+  stochastic_depth: float = 0.0
+  layer_norm_eps: float = 1e-6
+  dtype: Dtype | None = None
+
+  @nn.compact
+  def __call__(self, x: Array, mask: Array | None, train: bool) -> Array:
+    """Maps x [N, T, d] to [N, T, d]; `mask` is that of `SelfAttention`."""
+
+    # `train` comes by position: `nn.remat` takes static arguments by number.
+    def add_branch(x: Array, branch: Array) -> Array:
+      branch = nn.Dropout(self.dropout)(branch, deterministic=not train)
+      return x + layers.StochasticDepth(self.stochastic_depth)(
+        branch, train=train
+      )
+
+    norm = functools.partial(
+      nn.LayerNorm, epsilon=self.layer_norm_eps, dtype=self.dtype
+    )
+    y = SelfAttention(
+      self.num_heads, self.out_init_scale, self.dtype, name="attention"
+    )(norm(name="ln_1")(x), mask)
+    x = add_branch(x, y)
+    y = layers.Mlp(
+      int(x.shape[-1] * self.mlp_ratio),
+      self.activation,
+      self.out_init_scale,
+      self.dropout,
+      self.dtype,
+      name="mlp",
+    )(norm(name="ln_2")(x), train=train)
+    return add_branch(x, y)
+
+
+class Transformer(nn.Module):
+  """A stack of pre-norm blocks, without a final norm.
+
+  The rate of stochastic depth grows linearly from 0 to its value over the
+  blocks. Output kernels start smaller in deeper stacks (by (2 depth)^-1/2), so
+  that the residual stream keeps its variance.
+
+  Attributes:
+    depth: number of blocks.
+    num_heads: attention heads.
+    mlp_ratio: hidden width of the MLPs over the width.
+    activation: name of the MLPs' activation.
+    dropout: rate on residual branches and inside the MLPs.
+    stochastic_depth: rate of the last block.
+    layer_norm_eps: epsilon of the layer norms.
+    remat: whether a block's activations are recomputed in the backward pass.
+    dtype: compute type.
+  """
+
+  depth: int
+  num_heads: int
+  mlp_ratio: float = 4.0
+  activation: str = "gelu"
+  dropout: float = 0.0
+  stochastic_depth: float = 0.0
+  layer_norm_eps: float = 1e-6
+  remat: bool = False
+  dtype: Dtype | None = None
+
+  @nn.compact
+  def __call__(
+    self, x: Array, mask: Array | None = None, *, train: bool = False
+  ) -> Array:
+    """Maps x [N, T, d] to [N, T, d]; `mask` is that of `SelfAttention`."""
+    block = TransformerBlock
+    if self.remat:
+      block = nn.remat(TransformerBlock, static_argnums=(3,))
+    for i in range(self.depth):
+      # The name is given, so that remat does not change the parameters' paths.
+      x = block(
+        self.num_heads,
+        self.mlp_ratio,
+        self.activation,
+        (2 * self.depth) ** -0.5,
+        self.dropout,
+        self.stochastic_depth * i / max(self.depth - 1, 1),
+        self.layer_norm_eps,
+        self.dtype,
+        name=f"block_{i}",
+      )(x, mask, train)
+    return x

@@ -1,0 +1,143 @@
+"""The two-tower model: one encoder an input, one embedding space."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from contrastive_jax import ops
+from contrastive_jax.models import layers
+
+Array = jax.Array
+Dtype = Any
+
+
+class TwoTower(nn.Module):
+  r"""Image tower and text tower with unit-norm float32 embeddings.
+
+  .. math:: z = W f(x) / \|W f(x)\|, \qquad
+            \text{logits} = e^{s} z_{image} z_{text}^\top + b
+
+  The scale s and the bias b are parameters of the model; the losses apply
+  them (the softmax losses use no bias).
+
+  Attributes:
+    image: a module called as `image(images, train=...) -> [N, width]`.
+    text: a module called as `text(tokens, train=...) -> [N, width]`.
+    embed_dim: d, the width of the embeddings.
+    image_head: `linear` (no bias), `mlp` (one hidden layer as wide as the
+      tower's feature), or `none`, which needs a tower of width `embed_dim`.
+    text_head: likewise.
+    init_logit_scale: where e^s starts.
+    init_logit_bias: where b starts; -10 suits the sigmoid loss.
+    dtype: compute type of the heads.
+
+  References: Radford et al., Learning transferable visual models from natural
+  language supervision, 2021; Zhai et al., Sigmoid loss for language image
+  pre-training, 2023 (the bias).
+  """
+
+  image: nn.Module
+  text: nn.Module
+  embed_dim: int = 512
+  image_head: str = "linear"
+  text_head: str = "linear"
+  init_logit_scale: float = 1 / 0.07
+  init_logit_bias: float = -10.0
+  dtype: Dtype | None = None
+
+  def setup(self) -> None:
+    """Makes the heads and the scale."""
+    if not self.init_logit_scale > 0:
+      raise ValueError(
+        f"init_logit_scale must be > 0; got {self.init_logit_scale}."
+      )
+    self.image_projection = _Head(self.embed_dim, self.image_head, self.dtype)
+    self.text_projection = _Head(self.embed_dim, self.text_head, self.dtype)
+    self.log_logit_scale = self.param(
+      "log_logit_scale",
+      nn.initializers.constant(math.log(self.init_logit_scale)),
+      (),
+      jnp.float32,
+    )
+    self.logit_bias = self.param(
+      "logit_bias",
+      nn.initializers.constant(self.init_logit_bias),
+      (),
+      jnp.float32,
+    )
+
+  def encode_image(self, images: Array, *, train: bool = False) -> Array:
+    """Embeds images.
+
+    Args:
+      images: floating [N, H, W, 3], normalised.
+      train: whether the tower is in training mode.
+
+    Returns:
+      float32 [N, d] of unit norm.
+    """
+    feature = self.image(images, train=train)
+    feature = self.image_projection(feature, train=train)
+    return ops.l2_normalize(feature.astype(jnp.float32))
+
+  def encode_text(self, tokens: Array, *, train: bool = False) -> Array:
+    """Embeds texts.
+
+    Args:
+      tokens: integer [N, L].
+      train: whether the tower is in training mode.
+
+    Returns:
+      float32 [N, d] of unit norm.
+    """
+    feature = self.text(tokens, train=train)
+    feature = self.text_projection(feature, train=train)
+    return ops.l2_normalize(feature.astype(jnp.float32))
+
+  def __call__(
+    self, images: Array, tokens: Array, *, train: bool = False
+  ) -> dict[str, Array]:
+    """Embeds both sides.
+
+    Args:
+      images: floating [N, H, W, 3], normalised.
+      tokens: integer [M, L].
+      train: whether the towers are in training mode.
+
+    Returns:
+      `image` float32 [N, d] and `text` float32 [M, d] of unit norm,
+      `logit_scale` = e^s and `logit_bias`, float32 scalars.
+    """
+    return {
+      "image": self.encode_image(images, train=train),
+      "text": self.encode_text(tokens, train=train),
+      "logit_scale": jnp.exp(self.log_logit_scale),
+      "logit_bias": self.logit_bias,
+    }
+
+
+class _Head(nn.Module):
+  """The projection of one side, by name."""
+
+  embed_dim: int
+  kind: str
+  dtype: Dtype | None = None
+
+  @nn.compact
+  def __call__(self, feature: Array, *, train: bool) -> Array:
+    layers.check_choice("head", self.kind, ("linear", "mlp", "none"))
+    width = feature.shape[-1]
+    if self.kind == "none":
+      if width != self.embed_dim:
+        raise ValueError(
+          "a tower with head 'none' must return features of width embed_dim"
+          f" = {self.embed_dim}; got {width}."
+        )
+      return feature
+    hidden = (width,) if self.kind == "mlp" else ()
+    return layers.ProjectionHead(
+      self.embed_dim, hidden, dtype=self.dtype, name="head"
+    )(feature, train=train)

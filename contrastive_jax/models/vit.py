@@ -1,0 +1,254 @@
+"""Vision transformer."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from contrastive_jax.models import layers, transformer
+
+Array = jax.Array
+Dtype = Any
+
+# name -> (width, depth, heads); the head width is 64 in all of them.
+VIT_SIZES: dict[str, tuple[int, int, int]] = {
+  "Ti": (192, 12, 3),
+  "S": (384, 12, 6),
+  "B": (768, 12, 12),
+  "L": (1024, 24, 16),
+}
+
+
+class MapPool(nn.Module):
+  """Multi-head attention pooling: one learned query over the tokens.
+
+  Attributes:
+    num_heads: attention heads.
+    mlp_ratio: hidden width of the MLP that follows, over the width.
+    activation: name of the MLP's activation.
+    layer_norm_eps: epsilon of its layer norm.
+    dtype: compute type.
+
+  Reference: Zhai et al., Scaling vision transformers, 2022.
+  """
+
+  num_heads: int
+  mlp_ratio: float = 4.0
+  activation: str = "gelu"
+  layer_norm_eps: float = 1e-6
+  dtype: Dtype | None = None
+
+  @nn.compact
+  def __call__(self, tokens: Array, *, train: bool = False) -> Array:
+    """Maps tokens [N, T, d] to [N, d]."""
+    n, _, width = tokens.shape
+    probe = self.param(
+      "probe", nn.initializers.xavier_uniform(), (1, 1, width), jnp.float32
+    )
+    x = nn.MultiHeadDotProductAttention(
+      self.num_heads, dtype=self.dtype, deterministic=True, name="attention"
+    )(jnp.broadcast_to(probe, (n, 1, width)), tokens)
+    y = nn.LayerNorm(
+      epsilon=self.layer_norm_eps, dtype=self.dtype, name="norm"
+    )(x)
+    y = layers.Mlp(
+      int(width * self.mlp_ratio),
+      self.activation,
+      dtype=self.dtype,
+      name="mlp",
+    )(y, train=train)
+    return (x + y)[:, 0]
+
+
+class ViT(nn.Module):
+  """Vision transformer with pre-norm blocks.
+
+  The tokens are, in this order, the class token (with `pool="cls"`), the
+  registers, and the patches row by row. Registers take part in attention and
+  in nothing else.
+
+  Attributes:
+    image_size: height and width of the images; divisible by `patch_size`.
+    patch_size: height and width of a patch.
+    width: width of the tokens and of the feature.
+    depth: number of blocks.
+    num_heads: attention heads.
+    mlp_ratio: hidden width of the MLPs over the width.
+    pool: `cls` (class token), `gap` (mean over patches) or `map` (attention).
+    num_registers: number of register tokens.
+    position: `learned` or `sincos`; registers have no position.
+    activation: `gelu`, `gelu_tanh`, `quick_gelu` or `relu`.
+    patch_bias: whether the patch embedding has a bias (CLIP's has none).
+    embedding_norm: whether a layer norm precedes the blocks (as CLIP's does).
+    layer_norm_eps: epsilon of the layer norms.
+    dropout: rate on embeddings, residual branches and inside the MLPs.
+    stochastic_depth: rate of the last block; it grows linearly from 0.
+    remat: whether a block's activations are recomputed in the backward pass.
+    dtype: compute type; parameters are always float32.
+
+  References: Dosovitskiy et al., An image is worth 16x16 words, 2021; Darcet
+  et al., Vision transformers need registers, 2024.
+
+  >>> import jax, jax.numpy as jnp
+  >>> vit = ViT(image_size=8, patch_size=4, width=16, depth=1, num_heads=2)
+  >>> images = jnp.zeros((2, 8, 8, 3))
+  >>> key = jax.random.key(0)
+  >>> feature, _ = jax.eval_shape(vit.init_with_output, key, images)
+  >>> feature.shape
+  (2, 16)
+  """
+
+  image_size: int = 224
+  patch_size: int = 16
+  width: int = 768
+  depth: int = 12
+  num_heads: int = 12
+  mlp_ratio: float = 4.0
+  pool: str = "cls"
+  num_registers: int = 0
+  position: str = "learned"
+  activation: str = "gelu"
+  patch_bias: bool = True
+  embedding_norm: bool = False
+  layer_norm_eps: float = 1e-6
+  dropout: float = 0.0
+  stochastic_depth: float = 0.0
+  remat: bool = False
+  dtype: Dtype | None = None
+
+  @nn.compact
+  def __call__(
+    self, images: Array, *, train: bool = False, return_tokens: bool = False
+  ) -> Array | tuple[Array, Array]:
+    """Encodes images.
+
+    Args:
+      images: floating [N, image_size, image_size, 3], normalised.
+      train: whether dropout and stochastic depth are active (needs the
+        `dropout` key).
+      return_tokens: whether the tokens are returned beside the feature.
+
+    Returns:
+      The feature [N, width]; with `return_tokens` (feature, tokens
+      [N, T, width] after the final norm).
+
+    Raises:
+      ValueError: if the images or the settings do not fit.
+    """
+    layers.check_choice("pool", self.pool, ("cls", "gap", "map"))
+    layers.check_choice("position", self.position, ("learned", "sincos"))
+    if self.image_size % self.patch_size:
+      raise ValueError(
+        f"image_size must be divisible by patch_size = {self.patch_size};"
+        f" got {self.image_size}."
+      )
+    layers.check_images(images, self.image_size)
+    n = images.shape[0]
+    grid = self.image_size // self.patch_size
+    has_class = self.pool == "cls"
+
+    x = layers.PatchEmbed(
+      self.width,
+      self.patch_size,
+      use_bias=self.patch_bias,
+      dtype=self.dtype,
+      name="patch_embedding",
+    )(images).reshape(n, grid * grid, self.width)
+
+    def token(name: str, count: int) -> Array:
+      value = self.param(
+        name,
+        nn.initializers.normal(0.02),
+        (count, self.width),
+        jnp.float32,
+      )
+      return jnp.broadcast_to(value.astype(x.dtype), (n, count, self.width))
+
+    if has_class:
+      x = jnp.concatenate([token("class_token", 1), x], axis=1)
+    if self.position == "learned":
+      position = self.param(
+        "position_embedding",
+        nn.initializers.normal(0.02),
+        (has_class + grid * grid, self.width),
+        jnp.float32,
+      )
+    else:
+      table = transformer.sincos_position_embedding(grid, self.width)
+      position = jnp.pad(table, ((int(has_class), 0), (0, 0)))
+    x = x + position.astype(x.dtype)
+    if self.num_registers:
+      x = jnp.concatenate(
+        [
+          x[:, : int(has_class)],
+          token("registers", self.num_registers),
+          x[:, int(has_class) :],
+        ],
+        axis=1,
+      )
+    if self.embedding_norm:
+      x = nn.LayerNorm(
+        epsilon=self.layer_norm_eps, dtype=self.dtype, name="embedding_norm"
+      )(x)
+    x = nn.Dropout(self.dropout)(x, deterministic=not train)
+    x = transformer.Transformer(
+      self.depth,
+      self.num_heads,
+      self.mlp_ratio,
+      self.activation,
+      self.dropout,
+      self.stochastic_depth,
+      self.layer_norm_eps,
+      self.remat,
+      self.dtype,
+      name="transformer",
+    )(x, train=train)
+    x = nn.LayerNorm(
+      epsilon=self.layer_norm_eps, dtype=self.dtype, name="norm"
+    )(x)
+    patches = x[:, int(has_class) + self.num_registers :]
+    if self.pool == "cls":
+      feature = x[:, 0]
+    elif self.pool == "gap":
+      # The mean of many bfloat16 values is taken in float32.
+      feature = jnp.mean(patches, axis=1, dtype=jnp.float32).astype(x.dtype)
+    else:
+      feature = MapPool(
+        self.num_heads,
+        self.mlp_ratio,
+        self.activation,
+        self.layer_norm_eps,
+        self.dtype,
+        name="map_pool",
+      )(patches, train=train)
+    return (feature, x) if return_tokens else feature
+
+
+def vit(variant: str, **settings: Any) -> ViT:
+  """Builds a standard size, e.g. `vit("B/16", image_size=224)`.
+
+  Args:
+    variant: size and patch size: one of Ti, S, B, L, a slash, the patch size.
+    **settings: further fields of `ViT`.
+
+  Returns:
+    The module.
+
+  Raises:
+    ValueError: if the variant is not of this form.
+
+  >>> vit("S/16").width
+  384
+  """
+  size, _, patch = variant.partition("/")
+  if size not in VIT_SIZES or not patch.isdigit() or int(patch) < 1:
+    raise ValueError(
+      f"variant must be one of {', '.join(VIT_SIZES)}, a slash and a patch"
+      f" size, e.g. 'B/16'; got {variant!r}."
+    )
+  width, depth, num_heads = VIT_SIZES[size]
+  defaults = dict(
+    patch_size=int(patch), width=width, depth=depth, num_heads=num_heads
+  )
+  return ViT(**{**defaults, **settings})

@@ -1,0 +1,293 @@
+"""Objectives: what is trained, behind one interface that the loop knows.
+
+An objective is made from a `Config` and offers
+
+* `init(key, example_batch) -> (params, state)`,
+* `loss(params, state, batch, key, step) -> (loss, (state, metrics))`,
+* `constrain(params) -> params`, applied after every update,
+* `encode_image(params, state, images)` and `encode_text(params, state,
+  tokens)`, for evaluation.
+
+The loop knows no objective by name; `create` does.
+"""
+
+from collections.abc import Callable, Mapping
+import functools
+import json
+import math
+from typing import Any, Protocol
+
+import jax
+from jax.sharding import PartitionSpec
+import jax.numpy as jnp
+
+from contrastive_jax import losses
+from contrastive_jax import models
+from contrastive_jax.data import augment
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import sharding
+
+Params = Mapping[str, Any]
+Batch = Mapping[str, jax.Array]
+
+# What a key is for: draws of one purpose never depend on those of another.
+_AUGMENT, _AUGMENT_AGAIN, _DROPOUT = range(3)
+
+
+class Objective(Protocol):
+  """What the loop asks of an objective; see the module's docstring."""
+
+  def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Params]:
+    """Parameters and state."""
+    ...
+
+  def loss(
+      self, params: Params, state: Params, batch: Batch, key: jax.Array
+  ) -> tuple[jax.Array, tuple[Params, dict[str, jax.Array]]]:
+    """Scalar loss, and the new state with metrics."""
+    ...
+
+  def constrain(self, params: Params) -> Params:
+    """Parameters put back within their bounds."""
+    ...
+
+  def encode_image(
+      self, params: Params, state: Params, images: jax.Array
+  ) -> jax.Array:
+    """uint8 images -> unit-norm embeddings."""
+    ...
+
+  def encode_text(
+      self, params: Params, state: Params, tokens: jax.Array
+  ) -> jax.Array:
+    """Token rows -> unit-norm embeddings."""
+    ...
+
+
+class Clip:
+  """Image-text contrast of a two-tower model."""
+
+  def __init__(
+      self,
+      config: config_lib.Config,
+      *,
+      vocab_size: int,
+      mesh: jax.sharding.Mesh,
+  ):
+    """Builds the model of `config.model` for a vocabulary and a mesh."""
+    self._config = config
+    self._mesh = mesh
+    model = config.model
+    self.model = models.create_model(
+        model.preset,
+        vocab_size=vocab_size,
+        image_size=model.image_size,
+        context_length=model.context_length,
+        dtype=model.dtype,
+        remat=model.remat,
+        **{
+            "init_logit_scale": config.loss.init_logit_scale,
+            **_overrides(model.overrides),
+        },
+    )
+    fields = {
+        name: getattr(config.augment, name)
+        for name in config.augment.__dataclass_fields__
+    }
+    self._augment = augment.AugmentConfig(
+        image_size=model.image_size, resize="squash", **fields
+    )
+
+  def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Params]:
+    """Parameters and batch statistics (if the model has any)."""
+    side = self._config.model.image_size
+    variables = self.model.init(
+        key,
+        jnp.zeros((2, side, side, 3), jnp.float32),
+        jnp.asarray(batch["tokens"][:2]),
+    )
+    params = variables["params"]
+    state = {k: v for k, v in variables.items() if k != "params"}
+    if state and self._config.microbatches > 1:
+      raise ValueError(
+          "config.microbatches > 1 would change the meaning of the batch"
+          f" normalisation in preset {self._config.model.preset!r}: use 1, or"
+          " a model without it."
+      )
+    return params, state
+
+  def loss(
+      self, params: Params, state: Params, batch: Batch, key: jax.Array
+  ) -> tuple[jax.Array, tuple[Params, dict[str, jax.Array]]]:
+    """The configured contrastive loss of a batch."""
+    positions = jnp.arange(batch["image"].shape[0], dtype=jnp.int32)
+    inputs = {
+        "image": self._view(key, _AUGMENT, batch, positions),
+        "text": batch["tokens"],
+    }
+    if self._config.loss.name == "clip_four_term":
+      inputs["image_augmented"] = self._view(
+          key, _AUGMENT_AGAIN, batch, positions
+      )
+      inputs["text_augmented"] = batch["tokens_augmented"]
+    features, state = self._encode(
+        params, state, inputs, jax.random.fold_in(key, _DROPOUT)
+    )
+    scale = jnp.exp(params["log_logit_scale"])
+    groups = (
+        batch["concept_id"] if self._config.loss.group_positives else None
+    )
+    values = self._contrast(features, scale, params["logit_bias"], groups)
+    metrics = {
+        "logit_scale": scale,
+        "image_embedding": jnp.sum(features["image"] ** 2),
+        "text_embedding": jnp.sum(features["text"] ** 2),
+    }
+    return jnp.mean(values), (state, metrics)
+
+  def constrain(self, params: Params) -> Params:
+    """Clamps the logit scale."""
+    maximum = math.log(self._config.loss.max_logit_scale)
+    return {
+        **params,
+        "log_logit_scale": losses.clamp_logit_scale(
+            params["log_logit_scale"], maximum=max(maximum, 0.0)
+        ),
+    }
+
+  def encode_image(
+      self, params: Params, state: Params, images: jax.Array
+  ) -> jax.Array:
+    """uint8 [N, H, W, 3] -> float32 [N, d] of unit norm."""
+    return self.model.apply(
+        {"params": params, **state},
+        augment.preprocess_batch(images, self._augment),
+        method="encode_image",
+    )
+
+  def encode_text(
+      self, params: Params, state: Params, tokens: jax.Array
+  ) -> jax.Array:
+    """int32 [N, L] -> float32 [N, d] of unit norm."""
+    return self.model.apply(
+        {"params": params, **state}, tokens, method="encode_text"
+    )
+
+  def _view(self, key, purpose, batch, positions):
+    return augment.augment_batch(
+        jax.random.fold_in(key, purpose),
+        batch["image"],
+        positions,
+        self._augment,
+    )
+
+  def _encode(self, params, state, inputs, key):
+    """Unit-norm features of all inputs, encoded in microbatches."""
+
+    def encode(params, state, part, key):
+      out, variables = {}, state
+      for name, x in part.items():
+        tower = name.removesuffix("_augmented")
+        out[name], updates = self.model.apply(
+            {"params": params, **variables},
+            x,
+            train=True,
+            rngs={"dropout": jax.random.fold_in(key, len(out))},
+            mutable=list(state),
+            method=f"encode_{tower}",
+        )
+        variables = {**variables, **updates}
+      return out, variables
+
+    count = self._config.microbatches
+    if count == 1:
+      return encode(params, state, inputs, key)
+    # Row i goes to part i % count, so that every part has rows of every device.
+    parts = jax.tree.map(
+        lambda x: jnp.moveaxis(
+            x.reshape(x.shape[0] // count, count, *x.shape[1:]), 1, 0
+        ),
+        inputs,
+    )
+    recomputed = jax.checkpoint(encode)
+
+    def step(number, part):
+      out, _ = recomputed(params, state, part, jax.random.fold_in(key, number))
+      return number + 1, out
+
+    _, out = jax.lax.scan(step, jnp.int32(0), parts)
+    merge = lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, x.shape[-1])
+    return jax.tree.map(merge, out), state
+
+  def _contrast(self, features, scale, bias, groups):
+    """Per-example loss of the global batch, mapped over the mesh."""
+    config = self._config.loss
+    options: dict[str, Any] = {"block_size": config.block_size or "auto"}
+    if self._mesh.size > 1:
+      options["axes"] = sharding.DATA_AXIS
+    names = list(features)
+
+    def per_example(scale, bias, groups, *arrays):
+      named = dict(zip(names, arrays))
+      if config.name == "decoupled":
+        decoupled = functools.partial(
+            losses.decoupled,
+            temperature=1.0 / scale,
+            group_ids=groups,
+            **options,
+        )
+        image, text = named["image"], named["text"]
+        return 0.5 * (decoupled(image, text) + decoupled(text, image))
+      extra = {"logit_bias": bias} if config.name == "sigmoid" else {}
+      fn: Callable[..., jax.Array] = getattr(losses, config.name)
+      return fn(
+          **named, logit_scale=scale, group_ids=groups, **extra, **options
+      )
+
+    args = (scale, bias, groups, *features.values())
+    if self._mesh.size == 1:
+      return per_example(*args)
+    rows, whole = PartitionSpec(sharding.DATA_AXIS), PartitionSpec()
+    return jax.shard_map(
+        per_example,
+        mesh=self._mesh,
+        in_specs=(
+            whole,
+            whole,
+            None if groups is None else rows,
+            *(rows for _ in names),
+        ),
+        out_specs=rows,
+    )(*args)
+
+
+def create(
+    config: config_lib.Config, *, vocab_size: int, mesh: jax.sharding.Mesh
+) -> Clip:
+  """The objective of a configuration.
+
+  Args:
+    config: the run.
+    vocab_size: of the data's tokenizer.
+    mesh: the devices.
+
+  Returns:
+    The objective.
+  """
+  return Clip(config, vocab_size=vocab_size, mesh=mesh)
+
+
+def _overrides(text: str) -> dict[str, Any]:
+  if not text:
+    return {}
+  try:
+    values = json.loads(text)
+  except json.JSONDecodeError as error:
+    raise config_lib.ConfigError(
+        f"config.model.overrides must be JSON; got {text!r} ({error})."
+    ) from error
+  if not isinstance(values, dict):
+    raise config_lib.ConfigError(
+        f"config.model.overrides must be a JSON object; got {text!r}."
+    )
+  return values

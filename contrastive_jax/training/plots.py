@@ -1,0 +1,236 @@
+"""Pictures of a run: curves, retrieval sheet, embedding map, histogram."""
+
+from collections.abc import Mapping, Sequence
+import pathlib
+
+import matplotlib
+
+matplotlib.use("Agg")  # No display is needed, or looked for.
+
+# pylint: disable=g-import-not-at-top
+import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+
+from contrastive_jax import evaluation  # noqa: E402
+
+_RIGHT, _WRONG = "#1b7837", "#b2182b"
+
+
+def curves(
+    rows: Sequence[Mapping[str, float]], path: pathlib.Path
+) -> None:
+  """Loss, validation recall, logit scale and gradient norm over steps.
+
+  Args:
+    rows: of `metrics.jsonl`.
+    path: the PNG to write.
+  """
+  panels = (
+      ("Training loss", {"loss": "train/loss"}),
+      (
+          "Retrieval on validation",
+          {
+              "image to text R@1": (
+                  "retrieval_validation/image_to_text/recall_at_1"
+              ),
+              "image to text R@10": (
+                  "retrieval_validation/image_to_text/recall_at_10"
+              ),
+              "text to image R@10": (
+                  "retrieval_validation/text_to_image/recall_at_10"
+              ),
+          },
+      ),
+      ("Logit scale", {"logit scale": "train/logit_scale"}),
+      ("Gradient norm", {"gradient norm": "train/gradient_norm"}),
+  )
+  figure, axes = plt.subplots(2, 2, figsize=(10, 6.5), layout="constrained")
+  for axis, (title, lines) in zip(axes.flat, panels):
+    for label, name in lines.items():
+      points = [(r["step"], r[name]) for r in rows if name in r]
+      if points:
+        axis.plot(*zip(*points), label=label, marker="o", markersize=2.5)
+    axis.set(title=title, xlabel="step")
+    axis.grid(alpha=0.3)
+    if len(lines) > 1 and axis.lines:
+      axis.legend(fontsize=8)
+  axes[0, 1].set_ylim(0, 1)
+  _save(figure, path)
+
+
+def histogram(
+    images: np.ndarray,
+    texts: np.ndarray,
+    image_ids: np.ndarray,
+    text_ids: np.ndarray,
+    path: pathlib.Path,
+) -> None:
+  """Cosine similarity of positive against negative pairs.
+
+  Args:
+    images: [N, d] embeddings.
+    texts: [M, d] embeddings.
+    image_ids: [N] what the images show.
+    text_ids: [M] what the texts name.
+    path: the PNG to write.
+  """
+  counts = evaluation.similarity_histogram(images, texts, image_ids, text_ids)
+  edges = counts["edges"]
+  figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
+  for name, colour in (("negatives", _WRONG), ("positives", _RIGHT)):
+    total = counts[name].sum()
+    density = counts[name] / (max(total, 1) * np.diff(edges))
+    axis.stairs(
+        density,
+        edges,
+        fill=True,
+        alpha=0.55,
+        color=colour,
+        label=f"{name} ({int(total):,})",
+    )
+  used = np.flatnonzero(counts["positives"] + counts["negatives"])
+  axis.set_xlim(edges[used[0]], edges[used[-1] + 1])
+  axis.set(
+      title="Similarity of images and names",
+      xlabel="cosine similarity",
+      ylabel="density",
+  )
+  axis.legend()
+  _save(figure, path)
+
+
+def embedding_map(
+    images: np.ndarray,
+    texts: np.ndarray,
+    image_labels: Sequence[str],
+    path: pathlib.Path,
+) -> None:
+  """Both modalities on their two main axes, in common and each on its own.
+
+  The left panel is a common principal component analysis, so that a gap
+  between the modalities shows; the right one takes each modality's mean out
+  and colours images by label.
+
+  Args:
+    images: [N, d] embeddings.
+    texts: [M, d] embeddings.
+    image_labels: N labels; the most frequent are coloured.
+    path: the PNG to write.
+  """
+  figure, axes = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
+  together = np.concatenate([images, texts]).astype(np.float64)
+  points = _principal(together - together.mean(0))
+  axes[0].scatter(*points[: len(images)].T, s=8, alpha=0.6, label="images")
+  axes[0].scatter(
+      *points[len(images) :].T, s=14, alpha=0.8, marker="x", label="names"
+  )
+  axes[0].set_title("Images and names (common axes)")
+  axes[0].legend(fontsize=8)
+  centred = np.concatenate([images - images.mean(0), texts - texts.mean(0)])
+  points = _principal(centred.astype(np.float64))[: len(images)]
+  labels = np.array(image_labels)
+  names, counts = np.unique(labels[labels != ""], return_counts=True)
+  common = names[np.argsort(-counts, kind="stable")][:9]
+  rest = ~np.isin(labels, common)
+  axes[1].scatter(*points[rest].T, s=6, color="0.85", label="others")
+  for name in common:
+    axes[1].scatter(*points[labels == name].T, s=14, label=name)
+  axes[1].set_title("Images by label (each modality centred)")
+  axes[1].legend(fontsize=7, ncols=2)
+  for axis in axes:
+    axis.set(xticks=[], yticks=[])
+  _save(figure, path)
+
+
+def retrieval_sheet(
+    pictures: np.ndarray,
+    images: np.ndarray,
+    image_ids: np.ndarray,
+    texts: Sequence[str],
+    text_embeddings: np.ndarray,
+    text_ids: np.ndarray,
+    path: pathlib.Path,
+    *,
+    rows: int = 10,
+    seed: int = 0,
+) -> None:
+  """Queries with their top five answers, both ways; right ones are green.
+
+  Args:
+    pictures: uint8 [N, S, S, 3].
+    images: [N, d] their embeddings.
+    image_ids: [N] what they show.
+    texts: M names.
+    text_embeddings: [M, d].
+    text_ids: [M] what they name.
+    path: the PNG to write.
+    rows: queries each way.
+    seed: which queries.
+  """
+  rng = np.random.default_rng(seed)
+  rows = min(rows, len(images), len(texts))
+  asked = np.sort(rng.choice(len(images), rows, replace=False))
+  shown = np.flatnonzero(np.isin(text_ids, image_ids))
+  rows = min(rows, len(shown))
+  worded = np.sort(rng.choice(shown, rows, replace=False))
+  figure = plt.figure(figsize=(13, 1.05 * len(asked) + 0.8))
+  left, right = figure.subfigures(1, 2, width_ratios=(1, 1.05))
+
+  k = min(5, len(texts))
+  best, _ = evaluation.top_k(images[asked], text_embeddings, k)
+  left.suptitle("Image, and its five nearest names")
+  axes = left.subplots(len(asked), 2, width_ratios=(1, 5), squeeze=False)
+  for (picture, words), query, answers in zip(axes, asked, best):
+    picture.imshow(pictures[query])
+    for place, answer in enumerate(answers):
+      good = text_ids[answer] == image_ids[query]
+      words.text(
+          0.0,
+          0.9 - 0.2 * place,
+          f"{place + 1}. {_short(texts[answer], 48)}",
+          color=_RIGHT if good else _WRONG,
+          weight="bold" if good else "normal",
+          va="center",
+          fontsize=8,
+      )
+  _bare(axes)
+
+  k = min(5, len(images))
+  best, _ = evaluation.top_k(text_embeddings[worded], images, k)
+  right.suptitle("Name, and its five nearest images")
+  axes = right.subplots(
+      len(worded), 6, width_ratios=(2.6, 1, 1, 1, 1, 1), squeeze=False
+  )
+  for line, query, answers in zip(axes, worded, best):
+    line[0].text(
+        1.0, 0.5, _short(texts[query], 26), ha="right", va="center", fontsize=8
+    )
+    for axis, answer in zip(line[1:], answers):
+      axis.imshow(pictures[answer])
+      good = text_ids[query] == image_ids[answer]
+      axis.patch.set_edgecolor(_RIGHT if good else _WRONG)
+      axis.patch.set_linewidth(4)
+  _bare(axes)
+  _save(figure, path)
+
+
+def _principal(points: np.ndarray) -> np.ndarray:
+  """Coordinates on the two main axes: [N, 2]."""
+  _, _, axes = np.linalg.svd(points, full_matrices=False)
+  return points @ axes[:2].T
+
+
+def _short(text: str, length: int) -> str:
+  return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _bare(axes: np.ndarray) -> None:
+  for axis in axes.flat:
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
+
+
+def _save(figure: plt.Figure, path: pathlib.Path) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  figure.savefig(path, dpi=110)
+  plt.close(figure)

@@ -1,0 +1,337 @@
+"""A whole run in a workdir: data, training, evaluation, plots, results."""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import json
+import os
+import pathlib
+import time
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+
+from contrastive_jax.data import pipeline
+from contrastive_jax.data import sources
+from contrastive_jax.training import checkpoints
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import evaluators
+from contrastive_jax.training import logging
+from contrastive_jax.training import loop
+from contrastive_jax.training import objectives
+from contrastive_jax.training import sharding
+from contrastive_jax.training import state as state_lib
+
+Report = Callable[[str], None]
+
+
+class WorkdirError(ValueError):
+  """The workdir belongs to another run, or to none."""
+
+
+@dataclasses.dataclass
+class Run:
+  """What a run is made of, opened.
+
+  Attributes:
+    config: the configuration.
+    workdir: where it keeps its files.
+    data: the data set.
+    mesh: the devices.
+    objective: what is trained.
+    encoder: embeds splits and texts.
+  """
+
+  config: config_lib.Config
+  workdir: pathlib.Path
+  data: sources.PairData
+  mesh: jax.sharding.Mesh
+  objective: objectives.Objective
+  encoder: evaluators.Encoder
+
+  def batches(self) -> grain.DatasetIterator:
+    """This host's parts of the training batches, from the beginning."""
+    config = self.config
+    return pipeline.train_batches(
+        self.data.splits[sources.TRAIN],
+        tokenizer=self.data.tokenizer,
+        sampler=caption_sampler(config, self.data),
+        context_length=config.model.context_length,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        captions_per_example=2 if config.loss.name == "clip_four_term" else 1,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        num_threads=config.data.num_threads,
+    )
+
+
+def caption_sampler(
+    config: config_lib.Config, data: sources.PairData
+) -> pipeline.CaptionSampler:
+  """Draws captions as the configuration says."""
+  first, *others = data.languages
+  share = config.data.main_language_share if others else 1.0
+  languages = {first: share}
+  languages |= {lang: (1.0 - share) / len(others) for lang in others}
+  return pipeline.CaptionSampler(
+      languages=languages,
+      name=config.data.name_weight,
+      keyword=config.data.keyword_weight,
+      keywords=config.data.keywords_weight,
+      prompt=config.data.prompt_weight,
+  )
+
+
+def open_run(
+    config: config_lib.Config,
+    workdir: pathlib.Path,
+    *,
+    report: Report = print,
+) -> Run:
+  """Opens the data and builds the model of a configuration.
+
+  Args:
+    config: the run.
+    workdir: an existing directory.
+    report: receives lines for the user.
+
+  Returns:
+    The run, nothing of it trained.
+  """
+  data = _open_data(config, workdir, report)
+  mesh = sharding.make_mesh()
+  sharding.check_batch_size(config.batch_size, config.microbatches, mesh)
+  objective = objectives.create(
+      config, vocab_size=data.tokenizer.vocab_size, mesh=mesh
+  )
+  encoder = evaluators.Encoder(
+      objective,
+      data,
+      context_length=config.model.context_length,
+      batch_size=config.evaluation.batch_size,
+  )
+  return Run(config, workdir, data, mesh, objective, encoder)
+
+
+def train(
+    config: config_lib.Config,
+    workdir: str | os.PathLike[str],
+    *,
+    report: Report = print,
+) -> dict[str, float]:
+  """Trains and evaluates; resumes where an earlier call was stopped.
+
+  Args:
+    config: the run.
+    workdir: is made if absent. Afterwards it holds `config.json`,
+      `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `plots/` and
+      `results.json`.
+    report: receives lines for the user.
+
+  Returns:
+    The content of `results.json`.
+
+  Raises:
+    WorkdirError: if the workdir holds a run of another configuration.
+    loop.NonFiniteError: if a tensor became infinite or NaN.
+  """
+  workdir = pathlib.Path(workdir)
+  began = time.monotonic()
+  _claim(workdir, config)
+  finished = read_results(workdir)
+  if finished is not None:
+    report(
+        f"{workdir} holds a finished run; its results are in"
+        f" {workdir / 'results.json'}. Choose another --workdir to train anew."
+    )
+    return finished
+  run = open_run(config, workdir, report=report)
+  train_split = run.data.splits[sources.TRAIN]
+  report(
+      f"{run.data.name}: {len(train_split):,} training images,"
+      f" {run.data.tokenizer.vocab_size:,} tokens; {run.mesh.size}"
+      f" {jax.devices()[0].platform} device(s)."
+  )
+  every = config.evaluation.retrieval_every
+  watch = []
+  if len(run.data.splits[sources.VALIDATION]):
+    watch.append(loop.Evaluator(every, lambda s: validation(run, s)))
+  state, numbers = loop.fit(
+      config,
+      objective=run.objective,
+      iterator=run.batches(),
+      mesh=run.mesh,
+      workdir=workdir,
+      evaluators=tuple(watch),
+      report=report,
+  )
+  if config.evaluation.final:
+    report("Evaluating ...")
+    numbers |= evaluate(run, state, report=report)
+    if config.evaluation.plots:
+      from contrastive_jax.training import sheets
+
+      sheets.draw(run, state)
+  numbers |= {
+      "train/steps": config.steps,
+      "train/seconds": time.monotonic() - began,
+  }
+  if jax.process_index() == 0:
+    _write_json(workdir / "results.json", numbers)
+  return numbers
+
+
+def evaluate(
+    run: Run, state: state_lib.TrainState, *, report: Report = print
+) -> dict[str, float]:
+  """All evaluations that the data set allows."""
+  return evaluators.final(
+      run.encoder, state, run.data, seed=run.config.seed, report=report
+  )
+
+
+def validation(run: Run, state: state_lib.TrainState) -> dict[str, float]:
+  """Retrieval on the validation split."""
+  return evaluators.retrieval(
+      run.encoder,
+      state,
+      run.data.splits[sources.VALIDATION],
+      name="retrieval_validation",
+  )
+
+
+def restore(
+    workdir: str | os.PathLike[str],
+    *,
+    step: int | None = None,
+    report: Report = print,
+) -> tuple[Run, state_lib.TrainState]:
+  """Opens a workdir's run with the state of one of its checkpoints.
+
+  Args:
+    workdir: of an earlier run.
+    step: which checkpoint; None is the newest.
+    report: receives lines for the user.
+
+  Returns:
+    The run and the state.
+
+  Raises:
+    WorkdirError: if the workdir holds no run or no checkpoint.
+  """
+  workdir = pathlib.Path(workdir)
+  if not (workdir / "config.json").exists():
+    raise WorkdirError(
+        f"{workdir} holds no run (no config.json): train one first with python"
+        f" -m experiments.train --workdir={workdir}"
+    )
+  config = config_lib.parse(read_json(workdir / "config.json"))
+  run = open_run(config, workdir, report=report)
+  example = {
+      "tokens": np.zeros((2, config.model.context_length), np.int32),
+  }
+  abstract = jax.eval_shape(
+      lambda: state_lib.init_state(
+          run.objective, state_lib.make_optimizer(config), config, example
+      )
+  )
+  everywhere = sharding.replicated(run.mesh)
+  abstract = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
+      abstract,
+  )
+  saved = checkpoints.Checkpoints(workdir, keep=config.keep_checkpoints)
+  try:
+    return run, saved.restore(abstract, step=step)
+  except FileNotFoundError as error:
+    raise WorkdirError(str(error)) from error
+  finally:
+    saved.close()
+
+
+def read_results(workdir: pathlib.Path) -> dict[str, float] | None:
+  """The content of `results.json`; None if the run is not finished."""
+  path = workdir / "results.json"
+  return read_json(path) if path.exists() else None
+
+
+def table(results: Mapping[str, float]) -> str:
+  """Results as an aligned text table, a group of names a block."""
+  width = max(map(len, results), default=0)
+  lines, group = [], None
+  for name in sorted(results):
+    if group not in (None, name.split("/")[0]):
+      lines.append("")
+    group = name.split("/")[0]
+    value = results[name]
+    text = f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
+    lines.append(f"{name:<{width}}  {text:>10}")
+  return "\n".join(lines)
+
+
+def read_json(path: pathlib.Path) -> Any:
+  """Parses a file of the workdir.
+
+  Raises:
+    WorkdirError: if it is not JSON.
+  """
+  try:
+    return json.loads(path.read_text(encoding="utf-8"))
+  except json.JSONDecodeError as error:
+    raise WorkdirError(
+        f"{path} is not valid JSON ({error}): restore it, or choose another"
+        " --workdir."
+    ) from error
+
+
+def _claim(workdir: pathlib.Path, config: config_lib.Config) -> None:
+  """Writes `config.json`, or checks that it says the same."""
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise WorkdirError(
+        f"--workdir={workdir} cannot be made: {error.strerror}."
+    ) from error
+  path = workdir / "config.json"
+  ours = config.to_dict()
+  if path.exists():
+    difference = config_lib.first_difference(ours, read_json(path))
+    if difference:
+      name, new, old = difference
+      raise WorkdirError(
+          f"{workdir} holds a run with config.{name}={old!r}, and now it is"
+          f" {new!r}: choose another --workdir, or the same configuration."
+      )
+  elif jax.process_index() == 0:
+    _write_json(path, ours)
+
+
+def _write_json(path: pathlib.Path, value: Any) -> None:
+  # Written aside and moved: a killed run leaves no half file.
+  temporary = path.with_suffix(".tmp")
+  temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+  temporary.replace(path)
+
+
+def _open_data(
+    config: config_lib.Config, workdir: pathlib.Path, report: Report
+) -> sources.PairData:
+  if config.data.name == "folder":
+    return sources.load_folder(
+        config.data.path,
+        image_size=config.model.image_size,
+        report_path=workdir / "skipped.jsonl",
+        tokenizer_path=workdir / "tokenizer.json",
+        vocab_size=config.data.vocab_size,
+        max_bad_share=config.data.max_bad_share,
+        report=report,
+    )
+  languages = [part.strip() for part in config.data.languages.split(",")]
+  try:
+    return sources.load_emoji(
+        config.data.data_dir or None, languages=languages, report=report
+    )
+  except ValueError as error:
+    raise config_lib.ConfigError(f"config.data: {error}") from error

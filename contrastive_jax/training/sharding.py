@@ -1,0 +1,72 @@
+"""The mesh, and how batches and parameters lie on it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+import numpy as np
+
+DATA_AXIS = "data"
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+  """A one-axis mesh of all (or the given) devices.
+
+  The axis is `AxisType.Auto`: encoders are written for the whole batch and
+  partitioned by the compiler; losses map over the axis themselves.
+
+  Args:
+    devices: the devices; None is all of them.
+
+  Returns:
+    A mesh with the axis "data".
+  """
+  devices = list(devices or jax.devices())
+  return jax.make_mesh(
+      (len(devices),),
+      (DATA_AXIS,),
+      axis_types=(AxisType.Auto,),
+      devices=devices,
+  )
+
+
+def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
+  """Rows of a batch split over the data axis."""
+  return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+
+
+def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
+  """A copy on every device."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def check_batch_size(
+    batch_size: int, microbatches: int, mesh: jax.sharding.Mesh
+) -> None:
+  """Raises unless every microbatch divides over the mesh.
+
+  Args:
+    batch_size: of the global batch.
+    microbatches: parts of it.
+    mesh: the mesh.
+
+  Raises:
+    ValueError: naming the numbers.
+  """
+  if batch_size % (microbatches * mesh.size):
+    raise ValueError(
+        f"config.batch_size must be a multiple of microbatches x devices ="
+        f" {microbatches} x {mesh.size}; got {batch_size}."
+    )
+
+
+def put_batch(
+    batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh
+) -> dict[str, Any]:
+  """This host's rows as arrays of the global batch, on its devices."""
+  sharding = batch_sharding(mesh)
+  return {
+      name: jax.make_array_from_process_local_data(sharding, value)
+      for name, value in batch.items()
+  }

@@ -1,0 +1,55 @@
+"""Draws the plots of a finished run into `workdir/plots`."""
+
+import numpy as np
+
+from contrastive_jax.data import sources
+from contrastive_jax.training import evaluators
+from contrastive_jax.training import logging
+from contrastive_jax.training import plots
+from contrastive_jax.training import runner
+from contrastive_jax.training import state as state_lib
+
+# More points than this only hide each other.
+_MOST = 2000
+
+
+def draw(run: "runner.Run", state: state_lib.TrainState) -> None:
+  """Curves, retrieval sheet, embedding map and histogram of the test split.
+
+  Args:
+    run: an opened run.
+    state: its trained state.
+  """
+  folder = run.workdir / "plots"
+  folder.mkdir(exist_ok=True)
+  plots.curves(logging.read_metrics(run.workdir), folder / "curves.png")
+  source = run.data.splits[sources.TEST]
+  if not len(source):
+    return
+  embedded = run.encoder.images(state, source)
+  texts, text_ids = evaluators.names_of(source)
+  text_embeddings = run.encoder.texts(state, texts)
+  plots.histogram(
+      embedded.images,
+      text_embeddings,
+      embedded.concept_ids,
+      text_ids,
+      folder / "similarity.png",
+  )
+  plots.embedding_map(
+      embedded.images[:_MOST],
+      text_embeddings[:_MOST],
+      embedded.labels[:_MOST].tolist(),
+      folder / "embeddings.png",
+  )
+  shown = min(len(source), _MOST)
+  plots.retrieval_sheet(
+      np.stack([source[i]["image"] for i in range(shown)]),
+      embedded.images[:shown],
+      embedded.concept_ids[:shown],
+      texts,
+      text_embeddings,
+      text_ids,
+      folder / "retrieval.png",
+      seed=run.config.seed,
+  )

@@ -1,0 +1,161 @@
+"""The state of a run: one pytree, passed in and returned."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import objectives
+
+Params = Mapping[str, Any]
+
+
+@flax.struct.dataclass
+class TrainState:
+  """Everything that a step changes.
+
+  Attributes:
+    step: updates made, int32 [].
+    params: parameters.
+    opt_state: of the optimiser.
+    objective_state: of the objective (batch statistics, tables, queues).
+    ema_params: averaged parameters; None if switched off.
+  """
+
+  step: jax.Array
+  params: Params
+  opt_state: optax.OptState
+  objective_state: Params
+  ema_params: Params | None
+
+  @property
+  def eval_params(self) -> Params:
+    """The parameters that evaluation uses."""
+    return self.params if self.ema_params is None else self.ema_params
+
+
+def learning_rate(config: config_lib.Config) -> optax.Schedule:
+  """Linear warm-up, then cosine decay, over the steps of the run."""
+  peak = config.optimizer.learning_rate
+  warmup = round(config.optimizer.warmup_share * config.steps)
+  return optax.warmup_cosine_decay_schedule(
+      init_value=0.0 if warmup else peak,
+      peak_value=peak,
+      warmup_steps=warmup,
+      decay_steps=max(config.steps, warmup + 1),
+      end_value=peak * config.optimizer.final_share,
+  )
+
+
+def make_optimizer(config: config_lib.Config) -> optax.GradientTransformation:
+  """Clipping, then AdamW; only matrices are decayed."""
+  settings = config.optimizer
+  steps = []
+  if settings.clip_norm:
+    steps.append(optax.clip_by_global_norm(settings.clip_norm))
+  steps.append(
+      optax.adamw(
+          learning_rate(config),
+          b1=settings.beta1,
+          b2=settings.beta2,
+          weight_decay=settings.weight_decay,
+          mask=decayed,
+      )
+  )
+  return optax.chain(*steps)
+
+
+def decayed(params: Params) -> Any:
+  """True on the leaves that weight decay acts on: kernels and embeddings.
+
+  Biases, norms, scalars and position embeddings are left alone, as is usual.
+  """
+
+  def rule(path, leaf):
+    name = jax.tree_util.keystr(path)
+    return leaf.ndim > 1 and "position" not in name and "register" not in name
+
+  return jax.tree_util.tree_map_with_path(rule, params)
+
+
+def init_state(
+    objective: objectives.Objective,
+    optimizer: optax.GradientTransformation,
+    config: config_lib.Config,
+    batch: Mapping[str, Any],
+) -> TrainState:
+  """The state before the first step, by `config.seed`."""
+  params, state = objective.init(jax.random.key(config.seed), batch)
+  return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      opt_state=optimizer.init(params),
+      objective_state=state,
+      ema_params=(
+          jax.tree.map(jnp.copy, params) if config.optimizer.ema_decay else None
+      ),
+  )
+
+
+def make_train_step(
+    objective: objectives.Objective,
+    optimizer: optax.GradientTransformation,
+    config: config_lib.Config,
+) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
+  """One update as a pure function of state and batch, to be jitted.
+
+  The key of a step is derived from (seed, step), so that nothing random has to
+  be kept. `metrics["squares"]` holds the sum of squares of every gradient and
+  parameter by name: what is not finite shows there, see `loop`.
+  """
+  schedule = learning_rate(config)
+  decay = config.optimizer.ema_decay
+
+  def train_step(state, batch):
+    key = jax.random.fold_in(jax.random.key(config.seed + 1), state.step)
+    grad_fn = jax.value_and_grad(objective.loss, has_aux=True)
+    (loss, (objective_state, metrics)), grads = grad_fn(
+        state.params, state.objective_state, batch, key
+    )
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = objective.constrain(optax.apply_updates(state.params, updates))
+    ema_params = state.ema_params
+    if ema_params is not None:
+      # Early on the average would remember the initial values.
+      rate = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
+      ema_params = optax.incremental_update(params, ema_params, 1.0 - rate)
+    squares = {
+        "parameter": _squares(state.params),
+        "gradient": _squares(grads),
+    }
+    metrics = {
+        "loss": loss,
+        **metrics,
+        "gradient_norm": optax.global_norm(grads),
+        "parameter_norm": optax.global_norm(state.params),
+        "learning_rate": schedule(state.step),
+        "squares": squares,
+    }
+    new = TrainState(
+        step=state.step + 1,
+        params=params,
+        opt_state=opt_state,
+        objective_state=objective_state,
+        ema_params=ema_params,
+    )
+    return new, metrics
+
+  return train_step
+
+
+def _squares(tree: Any) -> dict[str, jax.Array]:
+  return {
+      jax.tree_util.keystr(path, simple=True, separator="/"): jnp.sum(
+          jnp.square(leaf.astype(jnp.float32))
+      )
+      for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }

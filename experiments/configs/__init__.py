@@ -1,0 +1,1 @@
+"""Recipes; each opens with its command, hardware, duration and score."""

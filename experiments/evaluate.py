@@ -1,0 +1,48 @@
+"""Evaluates a checkpoint of a workdir again.
+
+  python -m experiments.evaluate --workdir=runs/clip_emoji --step=400
+"""
+
+import json
+import pathlib
+
+from absl import flags
+
+from contrastive_jax.training import runner
+from contrastive_jax.training import sheets
+from experiments import flags as flags_lib
+
+_WORKDIR = flags.DEFINE_string(
+    "workdir", "runs/clip_emoji", "Workdir of an earlier run."
+)
+_STEP = flags.DEFINE_integer("step", None, "Checkpoint; the newest if absent.")
+_PLOTS = flags.DEFINE_bool("plots", False, "Draw the plots again.")
+
+_USAGE = """Evaluates a checkpoint of a run and prints its numbers.
+
+  python -m experiments.evaluate --workdir=runs/clip_emoji
+
+Flags:
+  --workdir=DIR   of an earlier run of experiments.train
+  --step=N        which checkpoint; default the newest
+  --plots         draw the plots again
+The numbers are written to evaluation_STEP.json in the workdir. The run's
+configuration comes from its config.json; for reference its fields are:
+"""
+
+
+def main() -> None:
+  """Runs the program."""
+  workdir = pathlib.Path(_WORKDIR.value)
+  run, state = runner.restore(workdir, step=_STEP.value)
+  results = runner.evaluate(run, state)
+  if _PLOTS.value:
+    sheets.draw(run, state)
+  path = workdir / f"evaluation_{int(state.step)}.json"
+  path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+  print("\n" + runner.table(results))
+  print(f"\nStep {int(state.step)}; the numbers are in {path}.")
+
+
+if __name__ == "__main__":
+  flags_lib.run(main, usage=_USAGE)

@@ -1,0 +1,140 @@
+"""Tests of contrastive_jax.models.presets."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from contrastive_jax import models
+from tests.models.jitted import jit
+
+
+def _shapes(model, image_size, context_length):
+  return jax.eval_shape(
+    model.init_with_output,
+    jax.random.key(0),
+    jax.ShapeDtypeStruct((2, image_size, image_size, 3), jnp.float32),
+    jax.ShapeDtypeStruct((2, context_length), jnp.int32),
+  )
+
+
+@pytest.mark.parametrize(
+  ("preset", "published"),
+  [
+    ("rn50", 102_007_137),
+    ("vit_b32", 151_277_313),
+    ("vit_b16", 149_620_737),
+    ("vit_l14", 427_616_513),
+  ],
+)
+def test_clip_parameter_counts_are_the_published_ones(preset, published):
+  config = models.PRESETS[preset]
+  assert (config.image_size, config.context_length) == (224, 77)
+  model = models.create_model(preset, vocab_size=49_408)
+  out, variables = _shapes(model, 224, 77)
+  assert out["image"].shape == out["text"].shape == (2, config.embed_dim)
+  total = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+  assert total == published + 1  # CLIP has no logit bias
+
+
+def test_small_clip_parameter_counts():
+  model = models.create_model("vit_s16", vocab_size=49_408)
+  _, variables = _shapes(model, 224, 77)
+  total = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+  assert round(total / 1e6, 2) == 62.26  # open_clip's ViT-S-16
+  model = models.create_model("vit_ti16", vocab_size=49_408)
+  _, variables = _shapes(model, 224, 77)
+  # timm's ViT-Ti/16 less its classifier and patch bias, with CLIP's extra
+  # norm and its projection, make the image side.
+  image = variables["params"]["image"], variables["params"]["image_projection"]
+  total = sum(leaf.size for leaf in jax.tree.leaves(image))
+  assert total == 5_717_416 - 193_000 - 192 + 2 * 192 + 192 * 192
+
+
+@pytest.mark.parametrize("preset", sorted(models.PRESETS))
+def test_every_preset_takes_other_sizes_and_types(preset):
+  size = 64 if preset == "tiny" else 448
+  model = models.create_model(
+    preset,
+    vocab_size=99,
+    image_size=size,
+    context_length=10,
+    dtype="bfloat16",
+    remat=True,
+    text=dict(depth=1),
+  )
+  assert model.image.remat and model.text.remat
+  assert model.image.dtype == model.text.dtype == model.dtype == jnp.bfloat16
+  out, variables = _shapes(model, size, 10)
+  assert out["image"].dtype == out["text"].dtype == jnp.float32
+  table = variables["params"]["text"]["token_embedding"]["embedding"]
+  assert table.shape == (99, model.text.width)
+  params = jax.tree.leaves(variables["params"])
+  assert all(leaf.dtype == jnp.float32 for leaf in params)
+  with pytest.raises(ValueError, match="context_length = 10 long; got 11"):
+    _shapes(model, size, 11)
+
+
+def test_tiny_runs_and_trains():
+  model = models.create_model("tiny", vocab_size=99)
+  config = models.PRESETS["tiny"]
+  images = np.random.default_rng(0).normal(
+    size=(2, config.image_size, config.image_size, 3)
+  )
+  tokens = np.array([[1, 4, 2, 0], [1, 5, 6, 2]])
+
+  def loss(params):
+    out = model.apply({"params": params}, images.astype(np.float32), tokens)
+    logits = out["logit_scale"] * out["image"] @ out["text"].T
+    return -jnp.mean(jnp.diag(jax.nn.log_softmax(logits)))
+
+  params = jit(model.init)(
+    jax.random.key(0), images.astype(np.float32), tokens
+  )["params"]
+  step = jit(jax.value_and_grad(loss))
+  before, grads = step(params)
+  params = jax.tree.map(lambda p, g: p - 1e-2 * g, params, grads)
+  after, _ = step(params)
+  assert np.isfinite(before) and after < before
+
+
+def test_overrides():
+  model = models.create_model(
+    "tiny",
+    vocab_size=99,
+    embed_dim=64,
+    image_head="mlp",
+    init_logit_scale=20,
+    image=dict(widths=[32, 64], depths=[1, 1]),
+    text=dict(width=128, num_heads=2, eot_id=3),
+  )
+  assert model.embed_dim == 64 and model.init_logit_scale == 20
+  assert model.image.widths == (32, 64)  # lists, as JSON has them, are taken
+  assert model.text.width == 128 and model.text.eot_id == 3
+  tower = models.ViT(image_size=48, patch_size=8, width=64, num_heads=1)
+  replaced = models.create_model("tiny", vocab_size=99, image=tower)
+  assert replaced.image == tower
+  # The presets themselves are untouched.
+  assert models.PRESETS["tiny"].text.width != 128
+
+
+@pytest.mark.parametrize(
+  ("preset", "settings", "message"),
+  [
+    ("vit_b61", {}, "unknown preset 'vit_b61'; did you mean 'vit_b16'"),
+    (None, {}, "unknown preset None; did you mean"),
+    ("tiny", dict(embed_dims=3), "'embed_dims'; did you mean 'embed_dim'"),
+    ("tiny", dict(text=dict(widht=3)), "field 'widht'; did you mean 'width'"),
+    ("tiny", dict(text=dict(width="3")), "text.width must be of type int"),
+    ("tiny", dict(text=dict(causal=1)), "text.causal must be of type bool"),
+    ("tiny", dict(embed_dim=True), "embed_dim must be of type int; got True"),
+    ("tiny", dict(image=3), "image must be a mapping of fields or a module"),
+    ("tiny", dict(image_size=0), "image_size must be an integer > 0; got 0"),
+    ("tiny", dict(context_length=7.5), "context_length must be an integer"),
+    ("tiny", dict(vocab_size="9"), "vocab_size must be an integer > 0"),
+    ("tiny", dict(dtype="int32"), "dtype must be a floating type; got int32"),
+  ],
+)
+def test_bad_arguments_are_named(preset, settings, message):
+  with pytest.raises(ValueError, match=message):
+    models.create_model(preset, **{"vocab_size": 99, **settings})

@@ -1,0 +1,112 @@
+"""Tests of contrastive_jax.models.two_tower."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from contrastive_jax import models
+from tests.models.jitted import apply, init, jit
+
+IMAGES = np.random.default_rng(0).normal(size=(3, 8, 8, 3)).astype(np.float32)
+TOKENS = np.array([[1, 4, 2, 0], [1, 5, 6, 2]])
+
+
+def _make(**settings):
+  dtype = settings.get("dtype")
+  return models.TwoTower(
+    image=models.ConvNet(widths=(16,), depths=(1,), dtype=dtype),
+    text=models.TextTransformer(
+      vocab_size=20,
+      context_length=6,
+      width=16,
+      depth=1,
+      num_heads=2,
+      dtype=dtype,
+    ),
+    **{"embed_dim": 24, **settings},
+  )
+
+
+def _init(module):
+  return init(module, IMAGES, TOKENS)
+
+
+@pytest.mark.parametrize("dtype", [None, jnp.bfloat16])
+def test_outputs(dtype):
+  module = _make(dtype=dtype)
+  variables = _init(module)
+  out = apply(module, variables, IMAGES, TOKENS)
+  assert out["image"].shape == (3, 24) and out["text"].shape == (2, 24)
+  for name in ("image", "text"):
+    assert out[name].dtype == jnp.float32
+    np.testing.assert_allclose(np.linalg.norm(out[name], axis=-1), 1, atol=1e-5)
+  np.testing.assert_allclose(out["logit_scale"], 1 / 0.07, rtol=1e-6)
+  assert float(out["logit_bias"]) == -10
+  assert variables["params"]["log_logit_scale"].shape == ()
+  assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(variables))
+
+
+def test_methods_agree_with_the_call():
+  module = _make()
+  variables = _init(module)
+  out = apply(module, variables, IMAGES, TOKENS)
+  image = apply(module, variables, IMAGES, method="encode_image")
+  text = apply(module, variables, TOKENS, method="encode_text")
+  np.testing.assert_allclose(image, out["image"], atol=1e-6)
+  np.testing.assert_allclose(text, out["text"], atol=1e-6)
+
+
+def test_every_parameter_has_a_gradient():
+  module = _make()
+  variables = _init(module)
+
+  def loss(variables):
+    out = module.apply(variables, IMAGES, TOKENS)
+    logits = out["image"] @ out["text"].T * out["logit_scale"]
+    return jnp.sum(jnp.sin(logits + out["logit_bias"]))
+
+  grads = jit(jax.grad(loss))(variables)
+  for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
+    assert np.any(leaf != 0), path
+
+
+def test_scale_and_bias_start_where_they_are_told_to():
+  module = _make(init_logit_scale=10.0, init_logit_bias=-2.5)
+  params = _init(module)["params"]
+  np.testing.assert_allclose(params["log_logit_scale"], math.log(10))
+  assert float(params["logit_bias"]) == -2.5
+  with pytest.raises(ValueError, match="init_logit_scale must be > 0; got 0"):
+    _init(_make(init_logit_scale=0.0))
+
+
+def test_heads():
+  params = _init(_make(image_head="mlp", text_head="linear"))["params"]
+  assert set(params["image_projection"]["head"]) == {"hidden_0", "out"}
+  assert set(params["text_projection"]["head"]) == {"out"}
+  params = _init(_make(embed_dim=16, image_head="none"))["params"]
+  assert "image_projection" not in params
+  with pytest.raises(ValueError, match="width embed_dim = 24; got 16"):
+    _init(_make(image_head="none"))
+  with pytest.raises(ValueError, match="head must be one of linear, mlp, none"):
+    _init(_make(text_head="linar"))
+
+
+def test_train_reaches_both_towers():
+  module = _make()
+  module = module.clone(
+    image=module.image.clone(dropout=0.5), text=module.text.clone(dropout=0.5)
+  )
+  variables = _init(module)
+
+  @jit
+  def run(seed):
+    rngs = {"dropout": jax.random.key(seed)}
+    return module.apply(variables, IMAGES, TOKENS, train=True, rngs=rngs)
+
+  first, again, other = run(0), run(0), run(1)
+  for name in ("image", "text"):
+    np.testing.assert_array_equal(first[name], again[name])
+    assert np.any(first[name] != other[name])
