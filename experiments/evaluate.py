@@ -33,7 +33,7 @@ configuration comes from its config.json; for reference its fields are:
 
 def main() -> None:
   """Runs the program."""
-  workdir = pathlib.Path(_WORKDIR.value)
+  workdir = pathlib.Path(_WORKDIR.value).expanduser()
   run, state = runner.restore(workdir, step=_STEP.value)
   results = runner.evaluate(run, state)
   if _PLOTS.value:

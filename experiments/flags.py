@@ -1,7 +1,9 @@
 """Flags of the programs: a config file, overrides, readable help and errors."""
 
 from collections.abc import Callable, Sequence
+import difflib
 import pathlib
+import re
 import sys
 from typing import Any, NoReturn
 
@@ -11,18 +13,29 @@ from absl import logging
 from ml_collections import config_flags
 
 from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import loop
 
 DEFAULT_CONFIG = str(
     pathlib.Path(__file__).parent / "configs" / "clip_emoji.py"
 )
-# Mistakes of the user: told in a sentence, without a stack trace.
-_EXPECTED = (ValueError, FileNotFoundError, PermissionError)
+# What config_flags takes for the command line; `parse` fills it.
+_ARGV: list[str] = []
+# Mistakes of the user (or a full disk): a sentence without a stack trace.
+_EXPECTED = (ValueError, OSError)
 
 
-def define_config() -> flags.FlagHolder[Any]:
+def define_config(
+    flag_values: flags.FlagValues = flags.FLAGS,
+) -> flags.FlagHolder[Any]:
   """Defines --config: a recipe whose fields --config.NAME=VALUE change."""
+  # No default here: with one, the overrides of sys.argv would be read when
+  # this is imported, before they are checked and written out.
   return config_flags.DEFINE_config_file(
-      "config", DEFAULT_CONFIG, "The recipe; --config.NAME=VALUE changes it."
+      "config",
+      None,
+      "The recipe; --config.NAME=VALUE changes it.",
+      flag_values=flag_values,
+      sys_argv=_ARGV,
   )
 
 
@@ -30,7 +43,7 @@ def run(main: Callable[[], None], *, usage: str) -> NoReturn:
   """Parses the command line and calls `main`.
 
   Mistakes in flags, configuration or data end the program with one sentence
-  on standard error and exit code 2.
+  on standard error and exit code 2; a run that became NaN with code 1.
 
   Args:
     main: the program.
@@ -46,52 +59,115 @@ def run(main: Callable[[], None], *, usage: str) -> NoReturn:
       main()
     except _EXPECTED as error:
       _stop(str(error))
+    except loop.NonFiniteError as error:
+      _stop(str(error), code=1)
     except KeyboardInterrupt:
       _stop("interrupted; the same command resumes at the last checkpoint.")
 
-  app.run(checked, flags_parser=lambda argv: _parse(argv, usage))
+  app.run(checked, flags_parser=lambda argv: parse(argv, usage))
 
 
-def _parse(argv: Sequence[str], usage: str) -> list[str]:
+def parse(
+    argv: Sequence[str],
+    usage: str,
+    flag_values: flags.FlagValues = flags.FLAGS,
+) -> list[str]:
+  """Parses a command line; a mistake in it ends the program.
+
+  Args:
+    argv: program and arguments.
+    usage: what `--help` prints first.
+    flag_values: the flags that there are.
+
+  Returns:
+    The program and what is no flag.
+  """
   if any(a in ("--help", "-help", "-h", "--helpfull", "-?") for a in argv):
     print(usage.rstrip() + "\n\n" + _field_help())
     sys.exit(0)
-  argv = [_expand(a) for a in argv]
-  _check_names(argv)
+  program, *arguments = map(_expand, argv)
+  recipe = ""
+  if "config" in flag_values:
+    _check_names(arguments)
+    recipe, arguments = _take_recipe(arguments)
+    arguments = [f"--config={recipe}", *arguments]
+  _ARGV[:] = [program, *arguments]
   try:
-    return flags.FLAGS(argv)
+    return flag_values(_ARGV)
   except flags.UnrecognizedFlagError as error:
-    hint = f" Did you mean --{error.suggestions[0]}?" if (
-        error.suggestions
-    ) else " See --help."
-    _stop(f"--{error.flagname} is no flag.{hint}")
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
-    _stop(f"{e} See --help.")
-  except (FileNotFoundError, ImportError, SyntaxError) as error:
-    _stop(f"--config cannot be read: {error}")
+    _stop(_unknown(error.flagname, flag_values))
+  except flags.Error as error:
+    _stop(_illegal(str(error), recipe))
+  # A recipe is a program: it may raise anything.
+  except Exception as error:
+    reason = _last_line(f"{type(error).__name__}: {error}")
+    _stop(f"--config={recipe} failed: {reason}.")
+
+
+def _unknown(name: str, flag_values: flags.FlagValues) -> str:
+  ours = [n for n in ("config", "workdir", "step", "plots") if n in flag_values]
+  near = difflib.get_close_matches(name, ours, n=1)
+  hint = f"did you mean --{near[0]}? See --help." if near else "see --help."
+  return f"--{name} is not a flag; {hint}"
+
+
+def _last_line(message: str) -> str:
+  """What says it, where a stack trace is quoted before."""
+  return message.strip().splitlines()[-1].rstrip(".")
+
+
+def _illegal(message: str, recipe: str) -> str:
+  if message.startswith("flag --config="):
+    return f"--config={recipe} failed: {_last_line(message)}."
+  found = re.match(r"flag --config\.([\w.]+)=(.*?): ", message)
+  if found:
+    name, value = found.groups()
+    default = {n: d for n, d, _ in config_lib.fields()}.get(name)
+    return (
+        f"--config.{name} must be of type {type(default).__name__}; got"
+        f" {value!r}. See --help."
+    )
+  return f"{_last_line(message)}; see --help."
+
+
+def _take_recipe(arguments: Sequence[str]) -> tuple[str, list[str]]:
+  """The value of --config (by default ours), and the other arguments.
+
+  config_flags wants it before the fields that change it; users need not know.
+  """
+  rest, recipe = [], DEFAULT_CONFIG
+  remaining = iter(arguments)
+  for argument in remaining:
+    if argument in ("--config", "-config"):
+      recipe = next(remaining, "")
+    elif argument.startswith(("--config=", "-config=")):
+      recipe = argument.split("=", 1)[1]
+    else:
+      rest.append(argument)
+  if not pathlib.Path(recipe.split(":")[0]).is_file():
+    _stop(f"--config={recipe} is not a file; it must be a recipe in Python.")
+  return recipe, rest
 
 
 def _expand(argument: str) -> str:
   """--config.data=folder means --config.data.name=folder."""
-  for section in ("data", "loss"):
-    prefix = f"--config.{section}="
-    if argument.startswith(prefix):
-      return f"--config.{section}.name={argument.removeprefix(prefix)}"
-  return argument
+  return re.sub(r"^--?config\.(data|loss)=", r"--config.\1.name=", argument)
 
 
 def _check_names(argv: Sequence[str]) -> None:
   """Refuses overrides of fields that do not exist, naming the nearest."""
-  known = {name for name, _, _ in config_lib.fields()}
+  ordered = [name for name, _, _ in config_lib.fields()]
+  known = set(ordered)
   sections = {name.split(".")[0] for name in known if "." in name}
   for argument in argv:
     if not argument.lstrip("-").startswith("config."):
       continue
     name = argument.lstrip("-").removeprefix("config.").split("=")[0]
     if name in sections:
+      example = next(n for n in ordered if n.startswith(f"{name}."))
       _stop(
           f"--config.{name} is a group of fields; set one of them, such as"
-          f" --config.{config_lib.nearest(name + '.')}."
+          f" --config.{example}."
       )
     if name not in known:
       _stop(
@@ -111,6 +187,7 @@ def _field_help() -> str:
   return "\n".join(lines)
 
 
-def _stop(message: str) -> NoReturn:
+def _stop(message: str, *, code: int = 2) -> NoReturn:
+  sys.stdout.flush()
   print(f"Error: {message}", file=sys.stderr)
-  sys.exit(2)
+  sys.exit(code)

@@ -35,7 +35,7 @@ Flags:
 def main() -> None:
   """Runs the program."""
   config = config_lib.parse(_CONFIG.value)
-  workdir = pathlib.Path(_WORKDIR.value)
+  workdir = pathlib.Path(_WORKDIR.value).expanduser()
   results = runner.train(config, workdir)
   print("\n" + runner.table(results))
   print(f"\nPlots and results.json are in {workdir}.")

@@ -313,7 +313,7 @@ def _geometry(
   n, height, width, _ = images.shape
   size = config.image_size
   if config.random_resized_crop:
-    boxes = _crop_boxes(keys, height, width, config)
+    boxes = _crop_boxes(keys, height, width, config)  # pyrefly: ignore
   else:
     box = jnp.array(_evaluation_box(height, width, config), jnp.float32)
     boxes = jnp.broadcast_to(box, (n, 4))
@@ -331,10 +331,10 @@ def _geometry(
   rows = matrices(boxes[:, 0], boxes[:, 2], height)
   columns = matrices(boxes[:, 1], boxes[:, 3], width)
   if config.flip > 0:
-    flipped = _draw(keys, _Purpose.FLIP, (1, 1)) < config.flip
+    flipped = _draw(keys, _Purpose.FLIP, (1, 1)) < config.flip  # pyrefly: ignore
     columns = jnp.where(flipped, columns[:, ::-1], columns)
   if config.blur > 0:
-    draws = _draw(keys, _Purpose.BLUR, (2,))
+    draws = _draw(keys, _Purpose.BLUR, (2,))  # pyrefly: ignore
     low, high = config.blur_sigma
     blur = jax.vmap(lambda u: _blur_matrix(low + (high - low) * u, size))(
       draws[:, 1]

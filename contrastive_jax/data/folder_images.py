@@ -83,7 +83,7 @@ def decode(path: str, size: int, max_pixels: int) -> np.ndarray:
     ) from error
   scale = size / max(rgb.size)
   width, height = (max(1, round(side * scale)) for side in rgb.size)
-  rgb = rgb.resize((width, height), Image.BICUBIC, reducing_gap=3.0)
+  rgb = rgb.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
   square = Image.new("RGB", (size, size), (255, 255, 255))
   square.paste(rgb, ((size - width) // 2, (size - height) // 2))
   return np.array(square)  # A copy: the view of an image is read-only.

@@ -34,7 +34,8 @@ class CaptionSampler:
   keyword or prompt, by weight, of those that it has), then one of these.
 
   Attributes:
-    languages: weight of each language; an unlisted one is never drawn.
+    languages: weight of each language; an unlisted one is drawn only for an
+      example that has no listed one.
     name: weight of the names as they are.
     keyword: weight of one keyword.
     keywords: weight of several keywords, comma-separated in random order.
@@ -84,7 +85,7 @@ class _Tokenize(grain.transforms.RandomMap):
   context_length: int
   captions_per_example: int
 
-  def random_map(
+  def random_map(  # pyrefly: ignore[bad-override-param-name]
       self, record: Mapping[str, Any], rng: np.random.Generator
   ) -> dict[str, Any]:
     texts = [
@@ -137,10 +138,15 @@ def train_batches(
     An iterator over this host's parts of the batches.
 
   Raises:
-    ValueError: on an empty source, or a batch that the hosts cannot share.
+    ValueError: on an empty source, a batch that the hosts cannot share, or a
+      number out of range.
   """
   if len(source) == 0:
     raise ValueError("source holds no example; training needs at least one.")
+  if not 0 <= process_index < process_count:
+    raise ValueError(
+        f"process_index must be in [0, {process_count}); got {process_index}."
+    )
   if batch_size < 1 or batch_size % process_count:
     raise ValueError(
         f"batch_size must be a positive multiple of the {process_count}"

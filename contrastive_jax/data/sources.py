@@ -8,6 +8,7 @@ class, for the classification evaluations).
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import functools
 import os
 import pathlib
 from typing import Any, NamedTuple, Protocol
@@ -103,7 +104,8 @@ def load_emoji(
     report: receives a line when something takes a while.
 
   Returns:
-    The data set, with the splits that its TFDS builder names.
+    The data set, with the splits that its TFDS builder names. Drawings of the
+    few concepts that have a name in none of the languages are left out.
 
   Raises:
     ValueError: if a language is not one of the data set's.
@@ -120,21 +122,31 @@ def load_emoji(
         f" {', '.join(unknown) or 'none'}."
     )
   tfds.disable_progress_bar()
-  builder = emoji.Emoji(
+  make_builder = functools.partial(
+      emoji.Emoji,
       config="images",
       data_dir=str(data_dir or default_data_dir()),
       file_format="array_record",
   )
+  builder = make_builder()
   if not builder.is_prepared():
     report(f"Preparing the emoji data in {builder.data_dir} (once).")
-  builder.download_and_prepare()
+    try:
+      builder.download_and_prepare()
+    except FileExistsError:
+      # Another process was faster; its complete folder was moved into place.
+      builder = make_builder()
   captions = {
       c["concept_id"]: _emoji_captions(c, languages) for c in emoji.concepts()
   }
   splits = {}
   for split in builder.info.splits:
     rows = sorted(
-        builder.as_data_source(split=split),
+        (
+            row
+            for row in builder.as_data_source(split=split)
+            if captions[int(row["concept_id"])]
+        ),
         key=lambda row: int(row["index"]),
     )
     splits[split] = ArraySource(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 import pathlib
+import uuid
 
 import numpy as np
 import tokenizers
@@ -21,7 +22,8 @@ class Tokenizer:
   A row is [START] pieces... [END], padded with `PAD_ID` (0). A text that is too
   long loses pieces, never its end token. Text is NFKC-normalised, lower-cased
   and its white space collapsed; pieces are learned byte pairs, so that a text
-  in any script has ids and no unknown token exists.
+  in any script has ids and no unknown token exists. A text that holds the name
+  of a special token, such as "[PAD]", is text like any other.
   """
 
   def __init__(self, backend: tokenizers.Tokenizer):
@@ -34,9 +36,12 @@ class Tokenizer:
       )
     if backend.token_to_id("[PAD]") != PAD_ID:
       raise ValueError("The tokenizer's [PAD] must have id 0.")
+    # Else "[PAD]" within a user's caption would become padding. The library
+    # does not save this property.
+    backend.encode_special_tokens = True
     self._backend = backend
     self._start = backend.token_to_id("[START]")
-    self.end_id: int = backend.token_to_id("[END]")
+    self.end_id = int(backend.token_to_id("[END]"))  # pyrefly: ignore
 
   @classmethod
   def train(cls, texts: Iterable[str], *, vocab_size: int) -> "Tokenizer":
@@ -68,7 +73,7 @@ class Tokenizer:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     backend.decoder = decoders.ByteLevel()
     backend.train_from_iterator(
-        texts,
+        map(_well_formed, texts),
         trainers.BpeTrainer(
             vocab_size=vocab_size,
             special_tokens=list(_SPECIAL),
@@ -92,16 +97,20 @@ class Tokenizer:
       ValueError: if the file is no tokenizer of this kind.
       FileNotFoundError: if there is no such file.
     """
-    content = pathlib.Path(path).read_text(encoding="utf-8")
+    content = pathlib.Path(path).read_bytes()
     try:
-      backend = tokenizers.Tokenizer.from_str(content)
+      return cls(tokenizers.Tokenizer.from_str(content.decode("utf-8")))
     except Exception as error:  # The library raises bare Exception.
       raise ValueError(f"{path} is not a tokenizer file: {error}") from error
-    return cls(backend)
 
   def save(self, path: str | pathlib.Path) -> None:
     """Writes the tokenizer as JSON."""
-    pathlib.Path(path).write_text(self._backend.to_str(), encoding="utf-8")
+    path = pathlib.Path(path)
+    # Written aside and moved: neither a killed run nor several hosts that
+    # write the same file leave half of one.
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary.write_text(self._backend.to_str(), encoding="utf-8")
+    temporary.replace(path)
 
   @property
   def vocab_size(self) -> int:
@@ -119,12 +128,15 @@ class Tokenizer:
       [N, L] int32.
 
     Raises:
-      ValueError: if `length` < 2.
+      ValueError: if `length` < 2, or `texts` is one text.
     """
+    if isinstance(texts, str):
+      raise ValueError(f"texts must be a list of texts; got {texts!r}.")
     if length < 2:
       raise ValueError(f"length must be at least 2; got {length}.")
-    rows = np.full((len(texts), length), PAD_ID, np.int32)
-    for row, encoding in zip(rows, self._backend.encode_batch(list(texts))):
+    rows: np.ndarray = np.full((len(texts), length), PAD_ID, np.int32)
+    encodings = self._backend.encode_batch([_well_formed(t) for t in texts])
+    for row, encoding in zip(rows, encodings):
       ids = [self._start, *encoding.ids[: length - 2], self.end_id]
       row[: len(ids)] = ids
     return rows
@@ -142,3 +154,8 @@ class Tokenizer:
   def __setstate__(self, state: str) -> None:
     """Restores a pickled tokenizer."""
     self.__init__(tokenizers.Tokenizer.from_str(state))
+
+
+def _well_formed(text: str) -> str:
+  """`text`, its lone surrogates (JSON allows them, UTF-8 does not) as "?"."""
+  return text.encode("utf-8", "replace").decode("utf-8")

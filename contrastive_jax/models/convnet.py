@@ -224,6 +224,10 @@ class ConvNet(nn.Module):
         )(x, train)
         index += 1
     x = _norm(self.norm, x, self.dtype, "norm")
+    if self.block == "basic":
+      # The last block ends in a sum: without this the pooled feature would be
+      # linear in its branch.
+      x = layers.activation(self.activation)(x)
     feature = jnp.mean(x, axis=(1, 2), dtype=jnp.float32).astype(x.dtype)
     if return_tokens:
       return feature, x.reshape(x.shape[0], -1, x.shape[-1])

@@ -1,7 +1,7 @@
 """What the towers share: activations, checks, patches, MLP, heads."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
@@ -40,7 +40,7 @@ def activation(name: str) -> Callable[[Array], Array]:
   return ACTIVATIONS[name]
 
 
-def check_choice(argument: str, value: Any, choices: Sequence[str]) -> None:
+def check_choice(argument: str, value: Any, choices: Collection[str]) -> None:
   """Raises ValueError unless `value` is one of `choices`."""
   if value not in tuple(choices):
     raise ValueError(

@@ -71,11 +71,11 @@ def _clip_vit(
 PRESETS: dict[str, TwoTowerConfig] = {
   # For one or two CPU cores: small images, short texts.
   "tiny": TwoTowerConfig(
-    ConvNet(widths=(64, 128, 256), depths=(1, 1, 1)),
+    ConvNet(widths=(24, 48, 96), depths=(1, 1, 1)),
     TextTransformer(
-      context_length=32,
-      width=256,
-      depth=2,
+      context_length=24,
+      width=128,
+      depth=1,
       num_heads=4,
       causal=False,
       pool="mean",
@@ -157,7 +157,7 @@ def create_model(
       fields[name] = _checked(name, fields[name], value)
   # What is not given stays as the tower has it: the preset's, or its own where
   # an override replaced it.
-  common = {}
+  common: dict[str, Any] = {}
   if dtype is not None:
     common["dtype"] = jnp.dtype(dtype)
     if not jnp.issubdtype(common["dtype"], jnp.floating):

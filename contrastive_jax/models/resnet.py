@@ -198,7 +198,8 @@ def resnet(depth: int = 50, **settings: Any) -> ResNet:
       f" got {depth!r}."
     )
   block, stage_sizes = RESNET_SIZES[depth]
-  return ResNet(**{"stage_sizes": stage_sizes, "block": block, **settings})
+  fields: dict[str, Any] = dict(stage_sizes=stage_sizes, block=block)
+  return ResNet(**(fields | settings))
 
 
 class ModifiedBlock(nn.Module):

@@ -248,7 +248,7 @@ def vit(variant: str, **settings: Any) -> ViT:
       f" size, e.g. 'B/16'; got {variant!r}."
     )
   width, depth, num_heads = VIT_SIZES[size]
-  defaults = dict(
+  fields: dict[str, Any] = dict(
     patch_size=int(patch), width=width, depth=depth, num_heads=num_heads
   )
-  return ViT(**{**defaults, **settings})
+  return ViT(**(fields | settings))

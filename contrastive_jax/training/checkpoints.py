@@ -10,6 +10,10 @@ from orbax.checkpoint import v1 as ocp
 from contrastive_jax.training import state as state_lib
 
 
+class CheckpointError(ValueError):
+  """A checkpoint cannot be read, or does not belong to this run."""
+
+
 class Checkpoints:
   """The newest checkpoints of a run, in `workdir/checkpoints`.
 
@@ -18,17 +22,24 @@ class Checkpoints:
   atomic: a killed run leaves the older checkpoints as they are.
   """
 
-  def __init__(self, workdir: pathlib.Path, *, keep: int):
-    """Opens or makes the folder; keeps the newest `keep`."""
+  def __init__(self, workdir: pathlib.Path, *, keep: int | None):
+    """Opens the folder.
+
+    Args:
+      workdir: the run's.
+      keep: checkpoints that stay, the newest; None is for readers, which
+        touch nothing: the run may be at work.
+    """
     policies = ocp.training.preservation_policies
     self._checkpointer = ocp.training.Checkpointer(
-        (workdir / "checkpoints").absolute(),
+        str((workdir / "checkpoints").absolute()),
         # The loop decides when to save.
         save_decision_policy=(
             ocp.training.save_decision_policies.FixedIntervalPolicy(1)
         ),
         preservation_policy=policies.LatestN(keep),
-        cleanup_tmp_directories=True,
+        # What a killed run left half written.
+        cleanup_tmp_directories=keep is not None,
     )
 
   @property
@@ -68,7 +79,27 @@ class Checkpoints:
 
     Raises:
       FileNotFoundError: if there is no such checkpoint.
+      CheckpointError: if it cannot be read.
     """
+    self.check(step)
+    step = self.latest_step if step is None else step
+    abstract: dict[str, Any] = {"state": jax.tree.map(_abstract, state)}
+    if iterator is not None:
+      abstract["data"] = iterator
+    try:
+      return self._checkpointer.load_checkpointables(step, abstract)["state"]
+    # Orbax raises whatever its layers do: a file is missing, cut or changed.
+    except Exception as error:
+      reason = " ".join(str(error).split())[:300]
+      raise CheckpointError(
+          f"{self._checkpointer.directory / str(step)} cannot be restored"
+          f" ({type(error).__name__}: {reason}). If it is damaged, delete this"
+          " folder to go on from the checkpoint before; if the data has"
+          " changed, choose another --workdir."
+      ) from error
+
+  def check(self, step: int | None = None) -> None:
+    """Raises `FileNotFoundError` unless there is this (or any) checkpoint."""
     if self.latest_step is None:
       raise FileNotFoundError(
           f"{self._checkpointer.directory} holds no checkpoint."
@@ -76,13 +107,9 @@ class Checkpoints:
     known = [c.step for c in self._checkpointer.checkpoints]
     if step is not None and step not in known:
       raise FileNotFoundError(
-          f"There is no checkpoint of step {step}; there are {known}."
+          f"{self._checkpointer.directory} holds no checkpoint of step {step};"
+          f" there are {', '.join(map(str, known))}."
       )
-    abstract: dict[str, Any] = {"state": jax.tree.map(_abstract, state)}
-    if iterator is not None:
-      abstract["data"] = iterator
-    loaded = self._checkpointer.load_checkpointables(step, abstract)
-    return loaded["state"]
 
   def close(self) -> None:
     """Waits for what is being written."""

@@ -105,8 +105,8 @@ class Loss:
   group_positives: bool = _field(
       True, "Rows of one concept are positives of each other."
   )
-  init_logit_scale: float = _field(14.2857, "Initial 1/temperature.", low=1e-3)
-  max_logit_scale: float = _field(100.0, "Bound of 1/temperature.", low=1e-3)
+  init_logit_scale: float = _field(14.2857, "Initial 1/temperature.", low=1)
+  max_logit_scale: float = _field(100.0, "Bound of 1/temperature.", low=1)
   block_size: int = _field(0, "Rows formed at once; 0 decides by size.", low=0)
 
 
@@ -118,8 +118,9 @@ class Optimizer:
   warmup_share: float = _field(0.1, "Share of the steps.", low=0, high=1)
   final_share: float = _field(0.0, "Last rate over peak.", low=0, high=1)
   weight_decay: float = _field(0.1, "On matrices only.", low=0)
-  beta1: float = _field(0.9, "First moment.", low=0, high=1)
-  beta2: float = _field(0.98, "Second moment.", low=0, high=1)
+  # With 1 nothing new would ever count, and the bias correction divide by 0.
+  beta1: float = _field(0.9, "First moment.", low=0, high=0.999999)
+  beta2: float = _field(0.98, "Second moment.", low=0, high=0.999999)
   clip_norm: float = _field(1.0, "Gradient norm bound; 0 is off.", low=0)
   ema_decay: float = _field(
       0.0, "Average of the parameters for evaluation; 0 is off.", low=0, high=1
@@ -140,7 +141,7 @@ class Evaluation:
 class Config:
   """A training run."""
 
-  seed: int = _field(0, "Of everything random.", low=0)
+  seed: int = _field(0, "Of everything random.", low=0, high=2**31 - 2)
   steps: int = _field(1000, "Training steps.", low=1)
   batch_size: int = _field(256, "Examples a step, over all devices.", low=1)
   microbatches: int = _field(
@@ -180,11 +181,19 @@ def parse(values: Mapping[str, Any]) -> Config:
   """
   if isinstance(values, ml_collections.ConfigDict):
     values = values.to_dict()
+  if not isinstance(values, Mapping):
+    raise ConfigError(f"The configuration must be a mapping; got {values!r}.")
   config = _parse(Config, values, "")
   if config.batch_size % config.microbatches:
     raise ConfigError(
         f"config.microbatches must divide config.batch_size"
         f" ({config.batch_size}); got {config.microbatches}."
+    )
+  if config.loss.init_logit_scale > config.loss.max_logit_scale:
+    raise ConfigError(
+        f"config.loss.init_logit_scale must be at most"
+        f" config.loss.max_logit_scale ({config.loss.max_logit_scale}); got"
+        f" {config.loss.init_logit_scale}."
     )
   if config.data.name == "folder" and not config.data.path:
     raise ConfigError(
@@ -251,7 +260,7 @@ def _parse(cls: type, values: Any, prefix: str) -> Any:
     if name not in known:
       raise ConfigError(
           f"config.{prefix}{name} is not a field; did you mean"
-          f" config.{nearest(prefix + name)}?"
+          f" config.{nearest(f'{prefix}{name}')}?"
       )
   types = typing.get_type_hints(cls)
   parsed = {}
@@ -276,7 +285,9 @@ def _check(
           f"config.{name} must be {length} numbers; got {value!r}."
       )
     return tuple(float(v) for v in value)
-  if wanted is float and _is_number(value):
+  if wanted is float and isinstance(value, (int, float)):
+    if not _is_number(value):
+      raise ConfigError(f"config.{name} must be a finite number; got {value}.")
     value = float(value)
   if type(value) is not wanted:
     raise ConfigError(

@@ -129,7 +129,8 @@ def retrieval(
     embedded: the split's images, if they are embedded already.
 
   Returns:
-    `{name}/image_to_text/recall_at_1` and so on.
+    `{name}/image_to_text/recall_at_1` and so on; empty if no image has a name
+    among the answers (in this language).
   """
   found: dict[tuple[int, str], None] = {}
   for part in gallery or (source,):
@@ -138,8 +139,10 @@ def retrieval(
   rows = sorted(found)
   ids = np.array([i for i, _ in rows], np.int64)
   images = embedded or encoder.images(state, source)
-  texts = encoder.texts(state, [t for _, t in rows])
   asked = np.isin(ids, images.concept_ids)
+  if not asked.any():
+    return {}
+  texts = encoder.texts(state, [t for _, t in rows])
   out = {}
   for way, scores in (
       (
@@ -223,13 +226,12 @@ def classification(
 
 def geometry(images: np.ndarray, texts: np.ndarray) -> dict[str, float]:
   """Alignment, uniformity and modality gap of paired embeddings."""
+  out = {"geometry/alignment": float(evaluation.alignment(images, texts))}
+  if len(images) > 1:  # Uniformity is of pairs.
+    out["geometry/uniformity_image"] = float(evaluation.uniformity(images))
+    out["geometry/uniformity_text"] = float(evaluation.uniformity(texts))
   gap = evaluation.modality_gap(images, texts)
-  return {
-      "geometry/alignment": float(evaluation.alignment(images, texts)),
-      "geometry/uniformity_image": float(evaluation.uniformity(images)),
-      "geometry/uniformity_text": float(evaluation.uniformity(texts)),
-      **{f"geometry/modality_gap_{k}": float(v) for k, v in gap.items()},
-  }
+  return out | {f"geometry/modality_gap_{k}": float(v) for k, v in gap.items()}
 
 
 def paired_texts(
@@ -267,15 +269,14 @@ def final(
       for name, source in data.splits.items()
       if len(source)
   }
-  named = _named_splits(data)
   for name, split, gallery in _retrievals(data):
     if split in embedded:
       out |= retrieval(
           encoder,
           state,
-          named[split],
+          data.splits[split],
           name=name,
-          gallery=[named[g] for g in gallery],
+          gallery=[data.splits[g] for g in gallery],
           embedded=embedded[split],
       )
     else:
@@ -325,10 +326,6 @@ def _retrievals(
     yield "retrieval_unseen_both", "test_unseen_style", (sources.TEST,)
 
 
-def _named_splits(data: sources.PairData) -> Mapping[str, Any]:
-  return data.splits
-
-
 def _zero_shot_of(
     encoder: Encoder,
     state: state_lib.TrainState,
@@ -344,12 +341,16 @@ def _zero_shot_of(
       found |= dict(zip(ids.tolist(), texts))
     order = sorted(found)
     images = embedded["unseen_style"]
+    kept = np.flatnonzero(np.isin(images.concept_ids, order))
+    if not len(kept):
+      report("Left out: zero-shot classification, because there are no names.")
+      return {}
     return zero_shot(
         encoder,
         state,
-        images,
+        _rows(images, kept),
         [found[i] for i in order],
-        np.searchsorted(order, images.concept_ids),
+        np.searchsorted(order, images.concept_ids[kept]),
     )
   test = embedded[sources.TEST]
   classes = sorted(
@@ -359,13 +360,17 @@ def _zero_shot_of(
   if len(classes) < 2 or not len(kept):
     report("Left out: zero-shot classification, because there are no labels.")
     return {}
-  labelled = Embedded(
-      test.images[kept], test.concept_ids[kept], test.labels[kept]
-  )
+  labelled = _rows(test, kept)
   return zero_shot(
       encoder,
       state,
       labelled,
       classes,
       np.searchsorted(classes, labelled.labels),
+  )
+
+
+def _rows(embedded: Embedded, rows: np.ndarray) -> Embedded:
+  return Embedded(
+      embedded.images[rows], embedded.concept_ids[rows], embedded.labels[rows]
   )

@@ -20,20 +20,16 @@ class MetricLog:
     A run that was killed has logged steps that its last checkpoint does not
     know. They are made again, so their old lines go.
     """
-    self._path = workdir / "metrics.jsonl"
-    kept = []
-    if self._path.exists():
-      for line in self._path.read_text(encoding="utf-8").splitlines():
-        try:
-          row = json.loads(line)
-        except json.JSONDecodeError:
-          continue  # Half a line, cut off when the run was killed.
-        if row["step"] <= resume_step:
-          kept.append(line + "\n")
-    temporary = self._path.with_suffix(".tmp")
+    path = workdir / "metrics.jsonl"
+    kept = [
+        json.dumps(row) + "\n"
+        for row in read_metrics(workdir)
+        if row["step"] <= resume_step
+    ]
+    temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(kept), encoding="utf-8")
-    temporary.replace(self._path)
-    self._file = self._path.open("a", encoding="utf-8")
+    temporary.replace(path)
+    self._file = path.open("a", encoding="utf-8")
     self._board = tensorboardX.SummaryWriter(
         str(workdir / "tensorboard"), purge_step=resume_step + 1
     )
@@ -54,12 +50,22 @@ class MetricLog:
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict[str, float]]:
-  """The rows of `metrics.jsonl`; empty if there is none."""
+  """The rows of `metrics.jsonl`; empty if there is none.
+
+  Half a line, cut off when a run was killed or is being written, is left out.
+  """
   path = workdir / "metrics.jsonl"
   if not path.exists():
     return []
-  lines = path.read_text(encoding="utf-8").splitlines()
-  return [json.loads(line) for line in lines]
+  rows = []
+  for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    try:
+      row = json.loads(line)
+    except json.JSONDecodeError:
+      continue
+    if isinstance(row, dict) and isinstance(row.get("step"), int):
+      rows.append(row)
+  return rows
 
 
 class Progress:
@@ -75,8 +81,12 @@ class Progress:
     self._total = total
     self._stream = stream or sys.stdout
     self._terminal = self._stream.isatty()
+    self.begin(start)
+
+  def begin(self, step: int) -> None:
+    """Counts from here: what was before (a compilation) tells no speed."""
     self._began = time.monotonic()
-    self._start = start
+    self._start = step
     self._paused = 0.0
 
   def pause(self, seconds: float) -> None:
@@ -84,24 +94,32 @@ class Progress:
     self._paused += seconds
 
   def show(
-      self, step: int, *, loss: float, examples_per_second: float, wait: float
+      self,
+      step: int,
+      *,
+      loss: float,
+      examples_per_second: float | None = None,
+      input_wait: float | None = None,
   ) -> None:
     """Prints the line.
 
     Args:
       step: updates made.
       loss: of the last step.
-      examples_per_second: of training alone.
-      wait: share of the time in which the device waited for input.
+      examples_per_second: of training alone; None if not measured yet.
+      input_wait: share of the time in which the device waited for input.
     """
+    parts = [f"step {step}/{self._total}", f"loss {loss:.4f}"]
+    if examples_per_second is not None:
+      parts.append(f"{examples_per_second:,.0f} examples/s")
+    if input_wait is not None:
+      parts.append(f"input wait {input_wait:.1%}")
     done = step - self._start
-    elapsed = time.monotonic() - self._began - self._paused
-    left = elapsed / max(done, 1) * (self._total - step)
-    line = (
-        f"step {step}/{self._total}  loss {loss:.4f}"
-        f"  {examples_per_second:,.0f} examples/s  input wait {wait:.1%}"
-        f"  ETA {format_seconds(left)}"
-    )
+    if done > 0:
+      elapsed = time.monotonic() - self._began - self._paused
+      left = elapsed / done * (self._total - step)
+      parts.append(f"ETA {format_seconds(left)}")
+    line = "  ".join(parts)
     if self._terminal:
       end = "\n" if step == self._total else ""
       self._stream.write(f"\r\x1b[2K{line}{end}")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 import dataclasses
 import pathlib
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 import grain
 import jax
@@ -88,6 +88,7 @@ def fit(
       state_lib.make_train_step(objective, optimizer, config),
       donate_argnums=0,
   )
+  finite_fn = jax.jit(state_lib.finite)
   log = logging.MetricLog(workdir, resume_step=start)
   progress = logging.Progress(config.steps, start=start)
   clock = _Clock()
@@ -104,36 +105,40 @@ def fit(
       if pending is not None:
         _check_finite(*pending)
       pending = (step, metrics)
+      last = step == config.steps
       if step == start + 1:
         jax.block_until_ready(metrics)
         clock.restart()
-      elif step % config.log_every == 0 or step == config.steps:
-        values = _scalars(jax.device_get(metrics))
-        speed, wait = clock.rates(config.batch_size)
-        values |= {"examples_per_second": speed, "input_wait": wait}
+        progress.begin(step)
+      if last or step % config.log_every == 0:
         _check_finite(*pending)
-        log.write(step, {f"train/{k}": v for k, v in values.items()})
-        progress.show(
-            step, loss=values["loss"], examples_per_second=speed, wait=wait
-        )
+        values = _scalars(jax.device_get(metrics))
+        rates = clock.rates(config.batch_size)
+        log.write(step, {f"train/{k}": v for k, v in (values | rates).items()})
+        progress.show(step, loss=values["loss"], **rates)
+      due = [
+          e for e in evaluators if e.every and step % e.every == 0 and not last
+      ]
+      saving = last or step % config.checkpoint_every == 0
+      if due or saving:
+        # Waits for the device, whose time would count as a pause otherwise.
+        _check_finite(*pending)
       with clock.pause(progress):
-        last = step == config.steps
-        if last or step % config.checkpoint_every == 0:
-          _check_finite(*pending)
+        if due or saving:
+          _check_state(step, state, finite_fn)
+        # Before the checkpoint: a run that is killed in between goes on from
+        # the one before, and no line of the log is lost.
+        for evaluator in due:
+          numbers = evaluator.run(state)
+          log.write(step, numbers)
+          progress.say(f"  step {step}: {_brief(numbers)}")
+        if saving:
           saved.save(step, state, iterator)
-        for evaluator in evaluators:
-          if evaluator.every and step % evaluator.every == 0 and not last:
-            numbers = evaluator.run(state)
-            log.write(step, numbers)
-            progress.say(f"  step {step}: {_brief(numbers)}")
+    rates = clock.overall(config.batch_size) or _logged_rates(workdir)
   finally:
     log.close()
     saved.close()
-  speed, wait = clock.overall(config.batch_size)
-  return state, {
-      "train/examples_per_second": speed,
-      "train/input_wait": wait,
-  }
+  return state, {f"train/{k}": v for k, v in rates.items()}
 
 
 class _Clock:
@@ -160,8 +165,11 @@ class _Clock:
     """A context whose time is no training."""
     return _Pause(self, progress)
 
-  def rates(self, batch_size: int) -> tuple[float, float]:
-    """Examples a second and share of waiting since the last call."""
+  def rates(self, batch_size: int) -> dict[str, float]:
+    """Examples a second and share of waiting since the last call.
+
+    Empty where no step was measured: the first one compiles.
+    """
     self._advance()
     result = _rates(
         self._steps - self._mark_steps,
@@ -173,7 +181,7 @@ class _Clock:
     self._mark_total, self._mark_wait = self._total, self._wait
     return result
 
-  def overall(self, batch_size: int) -> tuple[float, float]:
+  def overall(self, batch_size: int) -> dict[str, float]:
     """The same since the beginning."""
     self._advance()
     return _rates(self._steps, self._total, self._wait, batch_size)
@@ -201,15 +209,37 @@ class _Pause:
     self._clock._since = now
 
 
-def _rates(steps, seconds, waited, batch_size) -> tuple[float, float]:
+def _logged_rates(workdir: pathlib.Path) -> dict[str, float]:
+  """The last measured rates of a run that has nothing left to train."""
+  for row in reversed(logging.read_metrics(workdir)):
+    rates = {
+        k: row[f"train/{k}"]
+        for k in ("examples_per_second", "input_wait")
+        if f"train/{k}" in row
+    }
+    if rates:
+      return rates
+  return {}
+
+
+def _rates(
+    steps: int, seconds: float, waited: float, batch_size: int
+) -> dict[str, float]:
   if not steps or seconds <= 0:
-    return 0.0, 0.0
-  return batch_size * steps / seconds, min(1.0, waited / seconds)
+    return {}
+  return {
+      "examples_per_second": batch_size * steps / seconds,
+      "input_wait": min(1.0, waited / seconds),
+  }
 
 
 def _scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
-  return {k: float(v) for k, v in metrics.items() if np.ndim(v) == 0
-          and not isinstance(v, dict)}
+  # The sums of squares of embeddings are there for `_check_finite` alone.
+  return {
+      k: float(v)
+      for k, v in metrics.items()
+      if not isinstance(v, dict) and not k.endswith("_embedding")
+  }
 
 
 def _check_finite(step: int, metrics: Mapping[str, Any]) -> None:
@@ -228,11 +258,28 @@ def _check_finite(step: int, metrics: Mapping[str, Any]) -> None:
   ]
   for name, value in ordered:
     if not np.isfinite(value):
-      raise NonFiniteError(
-          f"Step {step}: {name} is not finite; training stops and the last"
-          " good checkpoint is kept. Try a smaller"
-          " config.optimizer.learning_rate, or look at the data."
-      )
+      _stop(step, name)
+
+
+def _check_state(
+    step: int, state: state_lib.TrainState, finite_fn: Callable[..., Any]
+) -> None:
+  """Raises unless the state after a step is finite.
+
+  `_check_finite` sees the parameters that a step began with. What its update
+  made of them must not get into a checkpoint.
+  """
+  for name, finite in jax.device_get(finite_fn(state)).items():
+    if not finite:
+      _stop(step, f"{name} after the update")
+
+
+def _stop(step: int, name: str) -> NoReturn:
+  raise NonFiniteError(
+      f"Step {step}: {name} is not finite; training stops and the last good"
+      " checkpoint is kept. Try a smaller config.optimizer.learning_rate, or"
+      " look at the data."
+  )
 
 
 def _brief(numbers: Mapping[str, float]) -> str:

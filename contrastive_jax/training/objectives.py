@@ -290,4 +290,15 @@ def _overrides(text: str) -> dict[str, Any]:
     raise config_lib.ConfigError(
         f"config.model.overrides must be a JSON object; got {text!r}."
     )
+  for name in ("image_size", "context_length", "dtype", "remat", "preset"):
+    if name in values:
+      raise config_lib.ConfigError(
+          f"config.model.overrides must not hold {name!r}: set"
+          f" config.model.{name} instead."
+      )
+  if "vocab_size" in values:
+    raise config_lib.ConfigError(
+        "config.model.overrides must not hold 'vocab_size': the tokenizer of"
+        " the data decides it."
+    )
   return values

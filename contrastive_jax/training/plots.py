@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 import pathlib
+from typing import Protocol
+import warnings
 
 import matplotlib
 
@@ -14,6 +16,14 @@ import numpy as np  # noqa: E402
 from contrastive_jax import evaluation  # noqa: E402
 
 _RIGHT, _WRONG = "#1b7837", "#b2182b"
+
+
+class Pictures(Protocol):
+  """Random access to uint8 [S, S, 3] pictures."""
+
+  def __getitem__(self, index: int) -> np.ndarray:
+    """One picture."""
+    ...
 
 
 def curves(
@@ -134,7 +144,8 @@ def embedding_map(
   rest = ~np.isin(labels, common)
   axes[1].scatter(*points[rest].T, s=6, color="0.85", label="others")
   for name in common:
-    axes[1].scatter(*points[labels == name].T, s=14, label=name)
+    shown = name.replace("$", r"\$").removeprefix("_")
+    axes[1].scatter(*points[labels == name].T, s=14, label=shown)
   axes[1].set_title("Images by label (each modality centred)")
   axes[1].legend(fontsize=7, ncols=2)
   for axis in axes:
@@ -143,7 +154,7 @@ def embedding_map(
 
 
 def retrieval_sheet(
-    pictures: np.ndarray,
+    pictures: np.ndarray | Pictures,
     images: np.ndarray,
     image_ids: np.ndarray,
     texts: Sequence[str],
@@ -157,7 +168,7 @@ def retrieval_sheet(
   """Queries with their top five answers, both ways; right ones are green.
 
   Args:
-    pictures: uint8 [N, S, S, 3].
+    pictures: uint8 [N, S, S, 3], or whatever gives picture i as [i].
     images: [N, d] their embeddings.
     image_ids: [N] what they show.
     texts: M names.
@@ -192,18 +203,27 @@ def retrieval_sheet(
           weight="bold" if good else "normal",
           va="center",
           fontsize=8,
+          parse_math=False,  # A dollar in a caption is a dollar.
       )
   _bare(axes)
 
   k = min(5, len(images))
-  best, _ = evaluation.top_k(text_embeddings[worded], images, k)
+  best = []  # No name of what the pictures show.
+  if len(worded):
+    best, _ = evaluation.top_k(text_embeddings[worded], images, k)
   right.suptitle("Name, and its five nearest images")
   axes = right.subplots(
-      len(worded), 6, width_ratios=(2.6, 1, 1, 1, 1, 1), squeeze=False
+      max(1, len(worded)), 6, width_ratios=(2.6, *[1] * 5), squeeze=False
   )
   for line, query, answers in zip(axes, worded, best):
     line[0].text(
-        1.0, 0.5, _short(texts[query], 26), ha="right", va="center", fontsize=8
+        1.0,
+        0.5,
+        _short(texts[query], 26),
+        ha="right",
+        va="center",
+        fontsize=8,
+        parse_math=False,
     )
     for axis, answer in zip(line[1:], answers):
       axis.imshow(pictures[answer])
@@ -232,5 +252,8 @@ def _bare(axes: np.ndarray) -> None:
 
 def _save(figure: plt.Figure, path: pathlib.Path) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
-  figure.savefig(path, dpi=110)
+  with warnings.catch_warnings():
+    # A caption in a script that the font lacks shows as boxes; so be it.
+    warnings.filterwarnings("ignore", message="Glyph .* missing from")
+    figure.savefig(path, dpi=110)
   plt.close(figure)

@@ -102,7 +102,6 @@ def open_run(
   """
   data = _open_data(config, workdir, report)
   mesh = sharding.make_mesh()
-  sharding.check_batch_size(config.batch_size, config.microbatches, mesh)
   objective = objectives.create(
       config, vocab_size=data.tokenizer.vocab_size, mesh=mesh
   )
@@ -139,7 +138,7 @@ def train(
   """
   workdir = pathlib.Path(workdir)
   began = time.monotonic()
-  _claim(workdir, config)
+  fresh = _is_fresh(workdir, config)
   finished = read_results(workdir)
   if finished is not None:
     report(
@@ -147,7 +146,18 @@ def train(
         f" {workdir / 'results.json'}. Choose another --workdir to train anew."
     )
     return finished
+  # Before the data, which may take minutes to check.
+  sharding.check_batch_size(
+      config.batch_size, config.microbatches, sharding.make_mesh()
+  )
+  if fresh and jax.process_index() == 0:
+    # What a first try with other data left must not be taken for ours.
+    (workdir / "tokenizer.json").unlink(missing_ok=True)
   run = open_run(config, workdir, report=report)
+  _abstract_state(run)  # Raises on a model that cannot be built.
+  if fresh and jax.process_index() == 0:
+    # Only now: a mistake in the configuration does not claim the workdir.
+    _write_json(workdir / "config.json", config.to_dict())
   train_split = run.data.splits[sources.TRAIN]
   report(
       f"{run.data.name}: {len(train_split):,} training images,"
@@ -228,23 +238,12 @@ def restore(
         f" -m experiments.train --workdir={workdir}"
     )
   config = config_lib.parse(read_json(workdir / "config.json"))
-  run = open_run(config, workdir, report=report)
-  example = {
-      "tokens": np.zeros((2, config.model.context_length), np.int32),
-  }
-  abstract = jax.eval_shape(
-      lambda: state_lib.init_state(
-          run.objective, state_lib.make_optimizer(config), config, example
-      )
-  )
-  everywhere = sharding.replicated(run.mesh)
-  abstract = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
-      abstract,
-  )
-  saved = checkpoints.Checkpoints(workdir, keep=config.keep_checkpoints)
+  # Before the data, which may take minutes to check.
+  saved = checkpoints.Checkpoints(workdir, keep=None)
   try:
-    return run, saved.restore(abstract, step=step)
+    saved.check(step)
+    run = open_run(config, workdir, report=report)
+    return run, saved.restore(_abstract_state(run), step=step)
   except FileNotFoundError as error:
     raise WorkdirError(str(error)) from error
   finally:
@@ -254,7 +253,15 @@ def restore(
 def read_results(workdir: pathlib.Path) -> dict[str, float] | None:
   """The content of `results.json`; None if the run is not finished."""
   path = workdir / "results.json"
-  return read_json(path) if path.exists() else None
+  if not path.exists():
+    return None
+  results = read_json(path)
+  if not all(isinstance(v, (int, float)) for v in results.values()):
+    raise WorkdirError(
+        f"{path} must hold names and numbers: restore it, or choose another"
+        " --workdir."
+    )
+  return results
 
 
 def table(results: Mapping[str, float]) -> str:
@@ -271,23 +278,48 @@ def table(results: Mapping[str, float]) -> str:
   return "\n".join(lines)
 
 
-def read_json(path: pathlib.Path) -> Any:
+def read_json(path: pathlib.Path) -> dict[str, Any]:
   """Parses a file of the workdir.
 
   Raises:
-    WorkdirError: if it is not JSON.
+    WorkdirError: if it is not a JSON object.
   """
   try:
-    return json.loads(path.read_text(encoding="utf-8"))
-  except json.JSONDecodeError as error:
+    value = json.loads(path.read_text(encoding="utf-8"))
+  except ValueError as error:  # No JSON, or no UTF-8.
     raise WorkdirError(
         f"{path} is not valid JSON ({error}): restore it, or choose another"
         " --workdir."
     ) from error
+  if not isinstance(value, dict):
+    raise WorkdirError(
+        f"{path} is not a JSON object: restore it, or choose another --workdir."
+    )
+  return value
 
 
-def _claim(workdir: pathlib.Path, config: config_lib.Config) -> None:
-  """Writes `config.json`, or checks that it says the same."""
+def _abstract_state(run: Run) -> state_lib.TrainState:
+  """Shapes, types and shardings of a run's state; nothing is computed."""
+  example = {
+      "tokens": np.zeros((2, run.config.model.context_length), np.int32),
+  }
+  abstract = jax.eval_shape(
+      lambda: state_lib.init_state(
+          run.objective,
+          state_lib.make_optimizer(run.config),
+          run.config,
+          example,
+      )
+  )
+  everywhere = sharding.replicated(run.mesh)
+  return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
+      abstract,
+  )
+
+
+def _is_fresh(workdir: pathlib.Path, config: config_lib.Config) -> bool:
+  """Makes the workdir; False if it holds a run of this configuration."""
   try:
     workdir.mkdir(parents=True, exist_ok=True)
   except OSError as error:
@@ -295,17 +327,22 @@ def _claim(workdir: pathlib.Path, config: config_lib.Config) -> None:
         f"--workdir={workdir} cannot be made: {error.strerror}."
     ) from error
   path = workdir / "config.json"
-  ours = config.to_dict()
-  if path.exists():
-    difference = config_lib.first_difference(ours, read_json(path))
-    if difference:
-      name, new, old = difference
-      raise WorkdirError(
-          f"{workdir} holds a run with config.{name}={old!r}, and now it is"
-          f" {new!r}: choose another --workdir, or the same configuration."
-      )
-  elif jax.process_index() == 0:
-    _write_json(path, ours)
+  if not path.exists():
+    for name in ("results.json", "checkpoints"):
+      if (workdir / name).exists():
+        raise WorkdirError(
+            f"{workdir} holds {name} of a run, but no config.json: restore it,"
+            " or choose another --workdir."
+        )
+    return True
+  difference = config_lib.first_difference(config.to_dict(), read_json(path))
+  if difference:
+    name, new, old = difference
+    raise WorkdirError(
+        f"{workdir} holds a run with config.{name}={old!r}, and now it is"
+        f" {new!r}: choose another --workdir, or the same configuration."
+    )
+  return False
 
 
 def _write_json(path: pathlib.Path, value: Any) -> None:

@@ -13,6 +13,16 @@ from contrastive_jax.training import state as state_lib
 _MOST = 2000
 
 
+class _Pictures:
+  """A split's pictures, read when they are shown."""
+
+  def __init__(self, source: sources.Source):
+    self._source = source
+
+  def __getitem__(self, index: int) -> np.ndarray:
+    return self._source[int(index)]["image"]
+
+
 def draw(run: "runner.Run", state: state_lib.TrainState) -> None:
   """Curves, retrieval sheet, embedding map and histogram of the test split.
 
@@ -28,6 +38,8 @@ def draw(run: "runner.Run", state: state_lib.TrainState) -> None:
     return
   embedded = run.encoder.images(state, source)
   texts, text_ids = evaluators.names_of(source)
+  if not texts:
+    return
   text_embeddings = run.encoder.texts(state, texts)
   plots.histogram(
       embedded.images,
@@ -42,11 +54,10 @@ def draw(run: "runner.Run", state: state_lib.TrainState) -> None:
       embedded.labels[:_MOST].tolist(),
       folder / "embeddings.png",
   )
-  shown = min(len(source), _MOST)
   plots.retrieval_sheet(
-      np.stack([source[i]["image"] for i in range(shown)]),
-      embedded.images[:shown],
-      embedded.concept_ids[:shown],
+      _Pictures(source),
+      embedded.images,
+      embedded.concept_ids,
       texts,
       text_embeddings,
       text_ids,

@@ -152,6 +152,24 @@ def make_train_step(
   return train_step
 
 
+def finite(state: TrainState) -> dict[str, jax.Array]:
+  """Whether each tensor of a state is finite, by name; parameters first."""
+  groups = {
+      "parameter": state.params,
+      "averaged parameter": state.ema_params,
+      "objective state": state.objective_state,
+      "optimizer state": state.opt_state,
+  }
+  return {
+      f"{group} {jax.tree_util.keystr(path, simple=True, separator='/')}": (
+          jnp.all(jnp.isfinite(leaf))
+      )
+      for group, tree in groups.items()
+      for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+      if jnp.issubdtype(leaf.dtype, jnp.inexact)
+  }
+
+
 def _squares(tree: Any) -> dict[str, jax.Array]:
   return {
       jax.tree_util.keystr(path, simple=True, separator="/"): jnp.sum(

@@ -12,7 +12,8 @@ The config `images` has one record a drawing and these splits:
 | test_unseen_style | test | fluent-emoji-flat |
 
 Concepts are split stratified by category. The configs `captions_en`,
-`captions_de`, ... have one record a concept: its name and keywords.
+`captions_de`, ... have one record a concept, its name and keywords, in the
+splits train, validation and test.
 """
 
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ import numpy as np
 from PIL import Image
 import tensorflow_datasets as tfds
 
+CONCEPT_SPLITS = ("train", "validation", "test")
 VENDORS = ("noto", "noto-v1", "fluent-emoji-flat", "fxemoji", "twemoji")
 UNSEEN_STYLE = "fluent-emoji-flat"
 LANGUAGES = tuple(
@@ -35,10 +37,11 @@ LANGUAGES = tuple(
     " zh".split()
 )
 
+
 @functools.cache
 def concepts() -> list[dict[str, Any]]:
   """The embedded table of concepts: names, keywords, categories, drawings."""
-  file = importlib.resources.files(__package__) / "concepts.json.gz"
+  file = importlib.resources.files("contrastive_jax.data.emoji") / "concepts.json.gz"
   return json.loads(gzip.decompress(file.read_bytes()))
 
 
@@ -102,10 +105,10 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
     del dl_manager  # Everything ships with the package.
     if self.builder_config.name != "images":
       language = self.builder_config.name.removeprefix("captions_")
-      return {"all": self._captions(language)}
+      return {name: self._captions(language, name) for name in CONCEPT_SPLITS}
     names = {
         split_name(part, vendor)
-        for part in ("train", "validation", "test")
+        for part in CONCEPT_SPLITS
         for vendor in ("noto", UNSEEN_STYLE)
     }
     return {name: self._images(name) for name in sorted(names)}
@@ -114,9 +117,9 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
     for split in self._split_generators(None).values():
       yield from split
 
-  def _captions(self, language: str) -> Iterator[Any]:
+  def _captions(self, language: str, split: str) -> Iterator[Any]:
     for concept in concepts():
-      if language in concept["names"]:
+      if concept["split"] == split and language in concept["names"]:
         yield concept["concept_id"], {
             "concept_id": concept["concept_id"],
             "name": concept["names"][language],
@@ -124,7 +127,7 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
         }
 
   def _images(self, split: str) -> Iterator[Any]:
-    path = importlib.resources.files(__package__) / "images.zip"
+    path = importlib.resources.files("contrastive_jax.data.emoji") / "images.zip"
     with path.open("rb") as file, zipfile.ZipFile(file) as images:
       for concept in concepts():
         for drawing in concept["drawings"]:

@@ -36,11 +36,6 @@ from contrastive_jax.data import tokenizer as tokenizer_lib
 from contrastive_jax.data.emoji.emoji_dataset_builder import LANGUAGES
 from contrastive_jax.data.emoji.emoji_dataset_builder import VENDORS
 
-_SOURCES = flags.DEFINE_string(
-    "sources", None, "Folder that holds the packages (*.tgz).", required=True
-)
-_SIDE = flags.DEFINE_integer("side", 64, "Side of the pictures, in pixels.")
-
 _TEST_CONCEPTS = 200
 _VALIDATION_CONCEPTS = 100
 _VOCABULARY = 16_384
@@ -208,12 +203,17 @@ def _training_texts(concepts: list[dict[str, Any]]) -> Iterator[str]:
           yield text
 
 
-def main(argv: Sequence[str]) -> None:
-  """Writes both files."""
-  if len(argv) > 1:
-    raise app.UsageError(f"unexpected argument {argv[1]!r}.")
-  source = pathlib.Path(_SOURCES.value)
-  out = pathlib.Path(__file__).parent
+def rebuild(source: pathlib.Path, out: pathlib.Path, *, side: int = 64) -> None:
+  """Writes `images.zip`, `concepts.json.gz` and `tokenizer.json`.
+
+  Args:
+    source: the folder that holds the packages.
+    out: the folder to write to.
+    side: of the pictures, in pixels.
+
+  Raises:
+    app.UsageError: if a package is missing or there several times.
+  """
   packages = {v: Package(source, f"iconify-json-{v}") for v in VENDORS}
   icons = {v: p.load("icons.json") for v, p in packages.items()}
   table = _drawings(
@@ -241,7 +241,7 @@ def main(argv: Sequence[str]) -> None:
         buffer = io.BytesIO()
         # 128 colours cannot be told from the original by eye and store in two
         # thirds of the space; more effort than method 4 gains 1 %.
-        _render(icons[vendor], table[code][vendor], _SIDE.value).quantize(
+        _render(icons[vendor], table[code][vendor], side).quantize(
             128, dither=Image.Dither.NONE
         ).convert("RGB").save(buffer, "webp", lossless=True, method=4)
         # A fixed date keeps the archive reproducible.
@@ -279,5 +279,21 @@ def main(argv: Sequence[str]) -> None:
   print(f"{len(concepts)} concepts, {index} images.")
 
 
+def main(argv: Sequence[str]) -> None:
+  """Runs the program."""
+  if len(argv) > 1:
+    raise app.UsageError(f"unexpected argument {argv[1]!r}.")
+  rebuild(
+      pathlib.Path(flags.FLAGS.sources),
+      pathlib.Path(__file__).parent,
+      side=flags.FLAGS.side,
+  )
+
+
 if __name__ == "__main__":
+  # Defined here, so that importing this module leaves the flags of others be.
+  flags.DEFINE_string(
+      "sources", None, "Folder that holds the packages (*.tgz).", required=True
+  )
+  flags.DEFINE_integer("side", 64, "Side of the pictures, in pixels.")
   app.run(main)

@@ -1,0 +1,204 @@
+"""Records finished runs of several seeds in `experiments/results/`.
+
+  python -m experiments.record --name=clip_emoji \
+    --workdirs=runs/seed0,runs/seed1,runs/seed2
+"""
+
+from collections.abc import Mapping, Sequence
+import importlib.metadata
+import json
+import math
+import pathlib
+import platform
+import shutil
+import statistics
+from typing import Any
+
+from absl import flags
+
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import runner
+from experiments import flags as flags_lib
+
+_WORKDIRS = flags.DEFINE_list("workdirs", [], "Finished runs, one a seed.")
+_NAME = flags.DEFINE_string("name", "", "Name of the record.")
+_OUT = flags.DEFINE_string(
+    "out", str(pathlib.Path(__file__).parent / "results"), "Folder it goes to."
+)
+
+_USAGE = """Records finished runs of several seeds: NAME.json, NAME.md, a plot.
+
+  python -m experiments.record --name=clip_emoji --workdirs=runs/a,runs/b
+
+Flags:
+  --workdirs=A,B,C   finished runs of one configuration, of different seeds
+  --name=NAME        of the record
+  --out=DIR          where it goes; default experiments/results
+"""
+
+# Two-sided 95 % quantiles of Student's t by degrees of freedom.
+_T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365}
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "grain")
+# Which of the numbers the page tells; the JSON file has all.
+_SHOWN = (
+    ("retrieval", "200 unseen concepts, English"),
+    ("retrieval_de", "the same, German"),
+    ("retrieval_es", "the same, Spanish"),
+    ("retrieval_fr", "the same, French"),
+    ("retrieval_ja", "the same, Japanese"),
+    ("retrieval_zh", "the same, Chinese"),
+    ("retrieval_all_names", "unseen concepts among all 1,914 names"),
+    ("retrieval_unseen_style", "unseen style among all 1,914 names"),
+    ("retrieval_unseen_both", "unseen style, 200 unseen concepts"),
+)
+
+
+def summarize(values: Sequence[float]) -> dict[str, Any]:
+  """Mean with a 95 % interval (Student's t) over seeds.
+
+  Args:
+    values: one number a seed.
+
+  Returns:
+    `mean`, `half_width` (None for one seed) and the `values`.
+  """
+  half = None
+  if len(values) > 1:
+    quantile = _T95.get(len(values) - 1, 1.96)
+    half = quantile * statistics.stdev(values) / math.sqrt(len(values))
+  return {
+      "mean": statistics.fmean(values),
+      "half_width": half,
+      "values": list(values),
+  }
+
+
+def collect(workdirs: Sequence[pathlib.Path]) -> dict[str, Any]:
+  """Reads finished runs that differ in nothing but the seed.
+
+  Args:
+    workdirs: of the runs.
+
+  Returns:
+    Seeds, configuration, versions and a summary of every number.
+
+  Raises:
+    ValueError: if a run is not finished or of another configuration.
+  """
+  if not workdirs:
+    raise ValueError("--workdirs must name at least one finished run.")
+  configs, results = [], []
+  for workdir in workdirs:
+    numbers = runner.read_results(workdir)
+    if numbers is None:
+      raise ValueError(f"{workdir} holds no finished run (no results.json).")
+    results.append(numbers)
+    configs.append(runner.read_json(workdir / "config.json"))
+    difference = config_lib.first_difference(
+        {**configs[0], "seed": 0}, {**configs[-1], "seed": 0}
+    )
+    if difference:
+      raise ValueError(
+          f"{workdirs[0]} and {workdir} differ in config.{difference[0]}:"
+          f" {difference[1]!r} and {difference[2]!r}."
+      )
+  names = [n for n in results[0] if all(n in r for r in results)]
+  return {
+      "seeds": [c["seed"] for c in configs],
+      "config": {k: v for k, v in configs[0].items() if k != "seed"},
+      "versions": {
+          "python": platform.python_version(),
+          **{p: importlib.metadata.version(p) for p in _PACKAGES},
+      },
+      "numbers": {n: summarize([r[n] for r in results]) for n in sorted(names)},
+  }
+
+
+def page(name: str, record: Mapping[str, Any]) -> str:
+  """The record as Markdown."""
+  numbers = record["numbers"]
+
+  def cell(key: str, digits: int = 3) -> str:
+    if key not in numbers:
+      return "–"
+    entry = numbers[key]
+    text = f"{entry['mean']:.{digits}f}"
+    if entry["half_width"] is not None:
+      text += f" ± {entry['half_width']:.{digits}f}"
+    return text
+
+  lines = [
+      f"# {name}",
+      "",
+      f"Seeds {', '.join(map(str, record['seeds']))}; mean ± half width of the"
+      " 95 % interval over seeds (Student's t).",
+      "",
+      "```sh",
+      *(
+          f"python -m experiments.train --config.seed={seed}"
+          f" --workdir=runs/seed{seed}"
+          for seed in record["seeds"]
+      ),
+      "```",
+      "",
+      "| retrieval | image→text R@1 | R@5 | R@10 | text→image R@1 | R@10 |",
+      "|---|---|---|---|---|---|",
+  ]
+  for key, title in _SHOWN:
+    if f"{key}/image_to_text/recall_at_1" in numbers:
+      cells = [
+          cell(f"{key}/{way}/recall_at_{k}")
+          for way, ks in (("image_to_text", (1, 5, 10)), ("text_to_image", (1, 10)))
+          for k in ks
+      ]
+      lines.append(f"| {title} | " + " | ".join(cells) + " |")
+  lines += ["", "| other | value |", "|---|---|"]
+  for key, title in (
+      ("zero_shot/accuracy_top1", "zero-shot, unseen style, top 1"),
+      ("zero_shot/accuracy_top5", "zero-shot, unseen style, top 5"),
+      ("few_shot/accuracy_1_shot", "1-shot, subcategories"),
+      ("few_shot/accuracy_4_shot", "4-shot, subcategories"),
+      ("few_shot/accuracy_16_shot", "16-shot, subcategories"),
+      ("linear_probe/accuracy", "linear probe, subcategories"),
+      ("knn/accuracy", "kNN, subcategories"),
+      ("geometry/alignment", "alignment"),
+      ("geometry/modality_gap_centroid_distance", "modality gap (centroids)"),
+      ("train/examples_per_second", "training images a second"),
+      ("train/input_wait", "share of time waiting for input"),
+      ("train/seconds", "seconds, all in all"),
+  ):
+    lines.append(f"| {title} | {cell(key)} |")
+  versions = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
+  lines += [
+      "",
+      f"![Images and their nearest names, and the other way round]({name}.png)",
+      "",
+      f"All numbers are in [{name}.json]({name}.json). Made with {versions}, on"
+      " two CPU cores.",
+      "",
+  ]
+  return "\n".join(lines)
+
+
+def main() -> None:
+  """Runs the program."""
+  if not _NAME.value:
+    raise ValueError("--name must be given.")
+  workdirs = [pathlib.Path(w) for w in _WORKDIRS.value]
+  record = collect(workdirs)
+  out = pathlib.Path(_OUT.value)
+  out.mkdir(parents=True, exist_ok=True)
+  (out / f"{_NAME.value}.json").write_text(
+      json.dumps(record, indent=1) + "\n", encoding="utf-8"
+  )
+  (out / f"{_NAME.value}.md").write_text(
+      page(_NAME.value, record), encoding="utf-8"
+  )
+  sheet = workdirs[0] / "plots" / "retrieval.png"
+  if sheet.exists():
+    shutil.copyfile(sheet, out / f"{_NAME.value}.png")
+  print(f"Wrote {_NAME.value}.json and .md to {out}.")
+
+
+if __name__ == "__main__":
+  flags_lib.run(main, usage=_USAGE)

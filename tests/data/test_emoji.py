@@ -1,0 +1,478 @@
+"""The embedded data: complete, licensed, split as told, without TensorFlow."""
+
+import collections
+import io
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import unicodedata
+import zipfile
+
+import numpy as np
+import pytest
+from absl import app, flags
+from PIL import Image
+
+from contrastive_jax.data import pipeline, sources
+from contrastive_jax.data import tokenizer as tokenizer_lib
+from contrastive_jax.data.emoji import emoji_dataset_builder as emoji
+from contrastive_jax.data.emoji import rebuild
+
+FOLDER = pathlib.Path(emoji.__file__).parent
+SPLIT_SIZES = {
+  "train": 4239,
+  "validation": 260,
+  "test": 516,
+  "unseen_style": 1344,
+  "validation_unseen_style": 84,
+  "test_unseen_style": 166,
+}
+MANY = ("en", "ar", "de", "hi", "ja", "th", "vi", "zh")
+
+# Prepares in a fresh process without TensorFlow, even where it is installed,
+# and counts connections.
+_PREPARE = """
+import importlib.machinery, socket, sys
+
+find_spec = importlib.machinery.PathFinder.find_spec
+
+def hide(name, path=None, target=None):
+  return None if name == "tensorflow" else find_spec(name, path, target)
+
+importlib.machinery.PathFinder.find_spec = hide
+connections = []
+connect = socket.socket.connect
+
+def counting(self, address):
+  connections.append(address)
+  return connect(self, address)
+
+socket.socket.connect = counting
+from contrastive_jax.data import sources
+lines = []
+sources.load_emoji(sys.argv[1], report=lines.append)
+assert "tensorflow" not in sys.modules
+assert not connections, connections
+print("reported", lines)
+"""
+
+
+def _start(data_dir):
+  root = pathlib.Path(__file__).parents[2]
+  path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+  return subprocess.Popen(
+    [sys.executable, "-c", _PREPARE, str(data_dir)],
+    env={**os.environ, "PYTHONPATH": path},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+@pytest.fixture(name="data_dir", scope="module")
+def fixture_data_dir(tmp_path_factory):
+  """The data, prepared by two processes at once, as two hosts would."""
+  path = tmp_path_factory.mktemp("emoji")
+  outputs = []
+  for process in [_start(path), _start(path)]:
+    outputs.append(process.communicate(timeout=120)[0])
+    assert process.returncode == 0, outputs[-1]
+  line = f"reported ['Preparing the emoji data in {path}"
+  assert any(line in output for output in outputs)
+  return path
+
+
+@pytest.fixture(name="data", scope="module")
+def fixture_data(data_dir):
+  lines = []
+  data = sources.load_emoji(str(data_dir), languages=MANY, report=lines.append)
+  assert not lines  # It was prepared already.
+  return data
+
+
+def concept_ids(data, split):
+  return {r["concept_id"] for r in data.splits[split].records}
+
+
+def test_split_sizes(data):
+  sizes = {name: len(split) for name, split in data.splits.items()}
+  assert sizes == SPLIT_SIZES
+  assert sum(sizes.values()) == 6609
+  assert data.name == "emoji"
+  assert data.languages == MANY
+  assert data.image_side == 64
+
+
+def test_prepared_folder_holds_nothing_unfinished(data_dir):
+  prepared = (data_dir / "emoji" / "images").iterdir()
+  assert [p.name for p in prepared] == ["1.0.0"]
+
+
+def test_data_that_another_process_prepared_meanwhile(
+  data_dir, tmp_path, monkeypatch
+):
+  def too_late(builder):
+    assert not builder.is_prepared()
+    shutil.copytree(data_dir / "emoji", tmp_path / "emoji")
+    raise FileExistsError("Cannot rename: the destination exists.")
+
+  monkeypatch.setattr(emoji.Emoji, "download_and_prepare", too_late)
+  lines = []
+  data = sources.load_emoji(str(tmp_path), report=lines.append)
+  assert len(data.splits["test"]) == SPLIT_SIZES["test"]
+  assert len(lines) == 1
+
+
+def test_concepts_of_splits_are_disjoint(data):
+  held_out = {}
+  for split in ("train", "validation", "test"):
+    held_out[split] = concept_ids(data, split)
+    style = "unseen_style" if split == "train" else f"{split}_unseen_style"
+    assert concept_ids(data, style) <= held_out[split]
+  assert {k: len(v) for k, v in held_out.items()} == {
+    "train": 1614,
+    "validation": 100,
+    "test": 200,
+  }
+  assert len(set().union(*held_out.values())) == 1914
+
+
+def test_unseen_style_is_in_its_own_splits_alone(data):
+  vendor_of = {
+    d["index"]: d["vendor"] for c in emoji.concepts() for d in c["drawings"]
+  }
+  for name, split in data.splits.items():
+    vendors = {vendor_of[r["index"]] for r in split.records}
+    if name.endswith("unseen_style"):
+      assert vendors == {"fluent-emoji-flat"}
+    else:
+      assert vendors == {"noto", "noto-v1", "fxemoji", "twemoji"}
+
+
+def test_records(data):
+  concepts = {c["concept_id"]: c for c in emoji.concepts()}
+  for name, split in data.splits.items():
+    assert split.images.shape == (SPLIT_SIZES[name], 64, 64, 3)
+    assert split.images.dtype == np.uint8
+    indices = [r["index"] for r in split.records]
+    assert indices == sorted(set(indices))
+    for record in split.records:
+      concept = concepts[record["concept_id"]]
+      assert record["label"] == concept["subcategory"]
+      names = {c.language: c.text for c in record["captions"] if c[1] == "name"}
+      assert names == {
+        lang: concept["names"][lang]
+        for lang in MANY
+        if lang in concept["names"]
+      }
+      assert record["captions"][0].language == "en"
+
+
+def test_images_are_the_shipped_drawings(data):
+  concepts = {c["concept_id"]: c for c in emoji.concepts()}
+  with zipfile.ZipFile(FOLDER / "images.zip") as images:
+    for name, split in data.splits.items():
+      for place in (0, len(split) // 2, len(split) - 1):
+        record = split[place]
+        concept = concepts[record["concept_id"]]
+        (vendor,) = [
+          d["vendor"]
+          for d in concept["drawings"]
+          if d["index"] == record["index"]
+        ]
+        file = images.read(f"{vendor}/{concept['codepoints']}.webp")
+        expected = np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
+        np.testing.assert_array_equal(record["image"], expected, err_msg=name)
+        assert record["image"].std() > 5  # It shows something.
+
+
+def test_trains_and_evaluates_through_the_pipeline(data):
+  iterator = pipeline.train_batches(
+    data.splits["train"],
+    tokenizer=data.tokenizer,
+    sampler=pipeline.CaptionSampler(dict.fromkeys(MANY, 1.0), keywords=0.5),
+    context_length=24,
+    batch_size=64,
+    seed=0,
+  )
+  batch = next(iterator)
+  assert batch["image"].shape == (64, 64, 64, 3)
+  assert batch["tokens"].max() < data.tokenizer.vocab_size
+  assert len(set(batch["index"].tolist())) == 64
+  (first, rows), *_ = pipeline.eval_images(data.splits["test"], 16)
+  assert rows == 16
+  np.testing.assert_array_equal(first, data.splits["test"].images[:16])
+
+
+@pytest.mark.parametrize("language", ["id", "sv"])
+def test_concepts_without_a_name_in_the_language_are_left_out(
+  data_dir, language
+):
+  lacking = {
+    c["concept_id"] for c in emoji.concepts() if language not in c["names"]
+  }
+  assert len(lacking) == 3
+  data = sources.load_emoji(str(data_dir), languages=[language])
+  everything = set()
+  for name in data.splits:
+    everything |= concept_ids(data, name)
+    assert all(r["captions"] for r in data.splits[name].records)
+  assert everything == set(range(1914)) - lacking
+
+
+@pytest.mark.parametrize(
+  ("languages", "got"),
+  [
+    (["en", "tlh"], "got tlh"),
+    (["deu", "EN"], "got EN, deu"),
+    ([], "got none"),
+  ],
+)
+def test_unknown_language(tmp_path, languages, got):
+  with pytest.raises(ValueError, match=f"languages must be .*, zh; {got}"):
+    sources.load_emoji(str(tmp_path), languages=languages)
+  assert not list(tmp_path.iterdir())
+
+
+def test_captions_config_of_a_language(tmp_path):
+  builder = emoji.Emoji(
+    config="captions_hi", data_dir=str(tmp_path), file_format="array_record"
+  )
+  builder.download_and_prepare()
+  assert set(builder.info.splits) == {"train", "validation", "test"}
+  concepts = {c["concept_id"]: c for c in emoji.concepts()}
+  count = 0
+  for split in builder.info.splits:
+    for row in builder.as_data_source(split=split):
+      concept = concepts[int(row["concept_id"])]
+      assert concept["split"] == split
+      assert row["name"].decode() == concept["names"]["hi"]
+      keywords = [k.decode() for k in row["keywords"]]
+      assert keywords == concept["keywords"]["hi"]
+      count += 1
+  assert count == 1913  # One concept has no Hindi name.
+
+
+def test_every_language_has_a_captions_config():
+  names = {config.name for config in emoji.Emoji.BUILDER_CONFIGS}
+  assert names == {"images", *(f"captions_{x}" for x in emoji.LANGUAGES)}
+
+
+def test_languages_are_many_and_nearly_complete():
+  assert len(set(emoji.LANGUAGES)) == len(emoji.LANGUAGES) >= 24
+  concepts = emoji.concepts()
+  for language in emoji.LANGUAGES:
+    named = [c for c in concepts if c["names"].get(language, "").strip()]
+    assert len(named) >= 0.99 * len(concepts), language
+    described = [c for c in named if c["keywords"][language]]
+    assert len(described) >= 0.98 * len(concepts), language
+  for concept in concepts:
+    assert concept["keywords"].keys() == concept["names"].keys()
+
+
+def test_english_names_are_distinct():
+  names = [c["names"]["en"] for c in emoji.concepts()]
+  assert len({name.casefold() for name in names}) == len(names) == 1914
+
+
+def test_indices_are_stable():
+  """Concepts by codepoints, a concept's drawings by artist: 0, 1, 2, ..."""
+  concepts = emoji.concepts()
+  assert [c["concept_id"] for c in concepts] == list(range(1914))
+  codepoints = [c["codepoints"] for c in concepts]
+  assert codepoints == sorted(set(codepoints))
+  drawings = [d for c in concepts for d in c["drawings"]]
+  assert [d["index"] for d in drawings] == list(range(6609))
+  for concept in concepts:
+    vendors = [d["vendor"] for d in concept["drawings"]]
+    assert vendors == [v for v in emoji.VENDORS if v in vendors]
+  # Some of them, by name: a rebuild must not renumber a published data set.
+  indices = {c["names"]["en"]: c["drawings"][0]["index"] for c in concepts}
+  assert indices["flag: Egypt"] == 193
+  assert indices["grinning face"] == 3595
+  assert indices["red heart"] == 6522
+
+
+def test_archive_holds_just_the_drawings():
+  expected = {
+    f"{d['vendor']}/{c['codepoints']}.webp"
+    for c in emoji.concepts()
+    for d in c["drawings"]
+  }
+  with zipfile.ZipFile(FOLDER / "images.zip") as images:
+    assert sorted(images.namelist()) == sorted(expected)
+  vendors = collections.Counter(name.split("/")[0] for name in expected)
+  assert vendors.keys() == set(emoji.VENDORS)
+  assert vendors["noto"] == 1652
+  assert vendors["twemoji"] == 1914
+
+
+def test_repository_holds_less_than_ten_megabytes():
+  files = [p for p in FOLDER.rglob("*") if p.is_file() and p.suffix != ".pyc"]
+  assert sum(p.stat().st_size for p in files) < 10_000_000
+
+
+def test_licences_travel_with_the_data():
+  notice = (FOLDER / "NOTICE.md").read_text(encoding="utf-8")
+  texts = {
+    p.name: p.read_text(encoding="utf-8")
+    for p in (FOLDER / "LICENSES").iterdir()
+  }
+  licence_of = {
+    "noto": ("Apache-2.0", "Apache License"),
+    "noto-v1": ("Apache-2.0", "Apache License"),
+    "fluent-emoji-flat": ("MIT", "Copyright (c) Microsoft"),
+    "fxemoji": ("Apache-2.0", "Apache License"),
+    "twemoji": ("CC-BY-4.0", "Attribution 4.0 International"),
+  }
+  assert licence_of.keys() == set(emoji.VENDORS)
+  for vendor, (licence, words) in licence_of.items():
+    (row,) = re.findall(rf"^\| `{vendor}/` \|.*$", notice, re.MULTILINE)
+    assert f"| {licence} |" in row
+    assert f"@iconify-json/{vendor} " in row
+    files = [
+      name
+      for name, text in texts.items()
+      if licence in name and words.lower() in text.lower()
+    ]
+    assert files, vendor
+  assert "Unicode-3.0" in notice and "Unicode-3.0.txt" in texts
+  assert "emojibase-data" in notice and "emojibase-MIT.txt" in texts
+  # CC BY lets a link stand for the text; the others are copied whole.
+  assert "https://creativecommons.org/licenses/by/4.0/" in texts.pop(
+    "CC-BY-4.0.txt"
+  )
+  assert all(len(text) > 1000 for text in texts.values())
+
+
+def normalise(text):
+  # Letter by letter: the tokenizer knows no final sigma.
+  text = "".join(c.lower() for c in unicodedata.normalize("NFKC", text))
+  return " ".join(text.split())
+
+
+@pytest.mark.parametrize("language", emoji.LANGUAGES)
+def test_tokenizer_loses_nothing(language):
+  tokenizer = tokenizer_lib.Tokenizer.load(FOLDER / "tokenizer.json")
+  texts = []
+  for concept in emoji.concepts():
+    if language in concept["names"]:
+      texts.append(concept["names"][language])
+      texts.extend(concept["keywords"][language][:2])
+  rows = tokenizer.encode(texts, 64)
+  assert (rows[:, -1] == tokenizer_lib.PAD_ID).all()
+  for text, row in zip(texts, rows):
+    assert tokenizer.decode(row) == normalise(text)
+  # The default context holds nearly every name whole.
+  lengths = (rows != tokenizer_lib.PAD_ID).sum(1)
+  assert np.mean(lengths <= 24) > 0.97
+
+
+def shipped_splits():
+  concepts = emoji.concepts()
+  return (
+    {c["codepoints"]: c["category"] for c in concepts},
+    {c["codepoints"]: c["split"] for c in concepts},
+  )
+
+
+def test_splits_are_those_of_the_rebuild():
+  categories, splits = shipped_splits()
+  assert rebuild.assign_splits(categories) == splits
+  # In whatever order the packages name them.
+  backwards = dict(reversed(categories.items()))
+  assert rebuild.assign_splits(backwards) == splits
+
+
+def test_splits_are_stratified_by_category():
+  categories, splits = shipped_splits()
+  totals = collections.Counter(categories.values())
+  assert len(totals) == 9
+  for split, count in (("test", 200), ("validation", 100)):
+    held_out = collections.Counter(
+      categories[c] for c, s in splits.items() if s == split
+    )
+    assert sum(held_out.values()) == count
+    assert held_out.keys() == totals.keys()
+    for category, total in totals.items():
+      share = count * total / len(categories)
+      assert abs(held_out[category] - share) <= 1.0, (split, category)
+
+
+def test_a_new_concept_moves_few_others():
+  categories, splits = shipped_splits()
+  grown = rebuild.assign_splits({**categories, "1fffe": "objects"})
+  moved = [c for c in splits if splits[c] != grown[c]]
+  assert len(moved) <= 4
+
+
+def make_packages(folder, stems):
+  for stem in stems:
+    (folder / f"{stem}-1.0.0.tgz").write_bytes(b"")
+
+
+def test_rebuild_names_the_missing_package(tmp_path):
+  out = tmp_path / "out"
+  out.mkdir()
+  # The one of noto-v1 is not taken for noto's.
+  make_packages(tmp_path, ["iconify-json-noto-v1"])
+  with pytest.raises(
+    app.UsageError,
+    match=r"exactly one iconify-json-noto-VERSION\.tgz; it holds 0",
+  ):
+    rebuild.rebuild(tmp_path, out)
+  assert not list(out.iterdir())
+
+
+def test_rebuild_refuses_two_versions(tmp_path):
+  for version in ("1.0.0", "1.0.1"):
+    (tmp_path / f"emojibase-data-{version}.tgz").write_bytes(b"")
+  with pytest.raises(app.UsageError, match="emojibase-data.* it holds 2"):
+    rebuild.Package(tmp_path, "emojibase-data")
+
+
+def test_rebuild_program(tmp_path):
+  """Run as its docstring says; importing it defines no flag."""
+  assert "sources" not in flags.FLAGS
+  root = pathlib.Path(__file__).parents[2]
+  path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+  done = subprocess.run(
+    [
+      sys.executable,
+      "-m",
+      "contrastive_jax.data.emoji.rebuild",
+      f"--sources={tmp_path}",
+    ],
+    env={**os.environ, "PYTHONPATH": path},
+    capture_output=True,
+    text=True,
+    timeout=60,
+    check=False,
+  )
+  assert done.returncode != 0
+  assert "must hold exactly one iconify-json-noto-VERSION.tgz" in done.stderr
+  assert "Traceback" not in done.stderr
+
+
+def test_table_is_plain_json_of_known_fields():
+  fields = {
+    "concept_id",
+    "codepoints",
+    "character",
+    "category",
+    "subcategory",
+    "split",
+    "drawings",
+    "names",
+    "keywords",
+  }
+  for concept in emoji.concepts():
+    assert concept.keys() == fields
+    code = "-".join(f"{ord(c):04x}" for c in concept["character"])
+    assert code == concept["codepoints"]
+    assert concept["drawings"]
+    json.dumps(concept)
