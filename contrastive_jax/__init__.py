@@ -12,14 +12,14 @@ __version__ = "0.1.0"
 
 _ROOMS = ("data", "evaluation", "losses", "models", "ops", "training")
 _LOSSES = (
-    "clamp_logit_scale",
-    "clip",
-    "clip_four_term",
-    "decoupled",
-    "info_nce",
-    "moco_v3",
-    "nt_xent",
-    "sigmoid",
+  "clamp_logit_scale",
+  "clip",
+  "clip_four_term",
+  "decoupled",
+  "info_nce",
+  "moco_v3",
+  "nt_xent",
+  "sigmoid",
 )
 
 __all__ = (*_ROOMS, *_LOSSES)

@@ -1,6 +1,6 @@
 """Evaluates a checkpoint of a workdir again.
 
-  python -m experiments.evaluate --workdir=runs/clip_emoji --step=400
+python -m experiments.evaluate --workdir=runs/clip_emoji --step=400
 """
 
 import json
@@ -8,12 +8,11 @@ import pathlib
 
 from absl import flags
 
-from contrastive_jax.training import runner
-from contrastive_jax.training import sheets
+from contrastive_jax.training import runner, sheets
 from experiments import flags as flags_lib
 
 _WORKDIR = flags.DEFINE_string(
-    "workdir", "runs/clip_emoji", "Workdir of an earlier run."
+  "workdir", "runs/clip_emoji", "Workdir of an earlier run."
 )
 _STEP = flags.DEFINE_integer("step", None, "Checkpoint; the newest if absent.")
 _PLOTS = flags.DEFINE_bool("plots", False, "Draw the plots again.")

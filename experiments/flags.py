@@ -1,22 +1,20 @@
 """Flags of the programs: a config file, overrides, readable help and errors."""
 
-from collections.abc import Callable, Sequence
 import difflib
 import pathlib
 import re
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from absl import app
-from absl import flags
-from absl import logging
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import loop
 
 DEFAULT_CONFIG = str(
-    pathlib.Path(__file__).parent / "configs" / "clip_emoji.py"
+  pathlib.Path(__file__).parent / "configs" / "clip_emoji.py"
 )
 # What config_flags takes for the command line; `parse` fills it.
 _ARGV: list[str] = []
@@ -25,17 +23,17 @@ _EXPECTED = (ValueError, OSError)
 
 
 def define_config(
-    flag_values: flags.FlagValues = flags.FLAGS,
+  flag_values: flags.FlagValues = flags.FLAGS,
 ) -> flags.FlagHolder[Any]:
   """Defines --config: a recipe whose fields --config.NAME=VALUE change."""
   # No default here: with one, the overrides of sys.argv would be read when
   # this is imported, before they are checked and written out.
   return config_flags.DEFINE_config_file(
-      "config",
-      None,
-      "The recipe; --config.NAME=VALUE changes it.",
-      flag_values=flag_values,
-      sys_argv=_ARGV,
+    "config",
+    None,
+    "The recipe; --config.NAME=VALUE changes it.",
+    flag_values=flag_values,
+    sys_argv=_ARGV,
   )
 
 
@@ -68,9 +66,9 @@ def run(main: Callable[[], None], *, usage: str) -> NoReturn:
 
 
 def parse(
-    argv: Sequence[str],
-    usage: str,
-    flag_values: flags.FlagValues = flags.FLAGS,
+  argv: Sequence[str],
+  usage: str,
+  flag_values: flags.FlagValues = flags.FLAGS,
 ) -> list[str]:
   """Parses a command line; a mistake in it ends the program.
 
@@ -105,7 +103,9 @@ def parse(
 
 
 def _unknown(name: str, flag_values: flags.FlagValues) -> str:
-  ours = [n for n in ("config", "workdir", "step", "plots") if n in flag_values]
+  # Not those of the libraries that are imported, which are many.
+  own = "config workdir step plots workdirs name out".split()
+  ours = [n for n in own if n in flag_values]
   near = difflib.get_close_matches(name, ours, n=1)
   hint = f"did you mean --{near[0]}? See --help." if near else "see --help."
   return f"--{name} is not a flag; {hint}"
@@ -124,8 +124,8 @@ def _illegal(message: str, recipe: str) -> str:
     name, value = found.groups()
     default = {n: d for n, d, _ in config_lib.fields()}.get(name)
     return (
-        f"--config.{name} must be of type {type(default).__name__}; got"
-        f" {value!r}. See --help."
+      f"--config.{name} must be of type {type(default).__name__}; got"
+      f" {value!r}. See --help."
     )
   return f"{_last_line(message)}; see --help."
 
@@ -166,13 +166,13 @@ def _check_names(argv: Sequence[str]) -> None:
     if name in sections:
       example = next(n for n in ordered if n.startswith(f"{name}."))
       _stop(
-          f"--config.{name} is a group of fields; set one of them, such as"
-          f" --config.{example}."
+        f"--config.{name} is a group of fields; set one of them, such as"
+        f" --config.{example}."
       )
     if name not in known:
       _stop(
-          f"--config.{name} is not a field; did you mean"
-          f" --config.{config_lib.nearest(name)}? See --help."
+        f"--config.{name} is not a field; did you mean"
+        f" --config.{config_lib.nearest(name)}? See --help."
       )
 
 

@@ -1,10 +1,9 @@
 """Records finished runs of several seeds in `experiments/results/`.
 
-  python -m experiments.record --name=clip_emoji \
+python -m experiments.record --name=clip_emoji \
     --workdirs=runs/seed0,runs/seed1,runs/seed2
 """
 
-from collections.abc import Mapping, Sequence
 import importlib.metadata
 import json
 import math
@@ -12,6 +11,7 @@ import pathlib
 import platform
 import shutil
 import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -23,7 +23,7 @@ from experiments import flags as flags_lib
 _WORKDIRS = flags.DEFINE_list("workdirs", [], "Finished runs, one a seed.")
 _NAME = flags.DEFINE_string("name", "", "Name of the record.")
 _OUT = flags.DEFINE_string(
-    "out", str(pathlib.Path(__file__).parent / "results"), "Folder it goes to."
+  "out", str(pathlib.Path(__file__).parent / "results"), "Folder it goes to."
 )
 
 _USAGE = """Records finished runs of several seeds: NAME.json, NAME.md, a plot.
@@ -41,15 +41,16 @@ _T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365}
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "grain")
 # Which of the numbers the page tells; the JSON file has all.
 _SHOWN = (
-    ("retrieval", "200 unseen concepts, English"),
-    ("retrieval_de", "the same, German"),
-    ("retrieval_es", "the same, Spanish"),
-    ("retrieval_fr", "the same, French"),
-    ("retrieval_ja", "the same, Japanese"),
-    ("retrieval_zh", "the same, Chinese"),
-    ("retrieval_all_names", "unseen concepts among all 1,914 names"),
-    ("retrieval_unseen_style", "unseen style among all 1,914 names"),
-    ("retrieval_unseen_both", "unseen style, 200 unseen concepts"),
+  ("retrieval", "200 unseen concepts, English name and keywords"),
+  ("retrieval_names", "the same, name alone"),
+  ("retrieval_de", "the same, German"),
+  ("retrieval_es", "the same, Spanish"),
+  ("retrieval_fr", "the same, French"),
+  ("retrieval_ja", "the same, Japanese"),
+  ("retrieval_zh", "the same, Chinese"),
+  ("retrieval_all_names", "unseen concepts among all 1,914 names"),
+  ("retrieval_unseen_style", "unseen style among all 1,914 names"),
+  ("retrieval_unseen_both", "unseen style, 200 unseen concepts"),
 )
 
 
@@ -67,9 +68,9 @@ def summarize(values: Sequence[float]) -> dict[str, Any]:
     quantile = _T95.get(len(values) - 1, 1.96)
     half = quantile * statistics.stdev(values) / math.sqrt(len(values))
   return {
-      "mean": statistics.fmean(values),
-      "half_width": half,
-      "values": list(values),
+    "mean": statistics.fmean(values),
+    "half_width": half,
+    "values": list(values),
   }
 
 
@@ -95,22 +96,22 @@ def collect(workdirs: Sequence[pathlib.Path]) -> dict[str, Any]:
     results.append(numbers)
     configs.append(runner.read_json(workdir / "config.json"))
     difference = config_lib.first_difference(
-        {**configs[0], "seed": 0}, {**configs[-1], "seed": 0}
+      {**configs[0], "seed": 0}, {**configs[-1], "seed": 0}
     )
     if difference:
       raise ValueError(
-          f"{workdirs[0]} and {workdir} differ in config.{difference[0]}:"
-          f" {difference[1]!r} and {difference[2]!r}."
+        f"{workdirs[0]} and {workdir} differ in config.{difference[0]}:"
+        f" {difference[1]!r} and {difference[2]!r}."
       )
   names = [n for n in results[0] if all(n in r for r in results)]
   return {
-      "seeds": [c["seed"] for c in configs],
-      "config": {k: v for k, v in configs[0].items() if k != "seed"},
-      "versions": {
-          "python": platform.python_version(),
-          **{p: importlib.metadata.version(p) for p in _PACKAGES},
-      },
-      "numbers": {n: summarize([r[n] for r in results]) for n in sorted(names)},
+    "seeds": [c["seed"] for c in configs],
+    "config": {k: v for k, v in configs[0].items() if k != "seed"},
+    "versions": {
+      "python": platform.python_version(),
+      **{p: importlib.metadata.version(p) for p in _PACKAGES},
+    },
+    "numbers": {n: summarize([r[n] for r in results]) for n in sorted(names)},
   }
 
 
@@ -128,54 +129,57 @@ def page(name: str, record: Mapping[str, Any]) -> str:
     return text
 
   lines = [
-      f"# {name}",
-      "",
-      f"Seeds {', '.join(map(str, record['seeds']))}; mean ± half width of the"
-      " 95 % interval over seeds (Student's t).",
-      "",
-      "```sh",
-      *(
-          f"python -m experiments.train --config.seed={seed}"
-          f" --workdir=runs/seed{seed}"
-          for seed in record["seeds"]
-      ),
-      "```",
-      "",
-      "| retrieval | image→text R@1 | R@5 | R@10 | text→image R@1 | R@10 |",
-      "|---|---|---|---|---|---|",
+    f"# {name}",
+    "",
+    f"Seeds {', '.join(map(str, record['seeds']))}; mean ± half width of the"
+    " 95 % interval over seeds (Student's t).",
+    "",
+    "```sh",
+    *(
+      f"python -m experiments.train --config.seed={seed}"
+      f" --workdir=runs/seed{seed}"
+      for seed in record["seeds"]
+    ),
+    "```",
+    "",
+    "| retrieval | image→text R@1 | R@5 | R@10 | text→image R@1 | R@10 |",
+    "|---|---|---|---|---|---|",
   ]
   for key, title in _SHOWN:
     if f"{key}/image_to_text/recall_at_1" in numbers:
       cells = [
-          cell(f"{key}/{way}/recall_at_{k}")
-          for way, ks in (("image_to_text", (1, 5, 10)), ("text_to_image", (1, 10)))
-          for k in ks
+        cell(f"{key}/{way}/recall_at_{k}")
+        for way, ks in (
+          ("image_to_text", (1, 5, 10)),
+          ("text_to_image", (1, 10)),
+        )
+        for k in ks
       ]
       lines.append(f"| {title} | " + " | ".join(cells) + " |")
   lines += ["", "| other | value |", "|---|---|"]
   for key, title in (
-      ("zero_shot/accuracy_top1", "zero-shot, unseen style, top 1"),
-      ("zero_shot/accuracy_top5", "zero-shot, unseen style, top 5"),
-      ("few_shot/accuracy_1_shot", "1-shot, subcategories"),
-      ("few_shot/accuracy_4_shot", "4-shot, subcategories"),
-      ("few_shot/accuracy_16_shot", "16-shot, subcategories"),
-      ("linear_probe/accuracy", "linear probe, subcategories"),
-      ("knn/accuracy", "kNN, subcategories"),
-      ("geometry/alignment", "alignment"),
-      ("geometry/modality_gap_centroid_distance", "modality gap (centroids)"),
-      ("train/examples_per_second", "training images a second"),
-      ("train/input_wait", "share of time waiting for input"),
-      ("train/seconds", "seconds, all in all"),
+    ("zero_shot/accuracy_top1", "zero-shot, unseen style, top 1"),
+    ("zero_shot/accuracy_top5", "zero-shot, unseen style, top 5"),
+    ("few_shot/accuracy_1_shot", "1-shot, subcategories"),
+    ("few_shot/accuracy_4_shot", "4-shot, subcategories"),
+    ("few_shot/accuracy_16_shot", "16-shot, subcategories"),
+    ("linear_probe/accuracy", "linear probe, subcategories"),
+    ("knn/accuracy", "kNN, subcategories"),
+    ("geometry/alignment", "alignment"),
+    ("geometry/modality_gap_centroid_distance", "modality gap (centroids)"),
+    ("train/examples_per_second", "training images a second"),
+    ("train/input_wait", "share of time waiting for input"),
+    ("train/seconds", "seconds, all in all"),
   ):
     lines.append(f"| {title} | {cell(key)} |")
   versions = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
   lines += [
-      "",
-      f"![Images and their nearest names, and the other way round]({name}.png)",
-      "",
-      f"All numbers are in [{name}.json]({name}.json). Made with {versions}, on"
-      " two CPU cores.",
-      "",
+    "",
+    f"![Images and their nearest names, and the other way round]({name}.png)",
+    "",
+    f"All numbers are in [{name}.json]({name}.json). Made with {versions}, on"
+    " two CPU cores.",
+    "",
   ]
   return "\n".join(lines)
 
@@ -189,10 +193,10 @@ def main() -> None:
   out = pathlib.Path(_OUT.value)
   out.mkdir(parents=True, exist_ok=True)
   (out / f"{_NAME.value}.json").write_text(
-      json.dumps(record, indent=1) + "\n", encoding="utf-8"
+    json.dumps(record, indent=1) + "\n", encoding="utf-8"
   )
   (out / f"{_NAME.value}.md").write_text(
-      page(_NAME.value, record), encoding="utf-8"
+    page(_NAME.value, record), encoding="utf-8"
   )
   sheet = workdirs[0] / "plots" / "retrieval.png"
   if sheet.exists():

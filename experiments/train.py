@@ -1,8 +1,8 @@
 """Trains and evaluates an image-text model.
 
-  python -m experiments.train
-  python -m experiments.train --config.steps=20 --workdir=runs/smoke
-  python -m experiments.train --config.data=folder --config.data.path=DIR
+python -m experiments.train
+python -m experiments.train --config.steps=20 --workdir=runs/smoke
+python -m experiments.train --config.data=folder --config.data.path=DIR
 """
 
 import pathlib
@@ -15,7 +15,7 @@ from experiments import flags as flags_lib
 
 _CONFIG = flags_lib.define_config()
 _WORKDIR = flags.DEFINE_string(
-    "workdir", "runs/clip_emoji", "Where the run keeps its files."
+  "workdir", "runs/clip_emoji", "Where the run keeps its files."
 )
 
 _USAGE = """Trains and evaluates an image-text model.

@@ -1,0 +1,1 @@
+"""Data: sources, pipeline, tokenizer, augmentation, folders, emoji."""

@@ -5,9 +5,9 @@ int32 [B, L], `index` int64 [B], `concept_id` int32 [B] and, when asked for,
 `tokens_augmented` int32 [B, L], another caption of the same example.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -18,11 +18,11 @@ from contrastive_jax.data import tokenizer as tokenizer_lib
 
 # What a prompt says around a name. `{}` is the name.
 PROMPTS = (
-    "{}",
-    "a drawing of {}",
-    "an icon of {}",
-    "a picture showing {}",
-    "{} emoji",
+  "{}",
+  "a drawing of {}",
+  "an icon of {}",
+  "a picture showing {}",
+  "{} emoji",
 )
 
 
@@ -40,6 +40,7 @@ class CaptionSampler:
     keyword: weight of one keyword.
     keywords: weight of several keywords, comma-separated in random order.
     prompt: weight of an English name in one of `PROMPTS`.
+    full: weight of a name with some of the keywords, in random order.
   """
 
   languages: Mapping[str, float]
@@ -47,13 +48,14 @@ class CaptionSampler:
   keyword: float = 0.0
   keywords: float = 0.0
   prompt: float = 0.0
+  full: float = 0.0
 
   def __call__(
-      self, captions: Sequence[sources.Caption], rng: np.random.Generator
+    self, captions: Sequence[sources.Caption], rng: np.random.Generator
   ) -> str:
     """One text."""
     weights = {
-        c.language: self.languages.get(c.language, 0.0) for c in captions
+      c.language: self.languages.get(c.language, 0.0) for c in captions
     }
     language = _choose(rng, weights) or captions[0].language
     own = [c for c in captions if c.language == language]
@@ -61,18 +63,24 @@ class CaptionSampler:
     keywords = [c.text for c in own if c.kind == "keyword"]
     english = language in ("en", sources.ANY_LANGUAGE)
     kind = _choose(
-        rng,
-        {
-            "name": self.name if names else 0.0,
-            "keyword": self.keyword if keywords else 0.0,
-            "keywords": self.keywords if keywords else 0.0,
-            "prompt": self.prompt if names and english else 0.0,
-        },
+      rng,
+      {
+        "name": self.name if names else 0.0,
+        "keyword": self.keyword if keywords else 0.0,
+        "keywords": self.keywords if keywords else 0.0,
+        "prompt": self.prompt if names and english else 0.0,
+        "full": self.full if names and keywords else 0.0,
+      },
     )
     if kind in ("keyword", "keywords"):
       few = 1 if kind == "keyword" else int(rng.integers(2, 5))
       return ", ".join(rng.permutation(keywords)[:few])
     text = str(rng.choice(names or keywords))
+    if kind == "full":
+      few = int(rng.integers(1, len(keywords) + 1))
+      return ", ".join(
+        rng.permutation([text, *rng.permutation(keywords)[:few]])
+      )
     return str(rng.choice(PROMPTS)).format(text) if kind == "prompt" else text
 
 
@@ -86,34 +94,39 @@ class _Tokenize(grain.transforms.RandomMap):
   captions_per_example: int
 
   def random_map(  # pyrefly: ignore[bad-override-param-name]
-      self, record: Mapping[str, Any], rng: np.random.Generator
+    self, record: Mapping[str, Any], rng: np.random.Generator
   ) -> dict[str, Any]:
     texts = [
-        self.sampler(record["captions"], rng)
-        for _ in range(self.captions_per_example)
+      self.sampler(record["captions"], rng)
+      for _ in range(self.captions_per_example)
     ]
     rows = self.tokenizer.encode(texts, self.context_length)
     fields = dict(zip(("tokens", "tokens_augmented"), rows))
     return {
-        "image": record["image"],
-        "index": np.int64(record["index"]),
-        "concept_id": np.int32(record["concept_id"]),
-        **fields,
+      "image": record["image"],
+      "index": np.int64(record["index"]),
+      "concept_id": np.int32(record["concept_id"]),
+      **fields,
     }
 
 
+def full_caption(name: str, keywords: Sequence[str]) -> str:
+  """A name with all keywords, as evaluation uses it: "lion, big cat, zoo"."""
+  return ", ".join([name, *keywords])
+
+
 def train_batches(
-    source: sources.Source,
-    *,
-    tokenizer: tokenizer_lib.Tokenizer,
-    sampler: CaptionSampler,
-    context_length: int,
-    batch_size: int,
-    seed: int,
-    captions_per_example: int = 1,
-    process_index: int = 0,
-    process_count: int = 1,
-    num_threads: int = 2,
+  source: sources.Source,
+  *,
+  tokenizer: tokenizer_lib.Tokenizer,
+  sampler: CaptionSampler,
+  context_length: int,
+  batch_size: int,
+  seed: int,
+  captions_per_example: int = 1,
+  process_index: int = 0,
+  process_count: int = 1,
+  num_threads: int = 2,
 ) -> grain.DatasetIterator:
   """An endless iterator of training batches.
 
@@ -145,38 +158,38 @@ def train_batches(
     raise ValueError("source holds no example; training needs at least one.")
   if not 0 <= process_index < process_count:
     raise ValueError(
-        f"process_index must be in [0, {process_count}); got {process_index}."
+      f"process_index must be in [0, {process_count}); got {process_index}."
     )
   if batch_size < 1 or batch_size % process_count:
     raise ValueError(
-        f"batch_size must be a positive multiple of the {process_count}"
-        f" hosts; got {batch_size}."
+      f"batch_size must be a positive multiple of the {process_count}"
+      f" hosts; got {batch_size}."
     )
   if captions_per_example not in (1, 2):
     raise ValueError(
-        f"captions_per_example must be 1 or 2; got {captions_per_example}."
+      f"captions_per_example must be 1 or 2; got {captions_per_example}."
     )
   dataset = (
-      grain.MapDataset.source(source)
-      .seed(seed)
-      .shuffle()
-      .repeat()
-      # Before the split by host, so that the draw follows the example's place
-      # in the global order.
-      .random_map(
-          _Tokenize(tokenizer, sampler, context_length, captions_per_example)
-      )
-      .batch(batch_size // process_count, drop_remainder=True)
+    grain.MapDataset.source(source)
+    .seed(seed)
+    .shuffle()
+    .repeat()
+    # Before the split by host, so that the draw follows the example's place
+    # in the global order.
+    .random_map(
+      _Tokenize(tokenizer, sampler, context_length, captions_per_example)
+    )
+    .batch(batch_size // process_count, drop_remainder=True)
   )
   dataset = dataset[process_index::process_count]
   options = grain.ReadOptions(
-      num_threads=num_threads, prefetch_buffer_size=max(4, 2 * num_threads)
+    num_threads=num_threads, prefetch_buffer_size=max(4, 2 * num_threads)
   )
   return iter(dataset.to_iter_dataset(read_options=options))
 
 
 def eval_images(
-    source: sources.Source, batch_size: int
+  source: sources.Source, batch_size: int
 ) -> Iterator[tuple[np.ndarray, int]]:
   """All images in order, in batches of one size.
 
@@ -200,7 +213,7 @@ def num_eval_batches(source: sources.Source, batch_size: int) -> int:
 
 
 def _choose(
-    rng: np.random.Generator, weights: Mapping[str, float]
+  rng: np.random.Generator, weights: Mapping[str, float]
 ) -> str | None:
   """A key by weight; None where all weights are 0."""
   names = [k for k, w in weights.items() if w > 0]

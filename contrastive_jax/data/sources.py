@@ -6,11 +6,11 @@ are positives of each other), `captions` (a tuple of `Caption`) and `label` (its
 class, for the classification evaluations).
 """
 
-from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 import os
 import pathlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -69,8 +69,8 @@ class ArraySource:
     """Takes uint8 [N, S, S, 3] images and their N other fields."""
     if len(images) != len(records):
       raise ValueError(
-          f"images and records must be as many; got {len(images)} and"
-          f" {len(records)}."
+        f"images and records must be as many; got {len(images)} and"
+        f" {len(records)}."
       )
     self.images = images
     self.records = records
@@ -91,10 +91,10 @@ def default_data_dir() -> pathlib.Path:
 
 
 def load_emoji(
-    data_dir: str | None = None,
-    *,
-    languages: Sequence[str] = ("en",),
-    report: Callable[[str], None] = print,
+  data_dir: str | None = None,
+  *,
+  languages: Sequence[str] = ("en",),
+  report: Callable[[str], None] = print,
 ) -> PairData:
   """Prepares (once) and opens the embedded emoji data.
 
@@ -118,15 +118,15 @@ def load_emoji(
   unknown = sorted(set(languages) - set(emoji.LANGUAGES))
   if unknown or not languages:
     raise ValueError(
-        f"languages must be some of {', '.join(emoji.LANGUAGES)}; got"
-        f" {', '.join(unknown) or 'none'}."
+      f"languages must be some of {', '.join(emoji.LANGUAGES)}; got"
+      f" {', '.join(unknown) or 'none'}."
     )
   tfds.disable_progress_bar()
   make_builder = functools.partial(
-      emoji.Emoji,
-      config="images",
-      data_dir=str(data_dir or default_data_dir()),
-      file_format="array_record",
+    emoji.Emoji,
+    config="images",
+    data_dir=str(data_dir or default_data_dir()),
+    file_format="array_record",
   )
   builder = make_builder()
   if not builder.is_prepared():
@@ -137,52 +137,52 @@ def load_emoji(
       # Another process was faster; its complete folder was moved into place.
       builder = make_builder()
   captions = {
-      c["concept_id"]: _emoji_captions(c, languages) for c in emoji.concepts()
+    c["concept_id"]: _emoji_captions(c, languages) for c in emoji.concepts()
   }
   splits = {}
   for split in builder.info.splits:
     rows = sorted(
-        (
-            row
-            for row in builder.as_data_source(split=split)
-            if captions[int(row["concept_id"])]
-        ),
-        key=lambda row: int(row["index"]),
+      (
+        row
+        for row in builder.as_data_source(split=split)
+        if captions[int(row["concept_id"])]
+      ),
+      key=lambda row: int(row["index"]),
     )
     splits[split] = ArraySource(
-        np.stack([row["image"] for row in rows]),
-        [
-            {
-                "index": int(row["index"]),
-                "concept_id": int(row["concept_id"]),
-                "captions": captions[int(row["concept_id"])],
-                "label": row["subcategory"].decode()
-                if isinstance(row["subcategory"], bytes)
-                else str(row["subcategory"]),
-            }
-            for row in rows
-        ],
+      np.stack([row["image"] for row in rows]),
+      [
+        {
+          "index": int(row["index"]),
+          "concept_id": int(row["concept_id"]),
+          "captions": captions[int(row["concept_id"])],
+          "label": row["subcategory"].decode()
+          if isinstance(row["subcategory"], bytes)
+          else str(row["subcategory"]),
+        }
+        for row in rows
+      ],
     )
   path = pathlib.Path(emoji.__file__).parent / "tokenizer.json"
   return PairData(
-      name="emoji",
-      splits=splits,
-      languages=tuple(languages),
-      tokenizer=tokenizer_lib.Tokenizer.load(path),
-      image_side=64,
+    name="emoji",
+    splits=splits,
+    languages=tuple(languages),
+    tokenizer=tokenizer_lib.Tokenizer.load(path),
+    image_side=64,
   )
 
 
 def _emoji_captions(
-    concept: Mapping[str, Any], languages: Sequence[str]
+  concept: Mapping[str, Any], languages: Sequence[str]
 ) -> tuple[Caption, ...]:
   captions = []
   for language in languages:
     if language in concept["names"]:
       captions.append(Caption(concept["names"][language], "name", language))
       captions.extend(
-          Caption(keyword, "keyword", language)
-          for keyword in concept["keywords"][language]
+        Caption(keyword, "keyword", language)
+        for keyword in concept["keywords"][language]
       )
   return tuple(captions)
 
@@ -199,7 +199,7 @@ class _FolderSplit:
   def __getitem__(self, index: int) -> dict[str, Any]:
     record = self._source[index]
     captions = tuple(
-        Caption(text, "name", ANY_LANGUAGE) for text in record["captions"]
+      Caption(text, "name", ANY_LANGUAGE) for text in record["captions"]
     )
     return {**record, "captions": captions}
 
@@ -212,15 +212,15 @@ class _FolderSplit:
 
 
 def load_folder(
-    path: str,
-    *,
-    image_size: int,
-    report_path: pathlib.Path,
-    tokenizer_path: pathlib.Path,
-    vocab_size: int,
-    max_bad_share: float,
-    report: Callable[[str], None] = print,
-    progress: Callable[[int, int], None] | None = None,
+  path: str,
+  *,
+  image_size: int,
+  report_path: pathlib.Path,
+  tokenizer_path: pathlib.Path,
+  vocab_size: int,
+  max_bad_share: float,
+  report: Callable[[str], None] = print,
+  progress: Callable[[int, int], None] | None = None,
 ) -> PairData:
   """Opens a user's own folder; see `contrastive_jax.data.folder`.
 
@@ -244,34 +244,34 @@ def load_folder(
     folder.DataError: if the folder cannot be used.
   """
   records = folder.scan_folder(
-      path,
-      image_size=image_size,
-      report_path=report_path,
-      max_bad_share=max_bad_share,
-      progress=progress,
+    path,
+    image_size=image_size,
+    report_path=report_path,
+    max_bad_share=max_bad_share,
+    progress=progress,
   )
   for warning in records.warnings:
     report(f"Note: {warning}")
   if records.num_skipped:
     report(
-        f"Note: {records.num_skipped:,} of {records.num_rows:,} rows cannot be"
-        f" used; {report_path} lists them."
+      f"Note: {records.num_skipped:,} of {records.num_rows:,} rows cannot be"
+      f" used; {report_path} lists them."
     )
   splits = {
-      name: _FolderSplit(getattr(records, name))
-      for name in (TRAIN, VALIDATION, TEST)
+    name: _FolderSplit(getattr(records, name))
+    for name in (TRAIN, VALIDATION, TEST)
   }
   if tokenizer_path.exists():
     tokenizer = tokenizer_lib.Tokenizer.load(tokenizer_path)
   else:
     tokenizer = tokenizer_lib.Tokenizer.train(
-        splits[TRAIN].captions(), vocab_size=vocab_size
+      splits[TRAIN].captions(), vocab_size=vocab_size
     )
     tokenizer.save(tokenizer_path)
   return PairData(
-      name="folder",
-      splits=splits,
-      languages=(ANY_LANGUAGE,),
-      tokenizer=tokenizer,
-      image_side=2 * image_size,
+    name="folder",
+    splits=splits,
+    languages=(ANY_LANGUAGE,),
+    tokenizer=tokenizer,
+    image_side=2 * image_size,
   )

@@ -1,16 +1,12 @@
 """A byte-level BPE tokenizer: any language, nothing unknown, fixed length."""
 
-from collections.abc import Iterable, Sequence
 import pathlib
 import uuid
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tokenizers
-from tokenizers import decoders
-from tokenizers import models
-from tokenizers import normalizers
-from tokenizers import pre_tokenizers
-from tokenizers import trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 PAD_ID = 0
 _SPECIAL = ("[PAD]", "[START]", "[END]")
@@ -31,8 +27,8 @@ class Tokenizer:
     missing = [t for t in _SPECIAL if backend.token_to_id(t) is None]
     if missing:
       raise ValueError(
-          f"The tokenizer lacks the special tokens {missing}; make it with"
-          " Tokenizer.train."
+        f"The tokenizer lacks the special tokens {missing}; make it with"
+        " Tokenizer.train."
       )
     if backend.token_to_id("[PAD]") != PAD_ID:
       raise ValueError("The tokenizer's [PAD] must have id 0.")
@@ -61,25 +57,27 @@ class Tokenizer:
     smallest = len(alphabet) + len(_SPECIAL)
     if vocab_size < smallest:
       raise ValueError(
-          f"vocab_size must be at least {smallest}; got {vocab_size}."
+        f"vocab_size must be at least {smallest}; got {vocab_size}."
       )
     backend = tokenizers.Tokenizer(models.BPE())
-    backend.normalizer = normalizers.Sequence([
+    backend.normalizer = normalizers.Sequence(
+      [
         normalizers.NFKC(),
         normalizers.Lowercase(),
         normalizers.Replace(tokenizers.Regex(r"\s+"), " "),
         normalizers.Strip(),
-    ])
+      ]
+    )
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     backend.decoder = decoders.ByteLevel()
     backend.train_from_iterator(
-        map(_well_formed, texts),
-        trainers.BpeTrainer(
-            vocab_size=vocab_size,
-            special_tokens=list(_SPECIAL),
-            initial_alphabet=alphabet,
-            show_progress=False,
-        ),
+      map(_well_formed, texts),
+      trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(_SPECIAL),
+        initial_alphabet=alphabet,
+        show_progress=False,
+      ),
     )
     return cls(backend)
 
@@ -144,7 +142,7 @@ class Tokenizer:
   def decode(self, ids: Sequence[int]) -> str:
     """The (normalised) text of a row of ids."""
     return self._backend.decode(
-        [int(i) for i in ids], skip_special_tokens=True
+      [int(i) for i in ids], skip_special_tokens=True
     ).strip()
 
   def __getstate__(self) -> str:

@@ -1,7 +1,7 @@
 """Pure contrastive losses: functions of arrays, one value an example."""
 
 from contrastive_jax.losses.contrastive import (
-    clamp_logit_scale as clamp_logit_scale,
+  clamp_logit_scale as clamp_logit_scale,
 )
 from contrastive_jax.losses.contrastive import clip as clip
 from contrastive_jax.losses.contrastive import clip_four_term as clip_four_term
@@ -12,12 +12,12 @@ from contrastive_jax.losses.contrastive import nt_xent as nt_xent
 from contrastive_jax.losses.contrastive import sigmoid as sigmoid
 
 __all__ = (
-    "clamp_logit_scale",
-    "clip",
-    "clip_four_term",
-    "decoupled",
-    "info_nce",
-    "moco_v3",
-    "nt_xent",
-    "sigmoid",
+  "clamp_logit_scale",
+  "clip",
+  "clip_four_term",
+  "decoupled",
+  "info_nce",
+  "moco_v3",
+  "nt_xent",
+  "sigmoid",
 )

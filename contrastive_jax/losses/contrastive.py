@@ -23,8 +23,8 @@ Logits, log-sum-exp and their gradients are float32 whatever the input type.
 All raise `ValueError`, naming the argument, on wrong shapes, types or ranges.
 """
 
-from collections.abc import Callable
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -38,13 +38,13 @@ Scalar = float | jax.Array
 
 
 def info_nce(
-    queries: jax.Array,
-    keys: jax.Array,
-    *,
-    temperature: Scalar,
-    group_ids: jax.Array | None = None,
-    axes: Axes = None,
-    block_size: BlockSize = "auto",
+  queries: jax.Array,
+  keys: jax.Array,
+  *,
+  temperature: Scalar,
+  group_ids: jax.Array | None = None,
+  axes: Axes = None,
+  block_size: BlockSize = "auto",
 ) -> jax.Array:
   r"""InfoNCE: the positive key against all keys of the batch.
 
@@ -83,18 +83,18 @@ def info_nce(
   queries, keys = _to_float32(queries, keys)
   ops.check_positive("temperature", temperature)
   return _cross_entropy(
-      queries, keys, 1.0 / temperature, group_ids, axes, block_size
+    queries, keys, 1.0 / temperature, group_ids, axes, block_size
   )
 
 
 def nt_xent(
-    first_view: jax.Array,
-    second_view: jax.Array,
-    *,
-    temperature: Scalar,
-    group_ids: jax.Array | None = None,
-    axes: Axes = None,
-    block_size: BlockSize = "auto",
+  first_view: jax.Array,
+  second_view: jax.Array,
+  *,
+  temperature: Scalar,
+  group_ids: jax.Array | None = None,
+  axes: Axes = None,
+  block_size: BlockSize = "auto",
 ) -> jax.Array:
   r"""NT-Xent (SimCLR): two views, each against all 2N - 1 other rows.
 
@@ -150,21 +150,21 @@ def nt_xent(
     return ops.masked_logsumexp(logits, others) - _mean_over(logits, positive)
 
   return ops.map_rows(
-      block,
-      (rows, row_ids, row_groups),
-      num_columns=keys.shape[0],
-      block_size=block_size,
+    block,
+    (rows, row_ids, row_groups),
+    num_columns=keys.shape[0],
+    block_size=block_size,
   )
 
 
 def clip(
-    image: jax.Array,
-    text: jax.Array,
-    *,
-    logit_scale: Scalar,
-    group_ids: jax.Array | None = None,
-    axes: Axes = None,
-    block_size: BlockSize = "auto",
+  image: jax.Array,
+  text: jax.Array,
+  *,
+  logit_scale: Scalar,
+  group_ids: jax.Array | None = None,
+  axes: Axes = None,
+  block_size: BlockSize = "auto",
 ) -> jax.Array:
   r"""CLIP: InfoNCE from image to text and from text to image, averaged.
 
@@ -202,21 +202,21 @@ def clip(
   ops.check_positive("logit_scale", logit_scale)
   args = (logit_scale, group_ids, axes, block_size)
   return 0.5 * (
-      _cross_entropy(image, text, *args) + _cross_entropy(text, image, *args)
+    _cross_entropy(image, text, *args) + _cross_entropy(text, image, *args)
   )
 
 
 def clip_four_term(
-    image: jax.Array,
-    text: jax.Array,
-    image_augmented: jax.Array,
-    text_augmented: jax.Array,
-    *,
-    logit_scale: Scalar,
-    group_ids: jax.Array | None = None,
-    in_modal_denominator: Literal["augmented", "original"] = "augmented",
-    axes: Axes = None,
-    block_size: BlockSize = "auto",
+  image: jax.Array,
+  text: jax.Array,
+  image_augmented: jax.Array,
+  text_augmented: jax.Array,
+  *,
+  logit_scale: Scalar,
+  group_ids: jax.Array | None = None,
+  in_modal_denominator: Literal["augmented", "original"] = "augmented",
+  axes: Axes = None,
+  block_size: BlockSize = "auto",
 ) -> jax.Array:
   r"""Cross-modal and in-modal InfoNCE: the base loss of the CVPR 2023 paper.
 
@@ -260,42 +260,42 @@ def clip_four_term(
   [0.3408, 0.3408, 0.3408, 0.3408]
   """
   ops.check_features(
-      image=image,
-      text=text,
-      image_augmented=image_augmented,
-      text_augmented=text_augmented,
+    image=image,
+    text=text,
+    image_augmented=image_augmented,
+    text_augmented=text_augmented,
   )
   image, text = _to_float32(image, text)
   image_augmented, text_augmented = _to_float32(image_augmented, text_augmented)
   ops.check_positive("logit_scale", logit_scale)
   if in_modal_denominator not in ("augmented", "original"):
     raise ValueError(
-        'in_modal_denominator must be "augmented" or "original"; got'
-        f" {in_modal_denominator!r}."
+      'in_modal_denominator must be "augmented" or "original"; got'
+      f" {in_modal_denominator!r}."
     )
   args = (logit_scale, group_ids, axes, block_size)
   cross = _cross_entropy(image, text, *args) + _cross_entropy(
-      text, image, *args
+    text, image, *args
   )
   if in_modal_denominator == "augmented":
     within = _cross_entropy(image, image_augmented, *args) + _cross_entropy(
-        text, text_augmented, *args
+      text, text_augmented, *args
     )
   else:
     within = _cross_entropy(
-        image, image_augmented, *args, denominator=image
+      image, image_augmented, *args, denominator=image
     ) + _cross_entropy(text, text_augmented, *args, denominator=text)
   return 0.25 * (cross + within)
 
 
 def moco_v3(
-    queries: jax.Array,
-    momentum_keys: jax.Array,
-    *,
-    temperature: Scalar,
-    group_ids: jax.Array | None = None,
-    axes: Axes = None,
-    block_size: BlockSize = "auto",
+  queries: jax.Array,
+  momentum_keys: jax.Array,
+  *,
+  temperature: Scalar,
+  group_ids: jax.Array | None = None,
+  axes: Axes = None,
+  block_size: BlockSize = "auto",
 ) -> jax.Array:
   r"""MoCo v3: queries against the momentum encoder's keys, times 2 tau.
 
@@ -331,23 +331,23 @@ def moco_v3(
   queries, momentum_keys = _to_float32(queries, momentum_keys)
   ops.check_positive("temperature", temperature)
   return (2.0 * temperature) * _cross_entropy(
-      queries,
-      jax.lax.stop_gradient(momentum_keys),
-      1.0 / temperature,
-      group_ids,
-      axes,
-      block_size,
+    queries,
+    jax.lax.stop_gradient(momentum_keys),
+    1.0 / temperature,
+    group_ids,
+    axes,
+    block_size,
   )
 
 
 def decoupled(
-    queries: jax.Array,
-    keys: jax.Array,
-    *,
-    temperature: Scalar,
-    group_ids: jax.Array | None = None,
-    axes: Axes = None,
-    block_size: BlockSize = "auto",
+  queries: jax.Array,
+  keys: jax.Array,
+  *,
+  temperature: Scalar,
+  group_ids: jax.Array | None = None,
+  axes: Axes = None,
+  block_size: BlockSize = "auto",
 ) -> jax.Array:
   r"""DCL: InfoNCE without the positives in the denominator.
 
@@ -386,24 +386,24 @@ def decoupled(
 
   def reduce(logits, positive):
     loss = ops.masked_logsumexp(logits, ~positive) - _mean_over(
-        logits, positive
+      logits, positive
     )
     return jnp.where(jnp.all(positive, axis=1), 0.0, loss)
 
   return _reduce_rows(
-      reduce, queries, keys, 1.0 / temperature, group_ids, axes, block_size
+    reduce, queries, keys, 1.0 / temperature, group_ids, axes, block_size
   )
 
 
 def sigmoid(
-    image: jax.Array,
-    text: jax.Array,
-    *,
-    logit_scale: Scalar,
-    logit_bias: Scalar,
-    group_ids: jax.Array | None = None,
-    axes: Axes = None,
-    block_size: BlockSize = "auto",
+  image: jax.Array,
+  text: jax.Array,
+  *,
+  logit_scale: Scalar,
+  logit_bias: Scalar,
+  group_ids: jax.Array | None = None,
+  axes: Axes = None,
+  block_size: BlockSize = "auto",
 ) -> jax.Array:
   r"""SigLIP: every pair of the batch is a binary classification.
 
@@ -444,7 +444,7 @@ def sigmoid(
   ops.check_positive("logit_scale", logit_scale)
   if jnp.shape(logit_bias) != ():
     raise ValueError(
-        f"logit_bias must be a scalar; got shape {jnp.shape(logit_bias)}."
+      f"logit_bias must be a scalar; got shape {jnp.shape(logit_bias)}."
     )
 
   def reduce(logits, positive):
@@ -452,15 +452,15 @@ def sigmoid(
     return -jnp.sum(jax.nn.log_sigmoid(signed), axis=1)
 
   return _reduce_rows(
-      reduce, image, text, logit_scale, group_ids, axes, block_size
+    reduce, image, text, logit_scale, group_ids, axes, block_size
   )
 
 
 def clamp_logit_scale(
-    log_logit_scale: jax.Array,
-    *,
-    minimum: float = 0.0,
-    maximum: float = math.log(100.0),
+  log_logit_scale: jax.Array,
+  *,
+  minimum: float = 0.0,
+  maximum: float = math.log(100.0),
 ) -> jax.Array:
   r"""Clamps a learnable log logit scale after an optimiser update.
 
@@ -490,7 +490,7 @@ def clamp_logit_scale(
   """
   if minimum > maximum:
     raise ValueError(
-        f"minimum must not exceed maximum; got {minimum} > {maximum}."
+      f"minimum must not exceed maximum; got {minimum} > {maximum}."
     )
   return jnp.clip(log_logit_scale, minimum, maximum)
 
@@ -517,7 +517,7 @@ def _axis_size(axes: Axes) -> int:
 
 
 def _identify(
-    group_ids: jax.Array | None, num_rows: int, axes: Axes
+  group_ids: jax.Array | None, num_rows: int, axes: Axes
 ) -> tuple[jax.Array, jax.Array]:
   """Global positions of the local rows, and their groups."""
   ops.check_group_ids(group_ids, num_rows)
@@ -526,13 +526,13 @@ def _identify(
 
 
 def _reduce_rows(
-    reduce: Callable[[jax.Array, jax.Array], jax.Array],
-    queries: jax.Array,
-    keys: jax.Array,
-    scale: Scalar,
-    group_ids: jax.Array | None,
-    axes: Axes,
-    block_size: BlockSize,
+  reduce: Callable[[jax.Array, jax.Array], jax.Array],
+  queries: jax.Array,
+  keys: jax.Array,
+  scale: Scalar,
+  group_ids: jax.Array | None,
+  axes: Axes,
+  block_size: BlockSize,
 ) -> jax.Array:
   """`reduce(logits, positive)` of each local query against all keys."""
   _, groups = _identify(group_ids, queries.shape[0], axes)
@@ -543,39 +543,39 @@ def _reduce_rows(
     return reduce(logits, group[:, None] == all_groups[None, :])
 
   return ops.map_rows(
-      block,
-      (queries, groups),
-      num_columns=all_keys.shape[0],
-      block_size=block_size,
+    block,
+    (queries, groups),
+    num_columns=all_keys.shape[0],
+    block_size=block_size,
   )
 
 
 def _cross_entropy(
-    queries: jax.Array,
-    keys: jax.Array,
-    scale: Scalar,
-    group_ids: jax.Array | None,
-    axes: Axes,
-    block_size: BlockSize,
-    denominator: jax.Array | None = None,
+  queries: jax.Array,
+  keys: jax.Array,
+  scale: Scalar,
+  group_ids: jax.Array | None,
+  axes: Axes,
+  block_size: BlockSize,
+  denominator: jax.Array | None = None,
 ) -> jax.Array:
   """InfoNCE of each query; `denominator` replaces the keys under the log."""
   if denominator is None:
     return _reduce_rows(
-        lambda logits, positive: (
-            jax.nn.logsumexp(logits, axis=1) - _mean_over(logits, positive)
-        ),
-        queries,
-        keys,
-        scale,
-        group_ids,
-        axes,
-        block_size,
+      lambda logits, positive: (
+        jax.nn.logsumexp(logits, axis=1) - _mean_over(logits, positive)
+      ),
+      queries,
+      keys,
+      scale,
+      group_ids,
+      axes,
+      block_size,
     )
   args = (scale, group_ids, axes, block_size)
   return _reduce_rows(
-      lambda logits, _: jax.nn.logsumexp(logits, axis=1),
-      queries,
-      denominator,
-      *args,
+    lambda logits, _: jax.nn.logsumexp(logits, axis=1),
+    queries,
+    denominator,
+    *args,
   ) - _reduce_rows(_mean_over, queries, keys, *args)

@@ -58,6 +58,7 @@ class DepthwiseConv(nn.Module):
     height, width = x.shape[1:3]
     padding = ((rows // 2,) * 2, (columns // 2,) * 2)
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    # pyrefly: ignore[bad-return]
     return sum(
       x[:, i : i + height, j : j + width] * kernel[i, j]
       for i in range(rows)

@@ -264,6 +264,7 @@ class AttentionPool(nn.Module):
       (height * width + 1, channels),
       jnp.float32,
     ).astype(x.dtype)
+    # pyrefly: ignore[unsupported-operation]
     return nn.MultiHeadDotProductAttention(
       self.num_heads,
       out_features=self.features,

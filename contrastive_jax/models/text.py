@@ -150,19 +150,23 @@ class TextTransformer(nn.Module):
       self.dtype,
       name="transformer",
     )(x, mask, train=train)
-    x = nn.LayerNorm(
+    norm = nn.LayerNorm(
       epsilon=self.layer_norm_eps, dtype=self.dtype, name="norm"
-    )(x)
-    if self.pool == "cls":
-      feature = x[:, 0]
-    elif self.pool == "eot":
-      end = end_positions(tokens, pad_id=self.pad_id, eot_id=self.eot_id)
-      feature = jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]
-    else:
+    )
+    if self.pool == "mean":
+      # Before the norm: a rare token, whose embedding has hardly left its
+      # small initial value, then weighs little instead of as much as any.
       weight = is_token[..., None].astype(jnp.float32)
       total = jnp.sum(x * weight, axis=1)
-      feature = total / jnp.maximum(jnp.sum(weight, axis=1), 1.0)
-      feature = feature.astype(x.dtype)
+      mean = total / jnp.maximum(jnp.sum(weight, axis=1), 1.0)
+      feature = norm(mean.astype(x.dtype))
+      return (feature, norm(x)) if return_tokens else feature
+    x = norm(x)
+    if self.pool == "cls":
+      feature = x[:, 0]
+    else:
+      end = end_positions(tokens, pad_id=self.pad_id, eot_id=self.eot_id)
+      feature = jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]
     return (feature, x) if return_tokens else feature
 
   def _check(self, tokens: Array) -> None:

@@ -58,6 +58,7 @@ class MapPool(nn.Module):
       dtype=self.dtype,
       name="mlp",
     )(y, train=train)
+    # pyrefly: ignore[unsupported-operation]
     return (x + y)[:, 0]
 
 

@@ -11,13 +11,13 @@ from contrastive_jax.ops._rows import similarity as similarity
 from contrastive_jax.ops.normalize import l2_normalize as l2_normalize
 
 __all__ = (
-    "check_features",
-    "check_group_ids",
-    "check_positive",
-    "gather_rows",
-    "global_row_ids",
-    "l2_normalize",
-    "map_rows",
-    "masked_logsumexp",
-    "similarity",
+  "check_features",
+  "check_group_ids",
+  "check_positive",
+  "gather_rows",
+  "global_row_ids",
+  "l2_normalize",
+  "map_rows",
+  "masked_logsumexp",
+  "similarity",
 )

@@ -20,25 +20,25 @@ def check_features(**arrays: jax.Array) -> None:
   for name, array in arrays.items():
     if not hasattr(array, "shape") or not hasattr(array, "dtype"):
       raise ValueError(
-          f"{name} must be an array of shape [N, d]; got {type(array).__name__}."
+        f"{name} must be an array of shape [N, d]; got {type(array).__name__}."
       )
     if array.ndim != 2:
       raise ValueError(
-          f"{name} must have shape [N, d]; got {tuple(array.shape)}."
+        f"{name} must have shape [N, d]; got {tuple(array.shape)}."
       )
     if not jnp.issubdtype(array.dtype, jnp.floating):
       raise ValueError(f"{name} must be floating point; got {array.dtype}.")
     if array.shape[0] == 0 or array.shape[1] == 0:
       raise ValueError(
-          f"{name} must hold at least one row and one column; got"
-          f" {tuple(array.shape)}."
+        f"{name} must hold at least one row and one column; got"
+        f" {tuple(array.shape)}."
       )
     if first is None:
       first_name, first = name, array
     elif array.shape != first.shape:
       raise ValueError(
-          f"{name} must have the shape of {first_name},"
-          f" {tuple(first.shape)}; got {tuple(array.shape)}."
+        f"{name} must have the shape of {first_name},"
+        f" {tuple(first.shape)}; got {tuple(array.shape)}."
       )
 
 

@@ -22,16 +22,16 @@ _DENSE_BYTES = 64 * 2**20
 def similarity(queries: jax.Array, keys: jax.Array) -> jax.Array:
   """Inner products <q_i, k_j>: [n, d] x [m, d] -> [n, m] in float32."""
   return jnp.einsum(
-      "id,jd->ij",
-      queries,
-      keys,
-      precision=jax.lax.Precision.HIGHEST,
-      preferred_element_type=jnp.float32,
+    "id,jd->ij",
+    queries,
+    keys,
+    precision=jax.lax.Precision.HIGHEST,
+    preferred_element_type=jnp.float32,
   )
 
 
 def masked_logsumexp(logits: jax.Array, mask: jax.Array) -> jax.Array:
-  """log sum of exp(logits) over `mask`; 0 (no gradient) where it is empty.
+  """Log sum of exp(logits) over `mask`; 0 (no gradient) where it is empty.
 
   Args:
     logits: [n, m] float32.
@@ -56,9 +56,7 @@ def gather_rows(x: Any, axes: Axes) -> Any:
   # Innermost first gives row-major order; all names in one call would be the
   # same, but nested vmaps do not support that.
   for name in reversed(names):
-    x = jax.tree.map(
-        lambda leaf: jax.lax.all_gather(leaf, name, tiled=True), x
-    )
+    x = jax.tree.map(lambda leaf: jax.lax.all_gather(leaf, name, tiled=True), x)
   return x
 
 
@@ -72,11 +70,11 @@ def global_row_ids(num_rows: int, axes: Axes) -> jax.Array:
 
 
 def map_rows(
-    fn: Callable[..., jax.Array],
-    rows: tuple[Any, ...],
-    *,
-    num_columns: int,
-    block_size: BlockSize,
+  fn: Callable[..., jax.Array],
+  rows: tuple[Any, ...],
+  *,
+  num_columns: int,
+  block_size: BlockSize,
 ) -> jax.Array:
   """Applies `fn` to blocks of rows, recomputing each block backwards.
 
@@ -100,7 +98,7 @@ def map_rows(
   recomputed = jax.checkpoint(fn)
   full = n - n % block
   blocks = jax.tree.map(
-      lambda leaf: leaf[:full].reshape(-1, block, *leaf.shape[1:]), rows
+    lambda leaf: leaf[:full].reshape(-1, block, *leaf.shape[1:]), rows
   )
   parts = [jax.lax.map(lambda b: recomputed(*b), blocks).reshape(full)]
   if full < n:
@@ -114,16 +112,15 @@ def _block_rows(n: int, m: int, block_size: BlockSize) -> int | None:
   if isinstance(block_size, str):
     if block_size != "auto":
       raise ValueError(
-          f'block_size must be None, "auto" or an integer >= 1; got'
-          f" {block_size!r}."
+        f'block_size must be None, "auto" or an integer >= 1; got'
+        f" {block_size!r}."
       )
     if 4 * n * m <= _DENSE_BYTES:
       return None
     return max(1, _DENSE_BYTES // (16 * m))
   if isinstance(block_size, bool) or not hasattr(block_size, "__index__"):
     raise ValueError(
-        f'block_size must be None, "auto" or an integer >= 1; got'
-        f" {block_size!r}."
+      f'block_size must be None, "auto" or an integer >= 1; got {block_size!r}.'
     )
   if block_size < 1:
     raise ValueError(f"block_size must be at least 1; got {block_size}.")
@@ -135,6 +132,6 @@ def _check_axes(axes: Axes) -> None:
     jax.lax.axis_index(axes)
   except NameError as error:
     raise ValueError(
-        f"axes names {axes!r}, which is not a mapped axis here: call the loss"
-        " inside shard_map, pmap or vmap(axis_name=...), or leave axes=None."
+      f"axes names {axes!r}, which is not a mapped axis here: call the loss"
+      " inside shard_map, pmap or vmap(axis_name=...), or leave axes=None."
     ) from error

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 
 def l2_normalize(
-    x: jax.Array, axis: int = -1, *, eps: float = 1e-12
+  x: jax.Array, axis: int = -1, *, eps: float = 1e-12
 ) -> jax.Array:
   r"""Scales `x` to unit Euclidean norm along `axis`; safe at zero.
 

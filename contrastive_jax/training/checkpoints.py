@@ -32,14 +32,16 @@ class Checkpoints:
     """
     policies = ocp.training.preservation_policies
     self._checkpointer = ocp.training.Checkpointer(
-        str((workdir / "checkpoints").absolute()),
-        # The loop decides when to save.
-        save_decision_policy=(
-            ocp.training.save_decision_policies.FixedIntervalPolicy(1)
-        ),
-        preservation_policy=policies.LatestN(keep),
-        # What a killed run left half written.
-        cleanup_tmp_directories=keep is not None,
+      str((workdir / "checkpoints").absolute()),
+      # The loop decides when to save.
+      save_decision_policy=(
+        # pyrefly: ignore[bad-argument-type]
+        ocp.training.save_decision_policies.FixedIntervalPolicy(1)
+      ),
+      # pyrefly: ignore[bad-argument-type]
+      preservation_policy=policies.LatestN(keep),
+      # What a killed run left half written.
+      cleanup_tmp_directories=keep is not None,
     )
 
   @property
@@ -49,23 +51,23 @@ class Checkpoints:
     return None if latest is None else latest.step
 
   def save(
-      self,
-      step: int,
-      state: state_lib.TrainState,
-      iterator: grain.DatasetIterator,
+    self,
+    step: int,
+    state: state_lib.TrainState,
+    iterator: grain.DatasetIterator,
   ) -> None:
     """Saves, unless this step is saved already."""
     if self.latest_step == step:
       return
     self._checkpointer.save_checkpointables(
-        step, {"state": state, "data": iterator}, force=True
+      step, {"state": state, "data": iterator}, force=True
     )
 
   def restore(
-      self,
-      state: state_lib.TrainState,
-      iterator: grain.DatasetIterator | None = None,
-      step: int | None = None,
+    self,
+    state: state_lib.TrainState,
+    iterator: grain.DatasetIterator | None = None,
+    step: int | None = None,
   ) -> state_lib.TrainState:
     """Loads a checkpoint, by default the newest.
 
@@ -90,25 +92,27 @@ class Checkpoints:
       return self._checkpointer.load_checkpointables(step, abstract)["state"]
     # Orbax raises whatever its layers do: a file is missing, cut or changed.
     except Exception as error:
-      reason = " ".join(str(error).split())[:300]
+      reason = " ".join(str(error).split())
+      if len(reason) > 150:
+        reason = f"{reason[:150]}..."
       raise CheckpointError(
-          f"{self._checkpointer.directory / str(step)} cannot be restored"
-          f" ({type(error).__name__}: {reason}). If it is damaged, delete this"
-          " folder to go on from the checkpoint before; if the data has"
-          " changed, choose another --workdir."
+        f"{self._checkpointer.directory / str(step)} cannot be restored"
+        f" ({type(error).__name__}: {reason}). If it is damaged, delete this"
+        " folder to go on from the checkpoint before; if the data has"
+        " changed, choose another --workdir."
       ) from error
 
   def check(self, step: int | None = None) -> None:
     """Raises `FileNotFoundError` unless there is this (or any) checkpoint."""
     if self.latest_step is None:
       raise FileNotFoundError(
-          f"{self._checkpointer.directory} holds no checkpoint."
+        f"{self._checkpointer.directory} holds no checkpoint."
       )
     known = [c.step for c in self._checkpointer.checkpoints]
     if step is not None and step not in known:
       raise FileNotFoundError(
-          f"{self._checkpointer.directory} holds no checkpoint of step {step};"
-          f" there are {', '.join(map(str, known))}."
+        f"{self._checkpointer.directory} holds no checkpoint of step {step};"
+        f" there are {', '.join(map(str, known))}."
       )
 
   def close(self) -> None:
@@ -118,5 +122,5 @@ class Checkpoints:
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct(
-      leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None)
+    leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None)
   )

@@ -5,12 +5,12 @@ files change and flags override; `parse` turns that back and refuses what is
 unknown, mistyped or out of range with one sentence.
 """
 
-from collections.abc import Iterator, Mapping
 import dataclasses
 import difflib
 import json
 import math
 import typing
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ml_collections
@@ -28,26 +28,27 @@ def _field(default: Any, doc: str, **checks: Any) -> Any:
 class Data:
   """The data set."""
 
-  name: str = _field(
-      "emoji", "Data set.", choices=("emoji", "folder")
-  )
+  name: str = _field("emoji", "Data set.", choices=("emoji", "folder"))
   path: str = _field("", "With name=folder: the folder with captions.jsonl.")
   data_dir: str = _field("", "Where prepared data is kept; empty: user cache.")
   languages: str = _field(
-      "en,de,es,fr,ja,zh", "Languages of the captions, comma-separated."
+    "en,de,es,fr,ja,zh", "Languages of the captions, comma-separated."
   )
   main_language_share: float = _field(
-      0.5, "Share of captions in the first language.", low=0.0, high=1.0
+    0.5, "Share of captions in the first language.", low=0.0, high=1.0
   )
-  name_weight: float = _field(0.5, "Weight of names as captions.", low=0.0)
-  keyword_weight: float = _field(0.1, "Weight of one keyword.", low=0.0)
-  keywords_weight: float = _field(0.3, "Weight of several keywords.", low=0.0)
+  name_weight: float = _field(0.3, "Weight of names as captions.", low=0.0)
+  keyword_weight: float = _field(0.2, "Weight of one keyword.", low=0.0)
+  keywords_weight: float = _field(0.0, "Weight of several keywords.", low=0.0)
+  full_weight: float = _field(
+    0.4, "Weight of names with keywords as captions.", low=0.0
+  )
   prompt_weight: float = _field(0.1, "Weight of names in a prompt.", low=0.0)
   max_bad_share: float = _field(
-      0.05, "Folder: share of bad rows that stops.", low=0.0, high=1.0
+    0.05, "Folder: share of bad rows that stops.", low=0.0, high=1.0
   )
   vocab_size: int = _field(
-      8192, "Folder: size of the vocabulary that is learned.", low=259
+    8192, "Folder: size of the vocabulary that is learned.", low=259
   )
   num_threads: int = _field(2, "Threads that read ahead.", low=1)
 
@@ -58,14 +59,14 @@ class Augment:
 
   random_resized_crop: bool = _field(True, "Crop a random box.")
   crop_scale: tuple[float, float] = _field(
-      (0.5, 1.0), "Range of the box's share of the area."
+    (0.5, 1.0), "Range of the box's share of the area."
   )
   crop_ratio: tuple[float, float] = _field(
-      (0.75, 1.3333333), "Range of the box's width / height."
+    (0.75, 1.3333333), "Range of the box's width / height."
   )
   flip: float = _field(0.0, "Probability of a left-right flip.", low=0, high=1)
   color_jitter: float = _field(
-      0.8, "Probability of the colour jitter.", low=0, high=1
+    0.8, "Probability of the colour jitter.", low=0, high=1
   )
   brightness: float = _field(0.3, "Strength.", low=0)
   contrast: float = _field(0.3, "Strength.", low=0)
@@ -83,13 +84,13 @@ class Model:
 
   preset: str = _field("tiny", "Name in contrastive_jax.models.PRESETS.")
   image_size: int = _field(32, "Side of the images, pixels.", low=1)
-  context_length: int = _field(24, "Tokens of a caption.", low=2)
+  context_length: int = _field(48, "Tokens of a caption.", low=2)
   dtype: str = _field(
-      "float32", "Compute type.", choices=("float32", "bfloat16")
+    "float32", "Compute type.", choices=("float32", "bfloat16")
   )
   remat: bool = _field(False, "Recompute activations backwards.")
   overrides: str = _field(
-      "", 'Fields of the preset as JSON, e.g. {"image": {"widths": [32, 64]}}.'
+    "", 'Fields of the preset as JSON, e.g. {"image": {"widths": [32, 64]}}.'
   )
 
 
@@ -98,12 +99,12 @@ class Loss:
   """The training loss."""
 
   name: str = _field(
-      "clip",
-      "Loss.",
-      choices=("clip", "clip_four_term", "decoupled", "sigmoid"),
+    "clip",
+    "Loss.",
+    choices=("clip", "clip_four_term", "decoupled", "sigmoid"),
   )
   group_positives: bool = _field(
-      True, "Rows of one concept are positives of each other."
+    True, "Rows of one concept are positives of each other."
   )
   init_logit_scale: float = _field(14.2857, "Initial 1/temperature.", low=1)
   max_logit_scale: float = _field(100.0, "Bound of 1/temperature.", low=1)
@@ -123,7 +124,7 @@ class Optimizer:
   beta2: float = _field(0.98, "Second moment.", low=0, high=0.999999)
   clip_norm: float = _field(1.0, "Gradient norm bound; 0 is off.", low=0)
   ema_decay: float = _field(
-      0.0, "Average of the parameters for evaluation; 0 is off.", low=0, high=1
+    0.0, "Average of the parameters for evaluation; 0 is off.", low=0, high=1
   )
 
 
@@ -145,7 +146,7 @@ class Config:
   steps: int = _field(1000, "Training steps.", low=1)
   batch_size: int = _field(256, "Examples a step, over all devices.", low=1)
   microbatches: int = _field(
-      1, "Parts that encoders take one by one; the loss is exact.", low=1
+    1, "Parts that encoders take one by one; the loss is exact.", low=1
   )
   log_every: int = _field(20, "Steps between log lines.", low=1)
   checkpoint_every: int = _field(200, "Steps between checkpoints.", low=1)
@@ -186,26 +187,29 @@ def parse(values: Mapping[str, Any]) -> Config:
   config = _parse(Config, values, "")
   if config.batch_size % config.microbatches:
     raise ConfigError(
-        f"config.microbatches must divide config.batch_size"
-        f" ({config.batch_size}); got {config.microbatches}."
+      f"config.microbatches must divide config.batch_size"
+      f" ({config.batch_size}); got {config.microbatches}."
     )
   if config.loss.init_logit_scale > config.loss.max_logit_scale:
     raise ConfigError(
-        f"config.loss.init_logit_scale must be at most"
-        f" config.loss.max_logit_scale ({config.loss.max_logit_scale}); got"
-        f" {config.loss.init_logit_scale}."
+      f"config.loss.init_logit_scale must be at most"
+      f" config.loss.max_logit_scale ({config.loss.max_logit_scale}); got"
+      f" {config.loss.init_logit_scale}."
     )
   if config.data.name == "folder" and not config.data.path:
     raise ConfigError(
-        "config.data=folder needs config.data.path, the folder that holds your"
-        " images and captions.jsonl."
+      "config.data=folder needs config.data.path, the folder that holds your"
+      " images and captions.jsonl."
     )
-  if not any((
+  if not any(
+    (
       config.data.name_weight,
       config.data.keyword_weight,
       config.data.keywords_weight,
       config.data.prompt_weight,
-  )):
+      config.data.full_weight,
+    )
+  ):
     raise ConfigError("One of config.data.*_weight must be above 0.")
   return config
 
@@ -230,7 +234,7 @@ def nearest(name: str) -> str:
 
 
 def first_difference(
-    ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = ""
+  ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = ""
 ) -> tuple[str, Any, Any] | None:
   """The first field in which two nested mappings differ, with both values."""
   for name in [*ours, *(n for n in theirs if n not in ours)]:
@@ -253,14 +257,14 @@ def _describe(field: dataclasses.Field[Any]) -> str:
 def _parse(cls: type, values: Any, prefix: str) -> Any:
   if not isinstance(values, Mapping):
     raise ConfigError(
-        f"config.{prefix[:-1]} must be a group of fields; got {values!r}."
+      f"config.{prefix[:-1]} must be a group of fields; got {values!r}."
     )
   known = {f.name: f for f in dataclasses.fields(cls)}
   for name in values:
     if name not in known:
       raise ConfigError(
-          f"config.{prefix}{name} is not a field; did you mean"
-          f" config.{nearest(f'{prefix}{name}')}?"
+        f"config.{prefix}{name} is not a field; did you mean"
+        f" config.{nearest(f'{prefix}{name}')}?"
       )
   types = typing.get_type_hints(cls)
   parsed = {}
@@ -274,7 +278,7 @@ def _parse(cls: type, values: Any, prefix: str) -> Any:
 
 
 def _check(
-    name: str, value: Any, wanted: Any, checks: Mapping[str, Any]
+  name: str, value: Any, wanted: Any, checks: Mapping[str, Any]
 ) -> Any:
   """`value` as the type of its field, within its bounds."""
   if typing.get_origin(wanted) is tuple:
@@ -282,7 +286,7 @@ def _check(
     right = isinstance(value, (tuple, list)) and len(value) == length
     if not right or not all(_is_number(v) for v in value):
       raise ConfigError(
-          f"config.{name} must be {length} numbers; got {value!r}."
+        f"config.{name} must be {length} numbers; got {value!r}."
       )
     return tuple(float(v) for v in value)
   if wanted is float and isinstance(value, (int, float)):
@@ -291,7 +295,7 @@ def _check(
     value = float(value)
   if type(value) is not wanted:
     raise ConfigError(
-        f"config.{name} must be of type {wanted.__name__}; got {value!r}."
+      f"config.{name} must be of type {wanted.__name__}; got {value!r}."
     )
   low, high = checks.get("low", -math.inf), checks.get("high", math.inf)
   if wanted in (int, float) and not low <= value <= high:
@@ -301,15 +305,15 @@ def _check(
   if choices and value not in choices:
     best = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.0)
     raise ConfigError(
-        f"config.{name} must be one of {', '.join(choices)}; got {value!r}."
-        f" Did you mean {best[0]!r}?"
+      f"config.{name} must be one of {', '.join(choices)}; got {value!r}."
+      f" Did you mean {best[0]!r}?"
     )
   return value
 
 
 def _is_number(value: Any) -> bool:
   return (
-      isinstance(value, (int, float))
-      and not isinstance(value, bool)
-      and math.isfinite(value)
+    isinstance(value, (int, float))
+    and not isinstance(value, bool)
+    and math.isfinite(value)
   )

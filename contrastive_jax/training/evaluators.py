@@ -5,20 +5,18 @@ set lacks is left out: no unseen style in a user's folder, no classification
 without labels.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
 
 from contrastive_jax import evaluation
-from contrastive_jax.data import pipeline
-from contrastive_jax.data import sources
+from contrastive_jax.data import pipeline, sources
 from contrastive_jax.training import objectives
 from contrastive_jax.training import state as state_lib
 
-_SHOTS = (1, 2, 4, 8, 16)
+_SHOTS = (1, 2, 4, 5, 8, 16)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +32,12 @@ class Encoder:
   """Embeds splits and texts with one model, in batches of one shape."""
 
   def __init__(
-      self,
-      objective: objectives.Objective,
-      data: sources.PairData,
-      *,
-      context_length: int,
-      batch_size: int,
+    self,
+    objective: objectives.Objective,
+    data: sources.PairData,
+    *,
+    context_length: int,
+    batch_size: int,
   ):
     """Prepares the two jitted encoders."""
     self._image_fn = jax.jit(objective.encode_image)
@@ -49,24 +47,24 @@ class Encoder:
     self._batch_size = batch_size
 
   def images(
-      self, state: state_lib.TrainState, source: sources.Source
+    self, state: state_lib.TrainState, source: sources.Source
   ) -> Embedded:
     """Embeds a split."""
     parts = [
-        np.asarray(
-            self._image_fn(state.eval_params, state.objective_state, images)
-        )[:rows]
-        for images, rows in pipeline.eval_images(source, self._batch_size)
+      np.asarray(
+        self._image_fn(state.eval_params, state.objective_state, images)
+      )[:rows]
+      for images, rows in pipeline.eval_images(source, self._batch_size)
     ]
     records = [source[i] for i in range(len(source))]
     return Embedded(
-        np.concatenate(parts),
-        np.array([r["concept_id"] for r in records]),
-        np.array([r["label"] for r in records]),
+      np.concatenate(parts),
+      np.array([r["concept_id"] for r in records]),
+      np.array([r["label"] for r in records]),
     )
 
   def texts(
-      self, state: state_lib.TrainState, texts: Sequence[str]
+    self, state: state_lib.TrainState, texts: Sequence[str]
   ) -> np.ndarray:
     """Embeds texts: float32 [N, d]."""
     tokens = self._data.tokenizer.encode(texts, self._context_length)
@@ -76,21 +74,25 @@ class Encoder:
       rows = len(part)
       part = np.pad(part, [(0, self._batch_size - rows), (0, 0)])
       parts.append(
-          np.asarray(
-              self._text_fn(state.eval_params, state.objective_state, part)
-          )[:rows]
+        np.asarray(
+          self._text_fn(state.eval_params, state.objective_state, part)
+        )[:rows]
       )
     return np.concatenate(parts)
 
 
 def names_of(
-    source: sources.Source, language: str | None = None
+  source: sources.Source,
+  language: str | None = None,
+  *,
+  keywords: bool = False,
 ) -> tuple[list[str], np.ndarray]:
   """The distinct names in a split with the ids of what they name.
 
   Args:
     source: the split.
     language: of the names; None is the first that an example has.
+    keywords: whether each name is followed by the example's keywords.
 
   Returns:
     Texts, and the concept id of each; in order of the ids.
@@ -100,22 +102,29 @@ def names_of(
     record = source[i]
     names = [c for c in record["captions"] if c.kind == "name"]
     wanted = names[0].language if language is None and names else language
+    words = [
+      c.text
+      for c in record["captions"]
+      if keywords and c.kind == "keyword" and c.language == wanted
+    ]
     for caption in names:
       if caption.language == wanted:
-        found[int(record["concept_id"]), caption.text] = None
+        text = pipeline.full_caption(caption.text, words)
+        found[int(record["concept_id"]), text] = None
   rows = sorted(found)
   return [t for _, t in rows], np.array([c for c, _ in rows], np.int64)
 
 
 def retrieval(
-    encoder: Encoder,
-    state: state_lib.TrainState,
-    source: sources.Source,
-    *,
-    name: str,
-    gallery: Sequence[sources.Source] | None = None,
-    language: str | None = None,
-    embedded: Embedded | None = None,
+  encoder: Encoder,
+  state: state_lib.TrainState,
+  source: sources.Source,
+  *,
+  name: str,
+  gallery: Sequence[sources.Source] | None = None,
+  language: str | None = None,
+  keywords: bool = False,
+  embedded: Embedded | None = None,
 ) -> dict[str, float]:
   """Retrieval both ways between a split's images and names.
 
@@ -126,6 +135,7 @@ def retrieval(
     name: first part of the metrics' names.
     gallery: splits whose names are answers; None is this split's own.
     language: of the names.
+    keywords: whether the answers are names with keywords.
     embedded: the split's images, if they are embedded already.
 
   Returns:
@@ -134,7 +144,7 @@ def retrieval(
   """
   found: dict[tuple[int, str], None] = {}
   for part in gallery or (source,):
-    texts, ids = names_of(part, language)
+    texts, ids = names_of(part, language, keywords=keywords)
     found.update(dict.fromkeys(zip(ids.tolist(), texts)))
   rows = sorted(found)
   ids = np.array([i for i, _ in rows], np.int64)
@@ -145,47 +155,47 @@ def retrieval(
   texts = encoder.texts(state, [t for _, t in rows])
   out = {}
   for way, scores in (
-      (
-          "image_to_text",
-          evaluation.retrieval_metrics(
-              images.images, texts, images.concept_ids, ids
-          ),
+    (
+      "image_to_text",
+      evaluation.retrieval_metrics(
+        images.images, texts, images.concept_ids, ids
       ),
-      (
-          "text_to_image",
-          evaluation.retrieval_metrics(
-              texts[asked], images.images, ids[asked], images.concept_ids
-          ),
+    ),
+    (
+      "text_to_image",
+      evaluation.retrieval_metrics(
+        texts[asked], images.images, ids[asked], images.concept_ids
       ),
+    ),
   ):
     out |= {
-        f"{name}/{way}/{key}": float(value)
-        for key, value in scores.items()
-        if key.startswith("recall") or key == "median_rank"
+      f"{name}/{way}/{key}": float(value)
+      for key, value in scores.items()
+      if key.startswith("recall") or key == "median_rank"
     }
   return out
 
 
 def zero_shot(
-    encoder: Encoder,
-    state: state_lib.TrainState,
-    images: Embedded,
-    classes: Sequence[str],
-    labels: np.ndarray,
+  encoder: Encoder,
+  state: state_lib.TrainState,
+  images: Embedded,
+  classes: Sequence[str],
+  labels: np.ndarray,
 ) -> dict[str, float]:
   """Classification among class names, each in all prompts."""
   prompts = [p.format(c) for c in classes for p in pipeline.PROMPTS]
   texts = encoder.texts(state, prompts).reshape(
-      len(classes), len(pipeline.PROMPTS), -1
+    len(classes), len(pipeline.PROMPTS), -1
   )
   scores = evaluation.zero_shot_metrics(
-      images.images, evaluation.zero_shot_weights(texts), labels
+    images.images, evaluation.zero_shot_weights(texts), labels
   )
   return {f"zero_shot/{key}": float(v) for key, v in scores.items()}
 
 
 def classification(
-    train: Embedded, validation: Embedded, test: Embedded, *, seed: int
+  train: Embedded, validation: Embedded, test: Embedded, *, seed: int
 ) -> dict[str, float]:
   """Few-shot, linear probe and kNN on the labels of frozen embeddings.
 
@@ -201,23 +211,23 @@ def classification(
     return part.images[kept], np.array(labels, np.int64)
 
   (train_x, train_y), (valid_x, valid_y), (test_x, test_y) = map(
-      select, (train, validation, test)
+    select, (train, validation, test)
   )
   if len(classes) < 2 or not len(valid_y) or not len(test_y):
     return {}
   shots = evaluation.few_shot_accuracy(
-      train_x,
-      train_y,
-      test_x,
-      test_y,
-      key=jax.random.key(seed),
-      shots=_SHOTS,
+    train_x,
+    train_y,
+    test_x,
+    test_y,
+    key=jax.random.key(seed),
+    shots=_SHOTS,
   )
   probe = evaluation.linear_probe(
-      train_x, train_y, valid_x, valid_y, test_x, test_y
+    train_x, train_y, valid_x, valid_y, test_x, test_y
   )
   knn = evaluation.knn_accuracy(
-      train_x, train_y, test_x, test_y, k=min(20, len(train_y))
+    train_x, train_y, test_x, test_y, k=min(20, len(train_y))
   )
   out = {f"few_shot/{k}": float(v) for k, v in shots.items()}
   out |= {f"linear_probe/{k}": float(v) for k, v in probe.items()}
@@ -235,21 +245,21 @@ def geometry(images: np.ndarray, texts: np.ndarray) -> dict[str, float]:
 
 
 def paired_texts(
-    encoder: Encoder, state: state_lib.TrainState, source: sources.Source
+  encoder: Encoder, state: state_lib.TrainState, source: sources.Source
 ) -> np.ndarray:
   """The embedding of each image's first caption: float32 [N, d]."""
   return encoder.texts(
-      state, [source[i]["captions"][0].text for i in range(len(source))]
+    state, [source[i]["captions"][0].text for i in range(len(source))]
   )
 
 
 def final(
-    encoder: Encoder,
-    state: state_lib.TrainState,
-    data: sources.PairData,
-    *,
-    seed: int,
-    report: Callable[[str], None] = print,
+  encoder: Encoder,
+  state: state_lib.TrainState,
+  data: sources.PairData,
+  *,
+  seed: int,
+  report: Callable[[str], None] = print,
 ) -> dict[str, float]:
   """Everything that the data set allows, on its held-out splits.
 
@@ -265,19 +275,20 @@ def final(
   """
   out: dict[str, float] = {}
   embedded = {
-      name: encoder.images(state, source)
-      for name, source in data.splits.items()
-      if len(source)
+    name: encoder.images(state, source)
+    for name, source in data.splits.items()
+    if len(source)
   }
-  for name, split, gallery in _retrievals(data):
+  for name, split, gallery, keywords in _retrievals(data):
     if split in embedded:
       out |= retrieval(
-          encoder,
-          state,
-          data.splits[split],
-          name=name,
-          gallery=[data.splits[g] for g in gallery],
-          embedded=embedded[split],
+        encoder,
+        state,
+        data.splits[split],
+        name=name,
+        gallery=[data.splits[g] for g in gallery],
+        keywords=keywords,
+        embedded=embedded[split],
       )
     else:
       report(f"Left out: {name}, because the split {split} is empty.")
@@ -286,52 +297,55 @@ def final(
   test = embedded[sources.TEST]
   for language in data.languages[1:]:
     out |= retrieval(
-        encoder,
-        state,
-        data.splits[sources.TEST],
-        name=f"retrieval_{language}",
-        language=language,
-        embedded=test,
+      encoder,
+      state,
+      data.splits[sources.TEST],
+      name=f"retrieval_{language}",
+      language=language,
+      keywords=True,
+      embedded=test,
     )
   out |= _zero_shot_of(encoder, state, data, embedded, report)
   scores = (
-      classification(
-          embedded[sources.TRAIN],
-          embedded[sources.VALIDATION],
-          test,
-          seed=seed,
-      )
-      if sources.VALIDATION in embedded
-      else {}
+    classification(
+      embedded[sources.TRAIN],
+      embedded[sources.VALIDATION],
+      test,
+      seed=seed,
+    )
+    if sources.VALIDATION in embedded
+    else {}
   )
   if not scores:
     report(
-        "Left out: few-shot, linear probe and kNN, because the splits share"
-        " fewer than two labels."
+      "Left out: few-shot, linear probe and kNN, because the splits share"
+      " fewer than two labels."
     )
   texts = paired_texts(encoder, state, data.splits[sources.TEST])
   return out | scores | geometry(test.images, texts)
 
 
 def _retrievals(
-    data: sources.PairData,
-) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-  """(name of the metrics, split of the images, splits of the names)."""
-  yield "retrieval_validation", sources.VALIDATION, (sources.VALIDATION,)
-  yield "retrieval", sources.TEST, (sources.TEST,)
+  data: sources.PairData,
+) -> Iterator[tuple[str, str, tuple[str, ...], bool]]:
+  """(name of the metrics, split of the images, of the texts, keywords?)."""
+  validation, test = (sources.VALIDATION,), (sources.TEST,)
+  yield "retrieval_validation", sources.VALIDATION, validation, True
+  yield "retrieval", sources.TEST, test, True
   if "unseen_style" in data.splits:
     everything = (sources.TRAIN, sources.VALIDATION, sources.TEST)
-    yield "retrieval_all_names", sources.TEST, everything
-    yield "retrieval_unseen_style", "unseen_style", everything
-    yield "retrieval_unseen_both", "test_unseen_style", (sources.TEST,)
+    yield "retrieval_names", sources.TEST, test, False
+    yield "retrieval_all_names", sources.TEST, everything, False
+    yield "retrieval_unseen_style", "unseen_style", everything, False
+    yield "retrieval_unseen_both", "test_unseen_style", test, True
 
 
 def _zero_shot_of(
-    encoder: Encoder,
-    state: state_lib.TrainState,
-    data: sources.PairData,
-    embedded: Mapping[str, Embedded],
-    report: Callable[[str], None],
+  encoder: Encoder,
+  state: state_lib.TrainState,
+  data: sources.PairData,
+  embedded: Mapping[str, Embedded],
+  report: Callable[[str], None],
 ) -> dict[str, float]:
   """Over all names where there is an unseen style; else over the labels."""
   if "unseen_style" in embedded:
@@ -346,15 +360,15 @@ def _zero_shot_of(
       report("Left out: zero-shot classification, because there are no names.")
       return {}
     return zero_shot(
-        encoder,
-        state,
-        _rows(images, kept),
-        [found[i] for i in order],
-        np.searchsorted(order, images.concept_ids[kept]),
+      encoder,
+      state,
+      _rows(images, kept),
+      [found[i] for i in order],
+      np.searchsorted(order, images.concept_ids[kept]),
     )
   test = embedded[sources.TEST]
   classes = sorted(
-      {c for part in embedded.values() for c in part.labels.tolist()} - {""}
+    {c for part in embedded.values() for c in part.labels.tolist()} - {""}
   )
   kept = np.flatnonzero(test.labels != "")
   if len(classes) < 2 or not len(kept):
@@ -362,15 +376,15 @@ def _zero_shot_of(
     return {}
   labelled = _rows(test, kept)
   return zero_shot(
-      encoder,
-      state,
-      labelled,
-      classes,
-      np.searchsorted(classes, labelled.labels),
+    encoder,
+    state,
+    labelled,
+    classes,
+    np.searchsorted(classes, labelled.labels),
   )
 
 
 def _rows(embedded: Embedded, rows: np.ndarray) -> Embedded:
   return Embedded(
-      embedded.images[rows], embedded.concept_ids[rows], embedded.labels[rows]
+    embedded.images[rows], embedded.concept_ids[rows], embedded.labels[rows]
   )

@@ -1,11 +1,11 @@
 """What a run writes while it works: JSON lines, TensorBoard, progress."""
 
-from collections.abc import Mapping
 import json
 import math
 import pathlib
 import sys
 import time
+from collections.abc import Mapping
 from typing import TextIO
 
 import tensorboardX
@@ -14,28 +14,40 @@ import tensorboardX
 class MetricLog:
   """`metrics.jsonl` (one object a log point) and TensorBoard events."""
 
-  def __init__(self, workdir: pathlib.Path, *, resume_step: int = 0):
+  def __init__(
+    self, workdir: pathlib.Path, *, resume_step: int = 0, active: bool = True
+  ):
     """Opens the log; lines after `resume_step` are dropped.
 
     A run that was killed has logged steps that its last checkpoint does not
     know. They are made again, so their old lines go.
+
+    Args:
+      workdir: the run's.
+      resume_step: where it goes on.
+      active: False on all hosts but one, which touch nothing.
     """
+    self._active = active
+    if not active:
+      return
     path = workdir / "metrics.jsonl"
     kept = [
-        json.dumps(row) + "\n"
-        for row in read_metrics(workdir)
-        if row["step"] <= resume_step
+      json.dumps(row) + "\n"
+      for row in read_metrics(workdir)
+      if row["step"] <= resume_step
     ]
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(kept), encoding="utf-8")
     temporary.replace(path)
     self._file = path.open("a", encoding="utf-8")
     self._board = tensorboardX.SummaryWriter(
-        str(workdir / "tensorboard"), purge_step=resume_step + 1
+      str(workdir / "tensorboard"), purge_step=resume_step + 1
     )
 
   def write(self, step: int, metrics: Mapping[str, float]) -> None:
     """One log point."""
+    if not self._active:
+      return
     row = {"step": step, **metrics}
     self._file.write(json.dumps(row) + "\n")
     self._file.flush()
@@ -45,6 +57,8 @@ class MetricLog:
 
   def close(self) -> None:
     """Flushes and closes both."""
+    if not self._active:
+      return
     self._file.close()
     self._board.close()
 
@@ -75,7 +89,7 @@ class Progress:
   """
 
   def __init__(
-      self, total: int, *, start: int = 0, stream: TextIO | None = None
+    self, total: int, *, start: int = 0, stream: TextIO | None = None
   ):
     """Counts from `start` to `total`."""
     self._total = total
@@ -94,12 +108,12 @@ class Progress:
     self._paused += seconds
 
   def show(
-      self,
-      step: int,
-      *,
-      loss: float,
-      examples_per_second: float | None = None,
-      input_wait: float | None = None,
+    self,
+    step: int,
+    *,
+    loss: float,
+    examples_per_second: float | None = None,
+    input_wait: float | None = None,
   ) -> None:
     """Prints the line.
 

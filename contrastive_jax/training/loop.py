@@ -1,9 +1,9 @@
 """The loop: batches in, updates, logs, checkpoints, evaluation, resume."""
 
-from collections.abc import Callable, Mapping
 import dataclasses
 import pathlib
 import time
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import grain
@@ -12,9 +12,7 @@ import numpy as np
 
 from contrastive_jax.training import checkpoints as checkpoints_lib
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import logging
-from contrastive_jax.training import objectives
-from contrastive_jax.training import sharding
+from contrastive_jax.training import logging, objectives, sharding
 from contrastive_jax.training import state as state_lib
 
 EvalFn = Callable[[state_lib.TrainState], Mapping[str, float]]
@@ -38,14 +36,14 @@ class Evaluator:
 
 
 def fit(
-    config: config_lib.Config,
-    *,
-    objective: objectives.Objective,
-    iterator: grain.DatasetIterator,
-    mesh: jax.sharding.Mesh,
-    workdir: pathlib.Path,
-    evaluators: tuple[Evaluator, ...] = (),
-    report: Callable[[str], None] = print,
+  config: config_lib.Config,
+  *,
+  objective: objectives.Objective,
+  iterator: grain.DatasetIterator,
+  mesh: jax.sharding.Mesh,
+  workdir: pathlib.Path,
+  evaluators: tuple[Evaluator, ...] = (),
+  report: Callable[[str], None] = print,
 ) -> tuple[state_lib.TrainState, dict[str, float]]:
   """Trains for `config.steps`, from the newest checkpoint if there is one.
 
@@ -76,8 +74,8 @@ def fit(
   iterator.set_state(before)
   everywhere = sharding.replicated(mesh)
   init = jax.jit(
-      lambda batch: state_lib.init_state(objective, optimizer, config, batch),
-      out_shardings=everywhere,
+    lambda batch: state_lib.init_state(objective, optimizer, config, batch),
+    out_shardings=everywhere,
   )
   state = init({k: v[:2] for k, v in example.items()})
   if saved.latest_step is not None:
@@ -85,11 +83,13 @@ def fit(
     report(f"Resuming {workdir} at step {int(state.step)}.")
   start = int(state.step)
   step_fn = jax.jit(
-      state_lib.make_train_step(objective, optimizer, config),
-      donate_argnums=0,
+    state_lib.make_train_step(objective, optimizer, config),
+    donate_argnums=0,
   )
   finite_fn = jax.jit(state_lib.finite)
-  log = logging.MetricLog(workdir, resume_step=start)
+  log = logging.MetricLog(
+    workdir, resume_step=start, active=jax.process_index() == 0
+  )
   progress = logging.Progress(config.steps, start=start)
   clock = _Clock()
   pending: tuple[int, Any] | None = None
@@ -117,7 +117,7 @@ def fit(
         log.write(step, {f"train/{k}": v for k, v in (values | rates).items()})
         progress.show(step, loss=values["loss"], **rates)
       due = [
-          e for e in evaluators if e.every and step % e.every == 0 and not last
+        e for e in evaluators if e.every and step % e.every == 0 and not last
       ]
       saving = last or step % config.checkpoint_every == 0
       if due or saving:
@@ -172,10 +172,10 @@ class _Clock:
     """
     self._advance()
     result = _rates(
-        self._steps - self._mark_steps,
-        self._total - self._mark_total,
-        self._wait - self._mark_wait,
-        batch_size,
+      self._steps - self._mark_steps,
+      self._total - self._mark_total,
+      self._wait - self._mark_wait,
+      batch_size,
     )
     self._mark_steps = self._steps
     self._mark_total, self._mark_wait = self._total, self._wait
@@ -213,9 +213,9 @@ def _logged_rates(workdir: pathlib.Path) -> dict[str, float]:
   """The last measured rates of a run that has nothing left to train."""
   for row in reversed(logging.read_metrics(workdir)):
     rates = {
-        k: row[f"train/{k}"]
-        for k in ("examples_per_second", "input_wait")
-        if f"train/{k}" in row
+      k: row[f"train/{k}"]
+      for k in ("examples_per_second", "input_wait")
+      if f"train/{k}" in row
     }
     if rates:
       return rates
@@ -223,22 +223,22 @@ def _logged_rates(workdir: pathlib.Path) -> dict[str, float]:
 
 
 def _rates(
-    steps: int, seconds: float, waited: float, batch_size: int
+  steps: int, seconds: float, waited: float, batch_size: int
 ) -> dict[str, float]:
   if not steps or seconds <= 0:
     return {}
   return {
-      "examples_per_second": batch_size * steps / seconds,
-      "input_wait": min(1.0, waited / seconds),
+    "examples_per_second": batch_size * steps / seconds,
+    "input_wait": min(1.0, waited / seconds),
   }
 
 
 def _scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
   # The sums of squares of embeddings are there for `_check_finite` alone.
   return {
-      k: float(v)
-      for k, v in metrics.items()
-      if not isinstance(v, dict) and not k.endswith("_embedding")
+    k: float(v)
+    for k, v in metrics.items()
+    if not isinstance(v, dict) and not k.endswith("_embedding")
   }
 
 
@@ -247,14 +247,14 @@ def _check_finite(step: int, metrics: Mapping[str, Any]) -> None:
   values = jax.device_get(metrics)
   squares = values["squares"]
   ordered = [
-      *((f"parameter {k}", v) for k, v in squares["parameter"].items()),
-      *(
-          (k.replace("_", " "), v)
-          for k, v in values.items()
-          if k.endswith("embedding")
-      ),
-      ("loss", values["loss"]),
-      *((f"gradient of {k}", v) for k, v in squares["gradient"].items()),
+    *((f"parameter {k}", v) for k, v in squares["parameter"].items()),
+    *(
+      (k.replace("_", " "), v)
+      for k, v in values.items()
+      if k.endswith("embedding")
+    ),
+    ("loss", values["loss"]),
+    *((f"gradient of {k}", v) for k, v in squares["gradient"].items()),
   ]
   for name, value in ordered:
     if not np.isfinite(value):
@@ -262,7 +262,7 @@ def _check_finite(step: int, metrics: Mapping[str, Any]) -> None:
 
 
 def _check_state(
-    step: int, state: state_lib.TrainState, finite_fn: Callable[..., Any]
+  step: int, state: state_lib.TrainState, finite_fn: Callable[..., Any]
 ) -> None:
   """Raises unless the state after a step is finite.
 
@@ -276,13 +276,13 @@ def _check_state(
 
 def _stop(step: int, name: str) -> NoReturn:
   raise NonFiniteError(
-      f"Step {step}: {name} is not finite; training stops and the last good"
-      " checkpoint is kept. Try a smaller config.optimizer.learning_rate, or"
-      " look at the data."
+    f"Step {step}: {name} is not finite; training stops and the last good"
+    " checkpoint is kept. Try a smaller config.optimizer.learning_rate, or"
+    " look at the data."
   )
 
 
 def _brief(numbers: Mapping[str, float]) -> str:
   return "  ".join(
-      f"{k} {v:.3f}" for k, v in numbers.items() if "recall" in k or "loss" in k
+    f"{k} {v:.3f}" for k, v in numbers.items() if "recall" in k or "loss" in k
   )

@@ -11,18 +11,17 @@ An objective is made from a `Config` and offers
 The loop knows no objective by name; `create` does.
 """
 
-from collections.abc import Callable, Mapping
 import functools
 import json
 import math
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import jax
-from jax.sharding import PartitionSpec
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
-from contrastive_jax import losses
-from contrastive_jax import models
+from contrastive_jax import losses, models
 from contrastive_jax.data import augment
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import sharding
@@ -42,7 +41,7 @@ class Objective(Protocol):
     ...
 
   def loss(
-      self, params: Params, state: Params, batch: Batch, key: jax.Array
+    self, params: Params, state: Params, batch: Batch, key: jax.Array
   ) -> tuple[jax.Array, tuple[Params, dict[str, jax.Array]]]:
     """Scalar loss, and the new state with metrics."""
     ...
@@ -52,13 +51,13 @@ class Objective(Protocol):
     ...
 
   def encode_image(
-      self, params: Params, state: Params, images: jax.Array
+    self, params: Params, state: Params, images: jax.Array
   ) -> jax.Array:
     """uint8 images -> unit-norm embeddings."""
     ...
 
   def encode_text(
-      self, params: Params, state: Params, tokens: jax.Array
+    self, params: Params, state: Params, tokens: jax.Array
   ) -> jax.Array:
     """Token rows -> unit-norm embeddings."""
     ...
@@ -68,80 +67,78 @@ class Clip:
   """Image-text contrast of a two-tower model."""
 
   def __init__(
-      self,
-      config: config_lib.Config,
-      *,
-      vocab_size: int,
-      mesh: jax.sharding.Mesh,
+    self,
+    config: config_lib.Config,
+    *,
+    vocab_size: int,
+    mesh: jax.sharding.Mesh,
   ):
     """Builds the model of `config.model` for a vocabulary and a mesh."""
     self._config = config
     self._mesh = mesh
     model = config.model
     self.model = models.create_model(
-        model.preset,
-        vocab_size=vocab_size,
-        image_size=model.image_size,
-        context_length=model.context_length,
-        dtype=model.dtype,
-        remat=model.remat,
-        **{
-            "init_logit_scale": config.loss.init_logit_scale,
-            **_overrides(model.overrides),
-        },
+      model.preset,
+      vocab_size=vocab_size,
+      image_size=model.image_size,
+      context_length=model.context_length,
+      dtype=model.dtype,
+      remat=model.remat,
+      **{
+        "init_logit_scale": config.loss.init_logit_scale,
+        **_overrides(model.overrides),
+      },
     )
     fields = {
-        name: getattr(config.augment, name)
-        for name in config.augment.__dataclass_fields__
+      name: getattr(config.augment, name)
+      for name in config.augment.__dataclass_fields__
     }
     self._augment = augment.AugmentConfig(
-        image_size=model.image_size, resize="squash", **fields
+      image_size=model.image_size, resize="squash", **fields
     )
 
   def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Params]:
     """Parameters and batch statistics (if the model has any)."""
     side = self._config.model.image_size
     variables = self.model.init(
-        key,
-        jnp.zeros((2, side, side, 3), jnp.float32),
-        jnp.asarray(batch["tokens"][:2]),
+      key,
+      jnp.zeros((2, side, side, 3), jnp.float32),
+      jnp.asarray(batch["tokens"][:2]),
     )
     params = variables["params"]
     state = {k: v for k, v in variables.items() if k != "params"}
     if state and self._config.microbatches > 1:
       raise ValueError(
-          "config.microbatches > 1 would change the meaning of the batch"
-          f" normalisation in preset {self._config.model.preset!r}: use 1, or"
-          " a model without it."
+        "config.microbatches > 1 would change the meaning of the batch"
+        f" normalisation in preset {self._config.model.preset!r}: use 1, or"
+        " a model without it."
       )
     return params, state
 
   def loss(
-      self, params: Params, state: Params, batch: Batch, key: jax.Array
+    self, params: Params, state: Params, batch: Batch, key: jax.Array
   ) -> tuple[jax.Array, tuple[Params, dict[str, jax.Array]]]:
     """The configured contrastive loss of a batch."""
     positions = jnp.arange(batch["image"].shape[0], dtype=jnp.int32)
     inputs = {
-        "image": self._view(key, _AUGMENT, batch, positions),
-        "text": batch["tokens"],
+      "image": self._view(key, _AUGMENT, batch, positions),
+      "text": batch["tokens"],
     }
     if self._config.loss.name == "clip_four_term":
       inputs["image_augmented"] = self._view(
-          key, _AUGMENT_AGAIN, batch, positions
+        key, _AUGMENT_AGAIN, batch, positions
       )
       inputs["text_augmented"] = batch["tokens_augmented"]
     features, state = self._encode(
-        params, state, inputs, jax.random.fold_in(key, _DROPOUT)
+      params, state, inputs, jax.random.fold_in(key, _DROPOUT)
     )
     scale = jnp.exp(params["log_logit_scale"])
-    groups = (
-        batch["concept_id"] if self._config.loss.group_positives else None
-    )
+    groups = batch["concept_id"] if self._config.loss.group_positives else None
     values = self._contrast(features, scale, params["logit_bias"], groups)
     metrics = {
-        "logit_scale": scale,
-        "image_embedding": jnp.sum(features["image"] ** 2),
-        "text_embedding": jnp.sum(features["text"] ** 2),
+      "logit_scale": scale,
+      "image_embedding": jnp.sum(features["image"] ** 2),
+      "text_embedding": jnp.sum(features["text"] ** 2),
     }
     return jnp.mean(values), (state, metrics)
 
@@ -149,36 +146,38 @@ class Clip:
     """Clamps the logit scale."""
     maximum = math.log(self._config.loss.max_logit_scale)
     return {
-        **params,
-        "log_logit_scale": losses.clamp_logit_scale(
-            params["log_logit_scale"], maximum=max(maximum, 0.0)
-        ),
+      **params,
+      "log_logit_scale": losses.clamp_logit_scale(
+        params["log_logit_scale"], maximum=max(maximum, 0.0)
+      ),
     }
 
   def encode_image(
-      self, params: Params, state: Params, images: jax.Array
+    self, params: Params, state: Params, images: jax.Array
   ) -> jax.Array:
     """uint8 [N, H, W, 3] -> float32 [N, d] of unit norm."""
+    # pyrefly: ignore[bad-return]
     return self.model.apply(
-        {"params": params, **state},
-        augment.preprocess_batch(images, self._augment),
-        method="encode_image",
+      {"params": params, **state},
+      augment.preprocess_batch(images, self._augment),
+      method="encode_image",
     )
 
   def encode_text(
-      self, params: Params, state: Params, tokens: jax.Array
+    self, params: Params, state: Params, tokens: jax.Array
   ) -> jax.Array:
     """int32 [N, L] -> float32 [N, d] of unit norm."""
+    # pyrefly: ignore[bad-return]
     return self.model.apply(
-        {"params": params, **state}, tokens, method="encode_text"
+      {"params": params, **state}, tokens, method="encode_text"
     )
 
   def _view(self, key, purpose, batch, positions):
     return augment.augment_batch(
-        jax.random.fold_in(key, purpose),
-        batch["image"],
-        positions,
-        self._augment,
+      jax.random.fold_in(key, purpose),
+      batch["image"],
+      positions,
+      self._augment,
     )
 
   def _encode(self, params, state, inputs, key):
@@ -189,12 +188,12 @@ class Clip:
       for name, x in part.items():
         tower = name.removesuffix("_augmented")
         out[name], updates = self.model.apply(
-            {"params": params, **variables},
-            x,
-            train=True,
-            rngs={"dropout": jax.random.fold_in(key, len(out))},
-            mutable=list(state),
-            method=f"encode_{tower}",
+          {"params": params, **variables},
+          x,
+          train=True,
+          rngs={"dropout": jax.random.fold_in(key, len(out))},
+          mutable=list(state),
+          method=f"encode_{tower}",
         )
         variables = {**variables, **updates}
       return out, variables
@@ -204,10 +203,10 @@ class Clip:
       return encode(params, state, inputs, key)
     # Row i goes to part i % count, so that every part has rows of every device.
     parts = jax.tree.map(
-        lambda x: jnp.moveaxis(
-            x.reshape(x.shape[0] // count, count, *x.shape[1:]), 1, 0
-        ),
-        inputs,
+      lambda x: jnp.moveaxis(
+        x.reshape(x.shape[0] // count, count, *x.shape[1:]), 1, 0
+      ),
+      inputs,
     )
     recomputed = jax.checkpoint(encode)
 
@@ -216,8 +215,9 @@ class Clip:
       return number + 1, out
 
     _, out = jax.lax.scan(step, jnp.int32(0), parts)
-    merge = lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, x.shape[-1])
-    return jax.tree.map(merge, out), state
+    return jax.tree.map(
+      lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, x.shape[-1]), out
+    ), state
 
   def _contrast(self, features, scale, bias, groups):
     """Per-example loss of the global batch, mapped over the mesh."""
@@ -231,17 +231,17 @@ class Clip:
       named = dict(zip(names, arrays))
       if config.name == "decoupled":
         decoupled = functools.partial(
-            losses.decoupled,
-            temperature=1.0 / scale,
-            group_ids=groups,
-            **options,
+          losses.decoupled,
+          temperature=1.0 / scale,
+          group_ids=groups,
+          **options,
         )
         image, text = named["image"], named["text"]
         return 0.5 * (decoupled(image, text) + decoupled(text, image))
       extra = {"logit_bias": bias} if config.name == "sigmoid" else {}
       fn: Callable[..., jax.Array] = getattr(losses, config.name)
       return fn(
-          **named, logit_scale=scale, group_ids=groups, **extra, **options
+        **named, logit_scale=scale, group_ids=groups, **extra, **options
       )
 
     args = (scale, bias, groups, *features.values())
@@ -249,20 +249,20 @@ class Clip:
       return per_example(*args)
     rows, whole = PartitionSpec(sharding.DATA_AXIS), PartitionSpec()
     return jax.shard_map(
-        per_example,
-        mesh=self._mesh,
-        in_specs=(
-            whole,
-            whole,
-            None if groups is None else rows,
-            *(rows for _ in names),
-        ),
-        out_specs=rows,
+      per_example,
+      mesh=self._mesh,
+      in_specs=(
+        whole,
+        whole,
+        None if groups is None else rows,
+        *(rows for _ in names),
+      ),
+      out_specs=rows,
     )(*args)
 
 
 def create(
-    config: config_lib.Config, *, vocab_size: int, mesh: jax.sharding.Mesh
+  config: config_lib.Config, *, vocab_size: int, mesh: jax.sharding.Mesh
 ) -> Clip:
   """The objective of a configuration.
 
@@ -284,21 +284,21 @@ def _overrides(text: str) -> dict[str, Any]:
     values = json.loads(text)
   except json.JSONDecodeError as error:
     raise config_lib.ConfigError(
-        f"config.model.overrides must be JSON; got {text!r} ({error})."
+      f"config.model.overrides must be JSON; got {text!r} ({error})."
     ) from error
   if not isinstance(values, dict):
     raise config_lib.ConfigError(
-        f"config.model.overrides must be a JSON object; got {text!r}."
+      f"config.model.overrides must be a JSON object; got {text!r}."
     )
   for name in ("image_size", "context_length", "dtype", "remat", "preset"):
     if name in values:
       raise config_lib.ConfigError(
-          f"config.model.overrides must not hold {name!r}: set"
-          f" config.model.{name} instead."
+        f"config.model.overrides must not hold {name!r}: set"
+        f" config.model.{name} instead."
       )
   if "vocab_size" in values:
     raise config_lib.ConfigError(
-        "config.model.overrides must not hold 'vocab_size': the tokenizer of"
-        " the data decides it."
+      "config.model.overrides must not hold 'vocab_size': the tokenizer of"
+      " the data decides it."
     )
   return values

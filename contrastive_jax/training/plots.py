@@ -1,9 +1,9 @@
 """Pictures of a run: curves, retrieval sheet, embedding map, histogram."""
 
-from collections.abc import Mapping, Sequence
 import pathlib
-from typing import Protocol
 import warnings
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import matplotlib
 
@@ -26,9 +26,7 @@ class Pictures(Protocol):
     ...
 
 
-def curves(
-    rows: Sequence[Mapping[str, float]], path: pathlib.Path
-) -> None:
+def curves(rows: Sequence[Mapping[str, float]], path: pathlib.Path) -> None:
   """Loss, validation recall, logit scale and gradient norm over steps.
 
   Args:
@@ -36,23 +34,21 @@ def curves(
     path: the PNG to write.
   """
   panels = (
-      ("Training loss", {"loss": "train/loss"}),
-      (
-          "Retrieval on validation",
-          {
-              "image to text R@1": (
-                  "retrieval_validation/image_to_text/recall_at_1"
-              ),
-              "image to text R@10": (
-                  "retrieval_validation/image_to_text/recall_at_10"
-              ),
-              "text to image R@10": (
-                  "retrieval_validation/text_to_image/recall_at_10"
-              ),
-          },
-      ),
-      ("Logit scale", {"logit scale": "train/logit_scale"}),
-      ("Gradient norm", {"gradient norm": "train/gradient_norm"}),
+    ("Training loss", {"loss": "train/loss"}),
+    (
+      "Retrieval on validation",
+      {
+        "image to text R@1": ("retrieval_validation/image_to_text/recall_at_1"),
+        "image to text R@10": (
+          "retrieval_validation/image_to_text/recall_at_10"
+        ),
+        "text to image R@10": (
+          "retrieval_validation/text_to_image/recall_at_10"
+        ),
+      },
+    ),
+    ("Logit scale", {"logit scale": "train/logit_scale"}),
+    ("Gradient norm", {"gradient norm": "train/gradient_norm"}),
   )
   figure, axes = plt.subplots(2, 2, figsize=(10, 6.5), layout="constrained")
   for axis, (title, lines) in zip(axes.flat, panels):
@@ -69,11 +65,11 @@ def curves(
 
 
 def histogram(
-    images: np.ndarray,
-    texts: np.ndarray,
-    image_ids: np.ndarray,
-    text_ids: np.ndarray,
-    path: pathlib.Path,
+  images: np.ndarray,
+  texts: np.ndarray,
+  image_ids: np.ndarray,
+  text_ids: np.ndarray,
+  path: pathlib.Path,
 ) -> None:
   """Cosine similarity of positive against negative pairs.
 
@@ -91,29 +87,29 @@ def histogram(
     total = counts[name].sum()
     density = counts[name] / (max(total, 1) * np.diff(edges))
     axis.stairs(
-        density,
-        edges,
-        fill=True,
-        alpha=0.55,
-        color=colour,
-        label=f"{name} ({int(total):,})",
+      density,
+      edges,
+      fill=True,
+      alpha=0.55,
+      color=colour,
+      label=f"{name} ({int(total):,})",
     )
   used = np.flatnonzero(counts["positives"] + counts["negatives"])
   axis.set_xlim(edges[used[0]], edges[used[-1] + 1])
   axis.set(
-      title="Similarity of images and names",
-      xlabel="cosine similarity",
-      ylabel="density",
+    title="Similarity of images and names",
+    xlabel="cosine similarity",
+    ylabel="density",
   )
   axis.legend()
   _save(figure, path)
 
 
 def embedding_map(
-    images: np.ndarray,
-    texts: np.ndarray,
-    image_labels: Sequence[str],
-    path: pathlib.Path,
+  images: np.ndarray,
+  texts: np.ndarray,
+  image_labels: Sequence[str],
+  path: pathlib.Path,
 ) -> None:
   """Both modalities on their two main axes, in common and each on its own.
 
@@ -132,7 +128,7 @@ def embedding_map(
   points = _principal(together - together.mean(0))
   axes[0].scatter(*points[: len(images)].T, s=8, alpha=0.6, label="images")
   axes[0].scatter(
-      *points[len(images) :].T, s=14, alpha=0.8, marker="x", label="names"
+    *points[len(images) :].T, s=14, alpha=0.8, marker="x", label="names"
   )
   axes[0].set_title("Images and names (common axes)")
   axes[0].legend(fontsize=8)
@@ -142,7 +138,8 @@ def embedding_map(
   names, counts = np.unique(labels[labels != ""], return_counts=True)
   common = names[np.argsort(-counts, kind="stable")][:9]
   rest = ~np.isin(labels, common)
-  axes[1].scatter(*points[rest].T, s=6, color="0.85", label="others")
+  if rest.any():
+    axes[1].scatter(*points[rest].T, s=6, color="0.85", label="others")
   for name in common:
     shown = name.replace("$", r"\$").removeprefix("_")
     axes[1].scatter(*points[labels == name].T, s=14, label=shown)
@@ -154,16 +151,16 @@ def embedding_map(
 
 
 def retrieval_sheet(
-    pictures: np.ndarray | Pictures,
-    images: np.ndarray,
-    image_ids: np.ndarray,
-    texts: Sequence[str],
-    text_embeddings: np.ndarray,
-    text_ids: np.ndarray,
-    path: pathlib.Path,
-    *,
-    rows: int = 10,
-    seed: int = 0,
+  pictures: np.ndarray | Pictures,
+  images: np.ndarray,
+  image_ids: np.ndarray,
+  texts: Sequence[str],
+  text_embeddings: np.ndarray,
+  text_ids: np.ndarray,
+  path: pathlib.Path,
+  *,
+  rows: int = 10,
+  seed: int = 0,
 ) -> None:
   """Queries with their top five answers, both ways; right ones are green.
 
@@ -185,6 +182,7 @@ def retrieval_sheet(
   rows = min(rows, len(shown))
   worded = np.sort(rng.choice(shown, rows, replace=False))
   figure = plt.figure(figsize=(13, 1.05 * len(asked) + 0.8))
+  # pyrefly: ignore[not-iterable]
   left, right = figure.subfigures(1, 2, width_ratios=(1, 1.05))
 
   k = min(5, len(texts))
@@ -196,14 +194,14 @@ def retrieval_sheet(
     for place, answer in enumerate(answers):
       good = text_ids[answer] == image_ids[query]
       words.text(
-          0.0,
-          0.9 - 0.2 * place,
-          f"{place + 1}. {_short(texts[answer], 48)}",
-          color=_RIGHT if good else _WRONG,
-          weight="bold" if good else "normal",
-          va="center",
-          fontsize=8,
-          parse_math=False,  # A dollar in a caption is a dollar.
+        0.0,
+        0.9 - 0.2 * place,
+        f"{place + 1}. {_short(texts[answer], 48)}",
+        color=_RIGHT if good else _WRONG,
+        weight="bold" if good else "normal",
+        va="center",
+        fontsize=8,
+        parse_math=False,  # A dollar in a caption is a dollar.
       )
   _bare(axes)
 
@@ -213,17 +211,17 @@ def retrieval_sheet(
     best, _ = evaluation.top_k(text_embeddings[worded], images, k)
   right.suptitle("Name, and its five nearest images")
   axes = right.subplots(
-      max(1, len(worded)), 6, width_ratios=(2.6, *[1] * 5), squeeze=False
+    max(1, len(worded)), 6, width_ratios=(2.6, *[1] * 5), squeeze=False
   )
   for line, query, answers in zip(axes, worded, best):
     line[0].text(
-        1.0,
-        0.5,
-        _short(texts[query], 26),
-        ha="right",
-        va="center",
-        fontsize=8,
-        parse_math=False,
+      1.0,
+      0.5,
+      _short(texts[query], 26),
+      ha="right",
+      va="center",
+      fontsize=8,
+      parse_math=False,
     )
     for axis, answer in zip(line[1:], answers):
       axis.imshow(pictures[answer])

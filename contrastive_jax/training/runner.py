@@ -1,26 +1,26 @@
 """A whole run in a workdir: data, training, evaluation, plots, results."""
 
-from collections.abc import Callable, Mapping
 import dataclasses
 import json
 import os
 import pathlib
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grain
 import jax
 import numpy as np
 
-from contrastive_jax.data import pipeline
-from contrastive_jax.data import sources
-from contrastive_jax.training import checkpoints
+from contrastive_jax.data import pipeline, sources
+from contrastive_jax.training import (
+  checkpoints,
+  evaluators,
+  loop,
+  objectives,
+  sharding,
+)
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import evaluators
-from contrastive_jax.training import logging
-from contrastive_jax.training import loop
-from contrastive_jax.training import objectives
-from contrastive_jax.training import sharding
 from contrastive_jax.training import state as state_lib
 
 Report = Callable[[str], None]
@@ -51,24 +51,24 @@ class Run:
   encoder: evaluators.Encoder
 
   def batches(self) -> grain.DatasetIterator:
-    """This host's parts of the training batches, from the beginning."""
+    """The training batches (this host's parts), from the beginning."""
     config = self.config
     return pipeline.train_batches(
-        self.data.splits[sources.TRAIN],
-        tokenizer=self.data.tokenizer,
-        sampler=caption_sampler(config, self.data),
-        context_length=config.model.context_length,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        captions_per_example=2 if config.loss.name == "clip_four_term" else 1,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        num_threads=config.data.num_threads,
+      self.data.splits[sources.TRAIN],
+      tokenizer=self.data.tokenizer,
+      sampler=caption_sampler(config, self.data),
+      context_length=config.model.context_length,
+      batch_size=config.batch_size,
+      seed=config.seed,
+      captions_per_example=2 if config.loss.name == "clip_four_term" else 1,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      num_threads=config.data.num_threads,
     )
 
 
 def caption_sampler(
-    config: config_lib.Config, data: sources.PairData
+  config: config_lib.Config, data: sources.PairData
 ) -> pipeline.CaptionSampler:
   """Draws captions as the configuration says."""
   first, *others = data.languages
@@ -76,19 +76,20 @@ def caption_sampler(
   languages = {first: share}
   languages |= {lang: (1.0 - share) / len(others) for lang in others}
   return pipeline.CaptionSampler(
-      languages=languages,
-      name=config.data.name_weight,
-      keyword=config.data.keyword_weight,
-      keywords=config.data.keywords_weight,
-      prompt=config.data.prompt_weight,
+    languages=languages,
+    name=config.data.name_weight,
+    keyword=config.data.keyword_weight,
+    keywords=config.data.keywords_weight,
+    prompt=config.data.prompt_weight,
+    full=config.data.full_weight,
   )
 
 
 def open_run(
-    config: config_lib.Config,
-    workdir: pathlib.Path,
-    *,
-    report: Report = print,
+  config: config_lib.Config,
+  workdir: pathlib.Path,
+  *,
+  report: Report = print,
 ) -> Run:
   """Opens the data and builds the model of a configuration.
 
@@ -103,22 +104,22 @@ def open_run(
   data = _open_data(config, workdir, report)
   mesh = sharding.make_mesh()
   objective = objectives.create(
-      config, vocab_size=data.tokenizer.vocab_size, mesh=mesh
+    config, vocab_size=data.tokenizer.vocab_size, mesh=mesh
   )
   encoder = evaluators.Encoder(
-      objective,
-      data,
-      context_length=config.model.context_length,
-      batch_size=config.evaluation.batch_size,
+    objective,
+    data,
+    context_length=config.model.context_length,
+    batch_size=config.evaluation.batch_size,
   )
   return Run(config, workdir, data, mesh, objective, encoder)
 
 
 def train(
-    config: config_lib.Config,
-    workdir: str | os.PathLike[str],
-    *,
-    report: Report = print,
+  config: config_lib.Config,
+  workdir: str | os.PathLike[str],
+  *,
+  report: Report = print,
 ) -> dict[str, float]:
   """Trains and evaluates; resumes where an earlier call was stopped.
 
@@ -142,13 +143,13 @@ def train(
   finished = read_results(workdir)
   if finished is not None:
     report(
-        f"{workdir} holds a finished run; its results are in"
-        f" {workdir / 'results.json'}. Choose another --workdir to train anew."
+      f"{workdir} holds a finished run; its results are in"
+      f" {workdir / 'results.json'}. Choose another --workdir to train anew."
     )
     return finished
   # Before the data, which may take minutes to check.
   sharding.check_batch_size(
-      config.batch_size, config.microbatches, sharding.make_mesh()
+    config.batch_size, config.microbatches, sharding.make_mesh()
   )
   if fresh and jax.process_index() == 0:
     # What a first try with other data left must not be taken for ours.
@@ -160,22 +161,22 @@ def train(
     _write_json(workdir / "config.json", config.to_dict())
   train_split = run.data.splits[sources.TRAIN]
   report(
-      f"{run.data.name}: {len(train_split):,} training images,"
-      f" {run.data.tokenizer.vocab_size:,} tokens; {run.mesh.size}"
-      f" {jax.devices()[0].platform} device(s)."
+    f"{run.data.name}: {len(train_split):,} training images,"
+    f" {run.data.tokenizer.vocab_size:,} tokens; {run.mesh.size}"
+    f" {jax.devices()[0].platform} device(s)."
   )
   every = config.evaluation.retrieval_every
   watch = []
   if len(run.data.splits[sources.VALIDATION]):
     watch.append(loop.Evaluator(every, lambda s: validation(run, s)))
   state, numbers = loop.fit(
-      config,
-      objective=run.objective,
-      iterator=run.batches(),
-      mesh=run.mesh,
-      workdir=workdir,
-      evaluators=tuple(watch),
-      report=report,
+    config,
+    objective=run.objective,
+    iterator=run.batches(),
+    mesh=run.mesh,
+    workdir=workdir,
+    evaluators=tuple(watch),
+    report=report,
   )
   if config.evaluation.final:
     report("Evaluating ...")
@@ -185,8 +186,8 @@ def train(
 
       sheets.draw(run, state)
   numbers |= {
-      "train/steps": config.steps,
-      "train/seconds": time.monotonic() - began,
+    "train/steps": config.steps,
+    "train/seconds": time.monotonic() - began,
   }
   if jax.process_index() == 0:
     _write_json(workdir / "results.json", numbers)
@@ -194,29 +195,30 @@ def train(
 
 
 def evaluate(
-    run: Run, state: state_lib.TrainState, *, report: Report = print
+  run: Run, state: state_lib.TrainState, *, report: Report = print
 ) -> dict[str, float]:
   """All evaluations that the data set allows."""
   return evaluators.final(
-      run.encoder, state, run.data, seed=run.config.seed, report=report
+    run.encoder, state, run.data, seed=run.config.seed, report=report
   )
 
 
 def validation(run: Run, state: state_lib.TrainState) -> dict[str, float]:
   """Retrieval on the validation split."""
   return evaluators.retrieval(
-      run.encoder,
-      state,
-      run.data.splits[sources.VALIDATION],
-      name="retrieval_validation",
+    run.encoder,
+    state,
+    run.data.splits[sources.VALIDATION],
+    name="retrieval_validation",
+    keywords=True,
   )
 
 
 def restore(
-    workdir: str | os.PathLike[str],
-    *,
-    step: int | None = None,
-    report: Report = print,
+  workdir: str | os.PathLike[str],
+  *,
+  step: int | None = None,
+  report: Report = print,
 ) -> tuple[Run, state_lib.TrainState]:
   """Opens a workdir's run with the state of one of its checkpoints.
 
@@ -234,8 +236,8 @@ def restore(
   workdir = pathlib.Path(workdir)
   if not (workdir / "config.json").exists():
     raise WorkdirError(
-        f"{workdir} holds no run (no config.json): train one first with python"
-        f" -m experiments.train --workdir={workdir}"
+      f"{workdir} holds no run (no config.json): train one first with python"
+      f" -m experiments.train --workdir={workdir}"
     )
   config = config_lib.parse(read_json(workdir / "config.json"))
   # Before the data, which may take minutes to check.
@@ -258,8 +260,8 @@ def read_results(workdir: pathlib.Path) -> dict[str, float] | None:
   results = read_json(path)
   if not all(isinstance(v, (int, float)) for v in results.values()):
     raise WorkdirError(
-        f"{path} must hold names and numbers: restore it, or choose another"
-        " --workdir."
+      f"{path} must hold names and numbers: restore it, or choose another"
+      " --workdir."
     )
   return results
 
@@ -288,12 +290,12 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     value = json.loads(path.read_text(encoding="utf-8"))
   except ValueError as error:  # No JSON, or no UTF-8.
     raise WorkdirError(
-        f"{path} is not valid JSON ({error}): restore it, or choose another"
-        " --workdir."
+      f"{path} is not valid JSON ({error}): restore it, or choose another"
+      " --workdir."
     ) from error
   if not isinstance(value, dict):
     raise WorkdirError(
-        f"{path} is not a JSON object: restore it, or choose another --workdir."
+      f"{path} is not a JSON object: restore it, or choose another --workdir."
     )
   return value
 
@@ -301,20 +303,20 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 def _abstract_state(run: Run) -> state_lib.TrainState:
   """Shapes, types and shardings of a run's state; nothing is computed."""
   example = {
-      "tokens": np.zeros((2, run.config.model.context_length), np.int32),
+    "tokens": np.zeros((2, run.config.model.context_length), np.int32),
   }
   abstract = jax.eval_shape(
-      lambda: state_lib.init_state(
-          run.objective,
-          state_lib.make_optimizer(run.config),
-          run.config,
-          example,
-      )
+    lambda: state_lib.init_state(
+      run.objective,
+      state_lib.make_optimizer(run.config),
+      run.config,
+      example,
+    )
   )
   everywhere = sharding.replicated(run.mesh)
   return jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
-      abstract,
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
+    abstract,
   )
 
 
@@ -324,23 +326,23 @@ def _is_fresh(workdir: pathlib.Path, config: config_lib.Config) -> bool:
     workdir.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     raise WorkdirError(
-        f"--workdir={workdir} cannot be made: {error.strerror}."
+      f"--workdir={workdir} cannot be made: {error.strerror}."
     ) from error
   path = workdir / "config.json"
   if not path.exists():
     for name in ("results.json", "checkpoints"):
       if (workdir / name).exists():
         raise WorkdirError(
-            f"{workdir} holds {name} of a run, but no config.json: restore it,"
-            " or choose another --workdir."
+          f"{workdir} holds {name} of a run, but no config.json: restore it,"
+          " or choose another --workdir."
         )
     return True
   difference = config_lib.first_difference(config.to_dict(), read_json(path))
   if difference:
     name, new, old = difference
     raise WorkdirError(
-        f"{workdir} holds a run with config.{name}={old!r}, and now it is"
-        f" {new!r}: choose another --workdir, or the same configuration."
+      f"{workdir} holds a run with config.{name}={old!r}, and now it is"
+      f" {new!r}: choose another --workdir, or the same configuration."
     )
   return False
 
@@ -353,22 +355,22 @@ def _write_json(path: pathlib.Path, value: Any) -> None:
 
 
 def _open_data(
-    config: config_lib.Config, workdir: pathlib.Path, report: Report
+  config: config_lib.Config, workdir: pathlib.Path, report: Report
 ) -> sources.PairData:
   if config.data.name == "folder":
     return sources.load_folder(
-        config.data.path,
-        image_size=config.model.image_size,
-        report_path=workdir / "skipped.jsonl",
-        tokenizer_path=workdir / "tokenizer.json",
-        vocab_size=config.data.vocab_size,
-        max_bad_share=config.data.max_bad_share,
-        report=report,
+      config.data.path,
+      image_size=config.model.image_size,
+      report_path=workdir / "skipped.jsonl",
+      tokenizer_path=workdir / "tokenizer.json",
+      vocab_size=config.data.vocab_size,
+      max_bad_share=config.data.max_bad_share,
+      report=report,
     )
   languages = [part.strip() for part in config.data.languages.split(",")]
   try:
     return sources.load_emoji(
-        config.data.data_dir or None, languages=languages, report=report
+      config.data.data_dir or None, languages=languages, report=report
     )
   except ValueError as error:
     raise config_lib.ConfigError(f"config.data: {error}") from error

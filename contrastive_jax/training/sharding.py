@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 DATA_AXIS = "data"
 
@@ -24,10 +24,10 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
   """
   devices = list(devices or jax.devices())
   return jax.make_mesh(
-      (len(devices),),
-      (DATA_AXIS,),
-      axis_types=(AxisType.Auto,),
-      devices=devices,
+    (len(devices),),
+    (DATA_AXIS,),
+    axis_types=(AxisType.Auto,),
+    devices=devices,
   )
 
 
@@ -42,7 +42,7 @@ def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
 
 
 def check_batch_size(
-    batch_size: int, microbatches: int, mesh: jax.sharding.Mesh
+  batch_size: int, microbatches: int, mesh: jax.sharding.Mesh
 ) -> None:
   """Raises unless every microbatch divides over the mesh.
 
@@ -56,17 +56,17 @@ def check_batch_size(
   """
   if batch_size % (microbatches * mesh.size):
     raise ValueError(
-        f"config.batch_size must be a multiple of microbatches x devices ="
-        f" {microbatches} x {mesh.size}; got {batch_size}."
+      f"config.batch_size must be a multiple of microbatches x devices ="
+      f" {microbatches} x {mesh.size}; got {batch_size}."
     )
 
 
 def put_batch(
-    batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh
+  batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh
 ) -> dict[str, Any]:
-  """This host's rows as arrays of the global batch, on its devices."""
+  """Turns rows of this host into arrays of the global batch."""
   sharding = batch_sharding(mesh)
   return {
-      name: jax.make_array_from_process_local_data(sharding, value)
-      for name, value in batch.items()
+    name: jax.make_array_from_process_local_data(sharding, value)
+    for name, value in batch.items()
   }

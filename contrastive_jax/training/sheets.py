@@ -3,10 +3,7 @@
 import numpy as np
 
 from contrastive_jax.data import sources
-from contrastive_jax.training import evaluators
-from contrastive_jax.training import logging
-from contrastive_jax.training import plots
-from contrastive_jax.training import runner
+from contrastive_jax.training import evaluators, logging, plots, runner
 from contrastive_jax.training import state as state_lib
 
 # More points than this only hide each other.
@@ -42,25 +39,25 @@ def draw(run: "runner.Run", state: state_lib.TrainState) -> None:
     return
   text_embeddings = run.encoder.texts(state, texts)
   plots.histogram(
-      embedded.images,
-      text_embeddings,
-      embedded.concept_ids,
-      text_ids,
-      folder / "similarity.png",
+    embedded.images,
+    text_embeddings,
+    embedded.concept_ids,
+    text_ids,
+    folder / "similarity.png",
   )
   plots.embedding_map(
-      embedded.images[:_MOST],
-      text_embeddings[:_MOST],
-      embedded.labels[:_MOST].tolist(),
-      folder / "embeddings.png",
+    embedded.images[:_MOST],
+    text_embeddings[:_MOST],
+    embedded.labels[:_MOST].tolist(),
+    folder / "embeddings.png",
   )
   plots.retrieval_sheet(
-      _Pictures(source),
-      embedded.images,
-      embedded.concept_ids,
-      texts,
-      text_embeddings,
-      text_ids,
-      folder / "retrieval.png",
-      seed=run.config.seed,
+    _Pictures(source),
+    embedded.images,
+    embedded.concept_ids,
+    texts,
+    text_embeddings,
+    text_ids,
+    folder / "retrieval.png",
+    seed=run.config.seed,
   )

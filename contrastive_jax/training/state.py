@@ -43,11 +43,11 @@ def learning_rate(config: config_lib.Config) -> optax.Schedule:
   peak = config.optimizer.learning_rate
   warmup = round(config.optimizer.warmup_share * config.steps)
   return optax.warmup_cosine_decay_schedule(
-      init_value=0.0 if warmup else peak,
-      peak_value=peak,
-      warmup_steps=warmup,
-      decay_steps=max(config.steps, warmup + 1),
-      end_value=peak * config.optimizer.final_share,
+    init_value=0.0 if warmup else peak,
+    peak_value=peak,
+    warmup_steps=warmup,
+    decay_steps=max(config.steps, warmup + 1),
+    end_value=peak * config.optimizer.final_share,
   )
 
 
@@ -58,13 +58,13 @@ def make_optimizer(config: config_lib.Config) -> optax.GradientTransformation:
   if settings.clip_norm:
     steps.append(optax.clip_by_global_norm(settings.clip_norm))
   steps.append(
-      optax.adamw(
-          learning_rate(config),
-          b1=settings.beta1,
-          b2=settings.beta2,
-          weight_decay=settings.weight_decay,
-          mask=decayed,
-      )
+    optax.adamw(
+      learning_rate(config),
+      b1=settings.beta1,
+      b2=settings.beta2,
+      weight_decay=settings.weight_decay,
+      mask=decayed,
+    )
   )
   return optax.chain(*steps)
 
@@ -83,28 +83,28 @@ def decayed(params: Params) -> Any:
 
 
 def init_state(
-    objective: objectives.Objective,
-    optimizer: optax.GradientTransformation,
-    config: config_lib.Config,
-    batch: Mapping[str, Any],
+  objective: objectives.Objective,
+  optimizer: optax.GradientTransformation,
+  config: config_lib.Config,
+  batch: Mapping[str, Any],
 ) -> TrainState:
   """The state before the first step, by `config.seed`."""
   params, state = objective.init(jax.random.key(config.seed), batch)
   return TrainState(
-      step=jnp.zeros((), jnp.int32),
-      params=params,
-      opt_state=optimizer.init(params),
-      objective_state=state,
-      ema_params=(
-          jax.tree.map(jnp.copy, params) if config.optimizer.ema_decay else None
-      ),
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    opt_state=optimizer.init(params),
+    objective_state=state,
+    ema_params=(
+      jax.tree.map(jnp.copy, params) if config.optimizer.ema_decay else None
+    ),
   )
 
 
 def make_train_step(
-    objective: objectives.Objective,
-    optimizer: optax.GradientTransformation,
-    config: config_lib.Config,
+  objective: objectives.Objective,
+  optimizer: optax.GradientTransformation,
+  config: config_lib.Config,
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
   """One update as a pure function of state and batch, to be jitted.
 
@@ -119,9 +119,10 @@ def make_train_step(
     key = jax.random.fold_in(jax.random.key(config.seed + 1), state.step)
     grad_fn = jax.value_and_grad(objective.loss, has_aux=True)
     (loss, (objective_state, metrics)), grads = grad_fn(
-        state.params, state.objective_state, batch, key
+      state.params, state.objective_state, batch, key
     )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    # pyrefly: ignore[bad-argument-type]
     params = objective.constrain(optax.apply_updates(state.params, updates))
     ema_params = state.ema_params
     if ema_params is not None:
@@ -129,23 +130,24 @@ def make_train_step(
       rate = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
       ema_params = optax.incremental_update(params, ema_params, 1.0 - rate)
     squares = {
-        "parameter": _squares(state.params),
-        "gradient": _squares(grads),
+      "parameter": _squares(state.params),
+      "gradient": _squares(grads),
     }
     metrics = {
-        "loss": loss,
-        **metrics,
-        "gradient_norm": optax.global_norm(grads),
-        "parameter_norm": optax.global_norm(state.params),
-        "learning_rate": schedule(state.step),
-        "squares": squares,
+      "loss": loss,
+      **metrics,
+      "gradient_norm": optax.global_norm(grads),
+      "parameter_norm": optax.global_norm(state.params),
+      "learning_rate": schedule(state.step),
+      "squares": squares,
     }
     new = TrainState(
-        step=state.step + 1,
-        params=params,
-        opt_state=opt_state,
-        objective_state=objective_state,
-        ema_params=ema_params,
+      step=state.step + 1,
+      params=params,
+      opt_state=opt_state,
+      objective_state=objective_state,
+      # pyrefly: ignore[bad-argument-type]
+      ema_params=ema_params,
     )
     return new, metrics
 
@@ -155,25 +157,25 @@ def make_train_step(
 def finite(state: TrainState) -> dict[str, jax.Array]:
   """Whether each tensor of a state is finite, by name; parameters first."""
   groups = {
-      "parameter": state.params,
-      "averaged parameter": state.ema_params,
-      "objective state": state.objective_state,
-      "optimizer state": state.opt_state,
+    "parameter": state.params,
+    "averaged parameter": state.ema_params,
+    "objective state": state.objective_state,
+    "optimizer state": state.opt_state,
   }
   return {
-      f"{group} {jax.tree_util.keystr(path, simple=True, separator='/')}": (
-          jnp.all(jnp.isfinite(leaf))
-      )
-      for group, tree in groups.items()
-      for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-      if jnp.issubdtype(leaf.dtype, jnp.inexact)
+    f"{group} {jax.tree_util.keystr(path, simple=True, separator='/')}": (
+      jnp.all(jnp.isfinite(leaf))
+    )
+    for group, tree in groups.items()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    if jnp.issubdtype(leaf.dtype, jnp.inexact)
   }
 
 
 def _squares(tree: Any) -> dict[str, jax.Array]:
   return {
-      jax.tree_util.keystr(path, simple=True, separator="/"): jnp.sum(
-          jnp.square(leaf.astype(jnp.float32))
-      )
-      for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    jax.tree_util.keystr(path, simple=True, separator="/"): jnp.sum(
+      jnp.square(leaf.astype(jnp.float32))
+    )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
   }

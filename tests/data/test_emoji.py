@@ -23,14 +23,6 @@ from contrastive_jax.data.emoji import emoji_dataset_builder as emoji
 from contrastive_jax.data.emoji import rebuild
 
 FOLDER = pathlib.Path(emoji.__file__).parent
-SPLIT_SIZES = {
-  "train": 4239,
-  "validation": 260,
-  "test": 516,
-  "unseen_style": 1344,
-  "validation_unseen_style": 84,
-  "test_unseen_style": 166,
-}
 MANY = ("en", "ar", "de", "hi", "ja", "th", "vi", "zh")
 
 # Prepares in a fresh process without TensorFlow, even where it is installed,
@@ -61,28 +53,27 @@ print("reported", lines)
 """
 
 
-def _start(data_dir):
+def run_python(*args):
+  """A process of its own, that finds the package as this one does."""
   root = pathlib.Path(__file__).parents[2]
   path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
-  return subprocess.Popen(
-    [sys.executable, "-c", _PREPARE, str(data_dir)],
+  return subprocess.run(
+    [sys.executable, *args],
     env={**os.environ, "PYTHONPATH": path},
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
+    capture_output=True,
     text=True,
+    timeout=120,
+    check=False,
   )
 
 
 @pytest.fixture(name="data_dir", scope="module")
 def fixture_data_dir(tmp_path_factory):
-  """The data, prepared by two processes at once, as two hosts would."""
   path = tmp_path_factory.mktemp("emoji")
-  outputs = []
-  for process in [_start(path), _start(path)]:
-    outputs.append(process.communicate(timeout=120)[0])
-    assert process.returncode == 0, outputs[-1]
+  done = run_python("-c", _PREPARE, str(path))
+  assert done.returncode == 0, done.stderr
   line = f"reported ['Preparing the emoji data in {path}"
-  assert any(line in output for output in outputs)
+  assert line in done.stdout
   return path
 
 
@@ -94,14 +85,29 @@ def fixture_data(data_dir):
   return data
 
 
+@pytest.fixture(name="split_sizes", scope="module")
+def fixture_split_sizes():
+  """Drawings of each split, counted in the shipped table."""
+  sizes = collections.Counter()
+  for concept in emoji.concepts():
+    train = concept["split"] == "train"
+    unseen = "unseen_style" if train else f"{concept['split']}_unseen_style"
+    for drawing in concept["drawings"]:
+      new = drawing["vendor"] == "fluent-emoji-flat"
+      sizes[unseen if new else concept["split"]] += 1
+  return dict(sizes)
+
+
 def concept_ids(data, split):
   return {r["concept_id"] for r in data.splits[split].records}
 
 
-def test_split_sizes(data):
+def test_split_sizes(data, split_sizes):
   sizes = {name: len(split) for name, split in data.splits.items()}
-  assert sizes == SPLIT_SIZES
+  assert sizes == split_sizes
+  assert len(sizes) == 6
   assert sum(sizes.values()) == 6609
+  assert sum(n for s, n in sizes.items() if s.endswith("unseen_style")) == 1594
   assert data.name == "emoji"
   assert data.languages == MANY
   assert data.image_side == 64
@@ -113,7 +119,7 @@ def test_prepared_folder_holds_nothing_unfinished(data_dir):
 
 
 def test_data_that_another_process_prepared_meanwhile(
-  data_dir, tmp_path, monkeypatch
+  data_dir, split_sizes, tmp_path, monkeypatch
 ):
   def too_late(builder):
     assert not builder.is_prepared()
@@ -123,7 +129,7 @@ def test_data_that_another_process_prepared_meanwhile(
   monkeypatch.setattr(emoji.Emoji, "download_and_prepare", too_late)
   lines = []
   data = sources.load_emoji(str(tmp_path), report=lines.append)
-  assert len(data.splits["test"]) == SPLIT_SIZES["test"]
+  assert len(data.splits["test"]) == split_sizes["test"]
   assert len(lines) == 1
 
 
@@ -153,10 +159,10 @@ def test_unseen_style_is_in_its_own_splits_alone(data):
       assert vendors == {"noto", "noto-v1", "fxemoji", "twemoji"}
 
 
-def test_records(data):
+def test_records(data, split_sizes):
   concepts = {c["concept_id"]: c for c in emoji.concepts()}
   for name, split in data.splits.items():
-    assert split.images.shape == (SPLIT_SIZES[name], 64, 64, 3)
+    assert split.images.shape == (split_sizes[name], 64, 64, 3)
     assert split.images.dtype == np.uint8
     indices = [r["index"] for r in split.records]
     assert indices == sorted(set(indices))
@@ -375,39 +381,39 @@ def test_tokenizer_loses_nothing(language):
 def shipped_splits():
   concepts = emoji.concepts()
   return (
-    {c["codepoints"]: c["category"] for c in concepts},
+    {c["codepoints"]: (c["category"], c["subcategory"]) for c in concepts},
     {c["codepoints"]: c["split"] for c in concepts},
   )
 
 
 def test_splits_are_those_of_the_rebuild():
-  categories, splits = shipped_splits()
-  assert rebuild.assign_splits(categories) == splits
+  groups, splits = shipped_splits()
+  assert rebuild.assign_splits(groups) == splits
   # In whatever order the packages name them.
-  backwards = dict(reversed(categories.items()))
+  backwards = dict(reversed(groups.items()))
   assert rebuild.assign_splits(backwards) == splits
 
 
-def test_splits_are_stratified_by_category():
-  categories, splits = shipped_splits()
-  totals = collections.Counter(categories.values())
-  assert len(totals) == 9
+def test_splits_are_stratified_by_category_and_subcategory():
+  groups, splits = shipped_splits()
+  assert len({category for category, _ in groups.values()}) == 9
   for split, count in (("test", 200), ("validation", 100)):
-    held_out = collections.Counter(
-      categories[c] for c, s in splits.items() if s == split
-    )
-    assert sum(held_out.values()) == count
-    assert held_out.keys() == totals.keys()
-    for category, total in totals.items():
-      share = count * total / len(categories)
-      assert abs(held_out[category] - share) <= 1.0, (split, category)
+    held_out = [c for c, s in splits.items() if s == split]
+    assert len(held_out) == count
+    for level in (1, 2):
+      totals = collections.Counter(g[:level] for g in groups.values())
+      held = collections.Counter(groups[c][:level] for c in held_out)
+      for group, total in totals.items():
+        share = count * total / len(groups)
+        # Rounded within a category, which is rounded itself.
+        assert abs(held[group] - share) <= level, (split, group)
 
 
 def test_a_new_concept_moves_few_others():
-  categories, splits = shipped_splits()
-  grown = rebuild.assign_splits({**categories, "1fffe": "objects"})
+  groups, splits = shipped_splits()
+  grown = rebuild.assign_splits({**groups, "1fffe": ("objects", "tool")})
   moved = [c for c in splits if splits[c] != grown[c]]
-  assert len(moved) <= 4
+  assert len(moved) < 0.01 * len(splits)
 
 
 def make_packages(folder, stems):
@@ -438,21 +444,8 @@ def test_rebuild_refuses_two_versions(tmp_path):
 def test_rebuild_program(tmp_path):
   """Run as its docstring says; importing it defines no flag."""
   assert "sources" not in flags.FLAGS
-  root = pathlib.Path(__file__).parents[2]
-  path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
-  done = subprocess.run(
-    [
-      sys.executable,
-      "-m",
-      "contrastive_jax.data.emoji.rebuild",
-      f"--sources={tmp_path}",
-    ],
-    env={**os.environ, "PYTHONPATH": path},
-    capture_output=True,
-    text=True,
-    timeout=60,
-    check=False,
-  )
+  module = "contrastive_jax.data.emoji.rebuild"
+  done = run_python("-m", module, f"--sources={tmp_path}")
   assert done.returncode != 0
   assert "must hold exactly one iconify-json-noto-VERSION.tgz" in done.stderr
   assert "Traceback" not in done.stderr

@@ -314,11 +314,33 @@ def test_several_keywords_in_random_order():
   assert_shares(counts, shares)
 
 
+def test_full_captions_are_a_name_with_keywords_in_random_order():
+  counts = draw(6000, languages={"en": 1.0}, name=0.0, full=1.0)
+  assert all("cat" in text.split(", ") for text in counts)
+  lengths = collections.Counter(
+    len(text.split(", ")) for text in counts.elements()
+  )
+  assert_shares(lengths, {2: 1, 3: 1, 4: 1})
+  # All orders of the longest are there, and equally often.
+  longest = {t: n for t, n in counts.items() if t.count(",") == 3}
+  words = ("cat", "pet", "fur", "paw")
+  orders = {", ".join(p): 1 for p in itertools.permutations(words)}
+  assert_shares(longest, orders)
+
+
+def test_full_caption():
+  assert (
+    pipeline.full_caption("lion", ["big cat", "zoo"]) == "lion, big cat, zoo"
+  )
+  assert pipeline.full_caption("lion", []) == "lion"
+
+
 def test_kinds_that_an_example_lacks_are_left_out():
   # Japanese has no keywords, and only English names go into prompts.
   options = {"keyword": 1.0, "keywords": 1.0, "prompt": 1.0}
   only = {"languages": {"ja": 1.0}, **options}
   assert draw(100, name=1.0, **only).keys() == {"猫"}
+  assert draw(100, name=1.0, full=9.0, **only).keys() == {"猫"}
   assert draw(100, name=0.0, **only).keys() == {"猫"}
   keywords = (caption("pet", "keyword"),)
   counts = draw(50, keywords, languages={"en": 1.0}, prompt=1.0)

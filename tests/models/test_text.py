@@ -85,8 +85,29 @@ def test_end_positions():
 def test_mean_pooling_skips_padding():
   module, variables = _make(causal=False, pool="mean")
   feature, tokens = apply(module, variables, TOKENS, return_tokens=True)
-  np.testing.assert_allclose(feature[0], tokens[0, :4].mean(0), atol=1e-6)
-  np.testing.assert_allclose(feature[1], tokens[1, :3].mean(0), atol=1e-6)
+  assert tokens.shape == (*TOKENS.shape, feature.shape[1])
+  for row, length in ((0, 4), (1, 3)):
+    alone = apply(module, variables, TOKENS[row : row + 1, :length])
+    np.testing.assert_allclose(feature[row], alone[0], atol=1e-6)
+
+
+def test_mean_pooling_weighs_tokens_by_their_length():
+  # A token whose embedding is small says little, whatever its direction.
+  module, variables = _make(causal=False, pool="mean", depth=0)
+  params = variables["params"]
+  position = jnp.zeros_like(params["position_embedding"])
+  table = params["token_embedding"]["embedding"].at[1].multiply(1e-4)
+  params = params | {
+    "position_embedding": position,
+    "token_embedding": {"embedding": table},
+  }
+  known, both = (
+    apply(module, {"params": params}, np.array([row], np.int32))
+    for row in ([5, 5], [5, 1])
+  )
+  # Half the mean is left; the norm after it undoes that (but for its epsilon).
+  cosine = known[0] @ both[0] / np.sqrt((known @ known.T) * (both @ both.T))
+  np.testing.assert_allclose(cosine, 1.0, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)

@@ -11,37 +11,39 @@ The config `images` has one record a drawing and these splits:
 | validation_unseen_style | validation | fluent-emoji-flat |
 | test_unseen_style | test | fluent-emoji-flat |
 
-Concepts are split stratified by category. The configs `captions_en`,
+Concepts are split stratified by category and subcategory. The configs `captions_en`,
 `captions_de`, ... have one record a concept, its name and keywords, in the
 splits train, validation and test.
 """
 
-from collections.abc import Iterator
 import functools
 import gzip
 import importlib.resources
 import io
 import json
-from typing import Any
 import zipfile
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-from PIL import Image
 import tensorflow_datasets as tfds
+from PIL import Image
 
 CONCEPT_SPLITS = ("train", "validation", "test")
 VENDORS = ("noto", "noto-v1", "fluent-emoji-flat", "fxemoji", "twemoji")
 UNSEEN_STYLE = "fluent-emoji-flat"
 LANGUAGES = tuple(
-    "en ar bn cs de el es fa fr he hi id it ja ko nl pl pt ru sv th tr uk vi"
-    " zh".split()
+  "en ar bn cs de el es fa fr he hi id it ja ko nl pl pt ru sv th tr uk vi"
+  " zh".split()
 )
 
 
 @functools.cache
 def concepts() -> list[dict[str, Any]]:
   """The embedded table of concepts: names, keywords, categories, drawings."""
-  file = importlib.resources.files("contrastive_jax.data.emoji") / "concepts.json.gz"
+  file = (
+    importlib.resources.files("contrastive_jax.data.emoji") / "concepts.json.gz"
+  )
   return json.loads(gzip.decompress(file.read_bytes()))
 
 
@@ -60,45 +62,43 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
   VERSION = tfds.core.Version("1.0.0")
   RELEASE_NOTES = {"1.0.0": "CLDR 48, five artists, 64 pixels."}
   BUILDER_CONFIGS = [
+    tfds.core.BuilderConfig(
+      name="images", description="One record a drawing, English text."
+    ),
+    *(
       tfds.core.BuilderConfig(
-          name="images", description="One record a drawing, English text."
-      ),
-      *(
-          tfds.core.BuilderConfig(
-              name=f"captions_{language}",
-              description=f"One record a concept, language {language}.",
-          )
-          for language in LANGUAGES
-      ),
+        name=f"captions_{language}",
+        description=f"One record a concept, language {language}.",
+      )
+      for language in LANGUAGES
+    ),
   ]
 
   def _info(self) -> tfds.core.DatasetInfo:
     text = tfds.features.Text()
     if self.builder_config.name != "images":
       features = {
-          "concept_id": np.int64,
-          "name": text,
-          "keywords": tfds.features.Sequence(tfds.features.Text()),
+        "concept_id": np.int64,
+        "name": text,
+        "keywords": tfds.features.Sequence(tfds.features.Text()),
       }
     else:
       features = {
-          "index": np.int64,
-          "concept_id": np.int64,
-          "image": tfds.features.Image(
-              shape=(64, 64, 3), encoding_format="png"
-          ),
-          "vendor": text,
-          "character": text,
-          "name": text,
-          "keywords": tfds.features.Sequence(tfds.features.Text()),
-          "category": text,
-          "subcategory": text,
+        "index": np.int64,
+        "concept_id": np.int64,
+        "image": tfds.features.Image(shape=(64, 64, 3), encoding_format="png"),
+        "vendor": text,
+        "character": text,
+        "name": text,
+        "keywords": tfds.features.Sequence(tfds.features.Text()),
+        "category": text,
+        "subcategory": text,
       }
     return tfds.core.DatasetInfo(
-        builder=self,
-        description=__doc__,
-        features=tfds.features.FeaturesDict(features),
-        license="Apache-2.0, MIT, CC-BY-4.0, Unicode-3.0: see NOTICE.md",
+      builder=self,
+      description=__doc__,
+      features=tfds.features.FeaturesDict(features),
+      license="Apache-2.0, MIT, CC-BY-4.0, Unicode-3.0: see NOTICE.md",
     )
 
   def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[Any]]:
@@ -107,9 +107,9 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
       language = self.builder_config.name.removeprefix("captions_")
       return {name: self._captions(language, name) for name in CONCEPT_SPLITS}
     names = {
-        split_name(part, vendor)
-        for part in CONCEPT_SPLITS
-        for vendor in ("noto", UNSEEN_STYLE)
+      split_name(part, vendor)
+      for part in CONCEPT_SPLITS
+      for vendor in ("noto", UNSEEN_STYLE)
     }
     return {name: self._images(name) for name in sorted(names)}
 
@@ -120,14 +120,19 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
   def _captions(self, language: str, split: str) -> Iterator[Any]:
     for concept in concepts():
       if concept["split"] == split and language in concept["names"]:
-        yield concept["concept_id"], {
+        yield (
+          concept["concept_id"],
+          {
             "concept_id": concept["concept_id"],
             "name": concept["names"][language],
             "keywords": concept["keywords"][language],
-        }
+          },
+        )
 
   def _images(self, split: str) -> Iterator[Any]:
-    path = importlib.resources.files("contrastive_jax.data.emoji") / "images.zip"
+    path = (
+      importlib.resources.files("contrastive_jax.data.emoji") / "images.zip"
+    )
     with path.open("rb") as file, zipfile.ZipFile(file) as images:
       for concept in concepts():
         for drawing in concept["drawings"]:
@@ -138,7 +143,9 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
           png = io.BytesIO()
           Image.open(io.BytesIO(webp)).convert("RGB").save(png, "png")
           png.seek(0)
-          yield drawing["index"], {
+          yield (
+            drawing["index"],
+            {
               "index": drawing["index"],
               "concept_id": concept["concept_id"],
               "image": png,
@@ -148,4 +155,5 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
               "keywords": concept["keywords"]["en"],
               "category": concept["category"],
               "subcategory": concept["subcategory"],
-          }
+            },
+          )

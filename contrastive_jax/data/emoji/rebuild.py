@@ -17,7 +17,6 @@ same packages give the same bytes.
 """
 
 import collections
-from collections.abc import Iterator, Sequence
 import gzip
 import hashlib
 import io
@@ -25,16 +24,15 @@ import json
 import pathlib
 import re
 import tarfile
-from typing import Any
 import zipfile
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from absl import app
-from absl import flags
+from absl import app, flags
 from PIL import Image
 
 from contrastive_jax.data import tokenizer as tokenizer_lib
-from contrastive_jax.data.emoji.emoji_dataset_builder import LANGUAGES
-from contrastive_jax.data.emoji.emoji_dataset_builder import VENDORS
+from contrastive_jax.data.emoji.emoji_dataset_builder import LANGUAGES, VENDORS
 
 _TEST_CONCEPTS = 200
 _VALIDATION_CONCEPTS = 100
@@ -51,8 +49,8 @@ class Package:
     found = sorted(folder.glob(f"{stem}-[0-9]*.tgz"))
     if len(found) != 1:
       raise app.UsageError(
-          f"--sources={folder} must hold exactly one {stem}-VERSION.tgz; it"
-          f" holds {len(found)}."
+        f"--sources={folder} must hold exactly one {stem}-VERSION.tgz; it"
+        f" holds {len(found)}."
       )
     self._tar = tarfile.open(found[0])  # noqa: SIM115
     self._names = set(self._tar.getnames())
@@ -71,7 +69,7 @@ def _character(codepoints: str) -> str:
 
 
 def _drawings(
-    icons: dict[str, dict[str, Any]], characters: dict[str, dict[str, str]]
+  icons: dict[str, dict[str, Any]], characters: dict[str, dict[str, str]]
 ) -> dict[str, dict[str, str]]:
   """{codepoints: {vendor: icon name}}, without skin tones."""
   table: dict[str, dict[str, str]] = collections.defaultdict(dict)
@@ -99,37 +97,35 @@ def _render(icons: dict[str, Any], name: str, side: int) -> Image.Image:
   if name not in icons["icons"]:
     name = icons["aliases"][name]["parent"]
   icon = icons["icons"][name]
-  width, height = (
-      icon.get(k, icons.get(k, 16)) for k in ("width", "height")
-  )
+  width, height = (icon.get(k, icons.get(k, 16)) for k in ("width", "height"))
   svg = (
-      '<svg xmlns="http://www.w3.org/2000/svg"'
-      ' xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="'
-      f'{icon.get("left", 0)} {icon.get("top", 0)} {width} {height}">'
-      f'{icon["body"]}</svg>'
+    '<svg xmlns="http://www.w3.org/2000/svg"'
+    ' xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="'
+    f'{icon.get("left", 0)} {icon.get("top", 0)} {width} {height}">'
+    f"{icon['body']}</svg>"
   )
   png = bytes(
-      resvg_py.svg_to_bytes(
-          svg_string=svg, width=4 * side, skip_system_fonts=True
-      )
+    resvg_py.svg_to_bytes(
+      svg_string=svg, width=4 * side, skip_system_fonts=True
+    )
   )
   picture = Image.open(io.BytesIO(png)).convert("RGBA")
   picture.thumbnail((side, side), Image.Resampling.BOX)
   canvas = Image.new("RGBA", (side, side), "white")
   canvas.alpha_composite(
-      picture, ((side - picture.width) // 2, (side - picture.height) // 2)
+    picture, ((side - picture.width) // 2, (side - picture.height) // 2)
   )
   return canvas.convert("RGB")
 
 
 def _texts(
-    annotations: Package, derived: Package, language: str
+  annotations: Package, derived: Package, language: str
 ) -> dict[str, tuple[str, list[str]]]:
   """{character without U+FE0F: (name, keywords)} of one language."""
   out = {}
   for package, folder, key in (
-      (annotations, "annotations", "annotations"),
-      (derived, "annotationsDerived", "annotationsDerived"),
+    (annotations, "annotations", "annotations"),
+    (derived, "annotationsDerived", "annotationsDerived"),
   ):
     file = package.load(f"{folder}/{language}/annotations.json")
     for character, entry in file.get(key, {}).get("annotations", {}).items():
@@ -148,48 +144,59 @@ def _groups(emojibase: Package) -> dict[str, tuple[str, str]]:
     if "group" in entry:
       codepoints = entry["hexcode"].lower().replace("-fe0f", "")
       out[codepoints] = (
-          names["groups"][str(entry["group"])],
-          names["subgroups"][str(entry["subgroup"])],
+        names["groups"][str(entry["group"])],
+        names["subgroups"][str(entry["subgroup"])],
       )
   return out
 
 
-def _held_out(
-    categories: dict[str, list[str]], count: int
-) -> Iterator[str]:
-  """`count` names, each category by its share (largest remainder first)."""
-  total = sum(map(len, categories.values()))
-  shares = {c: count * len(v) / total for c, v in categories.items()}
-  taken = {c: int(s) for c, s in shares.items()}
-  order = sorted(shares, key=lambda c: (taken[c] - shares[c], c))
-  for category in order[: count - sum(taken.values())]:
-    taken[category] += 1
-  for category, names in categories.items():
-    yield from names[: taken[category]]
+def _shares(sizes: dict[str, int], count: int) -> dict[str, int]:
+  """`count` shared out in proportion to sizes, largest remainder first."""
+  total = sum(sizes.values())
+  exact = {name: count * size / total for name, size in sizes.items()}
+  taken = {name: int(share) for name, share in exact.items()}
+  order = sorted(exact, key=lambda name: (taken[name] - exact[name], name))
+  for name in order[: count - sum(taken.values())]:
+    taken[name] += 1
+  return taken
 
 
-def assign_splits(category_of: dict[str, str]) -> dict[str, str]:
-  """Splits concepts, stratified by category, in the order of a hash.
+def assign_splits(group_of: dict[str, tuple[str, str]]) -> dict[str, str]:
+  """Splits concepts by category and, within it, subcategory.
+
+  Both are represented in proportion, so that a split is as hard as the whole;
+  within a subcategory the order of a hash decides.
 
   Args:
-    category_of: {codepoints: category}.
+    group_of: {codepoints: (category, subcategory)}.
 
   Returns:
     {codepoints: "train" | "validation" | "test"}.
   """
-  split = dict.fromkeys(category_of, "train")
+  split = dict.fromkeys(group_of, "train")
   for name, count in (
-      ("test", _TEST_CONCEPTS),
-      ("validation", _VALIDATION_CONCEPTS),
+    ("test", _TEST_CONCEPTS),
+    ("validation", _VALIDATION_CONCEPTS),
   ):
-    left: dict[str, list[str]] = collections.defaultdict(list)
+    left: dict[str, dict[str, list[str]]] = {}
     for codepoints in sorted(
-        (c for c in split if split[c] == "train"),
-        key=lambda c: hashlib.sha256(c.encode()).hexdigest(),
+      (c for c in split if split[c] == "train"),
+      key=lambda c: hashlib.sha256(c.encode()).hexdigest(),
     ):
-      left[category_of[codepoints]].append(codepoints)
-    for codepoints in _held_out(left, count):
-      split[codepoints] = name
+      category, subcategory = group_of[codepoints]
+      inner = left.setdefault(category, {})
+      inner.setdefault(subcategory, []).append(codepoints)
+    of_category = _shares(
+      {c: sum(map(len, inner.values())) for c, inner in left.items()}, count
+    )
+    for category, inner in left.items():
+      of_subcategory = _shares(
+        {s: len(members) for s, members in inner.items()},
+        of_category[category],
+      )
+      for subcategory, members in inner.items():
+        for codepoints in members[: of_subcategory[subcategory]]:
+          split[codepoints] = name
   return split
 
 
@@ -199,8 +206,7 @@ def _training_texts(concepts: list[dict[str, Any]]) -> Iterator[str]:
     if concept["split"] == "train":
       for language, name in concept["names"].items():
         repeats = _ENGLISH_WEIGHT if language == "en" else 1
-        for text in [name, *concept["keywords"][language]] * repeats:
-          yield text
+        yield from [name, *concept["keywords"][language]] * repeats
 
 
 def rebuild(source: pathlib.Path, out: pathlib.Path, *, side: int = 64) -> None:
@@ -217,16 +223,16 @@ def rebuild(source: pathlib.Path, out: pathlib.Path, *, side: int = 64) -> None:
   packages = {v: Package(source, f"iconify-json-{v}") for v in VENDORS}
   icons = {v: p.load("icons.json") for v, p in packages.items()}
   table = _drawings(
-      icons, {v: p.load("chars.json") for v, p in packages.items()}
+    icons, {v: p.load("chars.json") for v, p in packages.items()}
   )
   annotations = Package(source, "cldr-annotations-full")
   derived = Package(source, "cldr-annotations-derived-full")
   texts = {lang: _texts(annotations, derived, lang) for lang in LANGUAGES}
   groups = _groups(Package(source, "emojibase-data"))
   codes = sorted(
-      c for c in table if _character(c) in texts["en"] and c in groups
+    c for c in table if _character(c) in texts["en"] and c in groups
   )
-  split = assign_splits({c: groups[c][0] for c in codes})
+  split = assign_splits({c: groups[c] for c in codes})
 
   concepts = []
   with zipfile.ZipFile(out / "images.zip", "w", zipfile.ZIP_STORED) as images:
@@ -242,15 +248,16 @@ def rebuild(source: pathlib.Path, out: pathlib.Path, *, side: int = 64) -> None:
         # 128 colours cannot be told from the original by eye and store in two
         # thirds of the space; more effort than method 4 gains 1 %.
         _render(icons[vendor], table[code][vendor], side).quantize(
-            128, dither=Image.Dither.NONE
+          128, dither=Image.Dither.NONE
         ).convert("RGB").save(buffer, "webp", lossless=True, method=4)
         # A fixed date keeps the archive reproducible.
         images.writestr(
-            zipfile.ZipInfo(f"{vendor}/{code}.webp"), buffer.getvalue()
+          zipfile.ZipInfo(f"{vendor}/{code}.webp"), buffer.getvalue()
         )
         drawings.append({"index": index, "vendor": vendor})
         index += 1
-      concepts.append({
+      concepts.append(
+        {
           "concept_id": concept_id,
           "codepoints": code,
           "character": character,
@@ -259,22 +266,23 @@ def rebuild(source: pathlib.Path, out: pathlib.Path, *, side: int = 64) -> None:
           "split": split[code],
           "drawings": drawings,
           "names": {
-              lang: texts[lang][character][0]
-              for lang in LANGUAGES
-              if character in texts[lang]
+            lang: texts[lang][character][0]
+            for lang in LANGUAGES
+            if character in texts[lang]
           },
           "keywords": {
-              lang: texts[lang][character][1]
-              for lang in LANGUAGES
-              if character in texts[lang]
+            lang: texts[lang][character][1]
+            for lang in LANGUAGES
+            if character in texts[lang]
           },
-      })
+        }
+      )
   content = json.dumps(concepts, ensure_ascii=False, separators=(",", ":"))
   (out / "concepts.json.gz").write_bytes(
-      gzip.compress(content.encode(), 9, mtime=0)
+    gzip.compress(content.encode(), 9, mtime=0)
   )
   tokenizer_lib.Tokenizer.train(
-      _training_texts(concepts), vocab_size=_VOCABULARY
+    _training_texts(concepts), vocab_size=_VOCABULARY
   ).save(out / "tokenizer.json")
   print(f"{len(concepts)} concepts, {index} images.")
 
@@ -284,16 +292,16 @@ def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"unexpected argument {argv[1]!r}.")
   rebuild(
-      pathlib.Path(flags.FLAGS.sources),
-      pathlib.Path(__file__).parent,
-      side=flags.FLAGS.side,
+    pathlib.Path(flags.FLAGS.sources),
+    pathlib.Path(__file__).parent,
+    side=flags.FLAGS.side,
   )
 
 
 if __name__ == "__main__":
   # Defined here, so that importing this module leaves the flags of others be.
   flags.DEFINE_string(
-      "sources", None, "Folder that holds the packages (*.tgz).", required=True
+    "sources", None, "Folder that holds the packages (*.tgz).", required=True
   )
   flags.DEFINE_integer("side", 64, "Side of the pictures, in pixels.")
   app.run(main)

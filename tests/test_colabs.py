@@ -1,0 +1,127 @@
+"""Every notebook is clean, valid, and runs from top to bottom."""
+
+import base64
+import json
+import os
+import pathlib
+import sys
+
+import nbclient
+import nbformat
+import pytest
+from jupyter_client import AsyncKernelManager, kernelspec
+
+ROOT = pathlib.Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "colabs").glob("*.ipynb"))
+TIMEOUT = 300  # Seconds a cell, on a busy machine.
+
+
+@pytest.fixture(name="execute")
+def fixture_execute(tmp_path):
+  """Runs a notebook in a kernel of this very interpreter, in `tmp_path`."""
+  specs = tmp_path / "kernels"
+  (specs / "python3").mkdir(parents=True)
+  python_path = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+  spec = {
+    "argv": [sys.executable, "-m", "ipykernel_launcher"]
+    + ["-f", "{connection_file}"],
+    "display_name": "Python 3",
+    "language": "python",
+    "env": {
+      "CONTRASTIVE_JAX_COLAB_STEPS": "3",
+      "IPYTHONDIR": str(tmp_path / "ipython"),
+      "JAX_PLATFORMS": "cpu",
+      "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+      "PYTHONPATH": os.pathsep.join(filter(None, python_path)),
+      "XDG_CACHE_HOME": str(tmp_path / "cache"),
+      "XLA_FLAGS": "",  # One device, whatever the other tests simulate.
+    },
+  }
+  (specs / "python3" / "kernel.json").write_text(json.dumps(spec))
+  manager = AsyncKernelManager(
+    kernel_name="python3",
+    kernel_spec_manager=kernelspec.KernelSpecManager(
+      kernel_dirs=[str(specs)], ensure_native_kernel=False
+    ),
+  )
+
+  def run(notebook):
+    client = nbclient.NotebookClient(
+      notebook,
+      km=manager,
+      timeout=TIMEOUT,
+      resources={"metadata": {"path": str(tmp_path)}},
+    )
+    return client.execute()
+
+  return run
+
+
+def outputs_of(notebook):
+  """Cell id -> outputs of the code cells."""
+  return {c.id: c.outputs for c in notebook.cells if c.cell_type == "code"}
+
+
+def text_of(outputs):
+  return "".join(o.text for o in outputs if o.output_type == "stream")
+
+
+def images_of(outputs):
+  """The PNG pictures among outputs, decoded."""
+  return [
+    base64.b64decode(output.data["image/png"])
+    for output in outputs
+    if "image/png" in output.get("data", {})
+  ]
+
+
+def test_there_are_notebooks():
+  assert "quickstart.ipynb" in [path.name for path in NOTEBOOKS]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_notebook_is_valid_and_clean(path):
+  notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
+  nbformat.validate(notebook)
+  assert notebook.nbformat == 4
+  assert notebook.metadata.kernelspec.name == "python3"
+  ids = [cell.id for cell in notebook.cells]
+  assert len(set(ids)) == len(ids)
+  for cell in notebook.cells:
+    assert cell.source.strip()
+    if cell.cell_type == "code":
+      assert not cell.outputs
+      assert cell.execution_count is None
+  badge, install = notebook.cells[:2]
+  assert f"/blob/main/colabs/{path.name}" in badge.source
+  assert "%pip install -q" in install.source
+
+
+def test_quickstart(execute, tmp_path):
+  path = ROOT / "colabs" / "quickstart.ipynb"
+  done = execute(nbformat.read(path, as_version=4))
+  outputs = outputs_of(done)
+  for name, cell_outputs in outputs.items():
+    kinds = [output.output_type for output in cell_outputs]
+    assert "error" not in kinds, name
+    assert "Traceback" not in text_of(cell_outputs), name
+    assert "Warning" not in text_of(cell_outputs), name
+  # The package is there: nothing was installed.
+  assert not outputs["install"]
+  assert " on cpu" in text_of(outputs["imports"])
+  assert "(4, 16)" in text_of(outputs["loss"])
+  assert "step 3/3" in text_of(outputs["train"])
+  assert "1 cpu device" in text_of(outputs["train"])
+
+  pictures = {name: images_of(out) for name, out in outputs.items()}
+  counts = {name: len(found) for name, found in pictures.items() if found}
+  assert counts == {"data-look": 1, "search": 4, "names": 1, "plots": 4}
+  for found in pictures.values():
+    assert all(picture.startswith(b"\x89PNG") for picture in found)
+  for language in ("en", "de", "ja"):
+    assert f"\n{language}  " in text_of(outputs["names"])
+  assert "retrieval/image_to_text/recall_at_10" in text_of(outputs["results"])
+
+  workdir = tmp_path / "runs" / "quickstart_3_steps"
+  assert (workdir / "results.json").exists()
+  assert len(list((workdir / "plots").glob("*.png"))) == 4

@@ -1,0 +1,383 @@
+"""Tests of contrastive_jax.training.evaluators."""
+
+import dataclasses
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from contrastive_jax.data import pipeline, sources
+from contrastive_jax.training import evaluators
+from contrastive_jax.training import state as state_lib
+from tests.training import tiny
+
+Caption = sources.Caption
+
+
+def record(concept, *captions, label=""):
+  """`captions` are (text, language) or (text, language, kind)."""
+  made = [
+    Caption(text, *(kind or ["name"]), language)
+    for text, language, *kind in captions
+  ]
+  return {"concept_id": concept, "captions": tuple(made), "label": label}
+
+
+def source(*records):
+  """The first pixel of an image is its concept."""
+  images = np.zeros((len(records), 2, 2, 3), np.uint8)
+  images[:, 0, 0, 0] = [r["concept_id"] for r in records]
+  numbered = [{"index": i, **r} for i, r in enumerate(records)]
+  return sources.ArraySource(images, numbered)
+
+
+def direction(number):
+  """A unit vector for each number."""
+  x = np.random.default_rng(number).normal(size=16)
+  return (x / np.linalg.norm(x)).astype(np.float32)
+
+
+class Oracle:
+  """Knows what images show, and what the words that it was told name."""
+
+  def __init__(self, meanings):
+    self._meanings = meanings
+    self.asked = []
+
+  def images(self, state, split):
+    records = [split[i] for i in range(len(split))]
+    return evaluators.Embedded(
+      np.stack([direction(r["image"][0, 0, 0]) for r in records]),
+      np.array([r["concept_id"] for r in records]),
+      np.array([r["label"] for r in records]),
+    )
+
+  def texts(self, state, texts):
+    self.asked.append(list(texts))
+
+    def known(t):
+      return next((c for w, c in self._meanings.items() if w in t), 99)
+
+    return np.stack([direction(known(text)) for text in texts])
+
+
+def pair_data(languages=("en",), **splits):
+  return sources.PairData("tiny", splits, languages, None, 2)
+
+
+# Names.
+
+
+def test_names_are_distinct_and_ordered_by_concept():
+  split = source(
+    record(3, ("cat", "en"), ("Katze", "de"), ("pet", "en", "keyword")),
+    record(1, ("dog", "en"), ("hound", "en")),
+    record(3, ("cat", "en")),
+    record(2, ("a", "en", "keyword")),
+  )
+  texts, ids = evaluators.names_of(split)
+  assert texts == ["dog", "hound", "cat"] and ids.tolist() == [1, 1, 3]
+  texts, ids = evaluators.names_of(split, "de")
+  assert texts == ["Katze"] and ids.tolist() == [3]
+  texts, ids = evaluators.names_of(split, "fr")
+  assert texts == [] and ids.shape == (0,)
+
+
+def test_names_may_be_followed_by_the_keywords_of_their_language():
+  split = source(
+    record(
+      0,
+      ("cat", "en"),
+      ("pet", "en", "keyword"),
+      ("fur", "en", "keyword"),
+      ("Katze", "de"),
+      ("Tier", "de", "keyword"),
+    ),
+    record(1, ("dog", "en")),
+  )
+  texts, ids = evaluators.names_of(split, keywords=True)
+  assert texts == ["cat, pet, fur", "dog"] and ids.tolist() == [0, 1]
+  assert evaluators.names_of(split, "de", keywords=True)[0] == ["Katze, Tier"]
+  oracle = Oracle({"pet": 0, "dog": 1})
+  found = evaluators.retrieval(oracle, None, split, name="x", keywords=True)
+  assert oracle.asked == [["cat, pet, fur", "dog"]]
+  assert found["x/image_to_text/recall_at_1"] == 1.0
+
+
+def test_without_a_language_each_example_gives_its_first():
+  split = source(
+    record(0, ("Hund", "de"), ("dog", "en")), record(1, ("cat", "en"))
+  )
+  assert evaluators.names_of(split)[0] == ["Hund", "cat"]
+
+
+def test_one_name_of_two_concepts_counts_for_both():
+  split = source(record(0, ("bat", "en")), record(1, ("bat", "en")))
+  texts, ids = evaluators.names_of(split)
+  assert texts == ["bat", "bat"] and ids.tolist() == [0, 1]
+
+
+# Retrieval.
+
+RAGGED = source(
+  record(0, ("cat", "en"), ("kitty", "en"), ("Katze", "de")),
+  record(1, ("dog", "en")),
+  record(1, ("dog", "en"), ("Hund", "de")),
+  record(2, ("fish", "en")),
+)
+MEANINGS = dict(cat=0, kitty=0, Katze=0, dog=1, Hund=1, fish=2)
+
+
+def test_retrieval_of_ragged_names():
+  found = evaluators.retrieval(Oracle(MEANINGS), None, RAGGED, name="here")
+  assert set(found) == {
+    f"here/{way}/{metric}"
+    for way in ("image_to_text", "text_to_image")
+    for metric in ("recall_at_1", "recall_at_5", "recall_at_10", "median_rank")
+  }
+  assert all(value == 1.0 for value in found.values())
+  # "kitty" is taken for a fish: the cat still has a right first name.
+  wrong = Oracle({**MEANINGS, "kitty": 2})
+  found = evaluators.retrieval(wrong, None, RAGGED, name="x")
+  assert found["x/text_to_image/recall_at_1"] == pytest.approx(3 / 4)
+  # The fish ties between "fish" and "kitty", which counts against it.
+  assert found["x/image_to_text/recall_at_1"] == pytest.approx(3 / 4)
+
+
+def test_retrieval_in_a_language_leaves_out_what_has_no_name_in_it():
+  oracle = Oracle(MEANINGS)
+  found = evaluators.retrieval(oracle, None, RAGGED, name="x", language="de")
+  assert oracle.asked == [["Katze", "Hund"]]
+  assert found["x/image_to_text/recall_at_1"] == 1.0
+  assert found["x/text_to_image/recall_at_1"] == 1.0
+
+
+@pytest.mark.parametrize("language", ["fr", "x"])
+def test_a_language_without_names_gives_nothing(language):
+  found = evaluators.retrieval(
+    Oracle(MEANINGS), None, RAGGED, name="x", language=language
+  )
+  assert found == {}
+
+
+def test_a_larger_gallery_is_harder_and_only_its_own_names_ask():
+  other = source(record(5, ("cow", "en")))
+  # Images of cats look like cows to this one.
+  oracle = Oracle({**MEANINGS, "cow": 0, "cat": 7, "kitty": 7})
+  found = evaluators.retrieval(
+    oracle, None, RAGGED, name="x", gallery=[RAGGED, other]
+  )
+  assert oracle.asked == [["cat", "kitty", "dog", "fish", "cow"]]
+  assert found["x/image_to_text/recall_at_1"] == pytest.approx(3 / 4)
+  assert found["x/text_to_image/recall_at_1"] == pytest.approx(2 / 4)
+
+
+# Everything.
+
+
+def labelled(first, count):
+  """Images of two labels, four concepts each."""
+  return source(
+    *(
+      record(
+        first + i,
+        (f"word{first + i}.", "en"),
+        *([(f"Wort{first + i}.", "de")] if i % 2 else []),
+        label="ab"[i % 2],
+      )
+      for i in range(count)
+    )
+  )
+
+
+ALL = {f"{w}{i}.": i for i in range(60) for w in ("word", "Wort")}
+
+
+def final(data, oracle=None):
+  lines = []
+  numbers = evaluators.final(
+    oracle or Oracle(ALL), None, data, seed=0, report=lines.append
+  )
+  assert all(type(v) is float and math.isfinite(v) for v in numbers.values())
+  return numbers, lines
+
+
+def groups(numbers):
+  return {name.split("/")[0] for name in numbers}
+
+
+USUAL = {
+  "retrieval",
+  "retrieval_validation",
+  "zero_shot",
+  "few_shot",
+  "linear_probe",
+  "knn",
+  "geometry",
+}
+
+
+def usual(**changes):
+  return {
+    "train": labelled(0, 12),
+    "validation": labelled(20, 6),
+    "test": labelled(30, 6),
+    **changes,
+  }
+
+
+def test_all_of_a_labelled_data_set():
+  numbers, lines = final(pair_data(**usual()))
+  assert groups(numbers) == USUAL and not lines
+  assert numbers["retrieval/image_to_text/recall_at_1"] == 1.0
+  assert numbers["retrieval/text_to_image/recall_at_10"] == 1.0
+  assert numbers["geometry/alignment"] == pytest.approx(0.0, abs=1e-6)
+  assert numbers["geometry/modality_gap_centroid_distance"] < 1e-6
+  assert {
+    "zero_shot/accuracy_top1",
+    "linear_probe/accuracy",
+    "knn/accuracy",
+    "few_shot/accuracy_5_shot",
+  } <= set(numbers)
+  again, _ = final(pair_data(**usual()))
+  assert again == numbers
+
+
+def test_further_languages_of_the_test_split():
+  numbers, _ = final(pair_data(("en", "de", "fr"), **usual()))
+  assert numbers["retrieval_de/image_to_text/recall_at_1"] == 1.0
+  # No image of the test split has a French name.
+  assert groups(numbers) == USUAL | {"retrieval_de"}
+
+
+def test_an_unseen_style():
+  splits = usual(
+    unseen_style=labelled(0, 12), test_unseen_style=labelled(30, 6)
+  )
+  oracle = Oracle(ALL)
+  numbers, lines = final(pair_data(**splits), oracle)
+  assert groups(numbers) == USUAL | {
+    "retrieval_names",
+    "retrieval_all_names",
+    "retrieval_unseen_style",
+    "retrieval_unseen_both",
+  }
+  assert not lines
+  for name in ("names", "all_names", "unseen_style", "unseen_both"):
+    assert numbers[f"retrieval_{name}/image_to_text/recall_at_1"] == 1.0
+  # Zero-shot is then among all 24 names, not the two labels.
+  assert numbers["zero_shot/accuracy_top1"] == 1.0
+  assert 24 * len(pipeline.PROMPTS) in map(len, oracle.asked)
+
+
+def test_unseen_styles_of_things_without_a_name_are_left_out():
+  strange = source(record(3, ("word3.", "en")), record(50, ("word50.", "en")))
+  splits = usual(unseen_style=strange)
+  numbers, lines = final(pair_data(**splits))
+  assert numbers["zero_shot/accuracy_top1"] == 1.0
+  assert any("retrieval_unseen_both" in line for line in lines)
+
+
+def test_no_labels():
+  def bare(first, n):
+    return source(
+      *(record(first + i, (f"word{first + i}.", "en")) for i in range(n))
+    )
+
+  numbers, lines = final(
+    pair_data(train=bare(0, 12), validation=bare(20, 5), test=bare(30, 5))
+  )
+  assert groups(numbers) == {"retrieval", "retrieval_validation", "geometry"}
+  assert len(lines) == 2 and all(ln.startswith("Left out: ") for ln in lines)
+
+
+def test_some_labels_and_classes_that_training_lacks():
+  test = source(
+    record(30, ("word30.", "en"), label="a"),
+    record(31, ("word31.", "en"), label="b"),
+    record(32, ("word32.", "en"), label=""),
+    record(33, ("word33.", "en"), label="unseen"),
+  )
+  numbers, _ = final(pair_data(**usual(test=test)))
+  assert groups(numbers) == USUAL
+  # Over the two images with a class that training has.
+  assert numbers["knn/accuracy"] in (0.0, 0.5, 1.0)
+  assert numbers["linear_probe/accuracy"] in (0.0, 0.5, 1.0)
+  # Over the three images with a label.
+  top1 = numbers["zero_shot/accuracy_top1"]
+  assert top1 * 3 == pytest.approx(round(top1 * 3))
+
+
+@pytest.mark.parametrize("empty", ["validation", "test"])
+def test_an_empty_split(empty):
+  numbers, lines = final(pair_data(**usual(**{empty: source()})))
+  if empty == "test":
+    assert groups(numbers) == {"retrieval_validation"}
+  else:
+    assert groups(numbers) == {"retrieval", "zero_shot", "geometry"}
+  assert any(f"the split {empty} is empty" in line for line in lines)
+
+
+def test_a_single_image():
+  """Uniformity is of pairs; all else has a value."""
+  one = source(record(0, ("word0.", "en")))
+  numbers, _ = final(pair_data(train=one, validation=one, test=one))
+  assert numbers["retrieval/image_to_text/recall_at_1"] == 1.0
+  assert numbers["geometry/alignment"] == pytest.approx(0.0, abs=1e-6)
+  assert "geometry/uniformity_image" not in numbers
+
+
+# The encoder.
+
+
+@pytest.fixture(scope="module")
+def encoding(data):
+  config = tiny.make_config(optimizer__ema_decay=0.5)
+  objective = tiny.make_objective(config, data)
+  batch = {"tokens": np.zeros((2, 12), np.int32)}
+  params, extra = jax.jit(objective.init)(jax.random.key(0), batch)
+  optimizer = state_lib.make_optimizer(config)
+  state = state_lib.TrainState(0, params, optimizer.init(params), extra, None)
+  encoder = evaluators.Encoder(objective, data, context_length=12, batch_size=5)
+  return encoder, objective, state
+
+
+def test_encoder_equals_the_model_whatever_the_last_batch(encoding, data):
+  encoder, objective, state = encoding
+  split = data.splits["test"]  # 8 images in batches of 5.
+  found = encoder.images(state, split)
+  expected = jax.jit(objective.encode_image)(state.params, {}, split.images)
+  np.testing.assert_allclose(found.images, expected, atol=1e-6)
+  assert found.images.dtype == np.float32
+  assert found.concept_ids.tolist() == [r["concept_id"] for r in split.records]
+  assert found.labels.tolist() == [r["label"] for r in split.records]
+
+  texts = [tiny.caption(i) for i in range(7)]
+  found = encoder.texts(state, texts)
+  tokens = data.tokenizer.encode(texts, 12)
+  expected = jax.jit(objective.encode_text)(state.params, {}, tokens)
+  np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_encoder_uses_the_averaged_parameters(encoding, data):
+  encoder, _, state = encoding
+  nothing = jax.tree.map(lambda x: 0 * x, state.params)
+  averaged = dataclasses.replace(state, params=nothing, ema_params=state.params)
+  split = data.splits["test"]
+  np.testing.assert_array_equal(
+    encoder.images(averaged, split).images, encoder.images(state, split).images
+  )
+  np.testing.assert_array_equal(
+    encoder.texts(averaged, ["a"]), encoder.texts(state, ["a"])
+  )
+
+
+def test_paired_texts_are_the_first_captions(encoding, data):
+  encoder, _, state = encoding
+  split = data.splits["validation"]
+  first = [r["captions"][0].text for r in split.records]
+  np.testing.assert_array_equal(
+    evaluators.paired_texts(encoder, state, split),
+    encoder.texts(state, first),
+  )

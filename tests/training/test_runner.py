@@ -1,0 +1,377 @@
+"""Tests of contrastive_jax.training.runner, on folders of tiny images."""
+
+import json
+import math
+import shutil
+
+import jax
+import pytest
+
+from contrastive_jax.training import checkpoints, runner, sharding
+from contrastive_jax.training import config as config_lib
+from tests.training import tiny
+
+
+@pytest.fixture(autouse=True)
+def two_devices(monkeypatch):
+  make = sharding.make_mesh
+  monkeypatch.setattr(
+    sharding, "make_mesh", lambda devices=None: make(jax.devices()[:2])
+  )
+
+
+def folder_config(path, **changes):
+  return tiny.make_config(
+    data__name="folder",
+    data__path=str(path),
+    # Bytes alone: the model has the same shape whatever the captions.
+    data__vocab_size=tiny.VOCABULARY,
+    evaluation__retrieval_every=3,
+    **changes,
+  )
+
+
+class Run:
+  """What `runner.train` returned and said."""
+
+  def __init__(self, config, workdir):
+    self.config = config
+    self.workdir = workdir
+    self.lines = []
+    self.results = runner.train(config, workdir, report=self.lines.append)
+
+
+@pytest.fixture(scope="module", name="labelled")
+def fixture_labelled(tmp_path_factory):
+  root = tmp_path_factory.mktemp("labelled")
+  tiny.write_folder(root / "data", 40, labels=True)
+  with (root / "data" / "captions.jsonl").open("a") as file:
+    file.write('{"image": "missing.png", "captions": ["nothing"]}\n')
+  with pytest.MonkeyPatch.context() as patch:
+    make = sharding.make_mesh
+    patch.setattr(sharding, "make_mesh", lambda: make(jax.devices()[:2]))
+    return Run(folder_config(root / "data"), root / "new" / "workdir")
+
+
+@pytest.fixture(name="copied")
+def fixture_copied(labelled, tmp_path):
+  """A workdir of the same run, to be spoiled."""
+  return shutil.copytree(labelled.workdir, tmp_path / "workdir")
+
+
+def no_training(monkeypatch):
+  def refuse(*args, **kwargs):
+    raise AssertionError("it trains")
+
+  monkeypatch.setattr(runner.loop, "fit", refuse)
+
+
+# A whole run.
+
+
+def test_a_workdir_describes_itself(labelled):
+  names = {path.name for path in labelled.workdir.iterdir()}
+  assert names == {
+    "checkpoints",
+    "config.json",
+    "metrics.jsonl",
+    "plots",
+    "results.json",
+    "skipped.jsonl",
+    "tensorboard",
+    "tokenizer.json",
+  }
+  saved = json.loads((labelled.workdir / "config.json").read_text())
+  assert config_lib.parse(saved) == labelled.config
+  plots = {path.name for path in (labelled.workdir / "plots").iterdir()}
+  assert plots == {
+    "curves.png",
+    "embeddings.png",
+    "retrieval.png",
+    "similarity.png",
+  }
+
+
+def test_results_are_flat_numbers(labelled):
+  saved = json.loads((labelled.workdir / "results.json").read_text())
+  assert saved == labelled.results
+  assert all(
+    isinstance(v, (int, float)) and math.isfinite(v) for v in saved.values()
+  )
+  for name in (
+    "retrieval/image_to_text/recall_at_1",
+    "retrieval_validation/text_to_image/recall_at_10",
+    "zero_shot/accuracy_top1",
+    "linear_probe/accuracy",
+    "knn/accuracy",
+    "few_shot/accuracy_5_shot",
+    "geometry/alignment",
+    "train/examples_per_second",
+    "train/input_wait",
+    "train/seconds",
+  ):
+    assert name in saved
+  assert saved["train/steps"] == 8
+  assert saved["train/examples_per_second"] > 0
+
+
+def order(kind):
+  step, of_training = kind
+  return step, not of_training
+
+
+def test_metrics_hold_training_and_validation(labelled):
+  lines = (labelled.workdir / "metrics.jsonl").read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  kinds = [(r["step"], "train/loss" in r) for r in rows]
+  training = [(step, True) for step in range(1, 9)]
+  assert kinds == sorted([*training, (3, False), (6, False)], key=order)
+  assert "retrieval_validation/image_to_text/recall_at_1" in rows[3]
+
+
+def test_rows_that_cannot_be_used_are_listed(labelled):
+  lines = (labelled.workdir / "skipped.jsonl").read_text().splitlines()
+  (problem,) = map(json.loads, lines)
+  assert problem["line"] == 41 and problem["image"] == "missing.png"
+  assert problem["skipped"] is True
+  (note,) = [line for line in labelled.lines if "cannot be used" in line]
+  assert "1 of 41 rows" in note and "skipped.jsonl" in note
+
+
+def test_evaluating_again_gives_the_same(labelled, capsys):
+  run, state = runner.restore(labelled.workdir, report=lambda line: None)
+  assert int(state.step) == 8
+  again = runner.evaluate(run, state, report=lambda line: None)
+  trained = {
+    k: v for k, v in labelled.results.items() if not k.startswith("train/")
+  }
+  assert set(again) == set(trained)
+  for name, value in trained.items():
+    assert again[name] == pytest.approx(value, abs=1e-6), name
+
+
+# Started again.
+
+
+def test_a_finished_run_is_told_and_not_trained(copied, labelled, monkeypatch):
+  no_training(monkeypatch)
+  lines = []
+  results = runner.train(labelled.config, copied, report=lines.append)
+  assert results == labelled.results
+  assert len(lines) == 1 and "holds a finished run" in lines[0]
+
+
+def test_killed_in_the_evaluation_it_makes_only_that(copied, labelled):
+  (copied / "results.json").unlink()
+  (copied / "metrics.jsonl").open("a").write('{"step": 9, "half')
+  lines = []
+  results = runner.train(labelled.config, copied, report=lines.append)
+  assert "Compiling the train step ..." not in lines
+  assert f"Resuming {copied} at step 8." in lines
+  assert set(results) == set(labelled.results)
+  for name, value in labelled.results.items():
+    if not name.startswith("train/"):
+      assert results[name] == pytest.approx(value, abs=1e-6), name
+  log = (copied / "metrics.jsonl").read_text()
+  assert log == (labelled.workdir / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+  "changes, said",
+  [
+    ({"seed": 5}, "config.seed=0, and now it is 5"),
+    (
+      {"optimizer__beta1": 0.5, "optimizer__beta2": 0.5},
+      "config.optimizer.beta1=0.9, and now it is 0.5",
+    ),
+    ({"augment__crop_scale": (0.1, 1.0)}, "config.augment.crop_scale"),
+  ],
+)
+def test_another_configuration_is_refused(
+  copied, labelled, monkeypatch, changes, said
+):
+  no_training(monkeypatch)
+  before = (copied / "config.json").read_bytes()
+  other = folder_config(labelled.config.data.path, **changes)
+  for finished in (True, False):
+    if not finished:
+      (copied / "results.json").unlink()
+    with pytest.raises(runner.WorkdirError) as caught:
+      runner.train(other, copied)
+    assert said in str(caught.value) and "another --workdir" in str(
+      caught.value
+    )
+  assert (copied / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["config.json", "results.json"])
+@pytest.mark.parametrize(
+  "content", [b"", b'{"seed": 0,', b"[]", b"null", b"\xff\xfe\x00"]
+)
+def test_a_file_that_is_no_json_object_is_named(
+  copied, labelled, monkeypatch, name, content
+):
+  no_training(monkeypatch)
+  (copied / name).write_bytes(content)
+  with pytest.raises(runner.WorkdirError) as caught:
+    runner.train(labelled.config, copied)
+  assert str(copied / name) in str(caught.value)
+  assert "JSON" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_results_that_are_no_numbers_are_refused(copied, labelled):
+  (copied / "results.json").write_text('{"a": "b"}')
+  with pytest.raises(runner.WorkdirError, match="names and numbers"):
+    runner.train(labelled.config, copied)
+
+
+def test_a_workdir_without_its_configuration_is_refused(copied, labelled):
+  (copied / "config.json").unlink()
+  with pytest.raises(runner.WorkdirError, match="but no config.json"):
+    runner.train(labelled.config, copied)
+
+
+def test_a_workdir_that_cannot_be_made(labelled, tmp_path):
+  (tmp_path / "file").write_text("")
+  for path in (tmp_path / "file", tmp_path / "file" / "below"):
+    with pytest.raises(runner.WorkdirError, match="cannot be made"):
+      runner.train(labelled.config, path)
+
+
+@pytest.mark.parametrize(
+  "changes, said",
+  [
+    ({"batch_size": 7}, "config.batch_size must be a multiple"),
+    ({"model__preset": "tinny"}, "did you mean 'tiny'"),
+    ({"model__overrides": "{"}, "must be JSON"),
+    (
+      {"model__overrides": '{"text": {"depth": 1, "num_heads": 5}}'},
+      "num_heads",
+    ),
+    ({"data__path": "/nowhere"}, "/nowhere does not exist"),
+  ],
+)
+def test_a_mistake_does_not_claim_the_workdir(
+  labelled, tmp_path, monkeypatch, changes, said
+):
+  """It can be put right with the same workdir."""
+  no_training(monkeypatch)
+  settings = {"data__path": labelled.config.data.path, **changes}
+  config = tiny.make_config(data__name="folder", **settings)
+  with pytest.raises(ValueError) as caught:
+    runner.train(config, tmp_path, report=lambda line: None)
+  assert said in str(caught.value)
+  assert not (tmp_path / "config.json").exists()
+
+
+def test_the_vocabulary_of_a_first_try_is_not_kept(tmp_path, monkeypatch):
+  class StopError(Exception):
+    pass
+
+  def stop(*args, **kwargs):
+    raise StopError
+
+  monkeypatch.setattr(runner.loop, "fit", stop)
+  workdir = tmp_path / "workdir"
+  workdir.mkdir()
+  (workdir / "tokenizer.json").write_text("of another try")
+  config = folder_config(tiny.write_folder(tmp_path / "data", 12))
+  with pytest.raises(StopError):
+    runner.train(config, workdir, report=lambda line: None)
+  learned = (workdir / "tokenizer.json").read_bytes()
+  assert b"of another try" not in learned
+  # Once the workdir is claimed the vocabulary stays, whatever the data says.
+  tiny.write_folder(tmp_path / "data", 30)
+  with pytest.raises(StopError):
+    runner.train(config, workdir, report=lambda line: None)
+  assert (workdir / "tokenizer.json").read_bytes() == learned
+
+
+# Restored.
+
+
+@pytest.mark.parametrize("make", [False, True])
+def test_there_is_no_run(tmp_path, make):
+  workdir = tmp_path / "nothing"
+  if make:
+    workdir.mkdir()
+  with pytest.raises(runner.WorkdirError, match="holds no run"):
+    runner.restore(workdir)
+  assert workdir.exists() == make
+
+
+def test_there_is_no_checkpoint(copied):
+  shutil.rmtree(copied / "checkpoints")
+  with pytest.raises(runner.WorkdirError, match="holds no checkpoint"):
+    runner.restore(copied)
+
+
+def test_there_is_no_such_step(copied):
+  with pytest.raises(
+    runner.WorkdirError, match="no checkpoint of step 2; .* 4, 8"
+  ):
+    runner.restore(copied, step=2)
+
+
+def test_the_configuration_no_longer_parses(copied):
+  values = json.loads((copied / "config.json").read_text())
+  values["optimizer"]["beta3"] = 1
+  (copied / "config.json").write_text(json.dumps(values))
+  with pytest.raises(config_lib.ConfigError, match="beta3 is not a field"):
+    runner.restore(copied)
+
+
+def test_a_checkpoint_of_another_model_is_told(copied, labelled):
+  values = json.loads((copied / "config.json").read_text())
+  values["model"]["overrides"] = tiny.OVERRIDES.replace("16]", "24]")
+  assert values["model"]["overrides"] != tiny.OVERRIDES
+  (copied / "config.json").write_text(json.dumps(values))
+  with pytest.raises(checkpoints.CheckpointError, match="cannot be restored"):
+    runner.restore(copied, report=lambda line: None)
+
+
+# Small folders.
+
+
+def test_a_folder_without_labels_and_with_few_things(tmp_path):
+  root = tiny.write_folder(tmp_path / "data", 5)
+  run = Run(folder_config(root, evaluation__plots=False), tmp_path / "workdir")
+  assert {k.split("/")[0] for k in run.results} == {
+    "retrieval",
+    "retrieval_validation",
+    "geometry",
+    "train",
+  }
+  assert any("Only 5 different entities" in line for line in run.lines)
+  assert sum(line.startswith("Left out: ") for line in run.lines) == 2
+  assert not (tmp_path / "workdir" / "plots").exists()
+  assert (tmp_path / "workdir" / "skipped.jsonl").read_text() == ""
+
+
+def test_without_the_evaluation_at_the_end(tmp_path, labelled):
+  config = folder_config(labelled.config.data.path, evaluation__final=False)
+  run = Run(config, tmp_path)
+  assert {k.split("/")[0] for k in run.results} == {"train"}
+  assert not (tmp_path / "plots").exists()
+
+
+# Captions and tables.
+
+
+def test_captions_are_drawn_by_language(data):
+  config = tiny.make_config(data__main_language_share=0.7)
+  sampler = runner.caption_sampler(config, data)
+  assert sampler.languages == {"en": 0.7, "de": pytest.approx(0.3)}
+  alone = runner.sources.PairData("x", {}, ("ja",), None, 1)
+  assert runner.caption_sampler(config, alone).languages == {"ja": 1.0}
+
+
+def test_table():
+  text = runner.table({"b/x": 0.123456, "a": 3, "b/y": 12345.0})
+  assert text.splitlines() == [
+    "a             3",
+    "",
+    "b/x      0.1235",
+    "b/y      12,345",
+  ]
+  assert runner.table({}) == ""
