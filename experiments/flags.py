@@ -1,6 +1,7 @@
 """Flags of the programs: a config file, overrides, readable help and errors."""
 
 import difflib
+import os
 import pathlib
 import re
 import sys
@@ -81,7 +82,12 @@ def parse(
     The program and what is no flag.
   """
   if any(a in ("--help", "-help", "-h", "--helpfull", "-?") for a in argv):
-    print(usage.rstrip() + "\n\n" + _field_help())
+    try:
+      print(usage.rstrip() + "\n\n" + _field_help())
+      sys.stdout.flush()
+    except BrokenPipeError:
+      # Piped into `head`: what nobody reads need not be flushed at exit.
+      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(0)
   program, *arguments = map(_expand, argv)
   recipe = ""
