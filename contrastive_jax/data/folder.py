@@ -119,7 +119,7 @@ class FolderSource:
     return self.__dict__ | {"_cache": None, "_cache_rows": ()}
 
   def __repr__(self) -> str:
-    # Grain compares it on resuming: it must change when the data does.
+    # A log that names the source then tells when the data has changed.
     return (
       f"FolderSource({self._split!r}, images={len(self)}, "
       f"stored_size={self._stored_size}, fingerprint={self.fingerprint!r})"

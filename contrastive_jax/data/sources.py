@@ -53,6 +53,7 @@ class PairData:
     languages: the languages of the captions.
     tokenizer: learned on the training captions.
     image_side: pixels of a stored image's side.
+    fingerprint: changes when the training examples or their captions do.
   """
 
   name: str
@@ -60,6 +61,7 @@ class PairData:
   languages: tuple[str, ...]
   tokenizer: tokenizer_lib.Tokenizer
   image_side: int
+  fingerprint: str = ""
 
 
 class ArraySource:
@@ -170,6 +172,7 @@ def load_emoji(
     languages=tuple(languages),
     tokenizer=tokenizer_lib.Tokenizer.load(path),
     image_side=64,
+    fingerprint=emoji.fingerprint(),
   )
 
 
@@ -204,7 +207,12 @@ class _FolderSplit:
     return {**record, "captions": captions}
 
   def __repr__(self) -> str:
-    return repr(self._source)  # Grain compares it when it resumes.
+    return repr(self._source)
+
+  @property
+  def fingerprint(self) -> str:
+    """Changes when the split's images, captions or concepts do."""
+    return self._source.fingerprint
 
   def captions(self) -> list[str]:
     """All captions, without decoding an image."""
@@ -274,4 +282,5 @@ def load_folder(
     languages=(ANY_LANGUAGE,),
     tokenizer=tokenizer,
     image_side=2 * image_size,
+    fingerprint=splits[TRAIN].fingerprint,
   )

@@ -5,15 +5,10 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg")  # No display is needed, or looked for.
-
-# pylint: disable=g-import-not-at-top
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
-
-from contrastive_jax import evaluation  # noqa: E402
+from contrastive_jax import evaluation
 
 _RIGHT, _WRONG = "#1b7837", "#b2182b"
 
@@ -50,7 +45,8 @@ def curves(rows: Sequence[Mapping[str, float]], path: pathlib.Path) -> None:
     ("Logit scale", {"logit scale": "train/logit_scale"}),
     ("Gradient norm", {"gradient norm": "train/gradient_norm"}),
   )
-  figure, axes = plt.subplots(2, 2, figsize=(10, 6.5), layout="constrained")
+  figure = Figure(figsize=(10, 6.5), layout="constrained")
+  axes = figure.subplots(2, 2)
   for axis, (title, lines) in zip(axes.flat, panels):
     for label, name in lines.items():
       points = [(r["step"], r[name]) for r in rows if name in r]
@@ -82,7 +78,8 @@ def histogram(
   """
   counts = evaluation.similarity_histogram(images, texts, image_ids, text_ids)
   edges = counts["edges"]
-  figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
+  figure = Figure(figsize=(7, 4), layout="constrained")
+  axis = figure.subplots()
   for name, colour in (("negatives", _WRONG), ("positives", _RIGHT)):
     total = counts[name].sum()
     density = counts[name] / (max(total, 1) * np.diff(edges))
@@ -123,7 +120,8 @@ def embedding_map(
     image_labels: N labels; the most frequent are coloured.
     path: the PNG to write.
   """
-  figure, axes = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
+  figure = Figure(figsize=(11, 5), layout="constrained")
+  axes = figure.subplots(1, 2)
   together = np.concatenate([images, texts]).astype(np.float64)
   points = _principal(together - together.mean(0))
   axes[0].scatter(*points[: len(images)].T, s=8, alpha=0.6, label="images")
@@ -181,7 +179,7 @@ def retrieval_sheet(
   shown = np.flatnonzero(np.isin(text_ids, image_ids))
   rows = min(rows, len(shown))
   worded = np.sort(rng.choice(shown, rows, replace=False))
-  figure = plt.figure(figsize=(13, 1.05 * len(asked) + 0.8))
+  figure = Figure(figsize=(13, 1.05 * len(asked) + 0.8))
   # pyrefly: ignore[not-iterable]
   left, right = figure.subfigures(1, 2, width_ratios=(1, 1.05))
 
@@ -248,10 +246,9 @@ def _bare(axes: np.ndarray) -> None:
     axis.spines[:].set_visible(False)
 
 
-def _save(figure: plt.Figure, path: pathlib.Path) -> None:
+def _save(figure: Figure, path: pathlib.Path) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
   with warnings.catch_warnings():
     # A caption in a script that the font lacks shows as boxes; so be it.
     warnings.filterwarnings("ignore", message="Glyph .* missing from")
     figure.savefig(path, dpi=110)
-  plt.close(figure)

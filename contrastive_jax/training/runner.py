@@ -12,7 +12,7 @@ import grain
 import jax
 import numpy as np
 
-from contrastive_jax.data import pipeline, sources
+from contrastive_jax.data import pipeline, sources, tokenizer
 from contrastive_jax.training import (
   checkpoints,
   evaluators,
@@ -153,9 +153,11 @@ def train(
   )
   if fresh and jax.process_index() == 0:
     # What a first try with other data left must not be taken for ours.
-    (workdir / "tokenizer.json").unlink(missing_ok=True)
+    for name in ("tokenizer.json", "data.json"):
+      (workdir / name).unlink(missing_ok=True)
   run = open_run(config, workdir, report=report)
   _abstract_state(run)  # Raises on a model that cannot be built.
+  _check_data(run)
   if fresh and jax.process_index() == 0:
     # Only now: a mistake in the configuration does not claim the workdir.
     _write_json(workdir / "config.json", config.to_dict())
@@ -369,8 +371,30 @@ def _open_data(
     )
   languages = [part.strip() for part in config.data.languages.split(",")]
   try:
-    return sources.load_emoji(
+    data = sources.load_emoji(
       config.data.data_dir or None, languages=languages, report=report
     )
   except ValueError as error:
     raise config_lib.ConfigError(f"config.data: {error}") from error
+  # A copy stays with the run: its parameters mean nothing under another
+  # vocabulary, which a newer version of the package may ship.
+  kept = workdir / "tokenizer.json"
+  if kept.exists():
+    return dataclasses.replace(data, tokenizer=tokenizer.Tokenizer.load(kept))
+  data.tokenizer.save(kept)
+  return data
+
+
+def _check_data(run: Run) -> None:
+  """Raises if the workdir's run began on other training data."""
+  path = run.workdir / "data.json"
+  ours = {"name": run.data.name, "fingerprint": run.data.fingerprint}
+  if not path.exists():
+    if jax.process_index() == 0:
+      _write_json(path, ours)
+  elif read_json(path) != ours:
+    raise WorkdirError(
+      f"The training data of {run.workdir} has changed since the run began, so"
+      " it cannot go on as it was: restore the data, or choose another"
+      " --workdir."
+    )

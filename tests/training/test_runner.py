@@ -74,6 +74,7 @@ def test_a_workdir_describes_itself(labelled):
   assert names == {
     "checkpoints",
     "config.json",
+    "data.json",
     "metrics.jsonl",
     "plots",
     "results.json",
@@ -280,9 +281,9 @@ def test_the_vocabulary_of_a_first_try_is_not_kept(tmp_path, monkeypatch):
     runner.train(config, workdir, report=lambda line: None)
   learned = (workdir / "tokenizer.json").read_bytes()
   assert b"of another try" not in learned
-  # Once the workdir is claimed the vocabulary stays, whatever the data says.
+  # Once the workdir is claimed the vocabulary stays, and so must the data.
   tiny.write_folder(tmp_path / "data", 30)
-  with pytest.raises(StopError):
+  with pytest.raises(runner.WorkdirError, match="training data"):
     runner.train(config, workdir, report=lambda line: None)
   assert (workdir / "tokenizer.json").read_bytes() == learned
 
@@ -375,3 +376,25 @@ def test_table():
     "b/y      12,345",
   ]
   assert runner.table({}) == ""
+
+
+def test_changed_data_is_refused_on_resuming(tmp_path):
+  root, workdir = tmp_path / "data", tmp_path / "run"
+  config = folder_config(
+    tiny.write_folder(root, 12), steps=2, evaluation__final=False
+  )
+
+  def quiet(line):
+    del line
+
+  runner.train(config, workdir, report=quiet)
+  (workdir / "results.json").unlink()
+  captions = root / "captions.jsonl"
+  text = captions.read_text()
+  changed = text.replace('"captions": ["', '"captions": ["new ')
+  assert changed != text
+  captions.write_text(changed)
+  with pytest.raises(runner.WorkdirError, match="training data .* changed"):
+    runner.train(config, workdir, report=quiet)
+  captions.write_text(text)
+  assert runner.train(config, workdir, report=quiet)["train/steps"] == 2

@@ -18,6 +18,7 @@ splits train, validation and test.
 
 import functools
 import gzip
+import hashlib
 import importlib.resources
 import io
 import json
@@ -45,6 +46,14 @@ def concepts() -> list[dict[str, Any]]:
     importlib.resources.files("contrastive_jax.data.emoji") / "concepts.json.gz"
   )
   return json.loads(gzip.decompress(file.read_bytes()))
+
+
+@functools.cache
+def fingerprint() -> str:
+  """Digest of the embedded table: another one is another data set."""
+  folder = importlib.resources.files("contrastive_jax.data.emoji")
+  content = (folder / "concepts.json.gz").read_bytes()
+  return hashlib.sha256(content).hexdigest()[:16]
 
 
 def split_name(concept_split: str, vendor: str) -> str:
