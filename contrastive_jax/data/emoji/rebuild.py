@@ -92,7 +92,8 @@ def _drawings(
 
 def _render(icons: dict[str, Any], name: str, side: int) -> Image.Image:
   """One icon on white, as a square RGB picture."""
-  import resvg_py  # Only the rebuild needs it.
+  # Only the rebuild needs it, so it is no dependency.
+  import resvg_py  # pyrefly: ignore[missing-import]
 
   if name not in icons["icons"]:
     name = icons["aliases"][name]["parent"]
