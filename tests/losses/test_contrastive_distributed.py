@@ -31,7 +31,7 @@ LOGIT_SCALE = 4.0
 def make_mesh(**sizes):
   count = int(np.prod(list(sizes.values())))
   if jax.device_count() < count:
-    pytest.skip(f"needs {count} devices")
+    pytest.fail(f"needs {count} devices")
   return jax.make_mesh(
     tuple(sizes.values()),
     tuple(sizes),
@@ -300,7 +300,7 @@ def test_step_inside_shard_map(name, axes):
 def test_step_inside_pmap(name):
   devices = 4
   if jax.device_count() < devices:
-    pytest.skip(f"needs {devices} devices")
+    pytest.fail(f"needs {devices} devices")
 
   def step(parameters, scalars, arrays, ids):
     value, gradients = jax.value_and_grad(
