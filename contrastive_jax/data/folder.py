@@ -64,7 +64,7 @@ class FolderSource:
   padded to a square with white), `index` (= i; images are sorted by path, so
   it is the same in every run on the same folder), `concept_id` (equal for
   images of one entity, over all splits), `captions` (tuple of str) and
-  `label` (str, "" if none).
+  `label` (str, "" if none). `source.fields(i)` is the same without the image.
 
   A pickled copy leaves the decoded images behind and decodes on access: a
   worker process then starts at once, and decoding is what it is for.
@@ -91,9 +91,7 @@ class FolderSource:
     return len(self._entries)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    index = int(index)
-    if not 0 <= index < len(self):
-      raise IndexError(f"index {index} of a source of {len(self)} images")
+    index = self._checked(index)
     entry = self._entries[index]
     if self._cache is not None:
       image = self._cache[self._cache_rows[index]].copy()
@@ -107,13 +105,23 @@ class FolderSource:
           f"{entry.path} could be read when the folder was scanned, but no "
           f"longer ({error.args[1]}); restore it or start a new run."
         ) from error
+    return {"image": image, **self.fields(index)}
+
+  def fields(self, index: int) -> dict[str, Any]:
+    """One record without its image."""
+    index = self._checked(index)
+    entry = self._entries[index]
     return {
-      "image": image,
       "index": index,
       "concept_id": entry.concept_id,
       "captions": entry.captions,
       "label": entry.label,
     }
+
+  def _checked(self, index: int) -> int:
+    if not 0 <= int(index) < len(self):
+      raise IndexError(f"index {index} of a source of {len(self)} images")
+    return int(index)
 
   def __getstate__(self) -> dict[str, Any]:
     return self.__dict__ | {"_cache": None, "_cache_rows": ()}

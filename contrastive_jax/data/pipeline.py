@@ -1,10 +1,11 @@
 """From records to batches: shuffled, sharded by host, resumable.
 
 A training batch is a dict of NumPy arrays: `image` uint8 [B, S, S, 3], `tokens`
-int32 [B, L], `index` int64 [B], `concept_id` int32 [B] and, when asked for,
-`tokens_augmented` int32 [B, L], another caption of the same example.
+int32 [B, K, L] (K captions an example), `index` int64 [B] and `concept_id` int32
+[B].
 """
 
+import collections
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -86,28 +87,47 @@ class CaptionSampler:
 
 @dataclasses.dataclass(frozen=True)
 class _Tokenize(grain.transforms.RandomMap):
-  """Record -> fields of a batch, with a random caption as tokens."""
+  """A draw of an example -> fields of a batch, with random captions as tokens.
 
+  The fields are [P, ...]: the example, then P - 1 others of its concept.
+  """
+
+  source: sources.Source
+  concepts: Mapping[int, np.ndarray]
+  images_per_concept: int
   tokenizer: tokenizer_lib.Tokenizer
-  sampler: CaptionSampler
+  samplers: Sequence[CaptionSampler]
   context_length: int
-  captions_per_example: int
 
   def random_map(  # pyrefly: ignore[bad-override-param-name]
-    self, record: Mapping[str, Any], rng: np.random.Generator
+    self, number: int, rng: np.random.Generator
   ) -> dict[str, Any]:
+    records = [self.source[i] for i in self._companions(number, rng)]
     texts = [
-      self.sampler(record["captions"], rng)
-      for _ in range(self.captions_per_example)
+      sampler(record["captions"], rng)
+      for record in records
+      for sampler in self.samplers
     ]
-    rows = self.tokenizer.encode(texts, self.context_length)
-    fields = dict(zip(("tokens", "tokens_augmented"), rows))
+    tokens = self.tokenizer.encode(texts, self.context_length)
     return {
-      "image": record["image"],
-      "index": np.int64(record["index"]),
-      "concept_id": np.int32(record["concept_id"]),
-      **fields,
+      "image": np.stack([r["image"] for r in records]),
+      "tokens": tokens.reshape(len(records), len(self.samplers), -1),
+      "index": np.array([r["index"] for r in records], np.int64),
+      "concept_id": np.array([r["concept_id"] for r in records], np.int32),
     }
+
+  def _companions(self, number: int, rng: np.random.Generator) -> list[int]:
+    if self.images_per_concept == 1:
+      return [number]
+    same = self.concepts[int(self.source.fields(number)["concept_id"])]
+    # A concept of one image is shown as often, in other crops.
+    others = rng.permutation(same[same != number] if len(same) > 1 else same)
+    return [number, *np.resize(others, self.images_per_concept - 1).tolist()]
+
+
+def _flatten(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """[B / P, P, ...] -> [B, ...]: images of one draw are neighbours."""
+  return {k: v.reshape(-1, *v.shape[2:]) for k, v in batch.items()}
 
 
 def full_caption(name: str, keywords: Sequence[str]) -> str:
@@ -124,13 +144,17 @@ def train_batches(
   batch_size: int,
   seed: int,
   captions_per_example: int = 1,
+  images_per_concept: int = 1,
   process_index: int = 0,
   process_count: int = 1,
   num_threads: int = 2,
 ) -> grain.DatasetIterator:
   """An endless iterator of training batches.
 
-  Every epoch is a new global permutation by `seed`. What global batch b holds,
+  Every epoch is a new global permutation by `seed`; with P images per concept,
+  B / P examples of it make a batch, each followed by P - 1 random others of its
+  concept. With several captions per example the first one is in the sampler's
+  main language (the first), so that a mixture does not dilute it. What global batch b holds,
   and which captions were drawn, depends on seed and b alone, not on the number
   of hosts; host h receives the h-th contiguous part. The iterator's
   `get_state` and `set_state` go into the checkpoint.
@@ -142,7 +166,8 @@ def train_batches(
     context_length: columns of the token rows.
     batch_size: examples a *global* batch.
     seed: of the permutations and captions.
-    captions_per_example: 2 adds `tokens_augmented`.
+    captions_per_example: K, token rows of an example.
+    images_per_concept: P, neighbouring rows of a batch that show one concept.
     process_index: this host.
     process_count: hosts.
     num_threads: threads that read ahead.
@@ -160,26 +185,41 @@ def train_batches(
     raise ValueError(
       f"process_index must be in [0, {process_count}); got {process_index}."
     )
-  if batch_size < 1 or batch_size % process_count:
+  for name, value in (
+    ("captions_per_example", captions_per_example),
+    ("images_per_concept", images_per_concept),
+  ):
+    if value < 1:
+      raise ValueError(f"{name} must be at least 1; got {value}.")
+  unit = process_count * images_per_concept
+  if batch_size < 1 or batch_size % unit:
     raise ValueError(
-      f"batch_size must be a positive multiple of the {process_count}"
-      f" hosts; got {batch_size}."
+      f"batch_size must be a positive multiple of hosts x images_per_concept ="
+      f" {process_count} x {images_per_concept}; got {batch_size}."
     )
-  if captions_per_example not in (1, 2):
-    raise ValueError(
-      f"captions_per_example must be 1 or 2; got {captions_per_example}."
-    )
+  samplers = [sampler] * captions_per_example
+  if captions_per_example > 1:
+    main = next(iter(sampler.languages))
+    samplers[0] = dataclasses.replace(sampler, languages={main: 1.0})
   dataset = (
-    grain.MapDataset.source(source)
+    grain.MapDataset.range(len(source))
     .seed(seed)
     .shuffle()
     .repeat()
     # Before the split by host, so that the draw follows the example's place
     # in the global order.
     .random_map(
-      _Tokenize(tokenizer, sampler, context_length, captions_per_example)
+      _Tokenize(
+        source,
+        _rows_by_concept(source) if images_per_concept > 1 else {},
+        images_per_concept,
+        tokenizer,
+        samplers,
+        context_length,
+      )
     )
-    .batch(batch_size // process_count, drop_remainder=True)
+    .batch(batch_size // unit, drop_remainder=True)
+    .map(_flatten)
   )
   dataset = dataset[process_index::process_count]
   options = grain.ReadOptions(
@@ -210,6 +250,13 @@ def eval_images(
 def num_eval_batches(source: sources.Source, batch_size: int) -> int:
   """Number of batches that `eval_images` yields."""
   return math.ceil(len(source) / batch_size)
+
+
+def _rows_by_concept(source: sources.Source) -> dict[int, np.ndarray]:
+  rows = collections.defaultdict(list)
+  for i in range(len(source)):
+    rows[int(source.fields(i)["concept_id"])].append(i)
+  return {concept: np.array(found) for concept, found in rows.items()}
 
 
 def _choose(

@@ -42,6 +42,10 @@ class Source(Protocol):
     """One record."""
     ...
 
+  def fields(self, index: int) -> Mapping[str, Any]:
+    """One record without its image, which may be dear to decode."""
+    ...
+
 
 @dataclasses.dataclass(frozen=True)
 class PairData:
@@ -84,6 +88,10 @@ class ArraySource:
   def __getitem__(self, index: int) -> dict[str, Any]:
     """One record."""
     return {"image": self.images[index], **self.records[index]}
+
+  def fields(self, index: int) -> Mapping[str, Any]:
+    """One record without its image."""
+    return self.records[index]
 
 
 def default_data_dir() -> pathlib.Path:
@@ -200,7 +208,10 @@ class _FolderSplit:
     return len(self._source)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    record = self._source[index]
+    return {**self._source[index], **self.fields(index)}
+
+  def fields(self, index: int) -> dict[str, Any]:
+    record = self._source.fields(index)
     captions = tuple(
       Caption(text, "name", ANY_LANGUAGE) for text in record["captions"]
     )

@@ -43,6 +43,7 @@ def info_nce(
   *,
   temperature: Scalar,
   group_ids: jax.Array | None = None,
+  label_smoothing: float = 0.0,
   axes: Axes = None,
   block_size: BlockSize = "auto",
 ) -> jax.Array:
@@ -53,13 +54,17 @@ def info_nce(
              + \log \sum_{j=1}^{N} \exp(s_{ij}),
     \qquad s_{ij} = \langle q_i, k_j \rangle / \tau
 
-  with :math:`P_i = \{i\}`, or the rows of i's group.
+  with :math:`P_i = \{i\}`, or the rows of i's group. Label smoothing
+  :math:`\epsilon` mixes the target with the uniform one: the first term becomes
+  :math:`-\frac{1 - \epsilon}{|P_i|} \sum_{p \in P_i} s_{ip}
+  - \frac{\epsilon}{N} \sum_j s_{ij}`.
 
   Args:
     queries: [N, d] unit-norm anchors.
     keys: [N, d] unit-norm keys; row i is the positive of query i.
     temperature: tau > 0, a number or a traced scalar.
     group_ids: see the module's docstring.
+    label_smoothing: epsilon in [0, 1).
     axes: see the module's docstring.
     block_size: see the module's docstring.
 
@@ -82,8 +87,15 @@ def info_nce(
   ops.check_features(queries=queries, keys=keys)
   queries, keys = _to_float32(queries, keys)
   ops.check_positive("temperature", temperature)
+  _check_label_smoothing(label_smoothing)
   return _cross_entropy(
-    queries, keys, 1.0 / temperature, group_ids, axes, block_size
+    queries,
+    keys,
+    1.0 / temperature,
+    group_ids,
+    axes,
+    block_size,
+    label_smoothing=label_smoothing,
   )
 
 
@@ -163,6 +175,7 @@ def clip(
   *,
   logit_scale: Scalar,
   group_ids: jax.Array | None = None,
+  label_smoothing: float = 0.0,
   axes: Axes = None,
   block_size: BlockSize = "auto",
 ) -> jax.Array:
@@ -179,6 +192,7 @@ def clip(
     logit_scale: alpha = 1 / tau > 0, a number or a traced scalar (a learnable
       one is exp(parameter), see `clamp_logit_scale`).
     group_ids: see the module's docstring.
+    label_smoothing: in [0, 1), as in `info_nce`.
     axes: see the module's docstring.
     block_size: see the module's docstring.
 
@@ -200,9 +214,11 @@ def clip(
   ops.check_features(image=image, text=text)
   image, text = _to_float32(image, text)
   ops.check_positive("logit_scale", logit_scale)
+  _check_label_smoothing(label_smoothing)
   args = (logit_scale, group_ids, axes, block_size)
   return 0.5 * (
-    _cross_entropy(image, text, *args) + _cross_entropy(text, image, *args)
+    _cross_entropy(image, text, *args, label_smoothing=label_smoothing)
+    + _cross_entropy(text, image, *args, label_smoothing=label_smoothing)
   )
 
 
@@ -495,6 +511,11 @@ def clamp_logit_scale(
   return jnp.clip(log_logit_scale, minimum, maximum)
 
 
+def _check_label_smoothing(value: float) -> None:
+  if not 0.0 <= value < 1.0:
+    raise ValueError(f"label_smoothing must be in [0, 1); got {value}.")
+
+
 def _to_float32(*features: jax.Array) -> list[jax.Array]:
   """Features in float32.
 
@@ -558,13 +579,19 @@ def _cross_entropy(
   axes: Axes,
   block_size: BlockSize,
   denominator: jax.Array | None = None,
+  label_smoothing: float = 0.0,
 ) -> jax.Array:
   """InfoNCE of each query; `denominator` replaces the keys under the log."""
+
+  def reduce(logits, positive):
+    target = _mean_over(logits, positive)
+    if label_smoothing:
+      target += label_smoothing * (jnp.mean(logits, axis=1) - target)
+    return jax.nn.logsumexp(logits, axis=1) - target
+
   if denominator is None:
     return _reduce_rows(
-      lambda logits, positive: (
-        jax.nn.logsumexp(logits, axis=1) - _mean_over(logits, positive)
-      ),
+      reduce,
       queries,
       keys,
       scale,

@@ -73,7 +73,7 @@ PRESETS: dict[str, TwoTowerConfig] = {
   # captions of a few words score as two attention layers do, at half the cost
   # of a whole step.
   "tiny": TwoTowerConfig(
-    ConvNet(widths=(24, 48, 96), depths=(1, 1, 1)),
+    ConvNet(widths=(32, 64, 128), depths=(1, 1, 1)),
     TextTransformer(
       context_length=48,
       width=128,

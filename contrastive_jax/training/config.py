@@ -44,6 +44,14 @@ class Data:
     0.4, "Weight of names with keywords as captions.", low=0.0
   )
   prompt_weight: float = _field(0.1, "Weight of names in a prompt.", low=0.0)
+  captions_per_example: int = _field(
+    1,
+    "Captions of an image in a step; the first is in the first language.",
+    low=1,
+  )
+  images_per_concept: int = _field(
+    1, "Rows of a batch that show one concept.", low=1
+  )
   max_bad_share: float = _field(
     0.05, "Folder: share of bad rows that stops.", low=0.0, high=1.0
   )
@@ -106,6 +114,15 @@ class Loss:
   group_positives: bool = _field(
     True, "Rows of one concept are positives of each other."
   )
+  label_smoothing: float = _field(
+    0.0, "Share of the uniform target; name=clip only.", low=0.0, high=0.999
+  )
+  image_image: float = _field(
+    0.0,
+    "Weight of NT-Xent between a concept's images; needs"
+    " data.images_per_concept=2.",
+    low=0.0,
+  )
   init_logit_scale: float = _field(14.2857, "Initial 1/temperature.", low=1)
   max_logit_scale: float = _field(100.0, "Bound of 1/temperature.", low=1)
   block_size: int = _field(0, "Rows formed at once; 0 decides by size.", low=0)
@@ -158,6 +175,12 @@ class Config:
   optimizer: Optimizer = Optimizer()
   evaluation: Evaluation = Evaluation()
 
+  @property
+  def captions_per_example(self) -> int:
+    """Captions of an image in a step: the four-term loss takes two."""
+    least = 2 if self.loss.name == "clip_four_term" else 1
+    return max(least, self.data.captions_per_example)
+
   def to_dict(self) -> dict[str, Any]:
     """Nested plain values, as they are written to `config.json`."""
     return json.loads(json.dumps(dataclasses.asdict(self)))
@@ -195,6 +218,25 @@ def parse(values: Mapping[str, Any]) -> Config:
       f"config.loss.init_logit_scale must be at most"
       f" config.loss.max_logit_scale ({config.loss.max_logit_scale}); got"
       f" {config.loss.init_logit_scale}."
+    )
+  if config.loss.label_smoothing and config.loss.name != "clip":
+    raise ConfigError(
+      "config.loss.label_smoothing needs config.loss.name='clip'; got"
+      f" {config.loss.name!r}."
+    )
+  images = config.data.images_per_concept
+  if config.loss.image_image and images % 2:
+    raise ConfigError(
+      "config.loss.image_image needs an even config.data.images_per_concept;"
+      f" got {images}."
+    )
+  if config.loss.name == "clip_four_term" and (
+    config.data.captions_per_example > 2
+  ):
+    raise ConfigError(
+      "config.loss.name='clip_four_term' takes two captions; got"
+      " config.data.captions_per_example="
+      f"{config.data.captions_per_example}."
     )
   if config.data.name == "folder" and not config.data.path:
     raise ConfigError(

@@ -56,7 +56,7 @@ class Encoder:
       )[:rows]
       for images, rows in pipeline.eval_images(source, self._batch_size)
     ]
-    records = [source[i] for i in range(len(source))]
+    records = [source.fields(i) for i in range(len(source))]
     return Embedded(
       np.concatenate(parts),
       np.array([r["concept_id"] for r in records]),
@@ -99,7 +99,7 @@ def names_of(
   """
   found: dict[tuple[int, str], None] = {}
   for i in range(len(source)):
-    record = source[i]
+    record = source.fields(i)
     names = [c for c in record["captions"] if c.kind == "name"]
     wanted = names[0].language if language is None and names else language
     words = [

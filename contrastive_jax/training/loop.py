@@ -64,7 +64,12 @@ def fit(
       checkpoint is kept.
     ValueError: if the batch does not divide over the mesh.
   """
-  sharding.check_batch_size(config.batch_size, config.microbatches, mesh)
+  sharding.check_batch_size(
+    config.batch_size,
+    config.microbatches,
+    mesh,
+    images_per_concept=config.data.images_per_concept,
+  )
   saved = checkpoints_lib.Checkpoints(workdir, keep=config.keep_checkpoints)
   optimizer = state_lib.make_optimizer(config)
   # Shapes come from a batch that is then not taken: a fresh iterator gives it

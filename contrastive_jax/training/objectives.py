@@ -14,7 +14,7 @@ The loop knows no objective by name; `create` does.
 import functools
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import jax
@@ -74,7 +74,7 @@ class Clip:
     mesh: jax.sharding.Mesh,
   ):
     """Builds the model of `config.model` for a vocabulary and a mesh."""
-    self._config = config
+    self.config = config
     self._mesh = mesh
     model = config.model
     self.model = models.create_model(
@@ -99,18 +99,18 @@ class Clip:
 
   def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Params]:
     """Parameters and batch statistics (if the model has any)."""
-    side = self._config.model.image_size
+    side = self.config.model.image_size
     variables = self.model.init(
       key,
       jnp.zeros((2, side, side, 3), jnp.float32),
-      jnp.asarray(batch["tokens"][:2]),
+      jnp.asarray(batch["tokens"][:2, 0]),
     )
     params = variables["params"]
     state = {k: v for k, v in variables.items() if k != "params"}
-    if state and self._config.microbatches > 1:
+    if state and self.config.microbatches > 1:
       raise ValueError(
         "config.microbatches > 1 would change the meaning of the batch"
-        f" normalisation in preset {self._config.model.preset!r}: use 1, or"
+        f" normalisation in preset {self.config.model.preset!r}: use 1, or"
         " a model without it."
       )
     return params, state
@@ -118,22 +118,21 @@ class Clip:
   def loss(
     self, params: Params, state: Params, batch: Batch, key: jax.Array
   ) -> tuple[jax.Array, tuple[Params, dict[str, jax.Array]]]:
-    """The configured contrastive loss of a batch."""
+    """The configured contrastive loss of a batch, averaged over captions."""
     positions = jnp.arange(batch["image"].shape[0], dtype=jnp.int32)
     inputs = {
       "image": self._view(key, _AUGMENT, batch, positions),
       "text": batch["tokens"],
     }
-    if self._config.loss.name == "clip_four_term":
+    if self.config.loss.name == "clip_four_term":
       inputs["image_augmented"] = self._view(
         key, _AUGMENT_AGAIN, batch, positions
       )
-      inputs["text_augmented"] = batch["tokens_augmented"]
     features, state = self._encode(
       params, state, inputs, jax.random.fold_in(key, _DROPOUT)
     )
     scale = jnp.exp(params["log_logit_scale"])
-    groups = batch["concept_id"] if self._config.loss.group_positives else None
+    groups = batch["concept_id"] if self.config.loss.group_positives else None
     values = self._contrast(features, scale, params["logit_bias"], groups)
     metrics = {
       "logit_scale": scale,
@@ -144,7 +143,7 @@ class Clip:
 
   def constrain(self, params: Params) -> Params:
     """Clamps the logit scale."""
-    maximum = math.log(self._config.loss.max_logit_scale)
+    maximum = math.log(self.config.loss.max_logit_scale)
     return {
       **params,
       "log_logit_scale": losses.clamp_logit_scale(
@@ -187,18 +186,23 @@ class Clip:
       out, variables = {}, state
       for name, x in part.items():
         tower = name.removesuffix("_augmented")
-        out[name], updates = self.model.apply(
+        # All captions of the examples at once: [B, K, L] -> [B * K, L].
+        rows = x.reshape(-1, x.shape[-1]) if tower == "text" else x
+        features, updates = self.model.apply(
           {"params": params, **variables},
-          x,
+          rows,
           train=True,
           rngs={"dropout": jax.random.fold_in(key, len(out))},
           mutable=list(state),
           method=f"encode_{tower}",
         )
+        out[name] = features.reshape(
+          *x.shape[: x.ndim - (1 if tower == "text" else 3)], -1
+        )
         variables = {**variables, **updates}
       return out, variables
 
-    count = self._config.microbatches
+    count = self.config.microbatches
     if count == 1:
       return encode(params, state, inputs, key)
     # Row i goes to part i % count, so that every part has rows of every device.
@@ -216,33 +220,64 @@ class Clip:
 
     _, out = jax.lax.scan(step, jnp.int32(0), parts)
     return jax.tree.map(
-      lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, x.shape[-1]), out
+      lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), out
     ), state
 
   def _contrast(self, features, scale, bias, groups):
     """Per-example loss of the global batch, mapped over the mesh."""
-    config = self._config.loss
+    config = self.config.loss
     options: dict[str, Any] = {"block_size": config.block_size or "auto"}
     if self._mesh.size > 1:
       options["axes"] = sharding.DATA_AXIS
     names = list(features)
 
-    def per_example(scale, bias, groups, *arrays):
-      named = dict(zip(names, arrays))
+    def image_text(scale, bias, groups, image, text):
+      shared = {"group_ids": groups, **options}
       if config.name == "decoupled":
         decoupled = functools.partial(
-          losses.decoupled,
-          temperature=1.0 / scale,
+          losses.decoupled, temperature=1.0 / scale, **shared
+        )
+        return 0.5 * (decoupled(image, text) + decoupled(text, image))
+      if config.name == "sigmoid":
+        return losses.sigmoid(
+          image, text, logit_scale=scale, logit_bias=bias, **shared
+        )
+      return losses.clip(
+        image,
+        text,
+        logit_scale=scale,
+        label_smoothing=config.label_smoothing,
+        **shared,
+      )
+
+    def per_example(scale, bias, groups, *arrays):
+      named = dict(zip(names, arrays))
+      image, texts = named["image"], jnp.unstack(named["text"], axis=1)
+      if config.name == "clip_four_term":
+        values = losses.clip_four_term(
+          image,
+          texts[0],
+          named["image_augmented"],
+          texts[1],
+          logit_scale=scale,
           group_ids=groups,
           **options,
         )
-        image, text = named["image"], named["text"]
-        return 0.5 * (decoupled(image, text) + decoupled(text, image))
-      extra = {"logit_bias": bias} if config.name == "sigmoid" else {}
-      fn: Callable[..., jax.Array] = getattr(losses, config.name)
-      return fn(
-        **named, logit_scale=scale, group_ids=groups, **extra, **options
-      )
+      else:
+        values = sum(
+          image_text(scale, bias, groups, image, text) for text in texts
+        ) / len(texts)
+      if config.image_image:
+        # Neighbouring rows show one concept.
+        within = losses.nt_xent(
+          image[0::2],
+          image[1::2],
+          temperature=1.0 / scale,
+          group_ids=None if groups is None else groups[0::2],
+          **options,
+        )
+        values += config.image_image * within.reshape(2, -1).T.reshape(-1)
+      return values
 
     args = (scale, bias, groups, *features.values())
     if self._mesh.size == 1:

@@ -60,7 +60,8 @@ class Run:
       context_length=config.model.context_length,
       batch_size=config.batch_size,
       seed=config.seed,
-      captions_per_example=2 if config.loss.name == "clip_four_term" else 1,
+      captions_per_example=config.captions_per_example,
+      images_per_concept=config.data.images_per_concept,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
       num_threads=config.data.num_threads,
@@ -149,7 +150,10 @@ def train(
     return finished
   # Before the data, which may take minutes to check.
   sharding.check_batch_size(
-    config.batch_size, config.microbatches, sharding.make_mesh()
+    config.batch_size,
+    config.microbatches,
+    sharding.make_mesh(),
+    images_per_concept=config.data.images_per_concept,
   )
   if fresh and jax.process_index() == 0:
     # What a first try with other data left must not be taken for ours.
@@ -305,7 +309,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 def _abstract_state(run: Run) -> state_lib.TrainState:
   """Shapes, types and shardings of a run's state; nothing is computed."""
   example = {
-    "tokens": np.zeros((2, run.config.model.context_length), np.int32),
+    "tokens": np.zeros((2, 1, run.config.model.context_length), np.int32),
   }
   abstract = jax.eval_shape(
     lambda: state_lib.init_state(

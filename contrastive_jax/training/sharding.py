@@ -42,14 +42,19 @@ def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
 
 
 def check_batch_size(
-  batch_size: int, microbatches: int, mesh: jax.sharding.Mesh
+  batch_size: int,
+  microbatches: int,
+  mesh: jax.sharding.Mesh,
+  *,
+  images_per_concept: int = 1,
 ) -> None:
-  """Raises unless every microbatch divides over the mesh.
+  """Raises unless every microbatch, and every concept, divides over the mesh.
 
   Args:
     batch_size: of the global batch.
     microbatches: parts of it.
     mesh: the mesh.
+    images_per_concept: neighbouring rows that stay on one device.
 
   Raises:
     ValueError: naming the numbers.
@@ -58,6 +63,11 @@ def check_batch_size(
     raise ValueError(
       f"config.batch_size must be a multiple of microbatches x devices ="
       f" {microbatches} x {mesh.size}; got {batch_size}."
+    )
+  if batch_size % (images_per_concept * mesh.size):
+    raise ValueError(
+      "config.batch_size must be a multiple of images_per_concept x devices ="
+      f" {images_per_concept} x {mesh.size}; got {batch_size}."
     )
 
 

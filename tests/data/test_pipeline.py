@@ -76,7 +76,7 @@ def test_batch_fields(make, source, tokenizer):
   (batch,) = take(make(batch_size=5), 1)
   assert {k: (v.shape, v.dtype) for k, v in batch.items()} == {
     "image": ((5, 4, 4, 3), np.uint8),
-    "tokens": ((5, LENGTH), np.int32),
+    "tokens": ((5, 1, LENGTH), np.int32),
     "index": ((5,), np.int64),
     "concept_id": ((5,), np.int32),
   }
@@ -85,7 +85,7 @@ def test_batch_fields(make, source, tokenizer):
     record = source[int(batch["index"][row]) - 1000]
     np.testing.assert_array_equal(batch["image"][row], record["image"])
     assert batch["concept_id"][row] == record["concept_id"]
-    text = tokenizer.decode(batch["tokens"][row])
+    text = tokenizer.decode(batch["tokens"][row, 0])
     assert text in [c.text for c in record["captions"]]
 
 
@@ -118,17 +118,21 @@ def test_every_epoch_is_a_new_permutation(make):
 def test_captions_are_drawn_anew_each_epoch(make, tokenizer):
   texts = collections.defaultdict(set)
   for batch in take(make(), SIZE * 2):
-    for index, tokens in zip(batch["index"], batch["tokens"]):
+    for index, tokens in zip(batch["index"], batch["tokens"][:, 0]):
       texts[int(index)].add(tokenizer.decode(tokens))
   # 16 draws of 8 captions: fewer than 4 distinct are one case in 100,000.
   assert len(texts) == SIZE
   assert min(map(len, texts.values())) >= 4
 
 
-@pytest.mark.parametrize("captions_per_example", [1, 2])
+@pytest.mark.parametrize(
+  "options",
+  [{}, {"captions_per_example": 3}, {"images_per_concept": 2}],
+  ids=str,
+)
 @pytest.mark.parametrize("hosts", [2, 4])
-def test_batches_do_not_depend_on_hosts(make, hosts, captions_per_example):
-  options = {"captions_per_example": captions_per_example, "seed": 5}
+def test_batches_do_not_depend_on_hosts(make, hosts, options):
+  options = {**options, "seed": 5}
   whole = take(make(**options), 9)
   parts = [
     take(make(process_index=i, process_count=hosts, **options), 9)
@@ -180,18 +184,64 @@ def test_reading_the_state_changes_nothing(make):
 
 def test_two_captions_per_example(make, source, tokenizer):
   batches = take(make(captions_per_example=2), SIZE)
-  assert batches[0]["tokens_augmented"].shape == (8, LENGTH)
+  assert batches[0]["tokens"].shape == (8, 2, LENGTH)
   equal = []
   for batch in batches:
-    for i, first, second in zip(
-      batch["index"], batch["tokens"], batch["tokens_augmented"]
-    ):
+    for i, (first, second) in zip(batch["index"], batch["tokens"]):
       own = [c.text for c in source[int(i) - 1000]["captions"]]
       texts = tokenizer.decode(first), tokenizer.decode(second)
       assert set(texts) <= set(own)
       equal.append(texts[0] == texts[1])
   # The draws are independent: 1 in 8 agrees; the deviation of 184 is 0.024.
   assert abs(np.mean(equal) - 1 / 8) < 0.1
+
+
+def test_the_first_of_several_captions_is_in_the_main_language(make):
+  records = [
+    {
+      "index": 0,
+      "concept_id": 0,
+      "captions": (caption("en"), caption("de", language="de")),
+      "label": "",
+    }
+  ]
+  source = sources.ArraySource(np.zeros((1, 2, 2, 3), np.uint8), records)
+  tokenizer = tokenizer_lib.Tokenizer.train(["en", "de"], vocab_size=280)
+  texts = [collections.Counter() for _ in range(3)]
+  for batch in take(
+    make(
+      source=source,
+      tokenizer=tokenizer,
+      sampler=pipeline.CaptionSampler({"en": 0.3, "de": 0.7}),
+      captions_per_example=3,
+    ),
+    30,
+  ):
+    for row in batch["tokens"]:
+      for found, tokens in zip(texts, row, strict=True):
+        found[tokenizer.decode(tokens)] += 1
+  assert texts[0] == {"en": 240}
+  for found in texts[1:]:
+    # The deviation of 240 draws is 7.
+    assert abs(found["de"] - 168) < 35 and found["en"] == 240 - found["de"]
+
+
+@pytest.mark.parametrize("images", [2, 4])
+def test_neighbours_show_one_concept(make, images):
+  batches = take(make(images_per_concept=images), 3 * SIZE)
+  concepts = np.concatenate([b["concept_id"] for b in batches])
+  grouped = concepts.reshape(-1, images)
+  assert (grouped == grouped[:, :1]).all()
+  rows = indices(batches).reshape(-1, images)
+  np.testing.assert_array_equal(rows // 2, grouped)
+  # Concept i holds rows 2i and 2i + 1, but the last one, which is alone.
+  alone = rows[:, 0] == SIZE - 1
+  assert alone.any() and (rows[alone] == SIZE - 1).all()
+  assert (rows[~alone, 0] != rows[~alone, 1]).all()
+  # Every example leads equally often.
+  epochs = 3 * SIZE * 8 // images // SIZE
+  leads = rows[: epochs * SIZE, 0]
+  assert np.bincount(leads, minlength=SIZE).tolist() == [epochs] * SIZE
 
 
 def test_source_smaller_than_a_batch(make, source):
@@ -208,14 +258,18 @@ def test_source_smaller_than_a_batch(make, source):
     ({"batch_size": -8}, "batch_size must be a positive .* got -8"),
     (
       {"batch_size": 9, "process_count": 2},
-      "multiple of the 2 hosts; got 9",
+      "multiple of hosts x images_per_concept = 2 x 1; got 9",
     ),
     (
       {"process_index": 2, "process_count": 2},
       r"process_index must be in \[0, 2\); got 2",
     ),
     ({"process_count": 0}, "process_index must be in"),
-    ({"captions_per_example": 3}, "captions_per_example .* got 3"),
+    (
+      {"images_per_concept": 3},
+      "multiple of hosts x images_per_concept = 1 x 3; got 8",
+    ),
+    ({"images_per_concept": 0}, "images_per_concept .* got 0"),
     ({"captions_per_example": 0}, "captions_per_example .* got 0"),
     ({"source": []}, "source holds no example"),
   ],

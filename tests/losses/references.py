@@ -161,10 +161,12 @@ def _cross_entropy(
   positives: np.ndarray,
   in_denominator: np.ndarray,
   weights: np.ndarray,
+  label_smoothing: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Rows' losses, and the gradient's two parts: -w t (numerator), w p."""
   live = in_denominator.any(axis=1)
   targets = positives / positives.sum(axis=1, keepdims=True)
+  targets = (1 - label_smoothing) * targets + label_smoothing / len(targets)
   masked = np.where(in_denominator, denominator_logits, -np.inf)
   peak = np.where(live, masked.max(axis=1), 0.0)
   exponentials = np.exp(masked - peak[:, None])
@@ -184,9 +186,10 @@ def info_nce(
   *,
   temperature: float,
   group_ids: np.ndarray | None = None,
+  label_smoothing: float = 0.0,
   weights: np.ndarray | None = None,
 ) -> Reference:
-  """-mean_{p in P(i)} s_ip + logsumexp_j s_ij, s = <q_i, k_j> / T."""
+  """-sum_j t_ij s_ij + logsumexp_j s_ij, s = <q_i, k_j> / T."""
   q, k = _float64(queries, keys)
   n = len(q)
   s = q @ k.T / temperature
@@ -196,6 +199,7 @@ def info_nce(
     _positives(group_ids, n),
     np.ones((n, n), bool),
     _weights(weights, n),
+    label_smoothing,
   )
   out = _Gradients(queries=q, keys=k, temperature=0.0)
   out.through_logits(
@@ -261,6 +265,7 @@ def _directions(
   logit_scale: float,
   positives: np.ndarray,
   weights: np.ndarray,
+  label_smoothing: float = 0.0,
 ) -> np.ndarray:
   """Mean over (queries, keys) pairs of the cross-entropy of rows."""
   n = len(weights)
@@ -268,7 +273,12 @@ def _directions(
   for rows, columns in pairs:
     s = logit_scale * arrays[rows] @ arrays[columns].T
     loss, *parts = _cross_entropy(
-      s, s, positives, np.ones((n, n), bool), weights / len(pairs)
+      s,
+      s,
+      positives,
+      np.ones((n, n), bool),
+      weights / len(pairs),
+      label_smoothing,
     )
     total += loss / len(pairs)
     out.through_logits(
@@ -287,6 +297,7 @@ def clip(
   *,
   logit_scale: float,
   group_ids: np.ndarray | None = None,
+  label_smoothing: float = 0.0,
   weights: np.ndarray | None = None,
 ) -> Reference:
   """1/2 (image -> text + text -> image), s = logit_scale <., .>."""
@@ -300,6 +311,7 @@ def clip(
     logit_scale,
     _positives(group_ids, n),
     _weights(weights, n),
+    label_smoothing,
   )
   return out.reference(loss)
 

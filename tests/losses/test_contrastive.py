@@ -96,11 +96,18 @@ def weights_for(name, n, seed=0):
 # --- The references themselves ---------------------------------------------
 
 
+VARIANTS = (
+  ("clip_four_term", {"in_modal_denominator": "original"}),
+  ("info_nce", {"label_smoothing": 0.3}),
+  ("clip", {"label_smoothing": 0.3}),
+)
+
+
 @pytest.mark.parametrize("grouped", [False, True])
-@pytest.mark.parametrize("name", [*NAMES, "clip_four_term:original"])
-def test_reference_gradients_are_finite_differences(name, grouped):
-  name, _, option = name.partition(":")
-  options = {"in_modal_denominator": option} if option else {}
+@pytest.mark.parametrize(
+  "name, options", [*((n, {}) for n in NAMES), *VARIANTS], ids=str
+)
+def test_reference_gradients_are_finite_differences(name, options, grouped):
   inputs = references.make_inputs(name, 5, 4, dtype=np.float64)
   values = inputs | references.make_scalars(name, 4.0)
   ids = np.array([0, 1, 0, 2, 1]) if grouped else None
@@ -128,6 +135,25 @@ def test_reference_gradients_are_finite_differences(name, grouped):
 
 
 # --- Values and gradients ---------------------------------------------------
+
+
+@pytest.mark.parametrize("ids", [None, IDS], ids=["", "grouped"])
+@pytest.mark.parametrize("name, options", VARIANTS, ids=str)
+def test_variants_equal_their_reference(name, options, ids):
+  inputs = references.make_inputs(name, N, D)
+  check(name, inputs, references.make_scalars(name, 14.3), ids, **options)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.0, float("nan")])
+@pytest.mark.parametrize("name", ["info_nce", "clip"])
+def test_label_smoothing_must_be_a_share(name, value):
+  inputs = references.make_inputs(name, N, D)
+  with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\)"):
+    getattr(losses, name)(
+      *inputs.values(),
+      **references.make_scalars(name, 1.0),
+      label_smoothing=value,
+    )
 
 
 @pytest.mark.parametrize("logit_scale", [1.0, 14.3, 100.0])

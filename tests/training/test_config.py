@@ -113,6 +113,38 @@ def test_values_out_of_range_are_refused(name, value, said):
   assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+  "values, said",
+  [
+    (
+      {"loss": {"name": "sigmoid", "label_smoothing": 0.1}},
+      "label_smoothing needs config.loss.name='clip'; got 'sigmoid'",
+    ),
+    (
+      {"loss": {"image_image": 0.5}},
+      "needs an even config.data.images_per_concept; got 1",
+    ),
+    (
+      {
+        "loss": {"name": "clip_four_term"},
+        "data": {"captions_per_example": 3},
+      },
+      "takes two captions; got config.data.captions_per_example=3",
+    ),
+  ],
+)
+def test_fields_that_do_not_go_together_are_refused(values, said):
+  with pytest.raises(ConfigError) as caught:
+    parse(values)
+  assert said in str(caught.value)
+
+
+def test_the_four_term_loss_takes_two_captions():
+  config = parse({"loss": {"name": "clip_four_term"}})
+  assert config.captions_per_example == 2
+  assert parse({}).captions_per_example == 1
+
+
 def test_bounds_themselves_are_allowed():
   config = parse(
     {

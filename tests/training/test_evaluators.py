@@ -335,7 +335,7 @@ def test_a_single_image():
 def encoding(data):
   config = tiny.make_config(optimizer__ema_decay=0.5)
   objective = tiny.make_objective(config, data)
-  batch = {"tokens": np.zeros((2, 12), np.int32)}
+  batch = {"tokens": np.zeros((2, 1, 12), np.int32)}
   params, extra = jax.jit(objective.init)(jax.random.key(0), batch)
   optimizer = state_lib.make_optimizer(config)
   state = state_lib.TrainState(0, params, optimizer.init(params), extra, None)

@@ -45,7 +45,7 @@ def steps_in(workdir):
 def restored(config, workdir, objective, step=None):
   """The state of a checkpoint."""
   optimizer = state_lib.make_optimizer(config)
-  batch = {"tokens": np.zeros((2, 12), np.int32)}
+  batch = {"tokens": np.zeros((2, 1, 12), np.int32)}
   abstract = jax.eval_shape(
     lambda: state_lib.init_state(objective, optimizer, config, batch)
   )

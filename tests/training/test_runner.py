@@ -243,6 +243,10 @@ def test_a_workdir_that_cannot_be_made(labelled, tmp_path):
   "changes, said",
   [
     ({"batch_size": 7}, "config.batch_size must be a multiple"),
+    (
+      {"data__images_per_concept": 3},
+      "config.batch_size must be a multiple of images_per_concept x devices",
+    ),
     ({"model__preset": "tinny"}, "did you mean 'tiny'"),
     ({"model__overrides": "{"}, "must be JSON"),
     (

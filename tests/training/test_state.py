@@ -39,7 +39,7 @@ def test_the_rate_of_short_runs_is_sound(steps, share):
 def test_only_matrices_are_decayed():
   config = tiny.make_config(batch_size=8)
   objective = tiny.make_objective(config, tiny.make_data())
-  batch = {"tokens": np.zeros((2, 12), np.int32)}
+  batch = {"tokens": np.zeros((2, 1, 12), np.int32)}
   params, _ = jax.eval_shape(objective.init, jax.random.key(0), batch)
   named = {
     jax.tree_util.keystr(path, simple=True, separator="/"): value
@@ -66,7 +66,7 @@ def run(steps, optimizer__ema_decay=0.0, **changes):
   rng = np.random.default_rng(0)
   batch = {
     "image": source.images,
-    "tokens": rng.integers(0, 100, (8, 12)).astype(np.int32),
+    "tokens": rng.integers(0, 100, (8, 1, 12)).astype(np.int32),
   }
   optimizer = state_lib.make_optimizer(config)
   objective = tiny.Toy()

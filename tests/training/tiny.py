@@ -175,7 +175,7 @@ class Toy:
   def loss(self, params, state, batch, key):
     is_bad = state["count"] >= self._bad_step
     x = batch["image"].reshape(len(batch["image"]), -1)[:, :4] / 255.0
-    target = batch["tokens"][:, 1:3] / 100.0
+    target = batch["tokens"][:, 0, 1:3] / 100.0
     noise = 0.1 * jax.random.normal(key, target.shape)
     loss = jnp.mean((x @ params["w"] - target + noise) ** 2)
     loss += jnp.mean((params["a"] - 1.0) ** 2)
