@@ -14,17 +14,19 @@ Arguments that all of them share:
 * `axes`: the name or names of the mapped axes (`shard_map`, `pmap` or
   `vmap(axis_name=...)`) over which the batch is split. The loss is always the
   one of the *global* batch, in value and in gradient; a device receives the
-  values of its own rows. None means that the arrays hold the whole batch.
-* `block_size`: rows of the similarity matrix that are formed at once; the
-  backward pass recomputes each block. None forms all rows, "auto" does so while
-  they are small. It changes memory and speed, not the result.
+  values of its own rows. None means that the arrays hold the whole batch. With
+  two names the devices form a grid, which sends far less: see `ops`.
+* `block_size`: side of the tiles in which the similarity matrix is formed, and
+  formed again in the backward pass. None forms and keeps it whole, "auto" does
+  so while it is small. It changes memory and speed, not the result.
 
 Logits, log-sum-exp and their gradients are float32 whatever the input type.
+Float32 features are multiplied at full precision; bfloat16 features take one pass
+of a TPU's matrix unit, and half of the bytes between devices.
 All raise `ValueError`, naming the argument, on wrong shapes, types or ranges.
 """
 
 import math
-from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -85,18 +87,20 @@ def info_nce(
   [0.3408, 0.3408, 0.3408, 0.3408]
   """
   ops.check_features(queries=queries, keys=keys)
-  queries, keys = _to_float32(queries, keys)
+  (queries, keys), dtype = _widen(queries, keys)
   ops.check_positive("temperature", temperature)
   _check_label_smoothing(label_smoothing)
-  return _cross_entropy(
+  (loss,) = _cross_entropy(
     queries,
     keys,
     1.0 / temperature,
     group_ids,
+    dtype,
     axes,
     block_size,
     label_smoothing=label_smoothing,
   )
+  return loss
 
 
 def nt_xent(
@@ -143,30 +147,29 @@ def nt_xent(
   [0.5514, 0.5514, 0.5514, 0.5514]
   """
   ops.check_features(first_view=first_view, second_view=second_view)
-  first_view, second_view = _to_float32(first_view, second_view)
+  (first_view, second_view), dtype = _widen(first_view, second_view)
   ops.check_positive("temperature", temperature)
   n = first_view.shape[0]
-  positions, groups = _identify(group_ids, n, axes)
-  total = n * _axis_size(axes)
-  # Row i of the second view is number N + i of the global batch.
-  rows = jnp.concatenate([first_view, second_view])
-  row_ids = jnp.concatenate([positions, positions + total])
-  row_groups = jnp.concatenate([groups, groups])
-  keys, key_ids, key_groups = ops.gather_rows((rows, row_ids, row_groups), axes)
+  ops.check_group_ids(group_ids, n)
   scale = 1.0 / temperature
-
-  def block(z, ids, group):
-    logits = scale * ops.similarity(z, keys)
-    others = ids[:, None] != key_ids[None, :]
-    positive = others & (group[:, None] == key_groups[None, :])
-    return ops.masked_logsumexp(logits, others) - _mean_over(logits, positive)
-
-  return ops.map_rows(
-    block,
-    (rows, row_ids, row_groups),
-    num_columns=keys.shape[0],
+  rows = jnp.concatenate([first_view, second_view])
+  twice = None if group_ids is None else jnp.concatenate([group_ids] * 2)
+  sums = ops.row_column_sums(
+    rows,
+    rows,
+    scale=scale,
+    group_ids=twice,
+    exclude="self",
+    positives="none" if twice is None else "others",
+    dtype=dtype,
+    axes=axes,
     block_size=block_size,
   )
+  if twice is None:
+    positive = jnp.tile(_paired(first_view, second_view, scale), 2)
+  else:
+    positive = sums.row_positive
+  return sums.rows - positive
 
 
 def clip(
@@ -212,14 +215,21 @@ def clip(
   [0.3408, 0.3408, 0.3408, 0.3408]
   """
   ops.check_features(image=image, text=text)
-  image, text = _to_float32(image, text)
+  (image, text), dtype = _widen(image, text)
   ops.check_positive("logit_scale", logit_scale)
   _check_label_smoothing(label_smoothing)
-  args = (logit_scale, group_ids, axes, block_size)
-  return 0.5 * (
-    _cross_entropy(image, text, *args, label_smoothing=label_smoothing)
-    + _cross_entropy(text, image, *args, label_smoothing=label_smoothing)
+  to_text, to_image = _cross_entropy(
+    image,
+    text,
+    logit_scale,
+    group_ids,
+    dtype,
+    axes,
+    block_size,
+    label_smoothing=label_smoothing,
+    both=True,
   )
+  return 0.5 * (to_text + to_image)
 
 
 def clip_four_term(
@@ -281,27 +291,38 @@ def clip_four_term(
     image_augmented=image_augmented,
     text_augmented=text_augmented,
   )
-  image, text = _to_float32(image, text)
-  image_augmented, text_augmented = _to_float32(image_augmented, text_augmented)
+  (image, text, image_augmented, text_augmented), dtype = _widen(
+    image, text, image_augmented, text_augmented
+  )
   ops.check_positive("logit_scale", logit_scale)
   if in_modal_denominator not in ("augmented", "original"):
     raise ValueError(
       'in_modal_denominator must be "augmented" or "original"; got'
       f" {in_modal_denominator!r}."
     )
-  args = (logit_scale, group_ids, axes, block_size)
-  cross = _cross_entropy(image, text, *args) + _cross_entropy(
-    text, image, *args
-  )
-  if in_modal_denominator == "augmented":
-    within = _cross_entropy(image, image_augmented, *args) + _cross_entropy(
-      text, text_augmented, *args
-    )
-  else:
-    within = _cross_entropy(
-      image, image_augmented, *args, denominator=image
-    ) + _cross_entropy(text, text_augmented, *args, denominator=text)
-  return 0.25 * (cross + within)
+  args = (logit_scale, group_ids, dtype, axes, block_size)
+  to_text, to_image = _cross_entropy(image, text, *args, both=True)
+  total = to_text + to_image
+  for original, augmented in ((image, image_augmented), (text, text_augmented)):
+    if in_modal_denominator == "augmented":
+      total += _cross_entropy(original, augmented, *args)[0]
+    else:
+      options = {"dtype": dtype, "axes": axes, "block_size": block_size}
+      total += ops.row_column_sums(
+        original, original, scale=logit_scale, **options
+      ).rows
+      if group_ids is None:
+        total -= _paired(original, augmented, logit_scale)
+      else:
+        total -= ops.row_column_sums(
+          original,
+          augmented,
+          scale=logit_scale,
+          group_ids=group_ids,
+          positives="group",
+          **options,
+        ).row_positive
+  return 0.25 * total
 
 
 def moco_v3(
@@ -344,16 +365,19 @@ def moco_v3(
   [0.3408, 0.3408, 0.3408, 0.3408]
   """
   ops.check_features(queries=queries, momentum_keys=momentum_keys)
-  queries, momentum_keys = _to_float32(queries, momentum_keys)
+  (queries, momentum_keys), dtype = _widen(queries, momentum_keys)
   ops.check_positive("temperature", temperature)
-  return (2.0 * temperature) * _cross_entropy(
+  (loss,) = _cross_entropy(
     queries,
     jax.lax.stop_gradient(momentum_keys),
     1.0 / temperature,
     group_ids,
+    dtype,
     axes,
     block_size,
+    key_gradient=False,
   )
+  return 2.0 * temperature * loss
 
 
 def decoupled(
@@ -397,18 +421,27 @@ def decoupled(
   [-0.9014, -0.9014, -0.9014, -0.9014]
   """
   ops.check_features(queries=queries, keys=keys)
-  queries, keys = _to_float32(queries, keys)
+  (queries, keys), dtype = _widen(queries, keys)
   ops.check_positive("temperature", temperature)
 
-  def reduce(logits, positive):
-    loss = ops.masked_logsumexp(logits, ~positive) - _mean_over(
-      logits, positive
-    )
-    return jnp.where(jnp.all(positive, axis=1), 0.0, loss)
-
-  return _reduce_rows(
-    reduce, queries, keys, 1.0 / temperature, group_ids, axes, block_size
+  ops.check_group_ids(group_ids, queries.shape[0])
+  scale = 1.0 / temperature
+  sums = ops.row_column_sums(
+    queries,
+    keys,
+    scale=scale,
+    group_ids=group_ids,
+    exclude="group",
+    positives="none" if group_ids is None else "group",
+    dtype=dtype,
+    axes=axes,
+    block_size=block_size,
   )
+  positive = sums.row_positive
+  if positive is None:
+    positive = _paired(queries, keys, scale)
+  alone = jnp.isneginf(sums.rows)
+  return jnp.where(alone, 0.0, jnp.where(alone, 0.0, sums.rows) - positive)
 
 
 def sigmoid(
@@ -456,20 +489,26 @@ def sigmoid(
   [0.0134, 0.0134]
   """
   ops.check_features(image=image, text=text)
-  image, text = _to_float32(image, text)
+  (image, text), dtype = _widen(image, text)
   ops.check_positive("logit_scale", logit_scale)
   if jnp.shape(logit_bias) != ():
     raise ValueError(
       f"logit_bias must be a scalar; got shape {jnp.shape(logit_bias)}."
     )
 
-  def reduce(logits, positive):
-    signed = jnp.where(positive, 1.0, -1.0) * (logits + logit_bias)
-    return -jnp.sum(jax.nn.log_sigmoid(signed), axis=1)
-
-  return _reduce_rows(
-    reduce, image, text, logit_scale, group_ids, axes, block_size
-  )
+  ops.check_group_ids(group_ids, image.shape[0])
+  return ops.row_column_sums(
+    image,
+    text,
+    scale=logit_scale,
+    bias=logit_bias,
+    group_ids=group_ids,
+    reduce="softplus",
+    positives="group",
+    dtype=dtype,
+    axes=axes,
+    block_size=block_size,
+  ).rows
 
 
 def clamp_logit_scale(
@@ -516,59 +555,26 @@ def _check_label_smoothing(value: float) -> None:
     raise ValueError(f"label_smoothing must be in [0, 1); got {value}.")
 
 
-def _to_float32(*features: jax.Array) -> list[jax.Array]:
-  """Features in float32.
+def _widen(*features: jax.Array) -> tuple[list[jax.Array], jnp.dtype]:
+  """Features in float32, and the type that holds them exactly.
 
-  Once, before they are used: the gradients of all uses (both directions,
-  every block of rows, every device) are then added in float32 and rounded to
-  the input's type only at the end.
+  Once, before they are used: the gradients of all uses are then added in
+  float32 and rounded to the input's type only at the end.
   """
-  return [x.astype(jnp.float32) for x in features]
+  dtype = jnp.result_type(*features)
+  return [x.astype(jnp.float32) for x in features], dtype
 
 
-def _mean_over(logits: jax.Array, mask: jax.Array) -> jax.Array:
-  """Mean of the logits under `mask` in each row; 0 where it is empty."""
-  count = jnp.maximum(jnp.sum(mask, axis=1), 1)
-  return jnp.sum(jnp.where(mask, logits, 0.0), axis=1) / count
+def _paired(a: jax.Array, b: jax.Array, scale: Scalar) -> jax.Array:
+  """Logits of rows with each other: [N] float32."""
+  return scale * jnp.sum(a * b, axis=1)
 
 
-def _axis_size(axes: Axes) -> int:
-  """Number of devices that the batch is split over."""
-  return 1 if axes is None else jax.lax.psum(1, axes)
-
-
-def _identify(
-  group_ids: jax.Array | None, num_rows: int, axes: Axes
-) -> tuple[jax.Array, jax.Array]:
-  """Global positions of the local rows, and their groups."""
-  ops.check_group_ids(group_ids, num_rows)
-  positions = ops.global_row_ids(num_rows, axes)
-  return positions, positions if group_ids is None else group_ids
-
-
-def _reduce_rows(
-  reduce: Callable[[jax.Array, jax.Array], jax.Array],
-  queries: jax.Array,
-  keys: jax.Array,
-  scale: Scalar,
-  group_ids: jax.Array | None,
-  axes: Axes,
-  block_size: BlockSize,
-) -> jax.Array:
-  """`reduce(logits, positive)` of each local query against all keys."""
-  _, groups = _identify(group_ids, queries.shape[0], axes)
-  all_keys, all_groups = ops.gather_rows((keys, groups), axes)
-
-  def block(q, group):
-    logits = scale * ops.similarity(q, all_keys)
-    return reduce(logits, group[:, None] == all_groups[None, :])
-
-  return ops.map_rows(
-    block,
-    (queries, groups),
-    num_columns=all_keys.shape[0],
-    block_size=block_size,
-  )
+def _mean_logit(rows: jax.Array, others: jax.Array, scale: Scalar, axes: Axes):
+  """Mean logit of each row with all `others` of the global batch: [N]."""
+  total = ops.sum_over(jnp.sum(others, axis=0), axes)
+  count = others.shape[0] * ops.axis_size(axes)
+  return scale * jnp.sum(rows * (total / count), axis=1)
 
 
 def _cross_entropy(
@@ -576,33 +582,38 @@ def _cross_entropy(
   keys: jax.Array,
   scale: Scalar,
   group_ids: jax.Array | None,
+  dtype: jnp.dtype,
   axes: Axes,
   block_size: BlockSize,
-  denominator: jax.Array | None = None,
+  *,
   label_smoothing: float = 0.0,
-) -> jax.Array:
-  """InfoNCE of each query; `denominator` replaces the keys under the log."""
-
-  def reduce(logits, positive):
-    target = _mean_over(logits, positive)
-    if label_smoothing:
-      target += label_smoothing * (jnp.mean(logits, axis=1) - target)
-    return jax.nn.logsumexp(logits, axis=1) - target
-
-  if denominator is None:
-    return _reduce_rows(
-      reduce,
-      queries,
-      keys,
-      scale,
-      group_ids,
-      axes,
-      block_size,
-    )
-  args = (scale, group_ids, axes, block_size)
-  return _reduce_rows(
-    lambda logits, _: jax.nn.logsumexp(logits, axis=1),
+  both: bool = False,
+  key_gradient: bool = True,
+) -> list[jax.Array]:
+  """InfoNCE of each query among the keys and, if `both`, the other way."""
+  ops.check_group_ids(group_ids, queries.shape[0])
+  sums = ops.row_column_sums(
     queries,
-    denominator,
-    *args,
-  ) - _reduce_rows(_mean_over, queries, keys, *args)
+    keys,
+    scale=scale,
+    group_ids=group_ids,
+    positives="none" if group_ids is None else "group",
+    columns=both,
+    key_gradient=key_gradient,
+    dtype=dtype,
+    axes=axes,
+    block_size=block_size,
+  )
+
+  def loss(total, positive, rows, others):
+    if group_ids is None:
+      positive = _paired(queries, keys, scale)
+    if label_smoothing:
+      mean = _mean_logit(rows, others, scale, axes)
+      positive += label_smoothing * (mean - positive)
+    return total - positive
+
+  losses = [loss(sums.rows, sums.row_positive, queries, keys)]
+  if both:
+    losses.append(loss(sums.columns, sums.column_positive, keys, queries))
+  return losses

@@ -1,4 +1,4 @@
-"""Normalisation, masked sums and blocks of rows."""
+"""Normalisation, and sums over a similarity in tiles."""
 
 import chex
 import jax
@@ -35,77 +35,137 @@ class TestL2Normalize:
     np.testing.assert_allclose(np.asarray(out, np.float32), 1 / 64, rtol=2**-8)
 
 
-class TestMaskedLogsumexp:
-  def test_counts_only_the_mask(self):
-    logits = jnp.array([[0.0, 100.0, 1.0]])
-    mask = jnp.array([[True, False, True]])
+def reference(q, k, scale, mask, g_rows, g_columns):
+  """Float64 log-sum-exp of rows and columns, and gradients of <g, sums>."""
+  q, k = np.float64(q), np.float64(k)
+  s = np.where(mask, scale * q @ k.T, -np.inf)
+
+  def sums(s, g):
+    top = s.max(axis=1, keepdims=True)
+    some = np.isfinite(top)
+    top = np.where(some, top, 0.0)
+    e = np.exp(s - top)
+    total = e.sum(axis=1, keepdims=True)
+    p = np.divide(e, total, out=np.zeros_like(e), where=some)
+    with np.errstate(divide="ignore"):
+      return (top + np.log(total))[:, 0], g[:, None] * p
+
+  rows, by_rows = sums(s, np.float64(g_rows))
+  columns, by_columns = sums(s.T, np.float64(g_columns))
+  p = by_rows + by_columns.T
+  gradients = scale * p @ k, scale * p.T @ q, np.sum(p * (q @ k.T))
+  return rows, columns, gradients
+
+
+def weighted_sums(g_rows, g_columns, **options):
+  def total(q, k, scale):
+    sums = ops.row_column_sums(q, k, scale=scale, columns=True, **options)
+
+    def dot(g, x):
+      return jnp.sum(jnp.where(jnp.isneginf(x), 0.0, g * x))
+
+    return dot(g_rows, sums.rows) + dot(g_columns, sums.columns), sums
+
+  return jax.jit(jax.grad(total, argnums=(0, 1, 2), has_aux=True))
+
+
+class TestRowColumnSums:
+  """The tiles on one device; losses/ has them on many."""
+
+  N, D = 13, 6
+
+  def inputs(self, seed=0, spread=1.0):
+    rng = np.random.default_rng(seed)
+    q, k = rng.normal(size=(2, self.N, self.D)).astype(np.float32)
+    # Rows of very different size: logits that share no offset.
+    sizes = spread ** rng.uniform(-1, 1, (self.N, 1))
+    g = rng.normal(size=(2, self.N)).astype(np.float32)
+    return q * sizes.astype(np.float32), k, g
+
+  @pytest.mark.parametrize("block", [None, 1, 4, 5, 13, 100])
+  # Spans of a tile: within one exponential, below it, and far beyond.
+  @pytest.mark.parametrize("spread, scale", [(1.0, 3.0), (1.0, 9.0), (9.0, 30)])
+  @pytest.mark.parametrize("exclude", ["none", "self", "group"])
+  def test_equal_the_reference(self, block, spread, scale, exclude):
+    q, k, g = self.inputs(spread=spread)
+    ids = np.arange(self.N) % 4
+    ids[3] = 99
+    mask = {
+      "none": np.ones((self.N, self.N), bool),
+      "self": ~np.eye(self.N, dtype=bool),
+      "group": ids[:, None] != ids[None, :],
+    }[exclude]
+    grads, sums = weighted_sums(
+      *g, group_ids=jnp.asarray(ids), exclude=exclude, block_size=block
+    )(q, k, jnp.float32(scale))
+    rows, columns, wanted = reference(q, k, scale, mask, *g)
+    largest = scale * np.abs(np.float64(q) @ k.T).max()
+    # A logit carries an error relative to itself, its softmax the same.
+    rtol = 2e-7 * (2 + largest)
+    np.testing.assert_allclose(sums.rows, rows, rtol=1e-6, atol=rtol)
+    np.testing.assert_allclose(sums.columns, columns, rtol=1e-6, atol=rtol)
+    for actual, expected in zip(grads, wanted):
+      atol = rtol * np.abs(expected).max() + 1e-6
+      np.testing.assert_allclose(actual, expected, atol=atol, rtol=rtol)
+
+  @pytest.mark.parametrize("block", [None, 4])
+  def test_logits_that_share_no_offset_keep_their_small_rows(self, block):
+    # One offset for the tile would lose the second row altogether.
+    q = jnp.array([[1.0], [-1.0]])
+    sums = ops.row_column_sums(
+      q, jnp.ones((2, 1)), scale=500.0, columns=True, block_size=block
+    )
     np.testing.assert_allclose(
-      ops.masked_logsumexp(logits, mask), [np.log(1 + np.e)], rtol=1e-6
+      sums.rows, np.array([500.0, -500.0]) + np.log(2), rtol=1e-6
     )
+    np.testing.assert_allclose(sums.columns, [500.0, 500.0], rtol=1e-6)
 
-  def test_empty_row_is_zero_with_zero_gradient(self):
-    logits, mask = jnp.ones((1, 3)), jnp.zeros((1, 3), bool)
-    value, grad = jax.value_and_grad(
-      lambda x: ops.masked_logsumexp(x, mask).sum()
-    )(logits)
-    assert value == 0
-    np.testing.assert_array_equal(grad, 0)
+  @pytest.mark.parametrize("block", [None, 1, 2])
+  def test_empty_sums_have_no_gradient(self, block):
+    ids = jnp.zeros(3, jnp.int32)
+    x = jnp.ones((3, 2))
+    grads, sums = weighted_sums(
+      np.ones(3), np.ones(3), group_ids=ids, exclude="group", block_size=block
+    )(x, x, jnp.float32(1.0))
+    assert np.isneginf(sums.rows).all() and np.isneginf(sums.columns).all()
+    for grad in grads:
+      np.testing.assert_array_equal(grad, 0)
 
+  @pytest.mark.parametrize("block", [None, 4])
+  def test_keys_without_gradient(self, block):
+    q, k, _ = self.inputs()
 
-class TestMapRows:
-  @pytest.mark.parametrize("block", [1, 3, 4, 7, 100])
-  def test_blocks_equal_the_whole(self, block):
-    x = jax.random.normal(jax.random.key(1), (7, 5))
+    def total(q, k, key_gradient):
+      return ops.row_column_sums(
+        q, k, scale=2.0, key_gradient=key_gradient, block_size=block
+      ).rows.sum()
 
-    def total(x, block):
-      rows = ops.map_rows(
-        lambda r: jax.nn.logsumexp(r @ x.T, axis=1),
-        (x,),
-        num_columns=7,
-        block_size=block,
-      )
-      return rows.sum()
+    some = jax.grad(total, argnums=(0, 1))(q, k, True)
+    none = jax.grad(total, argnums=(0, 1))(q, k, False)
+    np.testing.assert_array_equal(some[0], none[0])
+    assert np.any(some[1]) and not np.any(none[1])
 
-    want = jax.value_and_grad(total)(x, None)
-    chex.assert_trees_all_close(
-      jax.value_and_grad(total)(x, block), want, rtol=1e-5, atol=1e-6
-    )
+  def test_memory_does_not_grow_with_the_square(self):
+    def temporary(n, block):
+      x = jax.ShapeDtypeStruct((n, 16), jnp.float32)
+      g = jnp.ones(n)
+      run = weighted_sums(g, g, block_size=block)
+      scale = jax.ShapeDtypeStruct((), jnp.float32)
+      memory = run.lower(x, x, scale).compile().memory_analysis()
+      return memory.temp_size_in_bytes
 
-  def test_blocks_do_not_form_the_whole_matrix(self):
-    n, block = 512, 16
-
-    def total(q, k, block):
-      rows = ops.map_rows(
-        lambda r: jax.nn.logsumexp(r @ k.T, axis=1),
-        (q,),
-        num_columns=n,
-        block_size=block,
-      )
-      return rows.sum()
-
-    x = jax.ShapeDtypeStruct((n, 8), jnp.float32)
-    bytes_of = {}
-    for size in (None, block):
-      compiled = (
-        jax.jit(jax.grad(total, argnums=(0, 1)), static_argnums=2)
-        .lower(x, x, size)
-        .compile()
-      )
-      bytes_of[size] = compiled.memory_analysis().temp_size_in_bytes
-    assert bytes_of[None] >= 4 * n * n
-    assert bytes_of[block] < n * n
+    assert temporary(1024, None) >= 4 * 1024**2
+    small, large = temporary(1024, 64), temporary(2048, 64)
+    assert large <= 2.2 * small and large < 4 * 1024**2
 
   @pytest.mark.parametrize("block", [0, -1, "foo", 1.5, True])
   def test_bad_block_size(self, block):
     with pytest.raises(ValueError, match="block_size"):
-      ops.map_rows(
-        lambda r: r.sum(1),
-        (jnp.ones((2, 2)),),
-        num_columns=2,
-        block_size=block,
+      ops.row_column_sums(
+        jnp.ones((2, 2)), jnp.ones((2, 2)), scale=1.0, block_size=block
       )
 
 
 def test_unmapped_axes_are_named():
   with pytest.raises(ValueError, match="axes names 'rows'"):
-    ops.gather_rows(jnp.ones((2, 2)), "rows")
+    ops.global_row_ids(2, "rows")

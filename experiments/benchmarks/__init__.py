@@ -1,0 +1,1 @@
+"""Programs that measure: ratios in one run, never absolute times."""

@@ -1,0 +1,274 @@
+"""Times the losses against their floor, the textbook and the peers.
+
+python -m experiments.benchmarks.loss
+python -m experiments.benchmarks.loss --losses=clip --sizes=1024,8192
+
+Time is value and gradient, by interleaved runs in one process (medians, as ratios
+to the floor: the products alone, tile by tile). Memory is the peak of a process of
+its own above what it needs to start.
+"""
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from absl import flags
+
+from experiments import flags as flags_lib
+from experiments.benchmarks import contestants
+
+_LOSSES = flags.DEFINE_list(
+  "losses", list(contestants.PRODUCTS), "Names of losses."
+)
+_SIZES = flags.DEFINE_list(
+  "sizes", ["1024", "2048", "4096", "8192", "16384", "32768"], "Values of N."
+)
+_OTHER_SIZES = flags.DEFINE_list(
+  "other_sizes", ["2048", "8192"], "Values of N for the losses but clip."
+)
+_DIM = flags.DEFINE_integer("dim", 512, "d, columns of the features.")
+_SECONDS = flags.DEFINE_float("seconds", 20.0, "Of measuring, a contestant.")
+_DENSE_LIMIT = flags.DEFINE_integer(
+  "dense_limit", 16384, "Largest N for contestants that form N x N arrays."
+)
+_OUT = flags.DEFINE_string(
+  "out",
+  str(pathlib.Path(__file__).parents[1] / "results"),
+  "Folder of the record.",
+)
+_MEMORY_OF = flags.DEFINE_string(
+  "memory_of", "", "contestant:loss:N, printed in bytes; nothing else is run."
+)
+
+_USAGE = """Times the losses against their floor, the textbook and the peers.
+
+  python -m experiments.benchmarks.loss
+  python -m experiments.benchmarks.loss --losses=clip --sizes=1024,8192
+
+Writes loss_speed.json, .md and .png; a run that is stopped goes on where it was.
+Flags:
+  --losses=A,B       default: all
+  --sizes=N,M        for clip; default 1024 to 32768
+  --other_sizes=N,M  for the other losses; default 2048,8192
+  --dim=D            columns of the features; default 512
+  --seconds=S        of measuring, a contestant; default 20
+  --dense_limit=N    largest N for contestants that form N x N arrays
+  --out=DIR          of the record; default experiments/results
+"""
+_TILED = ("ours", "floor")
+_PACKAGES = ("jax", "jaxlib", "optax", "numpy", "torch", "open_clip_torch")
+
+
+def measure(name: str, size: int, dim: int, seconds: float) -> dict[str, Any]:
+  """Median seconds of every contestant, run in turn.
+
+  Args:
+    name: of the loss.
+    size: N.
+    dim: d.
+    seconds: of measuring, a contestant, at most; at least three runs.
+
+  Returns:
+    By contestant, the median and the quartiles in seconds, and runs.
+  """
+  calls = {}
+  for contestant in contestants.CONTESTANTS:
+    if contestant not in _TILED and size > _DENSE_LIMIT.value:
+      continue
+    call = contestants.make(contestant, name, size, dim)
+    if call is not None:
+      call()  # Compiles.
+      calls[contestant] = call
+  times = {contestant: [] for contestant in calls}
+  began = time.monotonic()
+  while True:
+    for contestant, call in calls.items():
+      start = time.perf_counter()
+      call()
+      times[contestant].append(time.perf_counter() - start)
+    rounds = len(times["floor"])
+    spent = time.monotonic() - began
+    if rounds >= 50 or (rounds >= 3 and spent > seconds * len(calls)):
+      break
+  return {
+    contestant: {
+      "seconds": statistics.median(values),
+      "quartiles": statistics.quantiles(values, n=4)[::2],
+      "runs": len(values),
+    }
+    for contestant, values in times.items()
+  }
+
+
+def peak_bytes(contestant: str, name: str, size: int, dim: int) -> int | None:
+  """Peak memory of value and gradient, in a process of its own."""
+  command = [sys.executable, "-m", "experiments.benchmarks.loss"]
+  command += [f"--memory_of={contestant}:{name}:{size}", f"--dim={dim}"]
+  found = subprocess.run(command, capture_output=True, text=True, check=False)
+  if found.returncode:
+    return None
+  return int(found.stdout.split()[-1])
+
+
+def _print_memory(what: str) -> None:
+  contestant, name, size = what.split(":")
+  dim = _DIM.value
+
+  def peak():
+    # Not getrusage: its peak begins with that of the process that started us.
+    status = pathlib.Path("/proc/self/status").read_text(encoding="ascii")
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
+
+  # Everything is loaded and has run, at a size that needs nothing.
+  small = contestants.make(contestant, name, 8, 8)
+  if small is None:
+    raise ValueError(f"{contestant} has no {name}.")
+  small()
+  before = peak()
+  call = contestants.make(contestant, name, int(size), dim)
+  assert call is not None
+  call()
+  print(peak() - before)
+
+
+def page(record: Mapping[str, Any]) -> str:
+  """The record as Markdown."""
+  lines = [
+    "# Speed and memory of the losses",
+    "",
+    f"Value and gradient, float32, d = {record['dim']}, {record['cores']} CPU"
+    " cores. The floor is the products that the loss cannot do without, tile by"
+    " tile, in the same run. Medians of interleaved runs; time as a multiple of"
+    " the floor's, memory in MiB above the process's start.",
+    "",
+    "```sh",
+    "python -m experiments.benchmarks.loss",
+    "```",
+    "",
+    "| loss | N | floor, s | ours | textbook | optax | open_clip |"
+    " ours, MiB | textbook | optax | open_clip |",
+    "|---|---|---|---|---|---|---|---|---|---|---|",
+  ]
+  for row in record["rows"]:
+    times, memory = row["times"], row["memory"]
+    floor = times["floor"]["seconds"]
+    cells = [row["loss"], f"{row['size']:,}", f"{floor:.3g}"]
+    names = ("ours", "textbook", "optax", "open_clip")
+    cells += [
+      f"{times[n]['seconds'] / floor:.2f}" if n in times else "–" for n in names
+    ]
+    cells += [
+      f"{memory[n] / 2**20:,.0f}" if memory.get(n) else "–" for n in names
+    ]
+    lines.append("| " + " | ".join(cells) + " |")
+  versions = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
+  lines += [
+    "",
+    "![Time over the floor's, and memory, by N](loss_speed.png)",
+    "",
+    f"Made with {versions}.",
+    "",
+  ]
+  return "\n".join(lines)
+
+
+def plot(record: Mapping[str, Any], path: pathlib.Path) -> None:
+  """Time and memory of CLIP by N."""
+  from matplotlib import figure
+
+  rows = [r for r in record["rows"] if r["loss"] == "clip"]
+  if not rows:
+    return
+  canvas = figure.Figure(figsize=(9, 3.6), layout="constrained")
+  left, right = canvas.subplots(1, 2)
+  for name in ("ours", "textbook", "open_clip"):
+    own = [r for r in rows if name in r["times"]]
+    ratio = [
+      r["times"][name]["seconds"] / r["times"]["floor"]["seconds"] for r in own
+    ]
+    if own:
+      left.plot([r["size"] for r in own], ratio, "o-", label=name)
+    own = [r for r in rows if r["memory"].get(name)]
+    if own:
+      mebibytes = [r["memory"][name] / 2**20 for r in own]
+      right.plot([r["size"] for r in own], mebibytes, "o-", label=name)
+  left.axhline(1.0, color="grey", linestyle=":", label="floor")
+  left.set_ylabel("time / floor")
+  left.set_ylim(0)
+  right.set_ylabel("peak memory, MiB")
+  right.set_yscale("log")
+  for axes in (left, right):
+    axes.set_xscale("log", base=2)
+    axes.set_xlabel("N")
+    axes.legend()
+  left.set_title("CLIP, value and gradient")
+  canvas.savefig(path, dpi=110)
+
+
+def _versions() -> dict[str, str]:
+  found = {"python": platform.python_version()}
+  for package in _PACKAGES:
+    try:
+      found[package] = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+      continue
+  return found
+
+
+def main() -> None:
+  """Runs the program."""
+  if _MEMORY_OF.value:
+    _print_memory(_MEMORY_OF.value)
+    return
+  unknown = set(_LOSSES.value) - set(contestants.PRODUCTS)
+  if unknown:
+    raise ValueError(
+      f"--losses must be some of {', '.join(contestants.PRODUCTS)}; got"
+      f" {', '.join(sorted(unknown))}."
+    )
+  if importlib.util.find_spec("open_clip") is None:
+    print('open_clip is not installed (pip install ".[peers]"): left out.')
+  out = pathlib.Path(_OUT.value)
+  out.mkdir(parents=True, exist_ok=True)
+  path = out / "loss_speed.json"
+  record: dict[str, Any] = {
+    "dim": _DIM.value,
+    "cores": os.cpu_count(),
+    "versions": _versions(),
+    "rows": [],
+  }
+  if path.exists():
+    old = json.loads(path.read_text(encoding="utf-8"))
+    if {**old, "rows": []} == record:
+      record = old
+  done = {(r["loss"], r["size"]) for r in record["rows"]}
+  for name in _LOSSES.value:
+    sizes = _SIZES.value if name == "clip" else _OTHER_SIZES.value
+    for size in map(int, sizes):
+      if (name, size) in done:
+        continue
+      times = measure(name, size, _DIM.value, _SECONDS.value)
+      memory = {
+        c: peak_bytes(c, name, size, _DIM.value) for c in times if c != "floor"
+      }
+      row = {"loss": name, "size": size, "times": times, "memory": memory}
+      record["rows"].append(row)
+      path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+      ratio = times["ours"]["seconds"] / times["floor"]["seconds"]
+      print(f"{name}, N = {size:,}: {ratio:.2f} x the floor", flush=True)
+  (out / "loss_speed.md").write_text(page(record), encoding="utf-8")
+  plot(record, out / "loss_speed.png")
+  print(f"Wrote loss_speed.json, .md and .png to {out}.")
+
+
+if __name__ == "__main__":
+  flags_lib.run(main, usage=_USAGE)
