@@ -5,10 +5,13 @@ python -m experiments.record --name=clip_emoji \
 """
 
 import importlib.metadata
+import importlib.util
 import json
 import math
+import os
 import pathlib
 import platform
+import shlex
 import shutil
 import statistics
 from collections.abc import Mapping, Sequence
@@ -48,8 +51,8 @@ _SHOWN = (
   ("retrieval_fr", "the same, French"),
   ("retrieval_ja", "the same, Japanese"),
   ("retrieval_zh", "the same, Chinese"),
-  ("retrieval_all_names", "unseen concepts among all 1,914 names"),
-  ("retrieval_unseen_style", "unseen style among all 1,914 names"),
+  ("retrieval_all_names", "unseen concepts among all names"),
+  ("retrieval_unseen_style", "unseen style among all names"),
   ("retrieval_unseen_both", "unseen style, 200 unseen concepts"),
 )
 
@@ -115,6 +118,26 @@ def collect(workdirs: Sequence[pathlib.Path]) -> dict[str, Any]:
   }
 
 
+def overrides(config: Mapping[str, Any]) -> list[str]:
+  """Flags that turn the default recipe into a configuration (but its seed)."""
+  spec = importlib.util.spec_from_file_location(
+    "recipe", flags_lib.DEFAULT_CONFIG
+  )
+  assert spec is not None and spec.loader is not None
+  recipe = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(recipe)
+  default = config_lib.parse(recipe.get_config()).to_dict()
+  found = []
+  for field, _, _ in config_lib.fields():
+    section, _, name = field.rpartition(".")
+    old = default[section][name] if section else default[name]
+    new = (config[section] if section else config).get(name, old)
+    if new != old and field != "seed":
+      value = tuple(new) if isinstance(new, list) else new
+      found.append(shlex.quote(f"--config.{field}={value}"))
+  return found
+
+
 def page(name: str, record: Mapping[str, Any]) -> str:
   """The record as Markdown."""
   numbers = record["numbers"]
@@ -136,8 +159,14 @@ def page(name: str, record: Mapping[str, Any]) -> str:
     "",
     "```sh",
     *(
-      f"python -m experiments.train --config.seed={seed}"
-      f" --workdir=runs/seed{seed}"
+      " ".join(
+        [
+          "python -m experiments.train",
+          *overrides(record["config"]),
+          f"--config.seed={seed}",
+          f"--workdir=runs/seed{seed}",
+        ]
+      )
       for seed in record["seeds"]
     ),
     "```",
@@ -148,7 +177,10 @@ def page(name: str, record: Mapping[str, Any]) -> str:
   for key, title in _SHOWN:
     if f"{key}/image_to_text/recall_at_1" in numbers:
       cells = [
-        cell(f"{key}/{way}/recall_at_{k}")
+        # Only own names ask, among the same images: the row of names alone.
+        "–"
+        if key == "retrieval_all_names" and way == "text_to_image"
+        else cell(f"{key}/{way}/recall_at_{k}")
         for way, ks in (
           ("image_to_text", (1, 5, 10)),
           ("text_to_image", (1, 10)),
@@ -177,8 +209,8 @@ def page(name: str, record: Mapping[str, Any]) -> str:
     "",
     f"![Images and their nearest names, and the other way round]({name}.png)",
     "",
-    f"All numbers are in [{name}.json]({name}.json). Made with {versions}, on"
-    " two CPU cores.",
+    f"All numbers are in [{name}.json]({name}.json). Recorded with {versions},"
+    f" {os.cpu_count()} CPU cores.",
     "",
   ]
   return "\n".join(lines)

@@ -1,5 +1,6 @@
 """What the losses stand on: checks, normalisation, sums over a similarity."""
 
+from contrastive_jax.ops import tables as tables
 from contrastive_jax.ops._checks import check_features as check_features
 from contrastive_jax.ops._checks import check_group_ids as check_group_ids
 from contrastive_jax.ops._checks import check_positive as check_positive
@@ -20,4 +21,5 @@ __all__ = (
   "l2_normalize",
   "row_column_sums",
   "sum_over",
+  "tables",
 )
