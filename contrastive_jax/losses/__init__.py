@@ -10,6 +10,7 @@ from contrastive_jax.losses.contrastive import sigmoid as sigmoid
 from contrastive_jax.losses.logit_scale import (
   clamp_logit_scale as clamp_logit_scale,
 )
+from contrastive_jax.losses.mesh import on_mesh as on_mesh
 from contrastive_jax.losses.structure import (
   geometric_consistency as geometric_consistency,
 )
@@ -23,5 +24,6 @@ __all__ = (
   "info_nce",
   "moco_v3",
   "nt_xent",
+  "on_mesh",
   "sigmoid",
 )

@@ -1,0 +1,104 @@
+"""A loss over a mesh, called with global arrays."""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, PartitionSpec
+
+
+def on_mesh(
+  loss: Callable[..., jax.Array],
+  mesh: jax.sharding.Mesh,
+  *,
+  axes: str | Sequence[str] | None = None,
+) -> Callable[..., jax.Array]:
+  """Splits a loss of this package over the devices of a mesh.
+
+  What comes out is called like the loss, with arrays of the whole batch, in or
+  outside of `jax.jit`, and gives the same values and gradients. Feature arrays
+  and `group_ids` are split by rows; scalars are the same on every device.
+
+  Args:
+    loss: a function of this package that takes `axes`.
+    mesh: the devices, its axes of type `AxisType.Auto` or `Manual`.
+    axes: the mesh axes that the batch is split over; None is all of them. Two
+      make a grid, whose sides are best of similar size.
+
+  Returns:
+    The loss as a function of global arrays, `[N]` ([2N] for `nt_xent`).
+
+  Raises:
+    ValueError: if the mesh has no such axes, or Explicit ones; in the call, if
+      the batch does not divide over them.
+
+  >>> import jax
+  >>> import jax.numpy as jnp
+  >>> from contrastive_jax import losses
+  >>> mesh = jax.make_mesh((1, 1), ("row", "col"),
+  ...     axis_types=(jax.sharding.AxisType.Auto,) * 2)
+  >>> x = jnp.eye(4)
+  >>> clip = losses.on_mesh(losses.clip, mesh)
+  >>> [round(v, 4) for v in clip(x, x, logit_scale=2.0).tolist()]
+  [0.3408, 0.3408, 0.3408, 0.3408]
+  """
+  names = mesh.axis_names if axes is None else axes
+  names = (names,) if isinstance(names, str) else tuple(names)
+  unknown = [name for name in names if name not in mesh.axis_names]
+  if unknown or not names:
+    raise ValueError(
+      f"axes must be some of the mesh's, {', '.join(mesh.axis_names)}; got"
+      f" {', '.join(map(str, unknown)) or 'none'}."
+    )
+  types = dict(zip(mesh.axis_names, mesh.axis_types))
+  explicit = [name for name in names if types[name] == AxisType.Explicit]
+  if explicit:
+    raise ValueError(
+      f"mesh must have axes of type Auto; got Explicit {', '.join(explicit)}:"
+      " make it with axis_types=(jax.sharding.AxisType.Auto,) * n."
+    )
+  devices = math.prod(mesh.shape[name] for name in names)
+  rows = PartitionSpec(names)
+  mapped_names: Any = names[0] if len(names) == 1 else names
+
+  @functools.wraps(loss)
+  def call(*arrays: jax.Array, **options: Any) -> jax.Array:
+    split = {"group_ids"} & options.keys()
+    if options.get("group_ids") is None:
+      split = set()
+    for place, x in enumerate((*arrays, *(options[k] for k in split))):
+      if x.shape and x.shape[0] % devices:
+        raise ValueError(
+          f"argument {place} has {x.shape[0]} rows, which do not divide over"
+          f" {devices} devices ({', '.join(names)})."
+        )
+    # Scalars may be traced, so they are operands; what is left is static.
+    scalars = {
+      k: v for k, v in options.items() if k not in split and _is_array(v)
+    }
+    static = {k: v for k, v in options.items() if k not in {*split, *scalars}}
+
+    def local(arrays, split, scalars):
+      values = loss(*arrays, **split, **scalars, **static, axes=mapped_names)
+      # One row for each of the losses that an example has (two in nt_xent).
+      return values.reshape(-1, arrays[0].shape[0])
+
+    mapped = jax.shard_map(
+      local,
+      mesh=mesh,
+      in_specs=(rows, rows, PartitionSpec()),
+      out_specs=PartitionSpec(None, names),
+    )
+    operands = {k: jnp.asarray(options[k]) for k in split}
+    return mapped(arrays, operands, scalars).reshape(-1)
+
+  return call
+
+
+def _is_array(value: Any) -> bool:
+  return isinstance(value, jax.Array) or (
+    isinstance(value, float) or hasattr(value, "__array__")
+  )
