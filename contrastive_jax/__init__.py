@@ -1,8 +1,13 @@
 """Contrastive representation learning in JAX.
 
-The losses are here by name (`contrastive_jax.clip`), the rest in its rooms:
-`losses`, `ops`, `evaluation`, `models`, `data`, `training`. A room is imported
-when it is first used, so `import contrastive_jax.losses` needs JAX alone.
+The functions of `losses`, `ops` and `evaluation` are here by name
+(`contrastive_jax.clip`, `contrastive_jax.l2_normalize`,
+`contrastive_jax.retrieval_metrics`), the rest in its rooms: `losses`, `ops`,
+`evaluation`, `models`, `data`, `training`. Where two rooms have a name, it is
+the one of the first of them: losses win.
+
+A room is imported when it is first used, so `import contrastive_jax` costs
+nothing, and `import contrastive_jax.losses` needs JAX alone.
 """
 
 import importlib
@@ -11,25 +16,59 @@ from typing import Any
 __version__ = "0.1.0"
 
 _ROOMS = ("data", "evaluation", "losses", "models", "ops", "training")
-_LOSSES = (
-  "clamp_logit_scale",
-  "clip",
-  "clip_four_term",
-  "decoupled",
-  "info_nce",
-  "moco_v3",
-  "nt_xent",
-  "sigmoid",
-)
+# What each room lends to this one. Written out, because asking the rooms would
+# import them; a test compares.
+_LENT = {
+  "losses": (
+    "clamp_logit_scale",
+    "clip",
+    "clip_four_term",
+    "decoupled",
+    "geometric_consistency",
+    "info_nce",
+    "moco_v3",
+    "nt_xent",
+    "on_mesh",
+    "sigmoid",
+  ),
+  "ops": (
+    "RowColumnSums",
+    "axis_size",
+    "check_features",
+    "check_group_ids",
+    "check_positive",
+    "global_row_ids",
+    "l2_normalize",
+    "row_column_sums",
+    "sum_over",
+  ),
+  "evaluation": (
+    "alignment",
+    "few_shot_accuracy",
+    "knn_accuracy",
+    "linear_probe",
+    "modality_gap",
+    "retrieval_metrics",
+    "retrieval_ranks",
+    "similarity_histogram",
+    "top_k",
+    "uniformity",
+    "zero_shot_metrics",
+    "zero_shot_weights",
+  ),
+}
+# From last to first, so that an earlier room's name stays.
+_ROOM_OF = {name: room for room in reversed(_LENT) for name in _LENT[room]}
 
-__all__ = (*_ROOMS, *_LOSSES)
+__all__ = (*_ROOMS, *_ROOM_OF)
 
 
 def __getattr__(name: str) -> Any:
   if name in _ROOMS:
     return importlib.import_module(f"{__name__}.{name}")
-  if name in _LOSSES:
-    return getattr(importlib.import_module(f"{__name__}.losses"), name)
+  if name in _ROOM_OF:
+    room = importlib.import_module(f"{__name__}.{_ROOM_OF[name]}")
+    return getattr(room, name)
   raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -15,7 +15,7 @@ _WORKDIR = flags.DEFINE_string(
   "workdir", "runs/clip_emoji", "Workdir of an earlier run."
 )
 _STEP = flags.DEFINE_integer("step", None, "Checkpoint; the newest if absent.")
-_PLOTS = flags.DEFINE_bool("plots", False, "Draw the plots again.")
+_PLOTS = flags.DEFINE_bool("plots", False, "Draw the plots too.")
 
 _USAGE = """Evaluates a checkpoint of a run and prints its numbers.
 
@@ -24,9 +24,10 @@ _USAGE = """Evaluates a checkpoint of a run and prints its numbers.
 Flags:
   --workdir=DIR   of an earlier run of experiments.train
   --step=N        which checkpoint; default the newest
-  --plots         draw the plots again
+  --plots         draw the plots too: of the last step into plots/, of an
+                  earlier one into plots_STEP/ of the workdir
 The numbers are written to evaluation_STEP.json in the workdir. The run's
-configuration comes from its config.json; for reference its fields are:
+configuration comes from its config.json.
 """
 
 
@@ -35,12 +36,15 @@ def main() -> None:
   workdir = pathlib.Path(_WORKDIR.value).expanduser()
   run, state = runner.restore(workdir, step=_STEP.value)
   results = runner.evaluate(run, state)
+  step = int(state.step)
   if _PLOTS.value:
-    sheets.draw(run, state)
-  path = workdir / f"evaluation_{int(state.step)}.json"
+    # Those of the finished run stay as they are.
+    name = "plots" if step == run.config.steps else f"plots_{step}"
+    sheets.draw(run, state, folder=workdir / name)
+  path = workdir / f"evaluation_{step}.json"
   path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
   print("\n" + runner.table(results))
-  print(f"\nStep {int(state.step)}; the numbers are in {path}.")
+  print(f"\nStep {step}; the numbers are in {path}.")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from contrastive_jax.data import folder
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import loop
 
@@ -19,8 +20,9 @@ DEFAULT_CONFIG = str(
 )
 # What config_flags takes for the command line; `parse` fills it.
 _ARGV: list[str] = []
-# Mistakes of the user (or a full disk): a sentence without a stack trace.
-_EXPECTED = (ValueError, OSError)
+# Mistakes of the user (or a full disk): a sentence without a stack trace. Any
+# other ValueError is a bug, of ours or of a library, and keeps its trace.
+_EXPECTED = (config_lib.UserError, folder.DataError, OSError)
 
 
 def define_config(
@@ -38,15 +40,19 @@ def define_config(
   )
 
 
-def run(main: Callable[[], None], *, usage: str) -> NoReturn:
+def run(
+  main: Callable[[], None], *, usage: str, interrupted: str = ""
+) -> NoReturn:
   """Parses the command line and calls `main`.
 
   Mistakes in flags, configuration or data end the program with one sentence
-  on standard error and exit code 2; a run that became NaN with code 1.
+  on standard error and exit code 2; a run that became NaN with code 1, and
+  Ctrl-C with 130, as shells have it.
 
   Args:
     main: the program.
     usage: what `--help` prints first.
+    interrupted: what a user who stops the program should know.
   """
 
   def checked(argv: Sequence[str]) -> None:
@@ -61,7 +67,8 @@ def run(main: Callable[[], None], *, usage: str) -> NoReturn:
     except loop.NonFiniteError as error:
       _stop(str(error), code=1)
     except KeyboardInterrupt:
-      _stop("interrupted; the same command resumes at the last checkpoint.")
+      hint = f"; {interrupted}" if interrupted else ""
+      _stop(f"interrupted{hint}.", code=130)
 
   app.run(checked, flags_parser=lambda argv: parse(argv, usage))
 
@@ -83,7 +90,9 @@ def parse(
   """
   if any(a in ("--help", "-help", "-h", "--helpfull", "-?") for a in argv):
     try:
-      print(usage.rstrip() + "\n\n" + _field_help())
+      # Only a program that takes a configuration has its fields.
+      fields = "\n\n" + _field_help() if "config" in flag_values else ""
+      print(usage.rstrip() + fields)
       sys.stdout.flush()
     except BrokenPipeError:
       # Piped into `head`: what nobody reads need not be flushed at exit.

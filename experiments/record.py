@@ -87,22 +87,26 @@ def collect(workdirs: Sequence[pathlib.Path]) -> dict[str, Any]:
     Seeds, configuration, versions and a summary of every number.
 
   Raises:
-    ValueError: if a run is not finished or of another configuration.
+    config_lib.UserError: if a run is not finished or of another configuration.
   """
   if not workdirs:
-    raise ValueError("--workdirs must name at least one finished run.")
+    raise config_lib.UserError(
+      "--workdirs must name at least one finished run."
+    )
   configs, results = [], []
   for workdir in workdirs:
     numbers = runner.read_results(workdir)
     if numbers is None:
-      raise ValueError(f"{workdir} holds no finished run (no results.json).")
+      raise config_lib.UserError(
+        f"{workdir} holds no finished run (no results.json)."
+      )
     results.append(numbers)
     configs.append(runner.read_json(workdir / "config.json"))
     difference = config_lib.first_difference(
       {**configs[0], "seed": 0}, {**configs[-1], "seed": 0}
     )
     if difference:
-      raise ValueError(
+      raise config_lib.UserError(
         f"{workdirs[0]} and {workdir} differ in config.{difference[0]}:"
         f" {difference[1]!r} and {difference[2]!r}."
       )
@@ -219,7 +223,7 @@ def page(name: str, record: Mapping[str, Any]) -> str:
 def main() -> None:
   """Runs the program."""
   if not _NAME.value:
-    raise ValueError("--name must be given.")
+    raise config_lib.UserError("--name must be given.")
   workdirs = [pathlib.Path(w) for w in _WORKDIRS.value]
   record = collect(workdirs)
   out = pathlib.Path(_OUT.value)

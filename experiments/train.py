@@ -42,4 +42,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  flags_lib.run(main, usage=_USAGE)
+  flags_lib.run(
+    main,
+    usage=_USAGE,
+    interrupted="the same command resumes at the last checkpoint",
+  )

@@ -331,8 +331,8 @@ def _geometry(
   rows = matrices(boxes[:, 0], boxes[:, 2], height)
   columns = matrices(boxes[:, 1], boxes[:, 3], width)
   if config.flip > 0:
-    flipped = _draw(keys, _Purpose.FLIP, (1, 1)) < config.flip  # pyrefly: ignore
-    columns = jnp.where(flipped, columns[:, ::-1], columns)
+    draws = _draw(keys, _Purpose.FLIP, (1, 1))  # pyrefly: ignore
+    columns = jnp.where(draws < config.flip, columns[:, ::-1], columns)
   if config.blur > 0:
     draws = _draw(keys, _Purpose.BLUR, (2,))  # pyrefly: ignore
     low, high = config.blur_sigma

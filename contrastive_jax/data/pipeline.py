@@ -1,13 +1,12 @@
 """From records to batches: shuffled, sharded by host, resumable.
 
 A training batch is a dict of NumPy arrays: `image` uint8 [B, S, S, 3], `tokens`
-int32 [B, K, L] (K captions an example), `index` int64 [B] and `concept_id` int32
-[B].
+int32 [B, K, L] (K captions an example), `index` int64 [B] and `concept_id`
+int32 [B].
 """
 
 import collections
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,15 +15,6 @@ import numpy as np
 
 from contrastive_jax.data import sources
 from contrastive_jax.data import tokenizer as tokenizer_lib
-
-# What a prompt says around a name. `{}` is the name.
-PROMPTS = (
-  "{}",
-  "a drawing of {}",
-  "an icon of {}",
-  "a picture showing {}",
-  "{} emoji",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +30,9 @@ class CaptionSampler:
     name: weight of the names as they are.
     keyword: weight of one keyword.
     keywords: weight of several keywords, comma-separated in random order.
-    prompt: weight of an English name in one of `PROMPTS`.
+    prompt: weight of an English name in one of `prompts`.
     full: weight of a name with some of the keywords, in random order.
+    prompts: what a prompt says around a name, `{}`; the data set's.
   """
 
   languages: Mapping[str, float]
@@ -50,6 +41,7 @@ class CaptionSampler:
   keywords: float = 0.0
   prompt: float = 0.0
   full: float = 0.0
+  prompts: Sequence[str] = ("{}",)
 
   def __call__(
     self, captions: Sequence[sources.Caption], rng: np.random.Generator
@@ -82,7 +74,9 @@ class CaptionSampler:
       return ", ".join(
         rng.permutation([text, *rng.permutation(keywords)[:few]])
       )
-    return str(rng.choice(PROMPTS)).format(text) if kind == "prompt" else text
+    if kind == "prompt":
+      return str(rng.choice(self.prompts)).format(text)
+    return text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,10 +147,14 @@ def train_batches(
 
   Every epoch is a new global permutation by `seed`; with P images per concept,
   B / P examples of it make a batch, each followed by P - 1 random others of its
-  concept. With several captions per example the first one is in the sampler's
-  main language (the first), so that a mixture does not dilute it. What global batch b holds,
-  and which captions were drawn, depends on seed and b alone, not on the number
-  of hosts; host h receives the h-th contiguous part. The iterator's
+  concept. So `index` may repeat within a batch where P > 1: a concept with
+  fewer than P images shows one of them several times (each in its own crop),
+  and two examples of one concept may both lead, or one follow the other.
+
+  With several captions per example the first one is in the sampler's main
+  language (the first), so that a mixture does not dilute it. What global batch
+  b holds, and which captions were drawn, depends on seed and b alone, not on
+  the number of hosts; host h receives the h-th contiguous part. The iterator's
   `get_state` and `set_state` go into the checkpoint.
 
   Args:
@@ -245,11 +243,6 @@ def eval_images(
     images = np.stack([source[i]["image"] for i in range(start, stop)])
     fill = [(0, batch_size - len(images))] + [(0, 0)] * 3
     yield np.pad(images, fill), stop - start
-
-
-def num_eval_batches(source: sources.Source, batch_size: int) -> int:
-  """Number of batches that `eval_images` yields."""
-  return math.ceil(len(source) / batch_size)
 
 
 def _rows_by_concept(source: sources.Source) -> dict[int, np.ndarray]:

@@ -18,9 +18,21 @@ import numpy as np
 from contrastive_jax.data import folder
 from contrastive_jax.data import tokenizer as tokenizer_lib
 
-# Splits with these names get their own evaluations; see evaluation.
+# Splits with these names get their own evaluations; see training.evaluators.
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 ANY_LANGUAGE = ""
+
+# What a prompt says around a name, for each data set. `{}` is the name.
+EMOJI_PROMPTS = (
+  "{}",
+  "a drawing of {}",
+  "an icon of {}",
+  "a picture showing {}",
+  "{} emoji",
+)
+# A user's captions are mostly sentences about photos: "an icon of two dogs on a
+# beach" would be wrong about them.
+FOLDER_PROMPTS = ("{}", "a photo of {}")
 
 
 class Caption(NamedTuple):
@@ -56,16 +68,17 @@ class PairData:
     splits: a source a split; "train" is always there.
     languages: the languages of the captions.
     tokenizer: learned on the training captions.
-    image_side: pixels of a stored image's side.
     fingerprint: changes when the training examples or their captions do.
+    prompts: texts that go around a name (`{}`) in training captions and in
+      zero-shot classification.
   """
 
   name: str
   splits: Mapping[str, Source]
   languages: tuple[str, ...]
   tokenizer: tokenizer_lib.Tokenizer
-  image_side: int
   fingerprint: str = ""
+  prompts: tuple[str, ...] = ("{}",)
 
 
 class ArraySource:
@@ -109,7 +122,8 @@ def load_emoji(
   """Prepares (once) and opens the embedded emoji data.
 
   Args:
-    data_dir: where the prepared records are kept; None is the user's cache.
+    data_dir: where the prepared records are kept, in a folder a fingerprint;
+      None is the user's cache.
     languages: languages of the captions that the records carry.
     report: receives a line when something takes a while.
 
@@ -131,11 +145,14 @@ def load_emoji(
       f"languages must be some of {', '.join(emoji.LANGUAGES)}; got"
       f" {', '.join(unknown) or 'none'}."
     )
+  # A package with other drawings or names must not open what an earlier one
+  # prepared: TFDS knows its version alone.
+  folder_name = f"emoji-{emoji.fingerprint()}"
   tfds.disable_progress_bar()
   make_builder = functools.partial(
     emoji.Emoji,
     config="images",
-    data_dir=str(data_dir or default_data_dir()),
+    data_dir=str(pathlib.Path(data_dir or default_data_dir()) / folder_name),
     file_format="array_record",
   )
   builder = make_builder()
@@ -179,8 +196,8 @@ def load_emoji(
     splits=splits,
     languages=tuple(languages),
     tokenizer=tokenizer_lib.Tokenizer.load(path),
-    image_side=64,
     fingerprint=emoji.fingerprint(),
+    prompts=EMOJI_PROMPTS,
   )
 
 
@@ -292,6 +309,6 @@ def load_folder(
     splits=splits,
     languages=(ANY_LANGUAGE,),
     tokenizer=tokenizer,
-    image_side=2 * image_size,
     fingerprint=splits[TRAIN].fingerprint,
+    prompts=FOLDER_PROMPTS,
   )

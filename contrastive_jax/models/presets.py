@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from contrastive_jax.models.convnet import ConvNet
-from contrastive_jax.models.resnet import ModifiedResNet
+from contrastive_jax.models.resnet import ModifiedResNet, resnet
 from contrastive_jax.models.text import TextTransformer
 from contrastive_jax.models.two_tower import TwoTower
 from contrastive_jax.models.vit import vit
@@ -91,6 +91,11 @@ PRESETS: dict[str, TwoTowerConfig] = {
     _text(512, activation="quick_gelu"),
     embed_dim=1024,
     image_head="none",
+  ),
+  # The plain ResNet-50 with CLIP's text tower: beside "rn50" it shows what the
+  # changes of the image tower are worth.
+  "resnet50": TwoTowerConfig(
+    resnet(50), _text(512, activation="quick_gelu"), embed_dim=1024
   ),
   "vit_b32": _clip_vit("B/32", 512, 512, "quick_gelu"),
   "vit_b16": _clip_vit("B/16", 512, 512, "quick_gelu"),

@@ -286,7 +286,8 @@ class ModifiedResNet(nn.Module):
     features: width of the output.
     stage_sizes: blocks a stage.
     width: width of the first stage; doubles at each further one.
-    num_heads: heads of the attention pool; None is one per 64 channels.
+    num_heads: heads of the attention pool; None is one per 64 channels, and
+      at least one.
     norm: `batch` (with a `batch_stats` collection) or `group`.
     remat: whether a block's activations are recomputed in the backward pass.
     dtype: compute type; parameters are always float32.
@@ -347,11 +348,16 @@ class ModifiedResNet(nn.Module):
           name=f"stage_{i}_block_{j}",
         )(x, train)
     channels = x.shape[-1]
+    heads = self.num_heads
+    if heads is None:
+      heads = max(1, channels // 64)
+    if heads < 1 or channels % heads:
+      raise ValueError(
+        f"num_heads must divide the {channels} channels of the last map; got"
+        f" {heads}."
+      )
     feature = AttentionPool(
-      self.features,
-      self.num_heads or channels // 64,
-      self.dtype,
-      name="attention_pool",
+      self.features, heads, self.dtype, name="attention_pool"
     )(x)
     if return_tokens:
       return feature, x.reshape(x.shape[0], -1, channels)

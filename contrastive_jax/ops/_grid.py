@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax.ops import _tiles
+from contrastive_jax.ops import _symmetric, _tiles
 
 Axes = str | tuple[str, ...] | None
 BlockSize = int | str | None
@@ -73,7 +73,9 @@ def row_column_sums(
 
   Args:
     queries: [n, d], this device's rows.
-    keys: [n, d], this device's rows; row i belongs to query i.
+    keys: [n, d], this device's rows; row i belongs to query i. The very array
+      of the queries makes the similarity symmetric: half of the products on
+      one device.
     scale: alpha, a number or a scalar.
     bias: added to the logits; for "softplus" alone.
     group_ids: [n] integers, or None: each row is its own group.
@@ -130,9 +132,14 @@ def row_column_sums(
 
   scale, bias = jnp.asarray(scale, jnp.float32), jnp.asarray(bias, jnp.float32)
   scale, bias = _tiles.vary_like((scale, bias), q, k)
-  rows, cols = _tiles.tile_sums(
-    spec, q, k, (q_carrier, k_carrier), scale, bias, row_ids, column_ids
-  )
+  alone = axes is None and reduce == "logsumexp"
+  if alone and queries is keys and key_gradient and not columns:
+    rows = _symmetric.symmetric_sums(spec, q, q_carrier, scale, row_ids)
+    cols = _tiles.Sums(None, None, None)
+  else:
+    rows, cols = _tiles.tile_sums(
+      spec, q, k, (q_carrier, k_carrier), scale, bias, row_ids, column_ids
+    )
   merge = _add if reduce == "softplus" else _logaddexp
 
   def own(sums, over) -> tuple[Any, Any]:

@@ -103,10 +103,10 @@ def _forward(spec, queries, keys, carriers, scale, bias, row_ids, column_ids):
   n, m = queries.shape[0], keys.shape[0]
   saved = (queries, keys, scale, bias, row_ids, column_ids)
   if spec.block is None:
-    logits = _logits(spec, queries, keys, scale, bias)
-    rows, columns = _tile(spec, logits, row_ids, column_ids)
+    logits = logits_of(spec, queries, keys, scale, bias)
+    rows, columns = tile(spec, logits, row_ids, column_ids)
     return (rows, columns), (*saved, (rows.total, columns.total), logits)
-  rows, columns = _blocks(spec, queries, keys, row_ids, column_ids)
+  rows, columns = blocks(spec, queries, keys, row_ids, column_ids)
 
   def outer(column_sums, row):
     query, ids = row
@@ -114,22 +114,22 @@ def _forward(spec, queries, keys, carriers, scale, bias, row_ids, column_ids):
     def inner(j, sums):
       row_sums, column_sums = sums
       key, key_ids = jax.tree.map(lambda x: x[j], columns)
-      logits = _logits(spec, query, key, scale, bias)
-      here, there = _tile(spec, logits, ids, key_ids)
+      logits = logits_of(spec, query, key, scale, bias)
+      here, there = tile(spec, logits, ids, key_ids)
       old = jax.tree.map(lambda x: x[j], column_sums)
-      return _merge(spec, row_sums, here), jax.tree.map(
+      return merge(spec, row_sums, here), jax.tree.map(
         lambda x, new: x.at[j].set(new),
         column_sums,
-        _merge(spec, old, there),
+        merge(spec, old, there),
       )
 
-    start = vary_like(_empty(spec, query.shape[:1], True), query, keys)
+    start = vary_like(empty(spec, query.shape[:1], True), query, keys)
     row_sums, column_sums = jax.lax.fori_loop(
       0, len(columns[0]), inner, (start, column_sums)
     )
     return column_sums, row_sums
 
-  start = _empty(spec, columns[0].shape[:2], spec.columns)
+  start = empty(spec, columns[0].shape[:2], spec.columns)
   column_sums, row_sums = jax.lax.scan(
     outer, vary_like(start, queries, keys), rows
   )
@@ -143,18 +143,18 @@ def _backward(spec, saved, cotangents):
   queries, keys, scale, bias, row_ids, column_ids, totals, logits = saved
   n, m = queries.shape[0], keys.shape[0]
   sides = [
-    _Side(total, g.total, g.positive) for total, g in zip(totals, cotangents)
+    SumsSide(total, g.total, g.positive) for total, g in zip(totals, cotangents)
   ]
   if spec.block is None:
-    weights = _weights(spec, logits, row_ids, column_ids, *sides)
-    dq = _product(spec, weights, keys)
-    dk = _product(spec, weights.T, queries) if spec.key_gradient else None
+    weights = weights_of(spec, logits, row_ids, column_ids, *sides)
+    dq = dot(spec, weights, keys)
+    dk = dot(spec, weights.T, queries) if spec.key_gradient else None
     dbias = jnp.sum(weights)
   else:
-    rows, columns = _blocks(spec, queries, keys, row_ids, column_ids)
-    row_side = jax.tree.map(lambda x: _split(x, rows[0].shape[1]), sides[0])
+    rows, columns = blocks(spec, queries, keys, row_ids, column_ids)
+    row_side = jax.tree.map(lambda x: split(x, rows[0].shape[1]), sides[0])
     column_side = jax.tree.map(
-      lambda x: _split(x, columns[0].shape[1]), sides[1]
+      lambda x: split(x, columns[0].shape[1]), sides[1]
     )
 
     def outer(carry, row):
@@ -166,13 +166,13 @@ def _backward(spec, saved, cotangents):
         (key, key_ids), other = jax.tree.map(
           lambda x: x[j], (columns, column_side)
         )
-        logits = _logits(spec, query, key, scale, bias)
-        weights = _weights(spec, logits, ids, key_ids, side, other)
+        logits = logits_of(spec, query, key, scale, bias)
+        weights = weights_of(spec, logits, ids, key_ids, side, other)
         if spec.key_gradient:
-          dk = dk.at[j].add(_product(spec, weights.T, query))
+          dk = dk.at[j].add(dot(spec, weights.T, query))
         if spec.reduce == "softplus":
           dbias += jnp.sum(weights)
-        return dq + _product(spec, weights, key), dk, dbias
+        return dq + dot(spec, weights, key), dk, dbias
 
       start = vary_like(jnp.zeros(query.shape, jnp.float32), query, keys)
       dq, dk, dbias = jax.lax.fori_loop(
@@ -196,7 +196,7 @@ def _backward(spec, saved, cotangents):
 tile_sums.defvjp(_forward, _backward)
 
 
-class _Side(NamedTuple):
+class SumsSide(NamedTuple):
   """One side's sums with the cotangents of what was made of them."""
 
   total: Optional
@@ -204,16 +204,12 @@ class _Side(NamedTuple):
   positive_cotangent: Optional
 
 
-def _logits(spec, queries, keys, scale, bias):
-  logits = scale * _dot(spec, queries, keys.T)
+def logits_of(spec, queries, keys, scale, bias):
+  logits = scale * dot(spec, queries, keys.T)
   return logits + bias if spec.reduce == "softplus" else logits
 
 
-def _product(spec, weights, features):
-  return _dot(spec, weights, features)
-
-
-def _dot(spec, a, b):
+def dot(spec, a, b):
   precision = jax.lax.Precision.HIGHEST if spec.exact else None
   return jnp.dot(
     a.astype(jnp.float32), b.astype(jnp.float32), precision=precision
@@ -258,7 +254,7 @@ def _positives(spec, rows, columns):
   return positive & valid
 
 
-def _tile(spec, logits, rows, columns):
+def tile(spec, logits, rows, columns):
   """Sums over the rows and columns of one tile."""
   axes = (1, 0) if spec.columns else (1,)
   if spec.reduce == "softplus":
@@ -306,7 +302,9 @@ def _by_range(logits, shared, each):
   return jax.lax.cond(span <= _SPAN, shared, each, offset)
 
 
-def _weights(spec, logits, row_ids, column_ids, row: _Side, column: _Side):
+def weights_of(
+  spec, logits, row_ids, column_ids, row: SumsSide, column: SumsSide
+):
   """Gradient of all sums with respect to the logits of a tile."""
   sides = [(row, 1)] + ([(column, 0)] if spec.columns else [])
   positive: Any = _positives(spec, row_ids, column_ids)
@@ -347,7 +345,12 @@ def _weights(spec, logits, row_ids, column_ids, row: _Side, column: _Side):
   return weights
 
 
-def _empty(spec, shape, wanted):
+def with_columns(spec: TileSpec) -> TileSpec:
+  """The same with the sums over columns."""
+  return dataclasses.replace(spec, columns=True)
+
+
+def empty(spec, shape, wanted):
   """Sums over nothing."""
   if not wanted:
     return Sums(None, None, None)
@@ -359,7 +362,7 @@ def _empty(spec, shape, wanted):
   return Sums(jnp.full(shape, -jnp.inf, jnp.float32), zero, zero)
 
 
-def _merge(spec, a: Sums, b: Sums) -> Sums:
+def merge(spec, a: Sums, b: Sums) -> Sums:
   if a.total is None:
     return a
   join = jnp.add if spec.reduce == "softplus" else jnp.logaddexp
@@ -369,7 +372,7 @@ def _merge(spec, a: Sums, b: Sums) -> Sums:
   )
 
 
-def _blocks(spec, queries, keys, row_ids, column_ids):
+def blocks(spec, queries, keys, row_ids, column_ids):
   """Both sides as [blocks, block, ...], padded entries marked not valid."""
   sides = []
   for features, ids in ((queries, row_ids), (keys, column_ids)):
@@ -377,11 +380,11 @@ def _blocks(spec, queries, keys, row_ids, column_ids):
     block = min(spec.block, count)
     if count % block:
       ids = {**ids, "valid": jnp.ones(count, bool)}
-    sides.append(jax.tree.map(lambda x: _split(x, block), (features, ids)))
+    sides.append(jax.tree.map(lambda x: split(x, block), (features, ids)))
   return sides
 
 
-def _split(x: jax.Array, block: int) -> jax.Array:
+def split(x: jax.Array, block: int) -> jax.Array:
   """[n, ...] -> [ceil(n / block), block, ...], filled up with zeros."""
   x = jnp.pad(x, [(0, -x.shape[0] % block)] + [(0, 0)] * (x.ndim - 1))
   return x.reshape(-1, block, *x.shape[1:])

@@ -7,10 +7,11 @@ import grain
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import state as state_lib
 
 
-class CheckpointError(ValueError):
+class CheckpointError(config_lib.UserError):
   """A checkpoint cannot be read, or does not belong to this run."""
 
 

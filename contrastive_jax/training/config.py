@@ -15,8 +15,17 @@ from typing import Any
 
 import ml_collections
 
+from contrastive_jax import models
 
-class ConfigError(ValueError):
+
+class UserError(ValueError):
+  """A mistake that the user can put right, told in one sentence.
+
+  Programs print it without a stack trace; any other `ValueError` is a bug.
+  """
+
+
+class ConfigError(UserError):
   """A field of the configuration is unknown or has a wrong value."""
 
 
@@ -91,8 +100,12 @@ class Model:
   """The two-tower model."""
 
   preset: str = _field("tiny", "Name in contrastive_jax.models.PRESETS.")
-  image_size: int = _field(32, "Side of the images, pixels.", low=1)
-  context_length: int = _field(48, "Tokens of a caption.", low=2)
+  image_size: int = _field(
+    0, "Side of the images, pixels; 0 is the preset's own.", low=0
+  )
+  context_length: int = _field(
+    0, "Tokens of a caption; 0 is the preset's own.", low=0
+  )
   dtype: str = _field(
     "float32", "Compute type.", choices=("float32", "bfloat16")
   )
@@ -198,7 +211,7 @@ def parse(values: Mapping[str, Any]) -> Config:
     values: nested mapping of field names.
 
   Returns:
-    The configuration.
+    The configuration, the sizes that a preset decides filled in.
 
   Raises:
     ConfigError: naming the field, what came and what was expected.
@@ -222,7 +235,7 @@ def parse(values: Mapping[str, Any]) -> Config:
   if config.loss.label_smoothing and config.loss.name != "clip":
     raise ConfigError(
       "config.loss.label_smoothing needs config.loss.name='clip'; got"
-      f" {config.loss.name!r}."
+      f" {config.loss.name!r}: set config.loss.label_smoothing=0."
     )
   images = config.data.images_per_concept
   if config.loss.image_image and images % 2:
@@ -236,7 +249,8 @@ def parse(values: Mapping[str, Any]) -> Config:
     raise ConfigError(
       "config.loss.name='clip_four_term' takes two captions; got"
       " config.data.captions_per_example="
-      f"{config.data.captions_per_example}."
+      f"{config.data.captions_per_example}: set"
+      " config.data.captions_per_example=2."
     )
   if config.data.name == "folder" and not config.data.path:
     raise ConfigError(
@@ -253,7 +267,7 @@ def parse(values: Mapping[str, Any]) -> Config:
     )
   ):
     raise ConfigError("One of config.data.*_weight must be above 0.")
-  return config
+  return dataclasses.replace(config, model=_resolve(config.model))
 
 
 def fields() -> Iterator[tuple[str, Any, str]]:
@@ -288,6 +302,28 @@ def first_difference(
     elif a != b:
       return f"{prefix}{name}", a, b
   return None
+
+
+def _resolve(model: Model) -> Model:
+  """The model with its preset's sizes where the fields are 0."""
+  if model.preset not in models.PRESETS:
+    names = list(models.PRESETS)
+    best = difflib.get_close_matches(model.preset, names, n=1, cutoff=0.0)
+    raise ConfigError(
+      f"config.model.preset must be one of {', '.join(names)}; got"
+      f" {model.preset!r}; did you mean {best[0]!r}?"
+    )
+  if model.context_length == 1:
+    raise ConfigError(
+      "config.model.context_length must be 0 (the preset's own) or at least 2;"
+      " got 1."
+    )
+  preset = models.PRESETS[model.preset]
+  return dataclasses.replace(
+    model,
+    image_size=model.image_size or preset.image_size,
+    context_length=model.context_length or preset.context_length,
+  )
 
 
 def _describe(field: dataclasses.Field[Any]) -> str:

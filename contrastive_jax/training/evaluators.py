@@ -6,7 +6,8 @@ without labels.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -182,12 +183,25 @@ def zero_shot(
   images: Embedded,
   classes: Sequence[str],
   labels: np.ndarray,
+  *,
+  prompts: Sequence[str],
 ) -> dict[str, float]:
-  """Classification among class names, each in all prompts."""
-  prompts = [p.format(c) for c in classes for p in pipeline.PROMPTS]
-  texts = encoder.texts(state, prompts).reshape(
-    len(classes), len(pipeline.PROMPTS), -1
-  )
+  """Classification among class names, each in all prompts.
+
+  Args:
+    encoder: embeds.
+    state: the model.
+    images: what is classified.
+    classes: the names.
+    labels: the right class of each image, a number in `classes`.
+    prompts: texts that go around a name, `{}`.
+
+  Returns:
+    `zero_shot/accuracy_top1` and so on.
+  """
+  texts = encoder.texts(
+    state, [prompt.format(c) for c in classes for prompt in prompts]
+  ).reshape(len(classes), len(prompts), -1)
   scores = evaluation.zero_shot_metrics(
     images.images, evaluation.zero_shot_weights(texts), labels
   )
@@ -249,7 +263,7 @@ def paired_texts(
 ) -> np.ndarray:
   """The embedding of each image's first caption: float32 [N, d]."""
   return encoder.texts(
-    state, [source[i]["captions"][0].text for i in range(len(source))]
+    state, [source.fields(i)["captions"][0].text for i in range(len(source))]
   )
 
 
@@ -274,13 +288,13 @@ def final(
     Flat names -> numbers.
   """
   out: dict[str, float] = {}
-  embedded = {
-    name: encoder.images(state, source)
-    for name, source in data.splits.items()
-    if len(source)
-  }
+  # When it is first asked for: training images are dear, and of no use without
+  # labels.
+  embedded = functools.cache(
+    lambda split: encoder.images(state, data.splits[split])
+  )
   for name, split, gallery, keywords in _retrievals(data):
-    if split in embedded:
+    if len(data.splits.get(split, ())):
       out |= retrieval(
         encoder,
         state,
@@ -288,13 +302,13 @@ def final(
         name=name,
         gallery=[data.splits[g] for g in gallery],
         keywords=keywords,
-        embedded=embedded[split],
+        embedded=embedded(split),
       )
     else:
       report(f"Left out: {name}, because the split {split} is empty.")
-  if sources.TEST not in embedded:
+  if not len(data.splits.get(sources.TEST, ())):
     return out
-  test = embedded[sources.TEST]
+  test = embedded(sources.TEST)
   for language in data.languages[1:]:
     out |= retrieval(
       encoder,
@@ -308,12 +322,12 @@ def final(
   out |= _zero_shot_of(encoder, state, data, embedded, report)
   scores = (
     classification(
-      embedded[sources.TRAIN],
-      embedded[sources.VALIDATION],
+      embedded(sources.TRAIN),
+      embedded(sources.VALIDATION),
       test,
       seed=seed,
     )
-    if sources.VALIDATION in embedded
+    if _share_labels(data)
     else {}
   )
   if not scores:
@@ -344,17 +358,17 @@ def _zero_shot_of(
   encoder: Encoder,
   state: state_lib.TrainState,
   data: sources.PairData,
-  embedded: Mapping[str, Embedded],
+  embedded: Callable[[str], Embedded],
   report: Callable[[str], None],
 ) -> dict[str, float]:
   """Over all names where there is an unseen style; else over the labels."""
-  if "unseen_style" in embedded:
+  if len(data.splits.get("unseen_style", ())):
     found: dict[int, str] = {}
     for split in (sources.TRAIN, sources.VALIDATION, sources.TEST):
       texts, ids = names_of(data.splits[split])
       found |= dict(zip(ids.tolist(), texts))
     order = sorted(found)
-    images = embedded["unseen_style"]
+    images = embedded("unseen_style")
     kept = np.flatnonzero(np.isin(images.concept_ids, order))
     if not len(kept):
       report("Left out: zero-shot classification, because there are no names.")
@@ -365,11 +379,10 @@ def _zero_shot_of(
       _rows(images, kept),
       [found[i] for i in order],
       np.searchsorted(order, images.concept_ids[kept]),
+      prompts=data.prompts,
     )
-  test = embedded[sources.TEST]
-  classes = sorted(
-    {c for part in embedded.values() for c in part.labels.tolist()} - {""}
-  )
+  test = embedded(sources.TEST)
+  classes = sorted(set().union(*map(_labels, data.splits.values())))
   kept = np.flatnonzero(test.labels != "")
   if len(classes) < 2 or not len(kept):
     report("Left out: zero-shot classification, because there are no labels.")
@@ -381,7 +394,23 @@ def _zero_shot_of(
     labelled,
     classes,
     np.searchsorted(classes, labelled.labels),
+    prompts=data.prompts,
   )
+
+
+def _labels(source: sources.Source) -> set[str]:
+  """The labels in a split; no image is decoded."""
+  labels = {str(source.fields(i)["label"]) for i in range(len(source))}
+  return labels - {""}
+
+
+def _share_labels(data: sources.PairData) -> bool:
+  """Whether `classification` has something to report."""
+  train, validation, test = (
+    _labels(data.splits[name]) if name in data.splits else set()
+    for name in (sources.TRAIN, sources.VALIDATION, sources.TEST)
+  )
+  return len(train) > 1 and bool(train & validation) and bool(train & test)
 
 
 def _rows(embedded: Embedded, rows: np.ndarray) -> Embedded:

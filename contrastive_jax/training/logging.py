@@ -95,6 +95,7 @@ class Progress:
     self._total = total
     self._stream = stream or sys.stdout
     self._terminal = self._stream.isatty()
+    self._open = False  # Whether the terminal's cursor is on the line.
     self.begin(start)
 
   def begin(self, step: int) -> None:
@@ -137,6 +138,7 @@ class Progress:
     if self._terminal:
       end = "\n" if step == self._total else ""
       self._stream.write(f"\r\x1b[2K{line}{end}")
+      self._open = not end
     else:
       self._stream.write(line + "\n")
     self._stream.flush()
@@ -145,6 +147,14 @@ class Progress:
     """Prints a line of its own."""
     self._stream.write(("\r\x1b[2K" if self._terminal else "") + text + "\n")
     self._stream.flush()
+    self._open = False
+
+  def close(self) -> None:
+    """Ends the line, so that what follows (an error) has one of its own."""
+    if self._open:
+      self._stream.write("\n")
+      self._stream.flush()
+    self._open = False
 
 
 def format_seconds(seconds: float) -> str:

@@ -71,22 +71,75 @@ def fit(
     images_per_concept=config.data.images_per_concept,
   )
   saved = checkpoints_lib.Checkpoints(workdir, keep=config.keep_checkpoints)
-  optimizer = state_lib.make_optimizer(config)
-  # Shapes come from a batch that is then not taken: a fresh iterator gives it
-  # again after its state is set back.
-  before = iterator.get_state()
-  example = next(iterator)
-  iterator.set_state(before)
+  try:
+    return _fit(
+      config, objective, iterator, mesh, workdir, evaluators, report, saved
+    )
+  finally:
+    saved.close()
+
+
+def abstract_state(
+  config: config_lib.Config,
+  objective: objectives.Objective,
+  mesh: jax.sharding.Mesh,
+) -> state_lib.TrainState:
+  """Shapes, types and shardings of a run's state; nothing is computed.
+
+  Args:
+    config: the run.
+    objective: what is trained.
+    mesh: the devices.
+
+  Returns:
+    A state of `jax.ShapeDtypeStruct`s, to restore a checkpoint into.
+  """
   everywhere = sharding.replicated(mesh)
-  init = jax.jit(
-    lambda batch: state_lib.init_state(objective, optimizer, config, batch),
-    out_shardings=everywhere,
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
+    jax.eval_shape(_init_fn(config, objective)),
   )
-  state = init({k: v[:2] for k, v in example.items()})
+
+
+def _init_fn(
+  config: config_lib.Config, objective: objectives.Objective
+) -> Callable[[], state_lib.TrainState]:
+  """Makes the state before the first step."""
+  model = config.model
+  side = model.image_size
+  # Only the shapes count, so that no batch has to be read for them.
+  example = {
+    "image": np.zeros((2, side, side, 3), np.uint8),
+    "tokens": np.zeros(
+      (2, config.captions_per_example, model.context_length), np.int32
+    ),
+  }
+  optimizer = state_lib.make_optimizer(config)
+  return lambda: state_lib.init_state(objective, optimizer, config, example)
+
+
+def _fit(
+  config: config_lib.Config,
+  objective: objectives.Objective,
+  iterator: grain.DatasetIterator,
+  mesh: jax.sharding.Mesh,
+  workdir: pathlib.Path,
+  evaluators: tuple[Evaluator, ...],
+  report: Callable[[str], None],
+  saved: checkpoints_lib.Checkpoints,
+) -> tuple[state_lib.TrainState, dict[str, float]]:
+  """See `fit`, which closes the checkpoints whatever happens here."""
   if saved.latest_step is not None:
-    state = saved.restore(state, iterator)
+    # Into shapes: a state of its own would take the memory a second time.
+    state = saved.restore(abstract_state(config, objective, mesh), iterator)
     report(f"Resuming {workdir} at step {int(state.step)}.")
+  else:
+    init = jax.jit(
+      _init_fn(config, objective), out_shardings=sharding.replicated(mesh)
+    )
+    state = init()
   start = int(state.step)
+  optimizer = state_lib.make_optimizer(config)
   step_fn = jax.jit(
     state_lib.make_train_step(objective, optimizer, config),
     donate_argnums=0,
@@ -141,8 +194,8 @@ def fit(
           saved.save(step, state, iterator)
     rates = clock.overall(config.batch_size) or _logged_rates(workdir)
   finally:
+    progress.close()
     log.close()
-    saved.close()
   return state, {f"train/{k}": v for k, v in rates.items()}
 
 

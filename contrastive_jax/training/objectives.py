@@ -3,7 +3,7 @@
 An objective is made from a `Config` and offers
 
 * `init(key, example_batch) -> (params, state)`,
-* `loss(params, state, batch, key, step) -> (loss, (state, metrics))`,
+* `loss(params, state, batch, key) -> (loss, (state, metrics))`,
 * `constrain(params) -> params`, applied after every update,
 * `encode_image(params, state, images)` and `encode_text(params, state,
   tokens)`, for evaluation.
@@ -147,7 +147,7 @@ class Clip:
     return {
       **params,
       "log_logit_scale": losses.clamp_logit_scale(
-        params["log_logit_scale"], maximum=max(maximum, 0.0)
+        params["log_logit_scale"], maximum=maximum
       ),
     }
 
@@ -228,7 +228,7 @@ class Clip:
     config = self.config.loss
     options: dict[str, Any] = {"block_size": config.block_size or "auto"}
     if self._mesh.size > 1:
-      options["axes"] = sharding.DATA_AXIS
+      options["axes"] = sharding.DATA_AXES
     names = list(features)
 
     def image_text(scale, bias, groups, image, text):
@@ -282,7 +282,7 @@ class Clip:
     args = (scale, bias, groups, *features.values())
     if self._mesh.size == 1:
       return per_example(*args)
-    rows, whole = PartitionSpec(sharding.DATA_AXIS), PartitionSpec()
+    rows, whole = PartitionSpec(sharding.DATA_AXES), PartitionSpec()
     return jax.shard_map(
       per_example,
       mesh=self._mesh,

@@ -1,16 +1,16 @@
 """A whole run in a workdir: data, training, evaluation, plots, results."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import grain
 import jax
-import numpy as np
 
 from contrastive_jax.data import pipeline, sources, tokenizer
 from contrastive_jax.training import (
@@ -25,8 +25,11 @@ from contrastive_jax.training import state as state_lib
 
 Report = Callable[[str], None]
 
+# Seconds between two lines on a folder that is being checked.
+_REPORT_EVERY = 5.0
 
-class WorkdirError(ValueError):
+
+class WorkdirError(config_lib.UserError):
   """The workdir belongs to another run, or to none."""
 
 
@@ -83,6 +86,7 @@ def caption_sampler(
     keywords=config.data.keywords_weight,
     prompt=config.data.prompt_weight,
     full=config.data.full_weight,
+    prompts=data.prompts,
   )
 
 
@@ -101,12 +105,18 @@ def open_run(
 
   Returns:
     The run, nothing of it trained.
+
+  Raises:
+    UserError: if the configuration describes no model, or the workdir's
+      vocabulary cannot be read.
+    DataError: if the data cannot be used.
   """
   data = _open_data(config, workdir, report)
   mesh = sharding.make_mesh()
-  objective = objectives.create(
-    config, vocab_size=data.tokenizer.vocab_size, mesh=mesh
-  )
+  with _mistakes_of_config():
+    objective = objectives.create(
+      config, vocab_size=data.tokenizer.vocab_size, mesh=mesh
+    )
   encoder = evaluators.Encoder(
     objective,
     data,
@@ -149,19 +159,21 @@ def train(
     )
     return finished
   # Before the data, which may take minutes to check.
-  sharding.check_batch_size(
-    config.batch_size,
-    config.microbatches,
-    sharding.make_mesh(),
-    images_per_concept=config.data.images_per_concept,
-  )
+  mesh = sharding.make_mesh()
+  with _mistakes_of_config():
+    sharding.check_batch_size(
+      config.batch_size,
+      config.microbatches,
+      mesh,
+      images_per_concept=config.data.images_per_concept,
+    )
   if fresh and jax.process_index() == 0:
     # What a first try with other data left must not be taken for ours.
     for name in ("tokenizer.json", "data.json"):
       (workdir / name).unlink(missing_ok=True)
   run = open_run(config, workdir, report=report)
   _abstract_state(run)  # Raises on a model that cannot be built.
-  _check_data(run)
+  _check_data(run, begins=True)
   if fresh and jax.process_index() == 0:
     # Only now: a mistake in the configuration does not claim the workdir.
     _write_json(workdir / "config.json", config.to_dict())
@@ -175,15 +187,17 @@ def train(
   watch = []
   if len(run.data.splits[sources.VALIDATION]):
     watch.append(loop.Evaluator(every, lambda s: validation(run, s)))
-  state, numbers = loop.fit(
-    config,
-    objective=run.objective,
-    iterator=run.batches(),
-    mesh=run.mesh,
-    workdir=workdir,
-    evaluators=tuple(watch),
-    report=report,
-  )
+  # Its threads would read ahead until the process ends.
+  with contextlib.closing(run.batches()) as batches:
+    state, numbers = loop.fit(
+      config,
+      objective=run.objective,
+      iterator=batches,
+      mesh=run.mesh,
+      workdir=workdir,
+      evaluators=tuple(watch),
+      report=report,
+    )
   if config.evaluation.final:
     report("Evaluating ...")
     numbers |= evaluate(run, state, report=report)
@@ -237,7 +251,8 @@ def restore(
     The run and the state.
 
   Raises:
-    WorkdirError: if the workdir holds no run or no checkpoint.
+    WorkdirError: if the workdir holds no run or no checkpoint, or the data
+      has changed since the run began.
   """
   workdir = pathlib.Path(workdir)
   if not (workdir / "config.json").exists():
@@ -251,6 +266,7 @@ def restore(
   try:
     saved.check(step)
     run = open_run(config, workdir, report=report)
+    _check_data(run)
     return run, saved.restore(_abstract_state(run), step=step)
   except FileNotFoundError as error:
     raise WorkdirError(str(error)) from error
@@ -308,22 +324,23 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
 def _abstract_state(run: Run) -> state_lib.TrainState:
   """Shapes, types and shardings of a run's state; nothing is computed."""
-  example = {
-    "tokens": np.zeros((2, 1, run.config.model.context_length), np.int32),
-  }
-  abstract = jax.eval_shape(
-    lambda: state_lib.init_state(
-      run.objective,
-      state_lib.make_optimizer(run.config),
-      run.config,
-      example,
-    )
-  )
-  everywhere = sharding.replicated(run.mesh)
-  return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
-    abstract,
-  )
+  with _mistakes_of_config():
+    return loop.abstract_state(run.config, run.objective, run.mesh)
+
+
+@contextlib.contextmanager
+def _mistakes_of_config() -> Iterator[None]:
+  """Turns a `ValueError` into a `ConfigError`.
+
+  For what only the configuration decides, such as the form of the model. What
+  runs later must not be here: there a `ValueError` is a bug.
+  """
+  try:
+    yield
+  except config_lib.UserError:
+    raise
+  except ValueError as error:
+    raise config_lib.ConfigError(str(error)) from error
 
 
 def _is_fresh(workdir: pathlib.Path, config: config_lib.Config) -> bool:
@@ -343,7 +360,15 @@ def _is_fresh(workdir: pathlib.Path, config: config_lib.Config) -> bool:
           " or choose another --workdir."
         )
     return True
-  difference = config_lib.first_difference(config.to_dict(), read_json(path))
+  try:
+    # Fields that are newer than the run have the default there.
+    earlier = config_lib.parse(read_json(path))
+  except config_lib.ConfigError as error:
+    raise WorkdirError(
+      f"{path} is not a configuration of this version ({error}): restore it,"
+      " or choose another --workdir."
+    ) from error
+  difference = config_lib.first_difference(config.to_dict(), earlier.to_dict())
   if difference:
     name, new, old = difference
     raise WorkdirError(
@@ -363,42 +388,83 @@ def _write_json(path: pathlib.Path, value: Any) -> None:
 def _open_data(
   config: config_lib.Config, workdir: pathlib.Path, report: Report
 ) -> sources.PairData:
+  """Opens the data set with the vocabulary that the workdir keeps."""
+  kept = workdir / "tokenizer.json"
+  known = _read_tokenizer(kept)
   if config.data.name == "folder":
     return sources.load_folder(
-      config.data.path,
+      os.path.expanduser(config.data.path),
       image_size=config.model.image_size,
       report_path=workdir / "skipped.jsonl",
-      tokenizer_path=workdir / "tokenizer.json",
+      tokenizer_path=kept,
       vocab_size=config.data.vocab_size,
       max_bad_share=config.data.max_bad_share,
       report=report,
+      progress=_image_counter(report),
     )
   languages = [part.strip() for part in config.data.languages.split(",")]
   try:
     data = sources.load_emoji(
-      config.data.data_dir or None, languages=languages, report=report
+      os.path.expanduser(config.data.data_dir) or None,
+      languages=languages,
+      report=report,
     )
   except ValueError as error:
     raise config_lib.ConfigError(f"config.data: {error}") from error
   # A copy stays with the run: its parameters mean nothing under another
   # vocabulary, which a newer version of the package may ship.
-  kept = workdir / "tokenizer.json"
-  if kept.exists():
-    return dataclasses.replace(data, tokenizer=tokenizer.Tokenizer.load(kept))
+  if known is not None:
+    return dataclasses.replace(data, tokenizer=known)
   data.tokenizer.save(kept)
   return data
 
 
-def _check_data(run: Run) -> None:
-  """Raises if the workdir's run began on other training data."""
+def _read_tokenizer(path: pathlib.Path) -> tokenizer.Tokenizer | None:
+  """The vocabulary in a file; None if there is no such file."""
+  if not path.exists():
+    return None
+  try:
+    return tokenizer.Tokenizer.load(path)
+  except ValueError as error:
+    raise WorkdirError(
+      f"{' '.join(str(error).split())}: restore it, or choose another"
+      " --workdir."
+    ) from error
+
+
+def _image_counter(report: Report) -> Callable[[int, int], None]:
+  """Tells every few seconds how many images of a folder are checked."""
+  last = time.monotonic()
+
+  def progress(done: int, total: int) -> None:
+    nonlocal last
+    now = time.monotonic()
+    if now - last >= _REPORT_EVERY:
+      last = now
+      report(f"Checked {done:,} of {total:,} images.")
+
+  return progress
+
+
+def _check_data(run: Run, *, begins: bool = False) -> None:
+  """Raises if the workdir's run began on other training data.
+
+  Args:
+    run: the run, opened.
+    begins: whether this may be where it begins, and what data it has is
+      written; a reader writes nothing.
+
+  Raises:
+    WorkdirError: if it has.
+  """
   path = run.workdir / "data.json"
   ours = {"name": run.data.name, "fingerprint": run.data.fingerprint}
   if not path.exists():
-    if jax.process_index() == 0:
+    if begins and jax.process_index() == 0:
       _write_json(path, ours)
   elif read_json(path) != ours:
     raise WorkdirError(
       f"The training data of {run.workdir} has changed since the run began, so"
-      " it cannot go on as it was: restore the data, or choose another"
-      " --workdir."
+      " it can neither go on nor be evaluated: restore the data, or choose"
+      " another --workdir."
     )

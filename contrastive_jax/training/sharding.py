@@ -1,5 +1,6 @@
 """The mesh, and how batches and parameters lie on it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,33 +8,64 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-DATA_AXIS = "data"
+# A batch is split over both; losses use them as the two sides of a grid.
+DATA_AXES = ("row", "col")
+
+# Smaller parameters are not worth the messages that gather them.
+_FSDP_LEAST = 2**16
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
-  """A one-axis mesh of all (or the given) devices.
+  """A grid of all (or the given) devices, as near to a square as it gets.
 
-  The axis is `AxisType.Auto`: encoders are written for the whole batch and
-  partitioned by the compiler; losses map over the axis themselves.
+  The axes are `AxisType.Auto`: encoders are written for the whole batch and
+  partitioned by the compiler; losses map over the axes themselves.
 
   Args:
     devices: the devices; None is all of them.
 
   Returns:
-    A mesh with the axis "data".
+    A mesh with the axes "row" and "col".
   """
-  devices = list(devices or jax.devices())
+  devices = list(jax.devices() if devices is None else devices)
+  rows = math.isqrt(len(devices))
+  while len(devices) % rows:
+    rows -= 1
   return jax.make_mesh(
-    (len(devices),),
-    (DATA_AXIS,),
-    axis_types=(AxisType.Auto,),
+    (rows, len(devices) // rows),
+    DATA_AXES,
+    axis_types=(AxisType.Auto,) * 2,
     devices=devices,
   )
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
-  """Rows of a batch split over the data axis."""
-  return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+  """Rows of a batch split over all devices."""
+  return NamedSharding(mesh, PartitionSpec(DATA_AXES))
+
+
+def state_sharding(tree: Any, mesh: jax.sharding.Mesh, *, fsdp: bool) -> Any:
+  """How the leaves of a train state lie on the mesh.
+
+  Args:
+    tree: arrays, or their shapes and types.
+    mesh: the devices.
+    fsdp: whether large leaves are split over all devices, each along its
+      longest axis that they divide; otherwise every device has a copy. Only
+      shapes decide, so that the optimiser's moments lie as their parameters.
+
+  Returns:
+    A sharding for every leaf.
+  """
+
+  def rule(leaf):
+    if fsdp and math.prod(leaf.shape) >= _FSDP_LEAST:
+      for axis in sorted(range(leaf.ndim), key=lambda a: -leaf.shape[a]):
+        if leaf.shape[axis] % mesh.size == 0:
+          return NamedSharding(mesh, PartitionSpec(*(None,) * axis, DATA_AXES))
+    return replicated(mesh)
+
+  return jax.tree.map(rule, tree)
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:

@@ -1,4 +1,6 @@
-"""Draws the plots of a finished run into `workdir/plots`."""
+"""Draws the plots of a run, by default into `workdir/plots`."""
+
+import pathlib
 
 import numpy as np
 
@@ -20,14 +22,20 @@ class _Pictures:
     return self._source[int(index)]["image"]
 
 
-def draw(run: "runner.Run", state: state_lib.TrainState) -> None:
+def draw(
+  run: "runner.Run",
+  state: state_lib.TrainState,
+  *,
+  folder: pathlib.Path | None = None,
+) -> None:
   """Curves, retrieval sheet, embedding map and histogram of the test split.
 
   Args:
     run: an opened run.
     state: its trained state.
+    folder: where they go, is made if absent; None is `workdir/plots`.
   """
-  folder = run.workdir / "plots"
+  folder = folder or run.workdir / "plots"
   folder.mkdir(exist_ok=True)
   plots.curves(logging.read_metrics(run.workdir), folder / "curves.png")
   source = run.data.splits[sources.TEST]

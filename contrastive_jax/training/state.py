@@ -52,7 +52,7 @@ def learning_rate(config: config_lib.Config) -> optax.Schedule:
 
 
 def make_optimizer(config: config_lib.Config) -> optax.GradientTransformation:
-  """Clipping, then AdamW; only matrices are decayed."""
+  """Clipping, then AdamW; only kernels and embeddings are decayed."""
   settings = config.optimizer
   steps = []
   if settings.clip_norm:
@@ -72,12 +72,16 @@ def make_optimizer(config: config_lib.Config) -> optax.GradientTransformation:
 def decayed(params: Params) -> Any:
   """True on the leaves that weight decay acts on: kernels and embeddings.
 
-  Biases, norms, scalars and position embeddings are left alone, as is usual.
+  The last part of a parameter's name decides: `kernel`, `kernel_0` and so on,
+  `embedding`. Biases, norms, scalars, position embeddings and learned tokens
+  are left alone, as is usual. Their shapes would not tell: the biases of an
+  attention are [heads, width of a head], a class token is [1, width].
   """
 
   def rule(path, leaf):
-    name = jax.tree_util.keystr(path)
-    return leaf.ndim > 1 and "position" not in name and "register" not in name
+    del leaf
+    name = jax.tree_util.keystr(path[-1:], simple=True)
+    return name.startswith("kernel") or name == "embedding"
 
   return jax.tree_util.tree_map_with_path(rule, params)
 

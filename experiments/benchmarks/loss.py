@@ -23,6 +23,7 @@ from typing import Any
 
 from absl import flags
 
+from contrastive_jax.training import config as config_lib
 from experiments import flags as flags_lib
 from experiments.benchmarks import contestants
 
@@ -131,7 +132,7 @@ def _print_memory(what: str) -> None:
   # Everything is loaded and has run, at a size that needs nothing.
   small = contestants.make(contestant, name, 8, 8)
   if small is None:
-    raise ValueError(f"{contestant} has no {name}.")
+    raise config_lib.UserError(f"{contestant} has no {name}.")
   small()
   before = peak()
   call = contestants.make(contestant, name, int(size), dim)
@@ -231,7 +232,7 @@ def main() -> None:
     return
   unknown = set(_LOSSES.value) - set(contestants.PRODUCTS)
   if unknown:
-    raise ValueError(
+    raise config_lib.UserError(
       f"--losses must be some of {', '.join(contestants.PRODUCTS)}; got"
       f" {', '.join(sorted(unknown))}."
     )

@@ -1,6 +1,10 @@
 """CLIP from scratch on the embedded emoji data.
 
 python -m experiments.train --config experiments/configs/clip_emoji.py
+
+On two CPU cores it takes about 7 minutes, all in all. Of 200 things that it has
+never seen, it then finds the right name with R@1 .27 and R@10 .52 (image to
+text, English; mean of three seeds, experiments/results/clip_emoji.md).
 """
 
 import ml_collections

@@ -23,6 +23,7 @@ from contrastive_jax.data.emoji import emoji_dataset_builder as emoji
 from contrastive_jax.data.emoji import rebuild
 
 FOLDER = pathlib.Path(emoji.__file__).parent
+PREPARED = f"emoji-{emoji.fingerprint()}"
 MANY = ("en", "ar", "de", "hi", "ja", "th", "vi", "zh")
 
 # Prepares in a fresh process without TensorFlow, even where it is installed,
@@ -72,7 +73,7 @@ def fixture_data_dir(tmp_path_factory):
   path = tmp_path_factory.mktemp("emoji")
   done = run_python("-c", _PREPARE, str(path))
   assert done.returncode == 0, done.stderr
-  line = f"reported ['Preparing the emoji data in {path}"
+  line = f"reported ['Preparing the emoji data in {path / PREPARED}"
   assert line in done.stdout
   return path
 
@@ -110,11 +111,11 @@ def test_split_sizes(data, split_sizes):
   assert sum(n for s, n in sizes.items() if s.endswith("unseen_style")) == 1594
   assert data.name == "emoji"
   assert data.languages == MANY
-  assert data.image_side == 64
+  assert data.prompts == sources.EMOJI_PROMPTS
 
 
 def test_prepared_folder_holds_nothing_unfinished(data_dir):
-  prepared = (data_dir / "emoji" / "images").iterdir()
+  prepared = (data_dir / PREPARED / "emoji" / "images").iterdir()
   assert [p.name for p in prepared] == ["1.0.0"]
 
 
@@ -123,7 +124,7 @@ def test_data_that_another_process_prepared_meanwhile(
 ):
   def too_late(builder):
     assert not builder.is_prepared()
-    shutil.copytree(data_dir / "emoji", tmp_path / "emoji")
+    shutil.copytree(data_dir / PREPARED, tmp_path / PREPARED)
     raise FileExistsError("Cannot rename: the destination exists.")
 
   monkeypatch.setattr(emoji.Emoji, "download_and_prepare", too_late)
@@ -131,6 +132,46 @@ def test_data_that_another_process_prepared_meanwhile(
   data = sources.load_emoji(str(tmp_path), report=lines.append)
   assert len(data.splits["test"]) == split_sizes["test"]
   assert len(lines) == 1
+
+
+def test_what_another_version_prepared_is_not_opened(data_dir, monkeypatch):
+  class AnewError(Exception):
+    pass
+
+  def prepare(builder):
+    assert not builder.is_prepared()
+    raise AnewError
+
+  monkeypatch.setattr(emoji.Emoji, "download_and_prepare", prepare)
+  sources.load_emoji(str(data_dir))  # The one of this version is.
+  monkeypatch.setattr(emoji, "fingerprint", lambda: "another")
+  with pytest.raises(AnewError):
+    sources.load_emoji(str(data_dir), report=lambda line: None)
+
+
+def test_fingerprint_follows_the_table_and_the_drawings(tmp_path, monkeypatch):
+  def fingerprint(table, drawings):
+    (tmp_path / "concepts.json.gz").write_bytes(table)
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as images:
+      for name, content in drawings.items():
+        images.writestr(name, content)
+    return emoji.fingerprint.__wrapped__()
+
+  monkeypatch.setattr(
+    emoji.importlib.resources, "files", lambda package: tmp_path
+  )
+  drawings = {"noto/1f600.webp": b"face", "noto/1f601.webp": b"grin"}
+  first = fingerprint(b"table", drawings)
+  assert fingerprint(b"table", drawings) == first
+  others = [
+    fingerprint(b"other", drawings),
+    fingerprint(b"table", {**drawings, "noto/1f601.webp": b"GRIN"}),
+    fingerprint(b"table", {"noto/1f600.webp": b"face"}),
+    fingerprint(
+      b"table", {k.replace("1", "2"): v for k, v in drawings.items()}
+    ),
+  ]
+  assert len({first, *others}) == 5
 
 
 def test_concepts_of_splits_are_disjoint(data):
@@ -332,7 +373,8 @@ def test_licences_travel_with_the_data():
     "noto": ("Apache-2.0", "Apache License"),
     "noto-v1": ("Apache-2.0", "Apache License"),
     "fluent-emoji-flat": ("MIT", "Copyright (c) Microsoft"),
-    "fxemoji": ("Apache-2.0", "Apache License"),
+    # Apache-2.0 is for its code alone.
+    "fxemoji": ("CC-BY-4.0", "Attribution 4.0 International"),
     "twemoji": ("CC-BY-4.0", "Attribution 4.0 International"),
   }
   assert licence_of.keys() == set(emoji.VENDORS)
@@ -348,11 +390,17 @@ def test_licences_travel_with_the_data():
     assert files, vendor
   assert "Unicode-3.0" in notice and "Unicode-3.0.txt" in texts
   assert "emojibase-data" in notice and "emojibase-MIT.txt" in texts
-  # CC BY lets a link stand for the text; the others are copied whole.
-  assert "https://creativecommons.org/licenses/by/4.0/" in texts.pop(
-    "CC-BY-4.0.txt"
-  )
   assert all(len(text) > 1000 for text in texts.values())
+  for number in range(1, 9):
+    assert f"\nSection {number} – " in texts["CC-BY-4.0.txt"]
+  # What CC BY asks for: the authors, the licence, the changes.
+  for words in (
+    "copyright 2015 Mozilla Foundation",
+    "copyright Twitter, Inc.",
+    "https://creativecommons.org/licenses/by/4.0/",
+    "rasterised from SVG, resized to 64 x 64",
+  ):
+    assert words in notice
 
 
 def normalise(text):

@@ -331,7 +331,13 @@ def test_unlisted_language_only_where_there_is_no_other():
 
 def test_kinds_by_weight():
   counts = draw(
-    6000, languages={"en": 1.0}, name=3, keyword=2, keywords=1, prompt=4
+    6000,
+    languages={"en": 1.0},
+    name=3,
+    keyword=2,
+    keywords=1,
+    prompt=4,
+    prompts=sources.EMOJI_PROMPTS,
   )
   kinds = collections.Counter()
   for text, number in counts.items():
@@ -349,9 +355,14 @@ def test_kinds_by_weight():
   )
 
 
-def test_prompts_are_equally_likely():
-  counts = draw(4000, languages={"en": 1.0}, name=0.0, prompt=1.0)
-  assert_shares(counts, {p.format("cat"): 1 for p in pipeline.PROMPTS})
+@pytest.mark.parametrize(
+  "prompts", [sources.EMOJI_PROMPTS, sources.FOLDER_PROMPTS, ("my {}!",)]
+)
+def test_prompts_are_equally_likely(prompts):
+  counts = draw(
+    4000, languages={"en": 1.0}, name=0.0, prompt=1.0, prompts=prompts
+  )
+  assert_shares(counts, {p.format("cat"): 1 for p in prompts})
 
 
 def test_single_keywords_are_equally_likely():
@@ -403,10 +414,15 @@ def test_kinds_that_an_example_lacks_are_left_out():
 
 def test_captions_of_no_stated_language_go_into_prompts():
   captions = (caption("my cup {}", language=sources.ANY_LANGUAGE),)
-  counts = draw(300, captions, languages={"": 1.0}, name=0.0, prompt=1.0)
-  assert counts.keys() == {
-    p.replace("{}", "my cup {}") for p in pipeline.PROMPTS
-  }
+  counts = draw(
+    300,
+    captions,
+    languages={"": 1.0},
+    name=0.0,
+    prompt=1.0,
+    prompts=sources.FOLDER_PROMPTS,
+  )
+  assert counts.keys() == {"my cup {}", "a photo of my cup {}"}
 
 
 def test_several_names_are_equally_likely():
@@ -418,7 +434,7 @@ def test_several_names_are_equally_likely():
 @pytest.mark.parametrize("batch_size", [5, 23, 64])
 def test_eval_images(source, batch_size):
   batches = list(pipeline.eval_images(source, batch_size))
-  assert len(batches) == pipeline.num_eval_batches(source, batch_size)
+  assert len(batches) == -(-SIZE // batch_size)
   for images, rows in batches:
     assert images.shape == (batch_size, 4, 4, 3)
     assert images.dtype == np.uint8
@@ -431,4 +447,3 @@ def test_eval_images(source, batch_size):
 def test_eval_images_of_an_empty_source(source):
   empty = sources.ArraySource(source.images[:0], [])
   assert list(pipeline.eval_images(empty, 4)) == []
-  assert pipeline.num_eval_batches(empty, 4) == 0

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -12,8 +13,9 @@ import jax
 import pytest
 from absl import flags
 
+from contrastive_jax.data import folder as folder_lib
+from contrastive_jax.training import checkpoints, runner
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import runner
 from experiments import flags as flags_lib
 from tests.training import tiny
 
@@ -68,7 +70,6 @@ def test_without_arguments_it_is_the_default_recipe():
     (["--config.optimizer.clip_norm=2"], "optimizer", "clip_norm", 2.0),
     (["--config.model.remat"], "model", "remat", True),
     (["--config.model.remat=true"], "model", "remat", True),
-    (["--config.loss=decoupled"], "loss", "name", "decoupled"),
     (
       ["--config.augment.crop_scale=(0.25, 0.5)"],
       "augment",
@@ -101,6 +102,20 @@ def test_fields_are_changed(arguments, section, name, value):
 def test_data_is_short_for_its_name():
   config = Parsed("--config.data=folder", "--config.data.path=/x").config
   assert (config.data.name, config.data.path) == ("folder", "/x")
+
+
+@pytest.mark.parametrize("name", ["decoupled", "sigmoid", "clip_four_term"])
+def test_another_loss_needs_what_the_message_says(name):
+  """The default recipe has settings that only its own loss takes."""
+  arguments = [f"--config.loss={name}"]
+  for _ in range(4):
+    try:
+      config = Parsed(*arguments).config
+      break
+    except config_lib.ConfigError as error:
+      (advice,) = re.findall(r": set (config\.[\w.]+=\d+)\.$", str(error))
+      arguments.append(f"--{advice}")
+  assert config.loss.name == name and len(arguments) > 1
 
 
 def recipe(tmp_path, body, name):
@@ -221,6 +236,13 @@ def test_help_lists_every_field(capsys, flag):
     assert repr(default_value) in line and doc in line
 
 
+def test_help_of_a_program_without_a_configuration(capsys):
+  with pytest.raises(SystemExit) as caught:
+    flags_lib.parse(["evaluate", "--help"], "Usage.\n", flags.FlagValues())
+  assert caught.value.code == 0
+  assert capsys.readouterr() == ("Usage.\n", "")
+
+
 # How a program ends.
 
 
@@ -229,7 +251,7 @@ def fixture_end(monkeypatch, capsys):
   """Runs a main function as a program; returns code and standard error."""
   monkeypatch.setattr(flags_lib, "parse", lambda argv, usage: list(argv))
 
-  def end(main, *arguments):
+  def end(main, *arguments, **options):
     monkeypatch.setattr(
       flags_lib.app,
       "run",
@@ -237,7 +259,7 @@ def fixture_end(monkeypatch, capsys):
     )
     code = 0
     try:
-      flags_lib.run(main, usage="")
+      flags_lib.run(main, usage="", **options)
     except SystemExit as caught:
       code = caught.code
     return code, capsys.readouterr().err
@@ -257,6 +279,8 @@ def raising(error):
   [
     (config_lib.ConfigError("no"), 2),
     (runner.WorkdirError("no"), 2),
+    (checkpoints.CheckpointError("no"), 2),
+    (folder_lib.DataError("no"), 2),
     (FileNotFoundError("no"), 2),
     (OSError("no"), 2),
     (runner.loop.NonFiniteError("no"), 1),
@@ -266,14 +290,17 @@ def test_mistakes_end_with_a_sentence(end, error, code):
   assert end(raising(error)) == (code, "Error: no\n")
 
 
-def test_a_bug_keeps_its_stack_trace(end):
-  with pytest.raises(ZeroDivisionError):
-    end(raising(ZeroDivisionError()))
+@pytest.mark.parametrize("error", [ZeroDivisionError, ValueError])
+def test_a_bug_keeps_its_stack_trace(end, error):
+  with pytest.raises(error):
+    end(raising(error()))
 
 
-def test_an_interrupted_program_tells_how_to_go_on(end):
-  code, err = end(raising(KeyboardInterrupt()))
-  assert code == 2 and "resumes" in err and err.count("\n") == 1
+def test_an_interrupted_program_ends_as_shells_have_it(end):
+  stopped = raising(KeyboardInterrupt())
+  assert end(stopped) == (130, "Error: interrupted.\n")
+  code, err = end(stopped, interrupted="do it again")
+  assert (code, err) == (130, "Error: interrupted; do it again.\n")
 
 
 def test_arguments_that_are_no_flags_are_refused(end):
@@ -425,6 +452,15 @@ def test_evaluate_gives_the_results_of_the_run(trained):
   assert again == {
     k: v for k, v in results.items() if not k.startswith("train/")
   }
+
+
+def test_plots_of_an_earlier_step_leave_those_of_the_last(trained):
+  workdir, first = trained
+  assert first.returncode == 0, first.stderr
+  result = execute("evaluate", "--plots", workdir=workdir, step=7)
+  assert result.returncode == 0, result.stderr
+  assert (workdir / "plots_7" / "curves.png").exists()
+  assert not (workdir / "plots").exists()
 
 
 def test_help_of_the_program():

@@ -51,6 +51,23 @@ def test_small_clip_parameter_counts():
   assert total == 5_717_416 - 193_000 - 192 + 2 * 192 + 192 * 192
 
 
+def test_resnet50_has_the_published_backbone():
+  model = models.create_model("resnet50", vocab_size=49_408)
+  out, variables = _shapes(model, 224, 77)
+  assert out["image"].shape == (2, 1024)
+  params = variables["params"]
+  count = {
+    name: sum(leaf.size for leaf in jax.tree.leaves(params[name]))
+    for name in params
+  }
+  # The published number counts a classifier of 1000 classes.
+  assert count["image"] == 25_557_032 - 1000 * (2048 + 1)
+  assert count["image_projection"] == 2048 * 1024
+  # The text side is the one of "rn50", whose image side has 38,316,896.
+  text = count["text"] + count["text_projection"] + count["log_logit_scale"]
+  assert text == 102_007_137 - 38_316_896
+
+
 @pytest.mark.parametrize("preset", sorted(models.PRESETS))
 def test_every_preset_takes_other_sizes_and_types(preset):
   size = 64 if preset == "tiny" else 448

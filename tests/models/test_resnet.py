@@ -141,12 +141,29 @@ def test_a_bottleneck_has_its_stride_on_the_3x3_convolution():
   assert block["conv_1"]["__call__"][0].shape[1:3] == (8, 8)
 
 
+def test_narrow_attention_pools_have_one_head():
+  module = models.ModifiedResNet(
+    image_size=8, features=5, stage_sizes=(1,), width=8
+  )
+  feature, variables = jax.eval_shape(
+    module.init_with_output, jax.random.key(0), _images(2, 8)
+  )
+  assert feature.shape == (2, 5)
+  attention = variables["params"]["attention_pool"]["attention"]
+  assert attention["query"]["kernel"].shape == (32, 1, 32)
+
+
 def test_bad_settings_are_named():
   key, images = jax.random.key(0), _images(1)
   with pytest.raises(ValueError, match="image_size must be divisible by 8"):
     models.ModifiedResNet(image_size=36, **SMALL).init(key, images)
   with pytest.raises(ValueError, match="images must be 64 x 64.*got 32 x 32"):
     models.ModifiedResNet(image_size=64, **SMALL).init(key, images)
+  for heads in (0, 3):
+    with pytest.raises(ValueError, match=f"divide the 256 channels.*{heads}"):
+      models.ModifiedResNet(image_size=32, num_heads=heads, **SMALL).init(
+        key, images
+      )
   with pytest.raises(ValueError, match="norm must be one of batch, group"):
     models.ResNet(norm="layer", **SMALL).init(key, images)
   with pytest.raises(ValueError, match="stem must be one of imagenet, cifar"):

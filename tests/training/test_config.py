@@ -17,8 +17,14 @@ def nested(name, value):
   return value
 
 
+def defaults():
+  """The default run, the sizes of its preset filled in."""
+  model = config_lib.Model(image_size=32, context_length=48)
+  return config_lib.Config(model=model)
+
+
 def test_defaults_parse_and_absent_fields_keep_them():
-  assert parse({}) == config_lib.Config()
+  assert parse({}) == defaults()
   config = parse({"optimizer": {"beta1": 0.5}})
   assert config.optimizer == config_lib.Optimizer(beta1=0.5)
   assert config.data == config_lib.Data()
@@ -118,7 +124,8 @@ def test_values_out_of_range_are_refused(name, value, said):
   [
     (
       {"loss": {"name": "sigmoid", "label_smoothing": 0.1}},
-      "label_smoothing needs config.loss.name='clip'; got 'sigmoid'",
+      "label_smoothing needs config.loss.name='clip'; got 'sigmoid': set"
+      " config.loss.label_smoothing=0.",
     ),
     (
       {"loss": {"image_image": 0.5}},
@@ -129,13 +136,46 @@ def test_values_out_of_range_are_refused(name, value, said):
         "loss": {"name": "clip_four_term"},
         "data": {"captions_per_example": 3},
       },
-      "takes two captions; got config.data.captions_per_example=3",
+      "takes two captions; got config.data.captions_per_example=3: set"
+      " config.data.captions_per_example=2.",
     ),
   ],
 )
 def test_fields_that_do_not_go_together_are_refused(values, said):
   with pytest.raises(ConfigError) as caught:
     parse(values)
+  assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  "model, sizes",
+  [
+    ({}, (32, 48)),
+    ({"preset": "tiny"}, (32, 48)),
+    ({"preset": "vit_b16"}, (224, 77)),
+    ({"preset": "vit_b16", "image_size": 64}, (64, 77)),
+    ({"preset": "rn50", "context_length": 20}, (224, 20)),
+  ],
+)
+def test_sizes_that_are_not_given_are_the_presets(model, sizes):
+  config = parse({"model": model})
+  assert (config.model.image_size, config.model.context_length) == sizes
+  # As config.json has it, whatever a later version's preset says.
+  saved = config.to_dict()["model"]
+  assert (saved["image_size"], saved["context_length"]) == sizes
+
+
+@pytest.mark.parametrize(
+  "model, said",
+  [
+    ({"preset": "tinny"}, "got 'tinny'; did you mean 'tiny'?"),
+    ({"image_size": -1}, "config.model.image_size must be at least 0; got -1."),
+    ({"context_length": 1}, "config.model.context_length must be 0"),
+  ],
+)
+def test_a_model_that_is_none_is_refused(model, said):
+  with pytest.raises(ConfigError) as caught:
+    parse({"model": model})
   assert said in str(caught.value)
 
 
@@ -236,7 +276,7 @@ def test_round_trip_through_json():
 def test_round_trip_through_config_dict():
   values = config_lib.default_config()
   assert isinstance(values, ml_collections.ConfigDict)
-  assert parse(values) == config_lib.Config()
+  assert parse(values) == defaults()
   values.steps = 7
   values.data.name = "folder"
   values.data.path = "déjà vu"
@@ -246,7 +286,7 @@ def test_round_trip_through_config_dict():
   values.optimizer.learning_rate = 1e-7
   assert parse(values) == changed()
   # Each call gives its own.
-  assert parse(config_lib.default_config()) == config_lib.Config()
+  assert parse(config_lib.default_config()) == defaults()
 
 
 def test_first_difference():

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from contrastive_jax.data import pipeline, sources
+from contrastive_jax.data import sources
 from contrastive_jax.training import evaluators
 from contrastive_jax.training import state as state_lib
 from tests.training import tiny
@@ -44,8 +44,10 @@ class Oracle:
   def __init__(self, meanings):
     self._meanings = meanings
     self.asked = []
+    self.seen = []
 
   def images(self, state, split):
+    self.seen.append(split)
     records = [split[i] for i in range(len(split))]
     return evaluators.Embedded(
       np.stack([direction(r["image"][0, 0, 0]) for r in records]),
@@ -63,7 +65,9 @@ class Oracle:
 
 
 def pair_data(languages=("en",), **splits):
-  return sources.PairData("tiny", splits, languages, None, 2)
+  return sources.PairData(
+    "tiny", splits, languages, None, prompts=("{}", "a photo of {}")
+  )
 
 
 # Names.
@@ -268,7 +272,48 @@ def test_an_unseen_style():
     assert numbers[f"retrieval_{name}/image_to_text/recall_at_1"] == 1.0
   # Zero-shot is then among all 24 names, not the two labels.
   assert numbers["zero_shot/accuracy_top1"] == 1.0
-  assert 24 * len(pipeline.PROMPTS) in map(len, oracle.asked)
+  zero_shot = [texts for texts in oracle.asked if len(texts) == 24 * 2]
+  assert zero_shot and zero_shot[0][:2] == ["word0.", "a photo of word0."]
+
+
+def seen(oracle, splits):
+  """Names of the splits whose images were embedded, each once."""
+  names = [
+    name for one in oracle.seen for name in splits if splits[name] is one
+  ]
+  assert len(names) == len(set(names))
+  return set(names)
+
+
+def test_only_splits_that_something_uses_are_embedded():
+  usual_three = {"train", "validation", "test"}
+  splits = usual(
+    unseen_style=labelled(0, 12),
+    validation_unseen_style=labelled(20, 6),
+    test_unseen_style=labelled(30, 6),
+  )
+  oracle = Oracle(ALL)
+  final(pair_data(**splits), oracle)
+  styles = {"unseen_style", "test_unseen_style"}
+  assert seen(oracle, splits) == usual_three | styles
+
+  # Without labels in common, nothing asks for the training images.
+  for labels in (("", ""), ("a", "c")):
+    splits = usual(
+      train=source(record(0, ("word0.", "en"), label=labels[0])),
+      test=source(record(1, ("word1.", "en"), label=labels[1])),
+    )
+    oracle = Oracle(ALL)
+    numbers, lines = final(pair_data(**splits), oracle)
+    assert "knn" not in groups(numbers)
+    assert any("fewer than two labels" in line for line in lines)
+    assert seen(oracle, splits) == {"validation", "test"}
+
+
+def test_zero_shot_uses_the_prompts_of_the_data():
+  oracle = Oracle(ALL)
+  final(pair_data(**usual()), oracle)
+  assert ["a", "a photo of a", "b", "a photo of b"] in oracle.asked
 
 
 def test_unseen_styles_of_things_without_a_name_are_left_out():
@@ -381,3 +426,16 @@ def test_paired_texts_are_the_first_captions(encoding, data):
     evaluators.paired_texts(encoder, state, split),
     encoder.texts(state, first),
   )
+
+
+def test_captions_are_read_without_decoding_an_image(encoding, data):
+  class Blind(sources.ArraySource):
+    def __getitem__(self, index):
+      raise AssertionError("an image was read")
+
+  encoder, _, state = encoding
+  split = data.splits["validation"]
+  found = evaluators.paired_texts(
+    encoder, state, Blind(split.images, split.records)
+  )
+  assert found.shape == (len(split), 16)

@@ -112,6 +112,29 @@ def test_progress_on_a_terminal_stays_on_its_line(now):
   assert "step 2/2  loss 0.5000" in text
 
 
+def test_what_follows_the_progress_has_a_line_of_its_own(now):
+  stream = Terminal()
+  progress = logging.Progress(9, stream=stream)
+  progress.close()
+  assert stream.getvalue() == ""
+  progress.show(1, loss=1.0)
+  assert not stream.getvalue().endswith("\n")
+  progress.close()
+  assert stream.getvalue().endswith("ETA 0:00\n")
+  progress.close()
+  progress.say("a note")
+  progress.close()
+  progress.show(9, loss=1.0)
+  progress.close()
+  assert stream.getvalue().count("\n") == 3
+  # A file has each on a line of its own already.
+  stream = io.StringIO()
+  progress = logging.Progress(9, stream=stream)
+  progress.show(1, loss=1.0)
+  progress.close()
+  assert stream.getvalue().count("\n") == 1
+
+
 @pytest.mark.parametrize(
   "seconds, text",
   [

@@ -1,9 +1,11 @@
 """Tests of contrastive_jax.training.loop and its checkpoints."""
 
 import gc
+import io
 import json
 import logging
 import shutil
+import sys
 
 import jax
 import numpy as np
@@ -222,6 +224,85 @@ def test_started_again_when_all_is_trained_it_changes_nothing(tmp_path, seen):
   # The speed of the training is known from the log.
   assert set(same) == set(numbers)
   assert same["train/examples_per_second"] > 0
+
+
+def test_resuming_makes_no_state_of_its_own(tmp_path, monkeypatch):
+  """It would take the memory twice while the saved one is read."""
+  settings = dict(steps=3, checkpoint_every=3)
+  _, expected, _ = fit(tmp_path, **settings)
+  given = []
+  restore = checkpoints.Checkpoints.restore
+
+  def record(self, state, *args, **kwargs):
+    given.extend(jax.tree.leaves(state))
+    return restore(self, state, *args, **kwargs)
+
+  monkeypatch.setattr(checkpoints.Checkpoints, "restore", record)
+  _, state, _ = fit(tmp_path, **settings)
+  tiny.assert_same(jax.device_get(state), jax.device_get(expected))
+  assert given
+  assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in given)
+
+
+def test_no_batch_is_read_but_those_of_the_steps(tmp_path):
+  config = tiny.make_config(**TOY, steps=3)
+  batches = tiny.make_batches(config, DATA)
+  taken = []
+
+  class Counted:
+    get_state = batches.get_state
+    set_state = batches.set_state
+
+    def __next__(self):
+      taken.append(1)
+      return next(batches)
+
+  def skip(self, *args):
+    del self, args  # Orbax knows Grain's own iterators alone.
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(checkpoints.Checkpoints, "save", skip)
+    loop.fit(
+      config,
+      objective=tiny.Toy(),
+      iterator=Counted(),
+      mesh=tiny.make_mesh(2),
+      workdir=tmp_path,
+      report=lambda line: None,
+    )
+  assert len(taken) == 3
+
+
+def test_checkpoints_are_closed_where_restoring_fails(tmp_path, monkeypatch):
+  fit(tmp_path, steps=1)
+  closed = []
+  close = checkpoints.Checkpoints.close
+
+  def fail(self, *args, **kwargs):
+    raise checkpoints.CheckpointError("damaged")
+
+  def record(self):
+    closed.append(1)
+    close(self)
+
+  monkeypatch.setattr(checkpoints.Checkpoints, "restore", fail)
+  monkeypatch.setattr(checkpoints.Checkpoints, "close", record)
+  with pytest.raises(checkpoints.CheckpointError, match="damaged"):
+    fit(tmp_path, steps=1)
+  assert closed == [1]
+
+
+def test_an_error_begins_a_line_on_a_terminal(tmp_path, monkeypatch):
+  class Terminal(io.StringIO):
+    def isatty(self):
+      return True
+
+  terminal = Terminal()
+  monkeypatch.setattr(sys, "stdout", terminal)
+  with pytest.raises(loop.NonFiniteError):
+    fit(tmp_path, objective=tiny.Toy(bad="loss", bad_step=3), steps=9)
+  text = terminal.getvalue()
+  assert "step 3/9" in text and text.endswith("\n")
 
 
 def test_a_single_step_runs(tmp_path):

@@ -7,6 +7,7 @@ import shutil
 import jax
 import pytest
 
+from contrastive_jax.data import folder
 from contrastive_jax.training import checkpoints, runner, sharding
 from contrastive_jax.training import config as config_lib
 from tests.training import tiny
@@ -247,7 +248,6 @@ def test_a_workdir_that_cannot_be_made(labelled, tmp_path):
       {"data__images_per_concept": 3},
       "config.batch_size must be a multiple of images_per_concept x devices",
     ),
-    ({"model__preset": "tinny"}, "did you mean 'tiny'"),
     ({"model__overrides": "{"}, "must be JSON"),
     (
       {"model__overrides": '{"text": {"depth": 1, "num_heads": 5}}'},
@@ -263,20 +263,132 @@ def test_a_mistake_does_not_claim_the_workdir(
   no_training(monkeypatch)
   settings = {"data__path": labelled.config.data.path, **changes}
   config = tiny.make_config(data__name="folder", **settings)
-  with pytest.raises(ValueError) as caught:
+  # What programs print as a sentence; no other ValueError is.
+  with pytest.raises((config_lib.UserError, folder.DataError)) as caught:
     runner.train(config, tmp_path, report=lambda line: None)
   assert said in str(caught.value)
   assert not (tmp_path / "config.json").exists()
 
 
-def test_the_vocabulary_of_a_first_try_is_not_kept(tmp_path, monkeypatch):
-  class StopError(Exception):
-    pass
+def test_a_bug_is_not_taken_for_a_mistake(labelled, tmp_path, monkeypatch):
+  def fail(*args, **kwargs):
+    raise ValueError("a bug")
 
-  def stop(*args, **kwargs):
+  monkeypatch.setattr(runner.loop, "fit", fail)
+  with pytest.raises(ValueError, match="a bug") as caught:
+    runner.train(labelled.config, tmp_path, report=lambda line: None)
+  assert not isinstance(caught.value, config_lib.UserError)
+
+
+@pytest.mark.parametrize("name", ["train", "restore"])
+def test_a_damaged_vocabulary_is_named(copied, labelled, name):
+  (copied / "results.json").unlink()
+  (copied / "tokenizer.json").write_text("{")
+  with pytest.raises(runner.WorkdirError, match="not a tokenizer") as caught:
+    if name == "train":
+      runner.train(labelled.config, copied, report=lambda line: None)
+    else:
+      runner.restore(copied, report=lambda line: None)
+  assert str(copied / "tokenizer.json") in str(caught.value)
+
+
+def test_a_field_that_is_newer_than_the_run(copied, labelled, monkeypatch):
+  no_training(monkeypatch)
+  values = json.loads((copied / "config.json").read_text())
+  del values["data"]["captions_per_example"]
+  (copied / "config.json").write_text(json.dumps(values))
+  # Then it was as the default is now.
+  results = runner.train(labelled.config, copied, report=lambda line: None)
+  assert results == labelled.results
+  other = folder_config(labelled.config.data.path, data__captions_per_example=2)
+  with pytest.raises(runner.WorkdirError) as caught:
+    runner.train(other, copied)
+  assert "config.data.captions_per_example=1, and now it is 2" in str(
+    caught.value
+  )
+
+
+def test_a_field_that_is_no_longer_known(copied, labelled, monkeypatch):
+  no_training(monkeypatch)
+  values = json.loads((copied / "config.json").read_text())
+  values["optimizer"]["beta3"] = 1
+  (copied / "config.json").write_text(json.dumps(values))
+  with pytest.raises(runner.WorkdirError) as caught:
+    runner.train(labelled.config, copied)
+  message = str(caught.value)
+  assert str(copied / "config.json") in message and "beta3" in message
+  assert "another --workdir" in message and "\n" not in message
+
+
+class StopError(Exception):
+  """Ends a run where a test has seen enough."""
+
+
+def recorded(monkeypatch, module, name):
+  """The arguments that a function gets, which then ends the run."""
+  calls = []
+
+  def record(*args, **kwargs):
+    calls.append((args, kwargs))
     raise StopError
 
-  monkeypatch.setattr(runner.loop, "fit", stop)
+  monkeypatch.setattr(module, name, record)
+  return calls
+
+
+def test_a_folder_is_opened_at_the_size_of_the_preset(tmp_path, monkeypatch):
+  calls = recorded(monkeypatch, runner.sources, "load_folder")
+  config = folder_config(tmp_path, model__preset="vit_b16", model__image_size=0)
+  with pytest.raises(StopError):
+    runner.train(config, tmp_path / "run", report=lambda line: None)
+  assert calls[0][1]["image_size"] == 224
+
+
+def test_the_home_directory_may_be_a_tilde(tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  calls = recorded(monkeypatch, runner.sources, "load_folder")
+  with pytest.raises(StopError):
+    runner.train(folder_config("~/data"), tmp_path / "folder")
+  assert calls[0][0] == (str(tmp_path / "data"),)
+  calls = recorded(monkeypatch, runner.sources, "load_emoji")
+  for data_dir, expected in (("~/kept", str(tmp_path / "kept")), ("", None)):
+    config = tiny.make_config(data__data_dir=data_dir)
+    with pytest.raises(StopError):
+      runner.train(config, tmp_path / "emoji")
+    assert calls.pop()[0] == (expected,)
+
+
+def test_a_large_folder_tells_how_far_it_is(labelled, tmp_path, monkeypatch):
+  monkeypatch.setattr(runner, "_REPORT_EVERY", 0.0)
+  recorded(monkeypatch, runner.loop, "fit")
+  lines = []
+  with pytest.raises(StopError):
+    runner.train(labelled.config, tmp_path, report=lines.append)
+  assert "Checked 1 of 40 images." in lines
+
+
+def test_progress_is_told_every_few_seconds(monkeypatch):
+  now = [0.0]
+  monkeypatch.setattr(runner.time, "monotonic", lambda: now[0])
+  lines = []
+  progress = runner._image_counter(lines.append)
+  for i in range(1, 2001):
+    now[0] += 0.01
+    progress(i, 2000)
+  assert 3 <= len(lines) <= 4
+  assert all("of 2,000 images" in line for line in lines)
+
+
+def test_the_batches_are_closed(labelled, tmp_path, monkeypatch):
+  calls = recorded(monkeypatch, runner.loop, "fit")
+  with pytest.raises(StopError):
+    runner.train(labelled.config, tmp_path, report=lambda line: None)
+  with pytest.raises(ValueError, match="closed"):
+    next(calls[0][1]["iterator"])
+
+
+def test_the_vocabulary_of_a_first_try_is_not_kept(tmp_path, monkeypatch):
+  recorded(monkeypatch, runner.loop, "fit")
   workdir = tmp_path / "workdir"
   workdir.mkdir()
   (workdir / "tokenizer.json").write_text("of another try")
@@ -367,7 +479,7 @@ def test_captions_are_drawn_by_language(data):
   config = tiny.make_config(data__main_language_share=0.7)
   sampler = runner.caption_sampler(config, data)
   assert sampler.languages == {"en": 0.7, "de": pytest.approx(0.3)}
-  alone = runner.sources.PairData("x", {}, ("ja",), None, 1)
+  alone = runner.sources.PairData("x", {}, ("ja",), None)
   assert runner.caption_sampler(config, alone).languages == {"ja": 1.0}
 
 
@@ -398,7 +510,18 @@ def test_changed_data_is_refused_on_resuming(tmp_path):
   changed = text.replace('"captions": ["', '"captions": ["new ')
   assert changed != text
   captions.write_text(changed)
+  for process in (0, 1):
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(runner.jax, "process_index", lambda: process)
+      with pytest.raises(runner.WorkdirError, match="data .* changed"):
+        runner.restore(workdir, report=quiet)
   with pytest.raises(runner.WorkdirError, match="training data .* changed"):
     runner.train(config, workdir, report=quiet)
   captions.write_text(text)
+  # Who only reads writes no fingerprint where there is none.
+  kept = (workdir / "data.json").read_text()
+  (workdir / "data.json").unlink()
+  runner.restore(workdir, report=quiet)
+  assert not (workdir / "data.json").exists()
+  (workdir / "data.json").write_text(kept)
   assert runner.train(config, workdir, report=quiet)["train/steps"] == 2

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from contrastive_jax import models
 from contrastive_jax.training import state as state_lib
 from tests.training import tiny
 
@@ -36,11 +37,26 @@ def test_the_rate_of_short_runs_is_sound(steps, share):
     assert values[0] == 0.5
 
 
-def test_only_matrices_are_decayed():
-  config = tiny.make_config(batch_size=8)
-  objective = tiny.make_objective(config, tiny.make_data())
-  batch = {"tokens": np.zeros((2, 1, 12), np.int32)}
-  params, _ = jax.eval_shape(objective.init, jax.random.key(0), batch)
+@pytest.mark.parametrize(
+  "preset, changes",
+  [
+    *((preset, {}) for preset in sorted(models.PRESETS)),
+    # Parts that no preset has.
+    ("vit_b16", {"image": {"pool": "map", "num_registers": 3}}),
+  ],
+  ids=str,
+)
+def test_only_kernels_and_embeddings_are_decayed(preset, changes):
+  model = models.create_model(
+    preset, vocab_size=99, context_length=6, text={"depth": 1}, **changes
+  )
+  side = models.PRESETS[preset].image_size
+  params = jax.eval_shape(
+    model.init,
+    jax.random.key(0),
+    jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32),
+    jax.ShapeDtypeStruct((1, 6), jnp.int32),
+  )["params"]
   named = {
     jax.tree_util.keystr(path, simple=True, separator="/"): value
     for path, value in jax.tree_util.tree_leaves_with_path(
@@ -49,12 +65,19 @@ def test_only_matrices_are_decayed():
   }
   yes = {name.split("/")[-1] for name, value in named.items() if value}
   no = {name.split("/")[-1] for name, value in named.items() if not value}
-  assert "kernel" in yes and "embedding" in yes
-  assert {"bias", "scale", "log_logit_scale", "logit_bias"} <= no
-  assert not yes & {"bias", "scale"}
-  for name, value in named.items():
-    if "position" in name:
-      assert not value, name
+  assert {"kernel", "embedding"} <= yes
+  assert yes <= {"kernel", "kernel_0", "kernel_1", "embedding"}
+  known = {
+    "bias",
+    "class_token",
+    "log_logit_scale",
+    "logit_bias",
+    "position_embedding",
+    "probe",
+    "registers",
+    "scale",
+  }
+  assert {"bias", "scale", "log_logit_scale", "logit_bias"} <= no <= known
 
 
 def run(steps, optimizer__ema_decay=0.0, **changes):

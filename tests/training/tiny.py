@@ -92,7 +92,6 @@ def make_data():
     splits=splits,
     languages=("en", "de"),
     tokenizer=tokenizer_lib.Tokenizer.train(texts, vocab_size=VOCABULARY),
-    image_side=16,
   )
 
 

@@ -11,9 +11,9 @@ The config `images` has one record a drawing and these splits:
 | validation_unseen_style | validation | fluent-emoji-flat |
 | test_unseen_style | test | fluent-emoji-flat |
 
-Concepts are split stratified by category and subcategory. The configs `captions_en`,
-`captions_de`, ... have one record a concept, its name and keywords, in the
-splits train, validation and test.
+Concepts are split stratified by category and subcategory. The configs
+`captions_en`, `captions_de`, ... have one record a concept, its name and
+keywords, in the splits train, validation and test.
 """
 
 import functools
@@ -50,10 +50,16 @@ def concepts() -> list[dict[str, Any]]:
 
 @functools.cache
 def fingerprint() -> str:
-  """Digest of the embedded table: another one is another data set."""
+  """Digest of the embedded table and drawings: another is another data set."""
   folder = importlib.resources.files("contrastive_jax.data.emoji")
-  content = (folder / "concepts.json.gz").read_bytes()
-  return hashlib.sha256(content).hexdigest()[:16]
+  digest = hashlib.sha256((folder / "concepts.json.gz").read_bytes())
+  path = folder / "images.zip"
+  with path.open("rb") as file, zipfile.ZipFile(file) as images:
+    # The checksums in the archive's directory stand for the drawings, which
+    # are not read.
+    for info in images.infolist():
+      digest.update(f"{info.filename} {info.CRC:08x}\n".encode())
+  return digest.hexdigest()[:16]
 
 
 def split_name(concept_split: str, vendor: str) -> str:
@@ -107,7 +113,7 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
       builder=self,
       description=__doc__,
       features=tfds.features.FeaturesDict(features),
-      license="Apache-2.0, MIT, CC-BY-4.0, Unicode-3.0: see NOTICE.md",
+      license="Apache-2.0 AND MIT AND CC-BY-4.0 AND Unicode-3.0: NOTICE.md",
     )
 
   def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[Any]]:

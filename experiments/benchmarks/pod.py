@@ -1,0 +1,229 @@
+"""Compiles a recipe's train step for a TPU pod, on a machine without one.
+
+python -m experiments.benchmarks.pod --topology=v5e:16x16 \
+    --config=experiments/configs/clip_vit_b16.py --config.batch_size=32768
+
+Needs the extra `tpu`. The step is the one that `experiments.train` runs; it is
+compiled, not run: memory and collectives are the compiler's, time is a bound.
+"""
+
+import collections
+import json
+import os
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import flags
+
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import loop, objectives, sharding
+from contrastive_jax.training import state as state_lib
+from experiments import flags as flags_lib
+from experiments.benchmarks import hlo
+
+_CONFIG = flags_lib.define_config()
+_TOPOLOGY = flags.DEFINE_string("topology", "v5e:16x16", "KIND:AxB[xC].")
+_VOCABULARY = flags.DEFINE_integer("vocabulary", 49408, "Tokens.")
+_STORED = flags.DEFINE_integer(
+  "stored", 256, "Side of the images that the step receives, pixels."
+)
+_RECORD = flags.DEFINE_string(
+  "record", "", "JSON file that the numbers are added to."
+)
+
+_USAGE = """Compiles a recipe's train step for a TPU pod; runs nothing.
+
+  python -m experiments.benchmarks.pod --topology=v5e:16x16 \\
+      --config=experiments/configs/clip_vit_b16.py --config.batch_size=32768
+
+Flags:
+  --config=FILE      recipe; --config.NAME=X changes a field
+  --topology=T       v5e:AxB, v6e:AxB, v5p:AxBxC; default v5e:16x16
+  --vocabulary=N     tokens; default 49408 (CLIP's)
+  --stored=PIXELS    side of the images that the step receives; default 256
+  --record=FILE      JSON file that the numbers are added to
+"""
+
+# Published peaks of a chip: bfloat16 FLOP/s, HBM bytes, HBM bytes/s, and bytes/s
+# between chips (all links together).
+CHIPS = {
+  "v5e": (197e12, 16 * 2**30, 819e9, 200e9),
+  "v5p": (459e12, 95 * 2**30, 2765e9, 600e9),
+  "v6e": (918e12, 32 * 2**30, 1640e9, 448e9),
+}
+
+
+def topology_devices(name: str) -> list[Any]:
+  """Devices of a TPU topology, for compiling alone.
+
+  Args:
+    name: such as "v5e:16x16".
+
+  Returns:
+    The devices.
+
+  Raises:
+    config_lib.UserError: if the topology is unknown or libtpu is not installed.
+  """
+  kind = name.split(":")[0]
+  if kind not in CHIPS or ":" not in name:
+    raise config_lib.UserError(
+      f"--topology must be KIND:AxB[xC] with KIND one of {', '.join(CHIPS)};"
+      f" got {name!r}."
+    )
+  # Nobody is asked which machine this is.
+  os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+  os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+  from jax.experimental import topologies
+
+  try:
+    described = topologies.get_topology_desc(name, "tpu")
+  except Exception as error:  # Whatever libtpu, or its absence, raises.
+    raise config_lib.UserError(
+      f"--topology={name} cannot be compiled for ({error}); is libtpu"
+      ' installed (pip install ".[tpu]")?'
+    ) from error
+  return list(described.devices)
+
+
+def compile_step(
+  config: config_lib.Config,
+  devices: list[Any],
+  *,
+  vocabulary: int,
+  stored: int,
+) -> tuple[Any, float]:
+  """The train step of a run on these devices.
+
+  Args:
+    config: the run.
+    devices: real ones, or those of a topology.
+    vocabulary: tokens.
+    stored: side of the images that the step receives.
+
+  Returns:
+    The compiled step, and seconds that it took.
+  """
+  mesh = sharding.make_mesh(devices)
+  sharding.check_batch_size(config.batch_size, config.microbatches, mesh)
+  objective = objectives.create(config, vocab_size=vocabulary, mesh=mesh)
+  step = state_lib.make_train_step(
+    objective, state_lib.make_optimizer(config), config
+  )
+  state = loop.abstract_state(config, objective, mesh)
+  rows = sharding.batch_sharding(mesh)
+  n, captions = config.batch_size, config.captions_per_example
+
+  def field(dtype, *shape):
+    return jax.ShapeDtypeStruct((n, *shape), dtype, sharding=rows)
+
+  batch = {
+    "image": field(jnp.uint8, stored, stored, 3),
+    "tokens": field(jnp.int32, captions, config.model.context_length),
+    "index": field(jnp.int32),
+    "concept_id": field(jnp.int32),
+  }
+  began = time.monotonic()
+  with jax.sharding.set_mesh(mesh):
+    compiled = jax.jit(step, donate_argnums=0).lower(state, batch).compile()
+  return compiled, time.monotonic() - began
+
+
+def describe(compiled: Any, kind: str, devices: int) -> dict[str, Any]:
+  """Numbers of a compiled program, of one device.
+
+  Args:
+    compiled: the program.
+    kind: of the chip, a name in `CHIPS`.
+    devices: how many.
+
+  Returns:
+    Memory by kind, FLOPs, collectives by kind and bounds of the step's time.
+  """
+  memory = compiled.memory_analysis()
+  kinds = {
+    "arguments": memory.argument_size_in_bytes,
+    "outputs": memory.output_size_in_bytes,
+    "shared by both": -memory.alias_size_in_bytes,
+    "temporary": memory.temp_size_in_bytes,
+    "code": memory.generated_code_size_in_bytes,
+  }
+  sent: dict[str, list[float]] = collections.defaultdict(lambda: [0, 0.0])
+  for collective in hlo.collectives(compiled.as_text()):
+    sent[collective.kind][0] += 1
+    sent[collective.kind][1] += collective.sent
+  cost = compiled.cost_analysis() or {}
+  flops, moved = cost.get("flops", 0.0), cost.get("bytes accessed", 0.0)
+  peak, capacity, bandwidth, links = CHIPS[kind]
+  seconds = {
+    "products": flops / peak,
+    "memory": moved / bandwidth,
+    "links": sum(b for _, b in sent.values()) / links,
+  }
+  return {
+    "devices": devices,
+    "memory": kinds,
+    "memory_total": sum(kinds.values()),
+    "memory_of_chip": capacity,
+    "flops": flops,
+    "bytes_accessed": moved,
+    "collectives": {k: {"count": c, "sent": b} for k, (c, b) in sent.items()},
+    "seconds_at_least": seconds,
+  }
+
+
+def page(numbers: Mapping[str, Any]) -> str:
+  """The numbers as text."""
+  gibi = 2**30
+  lines = ["memory of a chip, GiB"]
+  for name, size in numbers["memory"].items():
+    lines.append(f"  {name:<16}{size / gibi:10.3f}")
+  total, capacity = numbers["memory_total"], numbers["memory_of_chip"]
+  fits = "fits" if total <= capacity else "DOES NOT FIT"
+  lines.append(
+    f"  {'all':<16}{total / gibi:10.3f} of {capacity / gibi:.0f}: {fits}"
+  )
+  lines.append(f"FLOPs of a chip     {numbers['flops']:.3e}")
+  lines.append("collectives (count, MB sent by a chip)")
+  for kind, found in sorted(numbers["collectives"].items()):
+    lines.append(f"  {kind:<20}{found['count']:4}{found['sent'] / 1e6:12.1f}")
+  lines.append("step, at least (seconds)")
+  for name, seconds in numbers["seconds_at_least"].items():
+    lines.append(f"  {name:<16}{seconds:10.4f}")
+  return "\n".join(lines)
+
+
+def main() -> None:
+  """Runs the program."""
+  config = config_lib.parse(_CONFIG.value)
+  devices = topology_devices(_TOPOLOGY.value)
+  print(f"{_TOPOLOGY.value}: {len(devices)} devices; compiling ...", flush=True)
+  compiled, seconds = compile_step(
+    config, devices, vocabulary=_VOCABULARY.value, stored=_STORED.value
+  )
+  kind = _TOPOLOGY.value.split(":")[0]
+  numbers = describe(compiled, kind, len(devices))
+  print(f"Compiled in {seconds:.0f} s (compiled, not run).")
+  print(page(numbers))
+  if _RECORD.value:
+    path = pathlib.Path(_RECORD.value)
+    rows = json.loads(path.read_text("utf-8")) if path.exists() else []
+    rows.append(
+      {
+        "topology": _TOPOLOGY.value,
+        "batch_size": config.batch_size,
+        "preset": config.model.preset,
+        "compile_seconds": seconds,
+        **numbers,
+      }
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+  flags_lib.run(main, usage=_USAGE)
