@@ -120,7 +120,7 @@ class Relevance:
     return bool(np.isin(rows, columns).any())
 
   def tile(self, row: int, column: int) -> Any:
-    """What `right` turns into the mask of the tile, inside a jitted function."""
+    """What `right` turns into the mask of the tile, inside a jitted one."""
     if self._codes is not None:
       return self._row_blocks[row], self._column_blocks[column]
     rows, columns = self._tile_pairs(row, column)

@@ -21,8 +21,8 @@ Arguments that all of them share:
   so while it is small. It changes memory and speed, not the result.
 
 Logits, log-sum-exp and their gradients are float32 whatever the input type.
-Float32 features are multiplied at full precision; bfloat16 features take one pass
-of a TPU's matrix unit, and half of the bytes between devices.
+Float32 features are multiplied at full precision; bfloat16 features take one
+pass of a TPU's matrix unit, and half of the bytes between devices.
 All raise `ValueError`, naming the argument, on wrong shapes, types or ranges.
 """
 

@@ -2,9 +2,9 @@
 
 The devices form a grid of r x c. Device (i, j) gathers the queries of its grid
 row over the second axis and the keys of its grid column over the first, takes
-the sums of that N/r x N/c block in tiles, and the partial sums are merged so that
-each device ends with those of its own n = N / (r c) rows and columns. With one
-axis (c = 1) queries stay where they are; with none nothing is sent.
+the sums of that N/r x N/c block in tiles, and the partial sums are merged so
+that each device ends with those of its own n = N / (r c) rows and columns. With
+one axis (c = 1) queries stay where they are; with none nothing is sent.
 
 Features travel in their own type, their gradients in float32: (r + c - 2) n d
 elements of each a device, against (r c - 1) n d of an all-gather.

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-# A tile whose logits span at most _SPAN shares one offset: the largest logit, or
-# less where the smallest exponential would fall below e^-80 (a normal number);
-# the largest is then e^60, and 10^11 of them have a finite sum. Other tiles take
-# the maximum of every row and column.
+# A tile whose logits span at most _SPAN shares one offset: the largest logit,
+# or less where the smallest exponential would fall below e^-80 (a normal
+# number); the largest is then e^60, and 10^11 of them have a finite sum. Other
+# tiles take the maximum of every row and column.
 _SMALLEST = 80.0
 _SPAN = _SMALLEST + 60.0
 
