@@ -7,6 +7,7 @@ python -m experiments.train --config.data=folder --config.data.path=DIR
 
 import pathlib
 
+import jax
 from absl import flags
 
 from contrastive_jax.training import config as config_lib
@@ -17,6 +18,12 @@ _CONFIG = flags_lib.define_config()
 _WORKDIR = flags.DEFINE_string(
   "workdir", "runs/clip_emoji", "Where the run keeps its files."
 )
+
+_COORDINATOR = flags.DEFINE_string(
+  "coordinator", "", "HOST:PORT of process 0, for several processes."
+)
+_PROCESS_COUNT = flags.DEFINE_integer("process_count", 0, "Processes.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", -1, "This process.")
 
 _USAGE = """Trains and evaluates an image-text model.
 
@@ -29,16 +36,51 @@ Flags:
   --config.NAME=X    changes a field of the recipe, see below
   --workdir=DIR      checkpoints, logs, plots, results.json; default
                      runs/clip_emoji. The same command again resumes there.
+  --coordinator=X    several processes (hosts): "auto" on TPU pods and SLURM, or
+                     HOST:PORT of process 0 together with
+  --process_count=N  how many processes there are, and
+  --process_id=I     which of them this is, from 0. All see the same workdir.
 """
+
+
+def start_processes(coordinator: str, count: int, index: int) -> None:
+  """Joins the processes of a run; must come before anything of JAX.
+
+  Args:
+    coordinator: "" for one process, "auto", or HOST:PORT of process 0.
+    count: processes; 0 if not given.
+    index: this process; -1 if not given.
+
+  Raises:
+    config_lib.UserError: if the flags do not go together.
+  """
+  if not coordinator:
+    if count > 0 or index >= 0:
+      raise config_lib.UserError(
+        "--process_count and --process_id need --coordinator=HOST:PORT."
+      )
+    return
+  if coordinator == "auto":
+    jax.distributed.initialize()
+    return
+  if ":" not in coordinator or not 0 <= index < count:
+    raise config_lib.UserError(
+      "--coordinator=HOST:PORT needs --process_count=N and --process_id from 0"
+      f" to N - 1; got --coordinator={coordinator} --process_count={count}"
+      f" --process_id={index}."
+    )
+  jax.distributed.initialize(coordinator, count, index)
 
 
 def main() -> None:
   """Runs the program."""
+  start_processes(_COORDINATOR.value, _PROCESS_COUNT.value, _PROCESS_ID.value)
   config = config_lib.parse(_CONFIG.value)
   workdir = pathlib.Path(_WORKDIR.value).expanduser()
   results = runner.train(config, workdir)
-  print("\n" + runner.table(results))
-  print(f"\nPlots and results.json are in {workdir}.")
+  if jax.process_index() == 0:
+    print("\n" + runner.table(results))
+    print(f"\nPlots and results.json are in {workdir}.")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -114,6 +115,7 @@ def create_model(
   context_length: int | None = None,
   dtype: Dtype | None = None,
   remat: bool = False,
+  activation_sharding: jax.sharding.Sharding | None = None,
   **overrides: Any,
 ) -> TwoTower:
   """Builds the two-tower model of a preset.
@@ -127,6 +129,8 @@ def create_model(
       embeddings are float32 whatever it is.
     remat: whether activations inside blocks are recomputed in the backward
       pass, which saves memory for about a third more computation.
+    activation_sharding: how the activations of transformers lie on a mesh,
+      rows first; None leaves it to the compiler.
     **overrides: fields of `TwoTowerConfig`. `image` and `text` are mappings
       of fields of the preset's towers (`text=dict(depth=4)`), or modules that
       replace them.
@@ -171,6 +175,8 @@ def create_model(
       raise ValueError(f"dtype must be a floating type; got {dtype}.")
   if remat:
     common["remat"] = True
+  if activation_sharding is not None:
+    common["activation_sharding"] = activation_sharding
   del fields["image_size"]
   fields["image"] = _fit(fields["image"], **common, **sizes)
   fields["text"] = _fit(fields["text"], **common, **sizes)

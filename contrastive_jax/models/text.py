@@ -65,6 +65,7 @@ class TextTransformer(nn.Module):
     dropout: rate on embeddings, residual branches and inside the MLPs.
     stochastic_depth: rate of the last block; it grows linearly from 0.
     remat: whether a block's activations are recomputed in the backward pass.
+    activation_sharding: see `Transformer`.
     dtype: compute type; parameters are always float32.
 
   Reference: Radford et al., Learning transferable visual models from natural
@@ -95,6 +96,7 @@ class TextTransformer(nn.Module):
   dropout: float = 0.0
   stochastic_depth: float = 0.0
   remat: bool = False
+  activation_sharding: jax.sharding.Sharding | None = None
   dtype: Dtype | None = None
 
   @nn.compact
@@ -147,6 +149,7 @@ class TextTransformer(nn.Module):
       self.stochastic_depth,
       self.layer_norm_eps,
       self.remat,
+      self.activation_sharding,
       self.dtype,
       name="transformer",
     )(x, mask, train=train)

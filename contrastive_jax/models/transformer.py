@@ -162,6 +162,8 @@ class Transformer(nn.Module):
     stochastic_depth: rate of the last block.
     layer_norm_eps: epsilon of the layer norms.
     remat: whether a block's activations are recomputed in the backward pass.
+    activation_sharding: how tokens lie on a mesh between blocks; None leaves it
+      to the compiler, which with sharded parameters may choose badly.
     dtype: compute type.
   """
 
@@ -173,6 +175,7 @@ class Transformer(nn.Module):
   stochastic_depth: float = 0.0
   layer_norm_eps: float = 1e-6
   remat: bool = False
+  activation_sharding: jax.sharding.Sharding | None = None
   dtype: Dtype | None = None
 
   @nn.compact
@@ -184,6 +187,8 @@ class Transformer(nn.Module):
     if self.remat:
       block = nn.remat(TransformerBlock, static_argnums=(3,))
     for i in range(self.depth):
+      if self.activation_sharding is not None:
+        x = jax.lax.with_sharding_constraint(x, self.activation_sharding)
       # The name is given, so that remat does not change the parameters' paths.
       x = block(
         self.num_heads,

@@ -86,6 +86,7 @@ class ViT(nn.Module):
     dropout: rate on embeddings, residual branches and inside the MLPs.
     stochastic_depth: rate of the last block; it grows linearly from 0.
     remat: whether a block's activations are recomputed in the backward pass.
+    activation_sharding: see `Transformer`.
     dtype: compute type; parameters are always float32.
 
   References: Dosovitskiy et al., An image is worth 16x16 words, 2021; Darcet
@@ -116,6 +117,7 @@ class ViT(nn.Module):
   dropout: float = 0.0
   stochastic_depth: float = 0.0
   remat: bool = False
+  activation_sharding: jax.sharding.Sharding | None = None
   dtype: Dtype | None = None
 
   @nn.compact
@@ -202,6 +204,7 @@ class ViT(nn.Module):
       self.stochastic_depth,
       self.layer_norm_eps,
       self.remat,
+      self.activation_sharding,
       self.dtype,
       name="transformer",
     )(x, train=train)

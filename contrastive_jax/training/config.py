@@ -175,6 +175,9 @@ class Config:
   seed: int = _field(0, "Of everything random.", low=0, high=2**31 - 2)
   steps: int = _field(1000, "Training steps.", low=1)
   batch_size: int = _field(256, "Examples a step, over all devices.", low=1)
+  fsdp: bool = _field(
+    False, "Split large parameters and moments over all devices."
+  )
   microbatches: int = _field(
     1, "Parts that encoders take one by one; the loss is exact.", low=1
   )

@@ -14,7 +14,7 @@ import numpy as np
 
 from contrastive_jax import evaluation
 from contrastive_jax.data import pipeline, sources
-from contrastive_jax.training import objectives
+from contrastive_jax.training import objectives, sharding
 from contrastive_jax.training import state as state_lib
 
 _SHOTS = (1, 2, 4, 5, 8, 16)
@@ -39,10 +39,20 @@ class Encoder:
     *,
     context_length: int,
     batch_size: int,
+    mesh: jax.sharding.Mesh,
   ):
-    """Prepares the two jitted encoders."""
-    self._image_fn = jax.jit(objective.encode_image)
-    self._text_fn = jax.jit(objective.encode_text)
+    """Prepares the two jitted encoders; they split a batch over the mesh."""
+    rows = sharding.batch_sharding(mesh)
+
+    def split(encode):
+      def fn(params, state, x):
+        return encode(params, state, jax.lax.with_sharding_constraint(x, rows))
+
+      # On every device, so that every host can look at all of it.
+      return jax.jit(fn, out_shardings=sharding.replicated(mesh))
+
+    self._image_fn = split(objective.encode_image)
+    self._text_fn = split(objective.encode_text)
     self._data = data
     self._context_length = context_length
     self._batch_size = batch_size

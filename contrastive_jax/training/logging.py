@@ -1,5 +1,6 @@
 """What a run writes while it works: JSON lines, TensorBoard, progress."""
 
+import io
 import json
 import math
 import pathlib
@@ -89,11 +90,16 @@ class Progress:
   """
 
   def __init__(
-    self, total: int, *, start: int = 0, stream: TextIO | None = None
+    self,
+    total: int,
+    *,
+    start: int = 0,
+    stream: TextIO | None = None,
+    active: bool = True,
   ):
-    """Counts from `start` to `total`."""
+    """Counts from `start` to `total`; prints nothing unless `active`."""
     self._total = total
-    self._stream = stream or sys.stdout
+    self._stream = (stream or sys.stdout) if active else io.StringIO()
     self._terminal = self._stream.isatty()
     self._open = False  # Whether the terminal's cursor is on the line.
     self.begin(start)

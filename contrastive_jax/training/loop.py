@@ -94,10 +94,11 @@ def abstract_state(
   Returns:
     A state of `jax.ShapeDtypeStruct`s, to restore a checkpoint into.
   """
-  everywhere = sharding.replicated(mesh)
+  shapes = jax.eval_shape(_init_fn(config, objective))
   return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
-    jax.eval_shape(_init_fn(config, objective)),
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    shapes,
+    sharding.state_sharding(shapes, mesh, fsdp=config.fsdp),
   )
 
 
@@ -129,26 +130,29 @@ def _fit(
   saved: checkpoints_lib.Checkpoints,
 ) -> tuple[state_lib.TrainState, dict[str, float]]:
   """See `fit`, which closes the checkpoints whatever happens here."""
+  abstract = abstract_state(config, objective, mesh)
+  placed = jax.tree.map(lambda x: x.sharding, abstract)
   if saved.latest_step is not None:
     # Into shapes: a state of its own would take the memory a second time.
-    state = saved.restore(abstract_state(config, objective, mesh), iterator)
+    state = saved.restore(abstract, iterator)
     report(f"Resuming {workdir} at step {int(state.step)}.")
   else:
-    init = jax.jit(
-      _init_fn(config, objective), out_shardings=sharding.replicated(mesh)
-    )
-    state = init()
+    state = jax.jit(_init_fn(config, objective), out_shardings=placed)()
   start = int(state.step)
   optimizer = state_lib.make_optimizer(config)
   step_fn = jax.jit(
     state_lib.make_train_step(objective, optimizer, config),
     donate_argnums=0,
+    # Otherwise the compiler might lay out the new state in its own way.
+    out_shardings=(placed, None),
   )
   finite_fn = jax.jit(state_lib.finite)
   log = logging.MetricLog(
     workdir, resume_step=start, active=jax.process_index() == 0
   )
-  progress = logging.Progress(config.steps, start=start)
+  progress = logging.Progress(
+    config.steps, start=start, active=jax.process_index() == 0
+  )
   clock = _Clock()
   pending: tuple[int, Any] | None = None
   if start < config.steps:

@@ -84,6 +84,9 @@ class Clip:
       context_length=model.context_length,
       dtype=model.dtype,
       remat=model.remat,
+      activation_sharding=(
+        sharding.batch_sharding(mesh) if mesh.size > 1 else None
+      ),
       **{
         "init_logit_scale": config.loss.init_logit_scale,
         **_overrides(model.overrides),

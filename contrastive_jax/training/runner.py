@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -111,7 +112,8 @@ def open_run(
       vocabulary cannot be read.
     DataError: if the data cannot be used.
   """
-  data = _open_data(config, workdir, report)
+  with sharding.main_process_first("data"):
+    data = _open_data(config, workdir, report)
   mesh = sharding.make_mesh()
   with _mistakes_of_config():
     objective = objectives.create(
@@ -122,6 +124,7 @@ def open_run(
     data,
     context_length=config.model.context_length,
     batch_size=config.evaluation.batch_size,
+    mesh=mesh,
   )
   return Run(config, workdir, data, mesh, objective, encoder)
 
@@ -150,6 +153,8 @@ def train(
   """
   workdir = pathlib.Path(workdir)
   began = time.monotonic()
+  if jax.process_index() > 0:
+    report = _say_nothing
   fresh = _is_fresh(workdir, config)
   finished = read_results(workdir)
   if finished is not None:
@@ -171,6 +176,9 @@ def train(
     # What a first try with other data left must not be taken for ours.
     for name in ("tokenizer.json", "data.json"):
       (workdir / name).unlink(missing_ok=True)
+  # No other process may look for what this one is about to remove, or take
+  # its workdir for one that was there.
+  sharding.wait_for_all("workdir")
   run = open_run(config, workdir, report=report)
   _abstract_state(run)  # Raises on a model that cannot be built.
   _check_data(run, begins=True)
@@ -204,7 +212,10 @@ def train(
     if config.evaluation.plots:
       from contrastive_jax.training import sheets
 
-      sheets.draw(run, state)
+      # All processes embed; one keeps the pictures.
+      with tempfile.TemporaryDirectory() as unwanted:
+        main = jax.process_index() == 0
+        sheets.draw(run, state, folder=None if main else pathlib.Path(unwanted))
   numbers |= {
     "train/steps": config.steps,
     "train/seconds": time.monotonic() - began,
@@ -212,6 +223,10 @@ def train(
   if jax.process_index() == 0:
     _write_json(workdir / "results.json", numbers)
   return numbers
+
+
+def _say_nothing(line: str) -> None:
+  del line
 
 
 def evaluate(

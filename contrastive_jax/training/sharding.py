@@ -1,11 +1,13 @@
 """The mesh, and how batches and parameters lie on it."""
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 # A batch is split over both; losses use them as the two sides of a grid.
@@ -101,6 +103,22 @@ def check_batch_size(
       "config.batch_size must be a multiple of images_per_concept x devices ="
       f" {images_per_concept} x {mesh.size}; got {batch_size}."
     )
+
+
+def wait_for_all(name: str) -> None:
+  """Waits until all processes of the run have come to this place."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(name)
+
+
+@contextlib.contextmanager
+def main_process_first(name: str) -> Iterator[None]:
+  """Process 0 does what is inside, then all the others."""
+  if jax.process_index() > 0:
+    wait_for_all(name)
+  yield
+  if jax.process_index() == 0:
+    wait_for_all(name)
 
 
 def put_batch(

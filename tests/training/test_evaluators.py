@@ -384,7 +384,13 @@ def encoding(data):
   params, extra = jax.jit(objective.init)(jax.random.key(0), batch)
   optimizer = state_lib.make_optimizer(config)
   state = state_lib.TrainState(0, params, optimizer.init(params), extra, None)
-  encoder = evaluators.Encoder(objective, data, context_length=12, batch_size=5)
+  encoder = evaluators.Encoder(
+    objective,
+    data,
+    context_length=12,
+    batch_size=5,
+    mesh=tiny.make_mesh(1),
+  )
   return encoder, objective, state
 
 

@@ -1,0 +1,137 @@
+"""Several processes: the same losses and parameters as one."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from contrastive_jax.training import logging, runner
+from tests.training import tiny
+
+_STEPS = 3
+
+
+def free_port():
+  with socket.socket() as s:
+    s.bind(("localhost", 0))
+    return s.getsockname()[1]
+
+
+def command(folder, workdir, *more, fsdp):
+  fields = {
+    "steps": _STEPS,
+    "batch_size": 8,
+    "fsdp": fsdp,
+    "log_every": 1,
+    "checkpoint_every": 2,
+    "data.name": "folder",
+    "data.path": folder,
+    "data.vocab_size": 300,
+    "data.captions_per_example": 1,
+    "model.image_size": 16,
+    "model.context_length": 12,
+    "model.overrides": json.dumps(
+      {
+        "image": {"widths": [8, 16], "depths": [1, 1]},
+        # Large enough to be split: 300 x 256.
+        "text": {"width": 256, "depth": 1, "num_heads": 4},
+        "embed_dim": 16,
+      }
+    ),
+    "evaluation.retrieval_every": 2,
+    "evaluation.plots": False,
+    "evaluation.batch_size": 8,
+  }
+  return [
+    sys.executable,
+    "-m",
+    "experiments.train",
+    *(f"--config.{k}={v}" for k, v in fields.items()),
+    f"--workdir={workdir}",
+    *more,
+  ]
+
+
+def run_together(commands, devices):
+  env = {
+    **os.environ,
+    "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    "JAX_PLATFORMS": "cpu",
+  }
+  running = [
+    subprocess.Popen(
+      c, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    for c in commands
+  ]
+  told = [p.communicate(timeout=300)[0] for p in running]
+  for process, text in zip(running, told):
+    assert process.returncode == 0, text
+  return told
+
+
+@pytest.fixture(name="folder", scope="module")
+def fixture_folder(tmp_path_factory):
+  return tiny.write_folder(tmp_path_factory.mktemp("images"), 40, labels=True)
+
+
+def test_two_processes_are_like_one(folder, tmp_path):
+  one, two = tmp_path / "one", tmp_path / "two"
+  run_together([command(folder, one, fsdp=False)], devices=2)
+  port = free_port()
+  first, second = run_together(
+    [
+      command(
+        folder,
+        two,
+        f"--coordinator=localhost:{port}",
+        "--process_count=2",
+        f"--process_id={i}",
+        fsdp=True,
+      )
+      for i in range(2)
+    ],
+    devices=1,
+  )
+  assert "step 3/3" in first and "Plots and results.json" in first
+  assert "step" not in second
+  losses = [
+    [r["train/loss"] for r in logging.read_metrics(w) if "train/loss" in r]
+    for w in (one, two)
+  ]
+  assert len(losses[0]) == _STEPS
+  np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+  # Its checkpoint, written by two processes, opens in one with 8 devices.
+  states = [runner.restore(w, report=lambda _: None)[1] for w in (one, two)]
+  for a, b in zip(*map(jax.tree.leaves, (s.params for s in states))):
+    # Where a gradient is next to nothing, AdamW makes steps of its noise.
+    np.testing.assert_allclose(a, b, atol=5e-4)
+  results = [json.loads((w / "results.json").read_text()) for w in (one, two)]
+  assert results[0].keys() == results[1].keys()
+
+
+@pytest.mark.parametrize(
+  "given, said",
+  [
+    (["--process_count=2"], "need --coordinator"),
+    (["--coordinator=host", "--process_count=2"], "HOST:PORT"),
+    (
+      ["--coordinator=h:1", "--process_count=2", "--process_id=2"],
+      "from 0 to N - 1",
+    ),
+  ],
+)
+def test_flags_that_do_not_go_together(folder, tmp_path, given, said):
+  found = subprocess.run(
+    command(folder, tmp_path / "x", *given, fsdp=False),
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert found.returncode == 2
+  assert said in found.stderr and "Traceback" not in found.stderr
