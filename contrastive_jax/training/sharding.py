@@ -30,15 +30,21 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
     A mesh with the axes "row" and "col".
   """
   devices = list(jax.devices() if devices is None else devices)
-  rows = math.isqrt(len(devices))
-  while len(devices) % rows:
-    rows -= 1
-  return jax.make_mesh(
-    (rows, len(devices) // rows),
-    DATA_AXES,
-    axis_types=(AxisType.Auto,) * 2,
-    devices=devices,
-  )
+  count = len(devices)
+  for rows in range(math.isqrt(count), 0, -1):
+    if count % rows:
+      continue
+    try:
+      return jax.make_mesh(
+        (rows, count // rows),
+        DATA_AXES,
+        axis_types=(AxisType.Auto,) * 2,
+        devices=devices,
+      )
+    except NotImplementedError:
+      # On a torus of chips the sides must be made of whole physical axes.
+      continue
+  raise ValueError(f"devices make no grid: {count} of them.")
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:

@@ -56,6 +56,15 @@ def test_the_step_of_a_recipe_is_compiled_and_described(fsdp):
   assert (numbers["memory"]["arguments"] < 2 * whole) == fsdp
   assert {"all-gather", "all-reduce"} <= numbers["collectives"].keys()
   assert "fits" in pod.page(numbers)
+  row = {
+    "preset": "tiny",
+    "batch_size": 8,
+    "topology": "v5e:2x4",
+    "fsdp": fsdp,
+    **numbers,
+  }
+  line = pod.record_page([row]).splitlines()[-1]
+  assert line.startswith("| tiny | 8 | v5e:2x4 | 8 |")
 
 
 @pytest.mark.parametrize("name", ["v9:2x2", "v5e"])

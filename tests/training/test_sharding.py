@@ -19,6 +19,18 @@ def test_the_mesh_is_a_grid(count, shape):
   assert mesh.devices.shape == shape
 
 
+def test_sides_that_a_torus_does_not_have_are_passed_over(monkeypatch):
+  make = jax.make_mesh
+
+  def torus(shape, *args, **options):
+    if shape == (2, 4):
+      raise NotImplementedError
+    return make(shape, *args, **options)
+
+  monkeypatch.setattr(jax, "make_mesh", torus)
+  assert sharding.make_mesh(jax.devices()[:8]).devices.shape == (1, 8)
+
+
 def test_large_leaves_are_split_along_their_longest_axis_that_divides():
   mesh = sharding.make_mesh(jax.devices()[:8])
   both = ("row", "col")
