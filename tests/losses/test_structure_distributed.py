@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from contrastive_jax.losses import structure
 from tests.losses import structure_references as references
+from tests.losses.test_contrastive_distributed import make_mesh
 from tests.losses.test_structure import (
   FORMS,
   WEIGHTS,
@@ -26,18 +27,6 @@ from tests.losses.test_structure import (
 # --- A batch split over devices ---------------------------------------------
 
 N, D = 16, 8
-
-
-def make_mesh(**sizes):
-  count = int(np.prod(list(sizes.values())))
-  if jax.device_count() < count:
-    pytest.fail(f"needs {count} devices")
-  return jax.make_mesh(
-    tuple(sizes.values()),
-    tuple(sizes),
-    axis_types=(AxisType.Auto,) * len(sizes),
-    devices=jax.devices()[:count],
-  )
 
 
 def local_loss(form, axes=None, options=None):
