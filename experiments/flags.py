@@ -120,6 +120,7 @@ def parse(
 def _unknown(name: str, flag_values: flags.FlagValues) -> str:
   # Not those of the libraries that are imported, which are many.
   own = "config workdir step plots workdirs name out".split()
+  own += "coordinator process_count process_id dead_after".split()
   ours = [n for n in own if n in flag_values]
   near = difflib.get_close_matches(name, ours, n=1)
   hint = f"did you mean --{near[0]}? See --help." if near else "see --help."

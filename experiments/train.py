@@ -24,6 +24,12 @@ _COORDINATOR = flags.DEFINE_string(
 )
 _PROCESS_COUNT = flags.DEFINE_integer("process_count", 0, "Processes.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", -1, "This process.")
+_DEAD_AFTER = flags.DEFINE_float(
+  "dead_after",
+  30.0,
+  "Seconds after which a silent process is taken for gone.",
+  lower_bound=1.0,
+)
 
 _USAGE = """Trains and evaluates an image-text model.
 
@@ -40,6 +46,8 @@ Flags:
                      HOST:PORT of process 0 together with
   --process_count=N  how many processes there are, and
   --process_id=I     which of them this is, from 0. All see the same workdir.
+  --dead_after=S     when one of them has not answered for S seconds (30), the
+                     others name it and exit with code 75
 """
 
 
@@ -77,7 +85,7 @@ def main() -> None:
   start_processes(_COORDINATOR.value, _PROCESS_COUNT.value, _PROCESS_ID.value)
   config = config_lib.parse(_CONFIG.value)
   workdir = pathlib.Path(_WORKDIR.value).expanduser()
-  results = runner.train(config, workdir)
+  results = runner.train(config, workdir, dead_after=_DEAD_AFTER.value)
   if jax.process_index() == 0:
     print("\n" + runner.table(results))
     print(f"\nPlots and results.json are in {workdir}.")

@@ -122,21 +122,21 @@ class Clip:
     self, params: Params, state: Params, batch: Batch, key: jax.Array
   ) -> tuple[jax.Array, tuple[Params, dict[str, jax.Array]]]:
     """The configured contrastive loss of a batch, averaged over captions."""
-    positions = jnp.arange(batch["image"].shape[0], dtype=jnp.int32)
+    images = batch["image"]
     inputs = {
-      "image": self._view(key, _AUGMENT, batch, positions),
+      "image": self.augmented(jax.random.fold_in(key, _AUGMENT), images),
       "text": batch["tokens"],
     }
     if self.config.loss.name == "clip_four_term":
-      inputs["image_augmented"] = self._view(
-        key, _AUGMENT_AGAIN, batch, positions
+      inputs["image_augmented"] = self.augmented(
+        jax.random.fold_in(key, _AUGMENT_AGAIN), images
       )
     features, state = self._encode(
       params, state, inputs, jax.random.fold_in(key, _DROPOUT)
     )
     scale = jnp.exp(params["log_logit_scale"])
     groups = batch["concept_id"] if self.config.loss.group_positives else None
-    values = self._contrast(features, scale, params["logit_bias"], groups)
+    values = self.contrast(features, scale, params["logit_bias"], groups)
     metrics = {
       "logit_scale": scale,
       "image_embedding": jnp.sum(features["image"] ** 2),
@@ -174,13 +174,10 @@ class Clip:
       {"params": params, **state}, tokens, method="encode_text"
     )
 
-  def _view(self, key, purpose, batch, positions):
-    return augment.augment_batch(
-      jax.random.fold_in(key, purpose),
-      batch["image"],
-      positions,
-      self._augment,
-    )
+  def augmented(self, key: jax.Array, images: jax.Array) -> jax.Array:
+    """uint8 [N, H, W, 3] -> float32 [N, S, S, 3], changed at random."""
+    positions = jnp.arange(images.shape[0], dtype=jnp.int32)
+    return augment.augment_batch(key, images, positions, self._augment)
 
   def _encode(self, params, state, inputs, key):
     """Unit-norm features of all inputs, encoded in microbatches."""
@@ -226,7 +223,13 @@ class Clip:
       lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), out
     ), state
 
-  def _contrast(self, features, scale, bias, groups):
+  def contrast(
+    self,
+    features: Mapping[str, jax.Array],
+    scale: jax.Array,
+    bias: jax.Array,
+    groups: jax.Array | None,
+  ) -> jax.Array:
     """Per-example loss of the global batch, mapped over the mesh."""
     config = self.config.loss
     options: dict[str, Any] = {"block_size": config.block_size or "auto"}
@@ -267,9 +270,8 @@ class Clip:
           **options,
         )
       else:
-        values = sum(
-          image_text(scale, bias, groups, image, text) for text in texts
-        ) / len(texts)
+        terms = [image_text(scale, bias, groups, image, text) for text in texts]
+        values = sum(terms[1:], terms[0]) / len(terms)
       if config.image_image:
         # Neighbouring rows show one concept.
         within = losses.nt_xent(

@@ -19,6 +19,7 @@ from contrastive_jax.training import (
   evaluators,
   loop,
   objectives,
+  processes,
   sharding,
 )
 from contrastive_jax.training import config as config_lib
@@ -134,6 +135,7 @@ def train(
   workdir: str | os.PathLike[str],
   *,
   report: Report = print,
+  dead_after: float = 30.0,
 ) -> dict[str, float]:
   """Trains and evaluates; resumes where an earlier call was stopped.
 
@@ -143,6 +145,8 @@ def train(
       `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `plots/` and
       `results.json`.
     report: receives lines for the user.
+    dead_after: seconds without an answer after which another process is taken
+      for gone, and this one stops; see `processes`.
 
   Returns:
     The content of `results.json`.
@@ -176,9 +180,23 @@ def train(
     # What a first try with other data left must not be taken for ours.
     for name in ("tokenizer.json", "data.json"):
       (workdir / name).unlink(missing_ok=True)
+  if jax.process_index() == 0 and jax.process_count() > 1:
+    processes.clear(workdir)
   # No other process may look for what this one is about to remove, or take
   # its workdir for one that was there.
   sharding.wait_for_all("workdir")
+  with processes.watch(workdir, dead_after=dead_after):
+    return _train(config, workdir, fresh, began, report)
+
+
+def _train(
+  config: config_lib.Config,
+  workdir: pathlib.Path,
+  fresh: bool,
+  began: float,
+  report: Report,
+) -> dict[str, float]:
+  """See `train`, which has made the workdir ready."""
   run = open_run(config, workdir, report=report)
   _abstract_state(run)  # Raises on a model that cannot be built.
   _check_data(run, begins=True)

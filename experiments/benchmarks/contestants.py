@@ -5,7 +5,6 @@ its value and its gradients with respect to both arrays and the scale.
 """
 
 import functools
-import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import optax
 
 from contrastive_jax import losses
+from experiments.benchmarks import peers
 
 Call = Callable[[], Any]
 SCALE = 14.3
@@ -123,11 +123,10 @@ def _open_clip(name: str, size: int, dim: int) -> Call | None:
   """`ClipLoss` and `SigLipLoss` in torch; None where they are not there."""
   if name not in ("clip", "sigmoid"):
     return None
-  try:
-    open_clip = importlib.import_module("open_clip")
-    torch = importlib.import_module("torch")
-  except ImportError:
+  found = peers.open_clip()
+  if found is None:
     return None
+  open_clip, torch = found
   loss = open_clip.ClipLoss() if name == "clip" else open_clip.SigLipLoss()
   arrays = [torch.tensor(x, requires_grad=True) for x in inputs(size, dim)]
   scale = torch.tensor(SCALE, requires_grad=True)

@@ -8,12 +8,9 @@ to the floor: the products alone, tile by tile). Memory is the peak of a process
 its own above what it needs to start.
 """
 
-import importlib.metadata
-import importlib.util
 import json
 import os
 import pathlib
-import platform
 import statistics
 import subprocess
 import sys
@@ -25,7 +22,7 @@ from absl import flags
 
 from contrastive_jax.training import config as config_lib
 from experiments import flags as flags_lib
-from experiments.benchmarks import contestants
+from experiments.benchmarks import contestants, peers
 
 _LOSSES = flags.DEFINE_list(
   "losses", list(contestants.PRODUCTS), "Names of losses."
@@ -66,7 +63,6 @@ Flags:
   --out=DIR          of the record; default experiments/results
 """
 _TILED = ("ours", "floor")
-_PACKAGES = ("jax", "jaxlib", "optax", "numpy", "torch", "open_clip_torch")
 
 
 def measure(name: str, size: int, dim: int, seconds: float) -> dict[str, Any]:
@@ -215,16 +211,6 @@ def plot(record: Mapping[str, Any], path: pathlib.Path) -> None:
   canvas.savefig(path, dpi=110)
 
 
-def _versions() -> dict[str, str]:
-  found = {"python": platform.python_version()}
-  for package in _PACKAGES:
-    try:
-      found[package] = importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-      continue
-  return found
-
-
 def main() -> None:
   """Runs the program."""
   if _MEMORY_OF.value:
@@ -236,15 +222,13 @@ def main() -> None:
       f"--losses must be some of {', '.join(contestants.PRODUCTS)}; got"
       f" {', '.join(sorted(unknown))}."
     )
-  if importlib.util.find_spec("open_clip") is None:
-    print('open_clip is not installed (pip install ".[peers]"): left out.')
   out = pathlib.Path(_OUT.value)
   out.mkdir(parents=True, exist_ok=True)
   path = out / "loss_speed.json"
   record: dict[str, Any] = {
     "dim": _DIM.value,
     "cores": os.cpu_count(),
-    "versions": _versions(),
+    "versions": peers.versions(),
     "rows": [],
   }
   if path.exists():

@@ -5,12 +5,15 @@ import os
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
 import pytest
 
-from contrastive_jax.training import logging, runner
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import logging, processes, runner
+from experiments import train
 from tests.training import tiny
 
 _STEPS = 3
@@ -57,18 +60,22 @@ def command(folder, workdir, *more, fsdp):
   ]
 
 
-def run_together(commands, devices):
+def start(commands, devices):
   env = {
     **os.environ,
     "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
     "JAX_PLATFORMS": "cpu",
   }
-  running = [
+  return [
     subprocess.Popen(
       c, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     for c in commands
   ]
+
+
+def run_together(commands, devices):
+  running = start(commands, devices)
   told = [p.communicate(timeout=300)[0] for p in running]
   for process, text in zip(running, told):
     assert process.returncode == 0, text
@@ -115,23 +122,47 @@ def test_two_processes_are_like_one(folder, tmp_path):
   assert results[0].keys() == results[1].keys()
 
 
+def test_a_killed_process_stops_the_other_which_names_it(folder, tmp_path):
+  workdir, port = tmp_path / "run", free_port()
+  first, second = start(
+    [
+      command(
+        folder,
+        workdir,
+        f"--coordinator=localhost:{port}",
+        "--process_count=2",
+        f"--process_id={i}",
+        "--dead_after=3",
+        "--config.steps=1000000",
+        fsdp=True,
+      )
+      for i in range(2)
+    ],
+    devices=1,
+  )
+  deadline = time.monotonic() + 120
+  while not logging.read_metrics(workdir) and time.monotonic() < deadline:
+    assert first.poll() is None and second.poll() is None
+    time.sleep(0.2)
+  second.kill()
+  second.communicate()
+  began = time.monotonic()
+  text, _ = first.communicate(timeout=60)
+  assert first.returncode == processes.EXIT_CODE, text
+  assert "Process 1 of 2 on" in text
+  assert "has not answered for 3 s" in text
+  assert "Traceback" not in text
+  assert time.monotonic() - began < 30
+
+
 @pytest.mark.parametrize(
   "given, said",
   [
-    (["--process_count=2"], "need --coordinator"),
-    (["--coordinator=host", "--process_count=2"], "HOST:PORT"),
-    (
-      ["--coordinator=h:1", "--process_count=2", "--process_id=2"],
-      "from 0 to N - 1",
-    ),
+    (("", 2, -1), "need --coordinator"),
+    (("host", 2, 0), "HOST:PORT"),
+    (("h:1", 2, 2), "from 0 to N - 1"),
   ],
 )
-def test_flags_that_do_not_go_together(folder, tmp_path, given, said):
-  found = subprocess.run(
-    command(folder, tmp_path / "x", *given, fsdp=False),
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert found.returncode == 2
-  assert said in found.stderr and "Traceback" not in found.stderr
+def test_flags_that_do_not_go_together(given, said):
+  with pytest.raises(config_lib.UserError, match=said):
+    train.start_processes(*given)

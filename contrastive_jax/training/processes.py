@@ -1,0 +1,198 @@
+"""Watches over the processes of a run: when one is gone, the others stop.
+
+A process that waits for another one inside a collective waits for ever, or
+until the runtime kills it without a word for the user. So each process keeps a
+small file fresh in the workdir, which all share, and watches the next one's.
+"""
+
+import contextlib
+import faulthandler
+import os
+import pathlib
+import platform
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+import jax
+
+# What a process exits with that stops because of another (EX_TEMPFAIL).
+EXIT_CODE = 75
+_FOLDER = "processes"
+
+
+def clear(workdir: pathlib.Path) -> None:
+  """Removes what an earlier start left; process 0, before the others look."""
+  shutil.rmtree(workdir / _FOLDER, ignore_errors=True)
+  (workdir / _FOLDER).mkdir()
+
+
+@contextlib.contextmanager
+def watch(workdir: pathlib.Path, *, dead_after: float) -> Iterator[None]:
+  """Stops this process when another of the run is gone.
+
+  While the context is open, a process that has not answered for `dead_after`
+  seconds, or has left by an exception, makes all others print which one it
+  was and exit with `EXIT_CODE`. An error of the runtime is held back for as
+  long: it is how a collective says that another process is gone. With one
+  process it does nothing.
+
+  The runtime ends all processes at once when it loses process 0, which
+  coordinates them; that is faster, and the words are its own.
+
+  Args:
+    workdir: the run's; `clear`ed by process 0 before.
+    dead_after: seconds without an answer.
+
+  Yields:
+    Nothing.
+  """
+  if jax.process_count() == 1:
+    yield
+    return
+  folder = workdir / _FOLDER
+  index = jax.process_index()
+  watcher = Watcher(
+    folder, index, jax.process_count(), dead_after=dead_after, leave=_leave
+  )
+  # The runtime's own end of a process, where it is faster than ours, leaves a
+  # dump of all threads: not between the lines that people read.
+  with open(folder / f"crash-{index}.txt", "w", encoding="utf-8") as dump:
+    faulthandler.enable(dump)
+    watcher.start()
+    try:
+      yield
+    except BaseException as error:
+      if isinstance(error, jax.errors.JaxRuntimeError):
+        watcher.join(2.0 * dead_after)
+      watcher.give_up(f"{type(error).__name__}: {error}")
+      # At its exit the runtime waits for the others, which may be gone.
+      timer = threading.Timer(dead_after, os._exit, (1,))
+      timer.daemon = True
+      timer.start()
+      raise
+    else:
+      watcher.finish()
+    finally:
+      faulthandler.enable(sys.__stderr__ or 2)
+
+
+class Watcher:
+  """One process's part of the watch: a thread that beats and looks.
+
+  Attributes:
+    interval: seconds between two looks.
+  """
+
+  def __init__(
+    self,
+    folder: pathlib.Path,
+    index: int,
+    count: int,
+    *,
+    dead_after: float,
+    leave: Callable[[str], None],
+  ):
+    """Knows its neighbour: process `index` watches `index + 1`, in a ring.
+
+    Args:
+      folder: shared by all processes.
+      index: this process.
+      count: processes.
+      dead_after: seconds without an answer.
+      leave: called once, in the thread, with a sentence.
+    """
+    self._folder = folder
+    self._index = index
+    self._next = (index + 1) % count
+    self._count = count
+    self._dead_after = dead_after
+    self._leave = leave
+    self.interval = min(2.0, dead_after / 5.0)
+    self._over = threading.Event()
+    self._thread = threading.Thread(target=self._run, daemon=True)
+
+  def start(self) -> None:
+    """Begins to beat and to look."""
+    self._thread.start()
+
+  def join(self, seconds: float) -> None:
+    """Waits for news of another process, which do not return."""
+    self._thread.join(seconds)
+
+  def finish(self) -> None:
+    """Says that this process is done; nobody need miss it."""
+    self._end()
+    self._write(str(self._index), "done")
+
+  def give_up(self, reason: str) -> None:
+    """Says that this process leaves by an error, and why."""
+    self._end()
+    line = (reason.splitlines() or [""])[0]
+    self._tell(f"{self._name(self._index)} stopped ({line})")
+
+  def _end(self) -> None:
+    self._over.set()
+    self._thread.join()
+
+  def _run(self) -> None:
+    # Its own looks are counted, not seconds: a machine that slept, and all
+    # processes with it, must not wake up to an alarm.
+    beat, unchanged, seen = 0, 0, ""
+    limit = round(self._dead_after / self.interval)
+    while not self._over.wait(self.interval):
+      beat += 1
+      self._write(str(self._index), f"{platform.node()} {beat}")
+      said = self._read("stopped")
+      if said:
+        # It may be an error that this process is about to raise, too.
+        if not self._over.wait(5 * self.interval):
+          self._leave(said)
+        return
+      answer = self._read(str(self._next))
+      unchanged = 0 if answer != seen else unchanged + 1
+      seen = answer
+      if unchanged >= limit and seen != "done":
+        said = (
+          f"{self._name(self._next, seen)} has not answered for"
+          f" {self._dead_after:g} s"
+        )
+        self._tell(said)
+        self._leave(said)
+        return
+
+  def _name(self, index: int, answer: str = "") -> str:
+    host = answer.rpartition(" ")[0] or (
+      platform.node() if index == self._index else ""
+    )
+    place = f" on {host}" if host else ""
+    return f"Process {index} of {self._count}{place}"
+
+  def _tell(self, sentence: str) -> None:
+    if not self._read("stopped"):
+      self._write("stopped", sentence)
+
+  def _read(self, name: str) -> str:
+    try:
+      return (self._folder / name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+      return ""
+
+  def _write(self, name: str, text: str) -> None:
+    # Moved into place: nobody reads half of it.
+    temporary = self._folder / f".{name}-{self._index}"
+    with contextlib.suppress(OSError):
+      temporary.write_text(text, encoding="utf-8")
+      temporary.replace(self._folder / name)
+
+
+def _leave(sentence: str) -> None:
+  print(
+    f"{sentence}, so this process stops too; the same command resumes at the"
+    " last checkpoint.",
+    file=sys.stderr,
+    flush=True,
+  )
+  # The main thread is inside a collective that will never return.
+  os._exit(EXIT_CODE)

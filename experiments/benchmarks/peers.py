@@ -1,0 +1,50 @@
+"""The peers that benchmarks compare with: extra packages, absent or broken."""
+
+import functools
+import importlib
+import importlib.metadata
+import os
+import platform
+import sys
+from typing import Any
+
+_PACKAGES = (
+  "jax",
+  "jaxlib",
+  "flax",
+  "optax",
+  "numpy",
+  "torch",
+  "open_clip_torch",
+)
+
+
+@functools.cache
+def open_clip() -> tuple[Any, Any] | None:
+  """(open_clip, torch), torch on all cores; None, with a word, without them."""
+  try:
+    torch = importlib.import_module("torch")
+    package = importlib.import_module("open_clip")
+  except ImportError as error:
+    reason = f"it cannot be imported: {error}"
+  except RuntimeError as error:  # Builds of torch and torchvision that differ.
+    reason = f"it cannot be imported: {str(error).splitlines()[0]}"
+  else:
+    torch.set_num_threads(os.cpu_count() or 1)
+    return package, torch
+  print(
+    f'open_clip is left out ({reason}); pip install ".[peers]".',
+    file=sys.stderr,
+  )
+  return None
+
+
+def versions() -> dict[str, str]:
+  """Versions of Python and of the packages that take part."""
+  found = {"python": platform.python_version()}
+  for package in _PACKAGES:
+    try:
+      found[package] = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+      continue
+  return found

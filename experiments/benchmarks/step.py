@@ -1,0 +1,386 @@
+"""Times whole train steps: what they spend, and against open_clip's in torch.
+
+python -m experiments.benchmarks.step
+python -m experiments.benchmarks.step --seconds=10 --out=runs/step
+
+Two questions. Of a step of the emoji recipe as the loop runs it, how much is
+the loss, the augmentation, waiting for input, and the host? And how does a step
+of a ViT two-tower model compare with open_clip's on the same model and batch?
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import logging, loop, objectives, runner, sharding
+from contrastive_jax.training import state as state_lib
+from experiments import flags as flags_lib
+from experiments.benchmarks import peers
+
+_CONFIG = flags_lib.define_config()
+_SECONDS = flags.DEFINE_float("seconds", 60.0, "Of measuring, a contestant.")
+_STEPS = flags.DEFINE_integer("steps", 60, "Steps of the loop.")
+_BATCH = flags.DEFINE_integer("batch", 64, "Pairs a step of the ViT.")
+_OUT = flags.DEFINE_string(
+  "out",
+  str(pathlib.Path(__file__).parents[1] / "results"),
+  "Folder of the record.",
+)
+
+_USAGE = """Times whole train steps: what they spend, and against open_clip's.
+
+  python -m experiments.benchmarks.step
+
+Writes step_speed.json and .md. Flags:
+  --config=FILE  recipe whose step is taken apart; --config.NAME=X changes it
+  --seconds=S    of measuring, a contestant; default 60
+  --steps=N      steps of the loop; default 60
+  --batch=N      pairs a step of the ViT; default 64
+  --out=DIR      of the record; default experiments/results
+"""
+# A published form (open_clip's ViT-Ti-16 but for the sizes of its input), as
+# large as a few steps on a CPU allow.
+_PRESET, _SIDE, _CONTEXT, _VOCABULARY = "vit_ti16", 96, 32, 8192
+
+
+def interleaved(
+  calls: Mapping[str, Callable[[], Any]], seconds: float
+) -> dict[str, dict[str, Any]]:
+  """Times calls in turn, after one of each that compiles.
+
+  Args:
+    calls: name -> call that returns when its work is done.
+    seconds: of measuring, a call; at least five runs.
+
+  Returns:
+    name -> median, quartiles and runs.
+  """
+  for call in calls.values():
+    call()
+  times: dict[str, list[float]] = {name: [] for name in calls}
+  began = time.monotonic()
+  runs = 0
+  while runs < 5 or time.monotonic() - began < seconds * len(calls):
+    for name, call in calls.items():
+      start = time.perf_counter()
+      call()
+      times[name].append(time.perf_counter() - start)
+    runs += 1
+  return {
+    name: {
+      "seconds": statistics.median(values),
+      "quartiles": statistics.quantiles(values, n=4)[::2],
+      "runs": len(values),
+    }
+    for name, values in times.items()
+  }
+
+
+def _step_call(
+  config: config_lib.Config, objective: objectives.Objective, batch: Any
+) -> Callable[[], Any]:
+  """The train step as the loop jits it, on one batch again and again."""
+  optimizer = state_lib.make_optimizer(config)
+  state = jax.jit(
+    lambda: state_lib.init_state(objective, optimizer, config, batch)
+  )()
+  step = jax.jit(
+    state_lib.make_train_step(objective, optimizer, config), donate_argnums=0
+  )
+
+  def call():
+    nonlocal state
+    state, metrics = step(state, batch)
+    jax.block_until_ready((state, metrics))
+
+  return call
+
+
+def take_apart(
+  config: config_lib.Config, *, seconds: float, steps: int
+) -> dict[str, Any]:
+  """Seconds of a recipe's step and of its parts.
+
+  Args:
+    config: the recipe.
+    seconds: of measuring, a part.
+    steps: of the loop.
+
+  Returns:
+    `whole` (a step of the loop, median of its log lines), `step` (the compiled
+    step alone), `loss` (its value and gradient at the features), `augmentation`,
+    `wait` (of the loop for input) and `host` (whole - step - wait).
+  """
+  config = dataclasses.replace(
+    config,
+    steps=steps,
+    log_every=max(1, steps // 6),
+    checkpoint_every=steps,
+    evaluation=dataclasses.replace(
+      config.evaluation, retrieval_every=0, final=False
+    ),
+  )
+  with tempfile.TemporaryDirectory() as folder:
+    workdir = pathlib.Path(folder)
+    run = runner.open_run(config, workdir)
+    assert isinstance(run.objective, objectives.Clip)
+    with contextlib.closing(run.batches()) as batches:
+      batch = sharding.put_batch(next(batches), run.mesh)
+    parts = interleaved(_part_calls(config, run.objective, batch), seconds)
+    with contextlib.closing(run.batches()) as batches:
+      loop.fit(
+        config,
+        objective=run.objective,
+        iterator=batches,
+        mesh=run.mesh,
+        workdir=workdir,
+      )
+    # The first interval has fewer steps: the one that compiles is left out.
+    rows = [
+      r
+      for r in logging.read_metrics(workdir)
+      if "train/examples_per_second" in r
+    ][1:]
+  whole = [config.batch_size / r["train/examples_per_second"] for r in rows]
+  result = {name: part["seconds"] for name, part in parts.items()}
+  result["whole"] = statistics.median(whole)
+  result["wait"] = statistics.median(
+    r["train/input_wait"] * seconds for r, seconds in zip(rows, whole)
+  )
+  result["host"] = result["whole"] - result["step"] - result["wait"]
+  return {"batch_size": config.batch_size, "seconds": result}
+
+
+def _part_calls(
+  config: config_lib.Config, objective: objectives.Clip, batch: Any
+) -> dict[str, Callable[[], Any]]:
+  """The step, its loss and its augmentation, each compiled by itself."""
+  n, captions = batch["tokens"].shape[:2]
+  rng = np.random.default_rng(0)
+
+  def unit(*shape):
+    x = rng.normal(size=shape).astype(np.float32)
+    return jnp.asarray(x / np.linalg.norm(x, axis=-1, keepdims=True))
+
+  dim = objective.model.embed_dim
+  features = {"image": unit(n, dim), "text": unit(n, captions, dim)}
+  if config.loss.name == "clip_four_term":
+    features["image_augmented"] = unit(n, dim)
+  groups = batch["concept_id"] if config.loss.group_positives else None
+
+  @jax.jit
+  def loss(features, scale, bias):
+    def mean(features, scale, bias):
+      return jnp.mean(objective.contrast(features, scale, bias, groups))
+
+    return jax.value_and_grad(mean, argnums=(0, 1, 2))(features, scale, bias)
+
+  view = jax.jit(objective.augmented)
+  key = jax.random.key(0)
+  scale, bias = jnp.float32(14.3), jnp.float32(-10.0)
+  return {
+    "step": _step_call(config, objective, batch),
+    "loss": lambda: jax.block_until_ready(loss(features, scale, bias)),
+    "augmentation": lambda: jax.block_until_ready(view(key, batch["image"])),
+  }
+
+
+def vit_config(batch: int) -> config_lib.Config:
+  """A ViT two-tower run without augmentation: the work that peers do too."""
+  return config_lib.parse(
+    {
+      "batch_size": batch,
+      "model": {
+        "preset": _PRESET,
+        "image_size": _SIDE,
+        "context_length": _CONTEXT,
+      },
+      "augment": {"random_resized_crop": False, "color_jitter": 0.0},
+      "loss": {"group_positives": False},
+    }
+  )
+
+
+def against_open_clip(batch: int, *, seconds: float) -> dict[str, Any]:
+  """Seconds of our step and of open_clip's on one model and batch."""
+  config = vit_config(batch)
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (batch, _SIDE, _SIDE, 3), dtype=np.uint8)
+  tokens = rng.integers(1, _VOCABULARY, (batch, _CONTEXT), dtype=np.int32)
+  mesh = sharding.make_mesh(jax.devices()[:1])
+  objective = objectives.create(config, vocab_size=_VOCABULARY, mesh=mesh)
+  ours = {
+    "image": jnp.asarray(images),
+    "tokens": jnp.asarray(tokens)[:, None],
+    "concept_id": jnp.arange(batch, dtype=jnp.int32),
+  }
+  calls = {"ours": _step_call(config, objective, ours)}
+  params, _ = jax.eval_shape(objective.init, jax.random.key(0), ours)
+  # Theirs has no bias.
+  size = sum(x.size for x in jax.tree.leaves(params)) - 1
+  theirs = _open_clip_call(config, objective, images, tokens, size)
+  if theirs is not None:
+    calls["open_clip"] = theirs
+  return {
+    "preset": _PRESET,
+    "image_size": _SIDE,
+    "context_length": _CONTEXT,
+    "batch_size": batch,
+    "parameters": size,
+    "times": interleaved(calls, seconds),
+  }
+
+
+def _open_clip_call(
+  config: config_lib.Config,
+  objective: objectives.Clip,
+  images: np.ndarray,
+  tokens: np.ndarray,
+  parameters: int,
+) -> Callable[[], Any] | None:
+  """The same step in torch; None without open_clip."""
+  found = peers.open_clip()
+  if found is None:
+    return None
+  open_clip, torch = found
+  image, text = objective.model.image, objective.model.text
+  model = open_clip.model.CLIP(
+    objective.model.embed_dim,
+    open_clip.CLIPVisionCfg(
+      layers=image.depth,
+      width=image.width,
+      head_width=image.width // image.num_heads,
+      patch_size=image.patch_size,
+      image_size=_SIDE,
+    ),
+    open_clip.CLIPTextCfg(
+      context_length=_CONTEXT,
+      vocab_size=_VOCABULARY,
+      width=text.width,
+      heads=text.num_heads,
+      layers=text.depth,
+    ),
+    output_dict=True,
+  )
+  count = sum(p.numel() for p in model.parameters())
+  if count != parameters:
+    raise RuntimeError(f"open_clip has {count} parameters; ours {parameters}.")
+  settings = config.optimizer
+  optimizer = torch.optim.AdamW(
+    model.parameters(),
+    lr=settings.learning_rate,
+    betas=(settings.beta1, settings.beta2),
+    weight_decay=settings.weight_decay,
+  )
+  loss_fn = open_clip.ClipLoss()
+  pixels = torch.from_numpy(images)
+  ids = torch.from_numpy(tokens.astype(np.int64))
+  model.train()
+
+  def call():
+    optimizer.zero_grad()
+    # What open_clip's transform does, on the batch as ours does.
+    x = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    loss = loss_fn(**model(x, ids), output_dict=False)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+    optimizer.step()
+    with torch.no_grad():
+      model.logit_scale.clamp_(0, 4.6052)
+    return loss.item()
+
+  return call
+
+
+def page(record: Mapping[str, Any]) -> str:
+  """The record as Markdown."""
+  recipe, vit = record["recipe"], record["vit"]
+  seconds = recipe["seconds"]
+  whole = seconds["whole"]
+  towers = seconds["step"] - seconds["loss"] - seconds["augmentation"]
+  rows = [
+    ("towers, forward and backward, and optimiser", towers),
+    ("augmentation", seconds["augmentation"]),
+    ("loss, value and gradient", seconds["loss"]),
+    ("waiting for input", seconds["wait"]),
+    ("host: logs, checks, dispatch", seconds["host"]),
+  ]
+  lines = [
+    "# Where a train step's time goes",
+    "",
+    f"{record['cores']} CPU cores; medians of runs in turn. Parts are compiled"
+    " by themselves, the towers are what remains of the compiled step, the host"
+    " is what remains of the loop.",
+    "",
+    "```sh",
+    "python -m experiments.benchmarks.step",
+    "```",
+    "",
+    f"The emoji recipe, {recipe['batch_size']} pairs a step:",
+    "",
+    "| part of a step | ms | share |",
+    "|---|---|---|",
+    *(f"| {name} | {1e3 * s:.1f} | {s / whole:.1%} |" for name, s in rows),
+    f"| whole | {1e3 * whole:.1f} | {recipe['batch_size'] / whole:,.0f} pairs a"
+    " second |",
+    "",
+    f"A ViT two-tower model (`{vit['preset']}`, {vit['parameters'] / 1e6:.1f}"
+    f" million parameters, {vit['image_size']} pixels,"
+    f" {vit['context_length']} tokens), {vit['batch_size']} pairs a step,"
+    " float32, from uint8 pixels to updated parameters:",
+    "",
+    "| step | s | pairs a second |",
+    "|---|---|---|",
+    *(
+      f"| {name} | {t['seconds']:.3f} |"
+      f" {vit['batch_size'] / t['seconds']:.1f} |"
+      for name, t in vit["times"].items()
+    ),
+    "",
+  ]
+  if "open_clip" in vit["times"]:
+    ratio = (
+      vit["times"]["open_clip"]["seconds"] / vit["times"]["ours"]["seconds"]
+    )
+    lines += [f"Ours over open_clip's (torch, eager): {ratio:.2f} ×.", ""]
+  made = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
+  return "\n".join([*lines, f"Made with {made}.", ""])
+
+
+def main() -> None:
+  """Runs the program."""
+  out = pathlib.Path(_OUT.value)
+  out.mkdir(parents=True, exist_ok=True)
+  seconds = _SECONDS.value
+  record: dict[str, Any] = {
+    "cores": os.cpu_count(),
+    "versions": peers.versions(),
+    "recipe": take_apart(
+      config_lib.parse(_CONFIG.value), seconds=seconds, steps=_STEPS.value
+    ),
+    "vit": against_open_clip(_BATCH.value, seconds=seconds),
+  }
+  (out / "step_speed.json").write_text(
+    json.dumps(record, indent=1) + "\n", encoding="utf-8"
+  )
+  text = page(record)
+  (out / "step_speed.md").write_text(text, encoding="utf-8")
+  print(text)
+  print(f"Wrote step_speed.json and .md to {out}.")
+
+
+if __name__ == "__main__":
+  flags_lib.run(main, usage=_USAGE)
