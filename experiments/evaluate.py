@@ -11,11 +11,16 @@ from absl import flags
 from contrastive_jax.training import runner, sheets
 from experiments import flags as flags_lib
 
+_FLAGS = flags.FlagValues()
 _WORKDIR = flags.DEFINE_string(
-  "workdir", "runs/clip_emoji", "Workdir of an earlier run."
+  "workdir", "runs/clip_emoji", "Workdir of an earlier run.", flag_values=_FLAGS
 )
-_STEP = flags.DEFINE_integer("step", None, "Checkpoint; the newest if absent.")
-_PLOTS = flags.DEFINE_bool("plots", False, "Draw the plots too.")
+_STEP = flags.DEFINE_integer(
+  "step", None, "Checkpoint; the newest if absent.", flag_values=_FLAGS
+)
+_PLOTS = flags.DEFINE_bool(
+  "plots", False, "Draw the plots too.", flag_values=_FLAGS
+)
 
 _USAGE = """Evaluates a checkpoint of a run and prints its numbers.
 
@@ -48,4 +53,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  flags_lib.run(main, usage=_USAGE)
+  flags_lib.run(main, flag_values=_FLAGS, usage=_USAGE)

@@ -25,9 +25,7 @@ _ARGV: list[str] = []
 _EXPECTED = (config_lib.UserError, folder.DataError, OSError)
 
 
-def define_config(
-  flag_values: flags.FlagValues = flags.FLAGS,
-) -> flags.FlagHolder[Any]:
+def define_config(*, flag_values: flags.FlagValues) -> flags.FlagHolder[Any]:
   """Defines --config: a recipe whose fields --config.NAME=VALUE change."""
   # No default here: with one, the overrides of sys.argv would be read when
   # this is imported, before they are checked and written out.
@@ -41,7 +39,11 @@ def define_config(
 
 
 def run(
-  main: Callable[[], None], *, usage: str, interrupted: str = ""
+  main: Callable[[], None],
+  *,
+  flag_values: flags.FlagValues,
+  usage: str,
+  interrupted: str = "",
 ) -> NoReturn:
   """Parses the command line and calls `main`.
 
@@ -51,6 +53,8 @@ def run(
 
   Args:
     main: the program.
+    flag_values: its flags, which are its own: programs that are imported
+      together may have flags of the same name.
     usage: what `--help` prints first.
     interrupted: what a user who stops the program should know.
   """
@@ -70,13 +74,18 @@ def run(
       hint = f"; {interrupted}" if interrupted else ""
       _stop(f"interrupted{hint}.", code=130)
 
-  app.run(checked, flags_parser=lambda argv: parse(argv, usage))
+  def parsed(argv: Sequence[str]) -> list[str]:
+    rest = parse(argv, usage, flag_values)
+    flags.FLAGS.mark_as_parsed()  # Those of the libraries have defaults.
+    return rest
+
+  app.run(checked, flags_parser=parsed)
 
 
 def parse(
   argv: Sequence[str],
   usage: str,
-  flag_values: flags.FlagValues = flags.FLAGS,
+  flag_values: flags.FlagValues,
 ) -> list[str]:
   """Parses a command line; a mistake in it ends the program.
 
@@ -118,11 +127,7 @@ def parse(
 
 
 def _unknown(name: str, flag_values: flags.FlagValues) -> str:
-  # Not those of the libraries that are imported, which are many.
-  own = "config workdir step plots workdirs name out".split()
-  own += "coordinator process_count process_id dead_after".split()
-  ours = [n for n in own if n in flag_values]
-  near = difflib.get_close_matches(name, ours, n=1)
+  near = difflib.get_close_matches(name, list(flag_values), n=1)
   hint = f"did you mean --{near[0]}? See --help." if near else "see --help."
   return f"--{name} is not a flag; {hint}"
 

@@ -23,10 +23,18 @@ from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import runner
 from experiments import flags as flags_lib
 
-_WORKDIRS = flags.DEFINE_list("workdirs", [], "Finished runs, one a seed.")
-_NAME = flags.DEFINE_string("name", "", "Name of the record.")
+_FLAGS = flags.FlagValues()
+_WORKDIRS = flags.DEFINE_list(
+  "workdirs", [], "Finished runs, one a seed.", flag_values=_FLAGS
+)
+_NAME = flags.DEFINE_string(
+  "name", "", "Name of the record.", flag_values=_FLAGS
+)
 _OUT = flags.DEFINE_string(
-  "out", str(pathlib.Path(__file__).parent / "results"), "Folder it goes to."
+  "out",
+  str(pathlib.Path(__file__).parent / "results"),
+  "Folder it goes to.",
+  flag_values=_FLAGS,
 )
 
 _USAGE = """Records finished runs of several seeds: NAME.json, NAME.md, a plot.
@@ -241,4 +249,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  flags_lib.run(main, usage=_USAGE)
+  flags_lib.run(main, flag_values=_FLAGS, usage=_USAGE)

@@ -14,21 +14,33 @@ from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import runner
 from experiments import flags as flags_lib
 
-_CONFIG = flags_lib.define_config()
+_FLAGS = flags.FlagValues()
+_CONFIG = flags_lib.define_config(flag_values=_FLAGS)
 _WORKDIR = flags.DEFINE_string(
-  "workdir", "runs/clip_emoji", "Where the run keeps its files."
+  "workdir",
+  "runs/clip_emoji",
+  "Where the run keeps its files.",
+  flag_values=_FLAGS,
 )
 
 _COORDINATOR = flags.DEFINE_string(
-  "coordinator", "", "HOST:PORT of process 0, for several processes."
+  "coordinator",
+  "",
+  "HOST:PORT of process 0, for several processes.",
+  flag_values=_FLAGS,
 )
-_PROCESS_COUNT = flags.DEFINE_integer("process_count", 0, "Processes.")
-_PROCESS_ID = flags.DEFINE_integer("process_id", -1, "This process.")
+_PROCESS_COUNT = flags.DEFINE_integer(
+  "process_count", 0, "Processes.", flag_values=_FLAGS
+)
+_PROCESS_ID = flags.DEFINE_integer(
+  "process_id", -1, "This process.", flag_values=_FLAGS
+)
 _DEAD_AFTER = flags.DEFINE_float(
   "dead_after",
   30.0,
   "Seconds after which a silent process is taken for gone.",
   lower_bound=1.0,
+  flag_values=_FLAGS,
 )
 
 _USAGE = """Trains and evaluates an image-text model.
@@ -94,6 +106,7 @@ def main() -> None:
 if __name__ == "__main__":
   flags_lib.run(
     main,
+    flag_values=_FLAGS,
     usage=_USAGE,
     interrupted="the same command resumes at the last checkpoint",
   )

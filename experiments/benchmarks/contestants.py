@@ -142,9 +142,18 @@ def _open_clip(name: str, size: int, dim: int) -> Call | None:
   return call
 
 
-def _floor(name: str, size: int, dim: int, tile: int = 1024) -> Call:
-  """The products alone, tile by tile; of each only a sum is kept."""
-  q, k = map(jnp.asarray, inputs(size, dim))
+def floor(name: str, size: int, dim: int, *, tile: int = 1024) -> Any:
+  """The products alone, tile by tile; of each only a sum is kept.
+
+  Args:
+    name: of the loss.
+    size: N.
+    dim: d.
+    tile: its side.
+
+  Returns:
+    A jitted function of two [N, d] arrays.
+  """
   side = min(tile, size)
   count = PRODUCTS[name]
   precision = jax.lax.Precision.HIGHEST
@@ -155,14 +164,16 @@ def _floor(name: str, size: int, dim: int, tile: int = 1024) -> Call:
 
     def outer(total, row):
       def inner(total, column):
+        tile = jnp.zeros((side, side))
         for product in range(count):
           # Each depends on the sum so far: none is merged with another.
           a = row + 1e-30 * total
-          if product % 2:
-            weights = jnp.zeros((side, side)) + a[0, 0]
-            out = jnp.dot(weights, column, precision=precision)
+          if product % 2 == 0:
+            tile = out = jnp.dot(a, column.T, precision=precision)
+          elif product % 4 == 1:
+            out = jnp.dot(tile, column, precision=precision)
           else:
-            out = jnp.dot(a, column.T, precision=precision)
+            out = jnp.dot(tile.T, a, precision=precision)
           total += jnp.sum(out)
         return total, None
 
@@ -170,7 +181,7 @@ def _floor(name: str, size: int, dim: int, tile: int = 1024) -> Call:
 
     return jax.lax.scan(outer, jnp.float32(0), rows)[0]
 
-  return lambda: jax.block_until_ready(run(q, k))
+  return run
 
 
 def make(contestant: str, name: str, size: int, dim: int) -> Call | None:
@@ -186,7 +197,9 @@ def make(contestant: str, name: str, size: int, dim: int) -> Call | None:
     The call.
   """
   if contestant == "floor":
-    return _floor(name, size, dim)
+    arrays = tuple(map(jnp.asarray, inputs(size, dim)))
+    run = floor(name, size, dim)
+    return lambda: jax.block_until_ready(run(*arrays))
   if contestant == "open_clip":
     return _open_clip(name, size, dim)
   loss = {"ours": _ours, "textbook": _dense, "optax": _optax}[contestant]

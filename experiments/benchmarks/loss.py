@@ -24,27 +24,45 @@ from contrastive_jax.training import config as config_lib
 from experiments import flags as flags_lib
 from experiments.benchmarks import contestants, peers
 
+_FLAGS = flags.FlagValues()
 _LOSSES = flags.DEFINE_list(
-  "losses", list(contestants.PRODUCTS), "Names of losses."
+  "losses", list(contestants.PRODUCTS), "Names of losses.", flag_values=_FLAGS
 )
 _SIZES = flags.DEFINE_list(
-  "sizes", ["1024", "2048", "4096", "8192", "16384", "32768"], "Values of N."
+  "sizes",
+  ["1024", "2048", "4096", "8192", "16384", "32768"],
+  "Values of N.",
+  flag_values=_FLAGS,
 )
 _OTHER_SIZES = flags.DEFINE_list(
-  "other_sizes", ["2048", "8192"], "Values of N for the losses but clip."
+  "other_sizes",
+  ["2048", "8192"],
+  "Values of N for the losses but clip.",
+  flag_values=_FLAGS,
 )
-_DIM = flags.DEFINE_integer("dim", 512, "d, columns of the features.")
-_SECONDS = flags.DEFINE_float("seconds", 20.0, "Of measuring, a contestant.")
+_DIM = flags.DEFINE_integer(
+  "dim", 512, "d, columns of the features.", flag_values=_FLAGS
+)
+_SECONDS = flags.DEFINE_float(
+  "seconds", 20.0, "Of measuring, a contestant.", flag_values=_FLAGS
+)
 _DENSE_LIMIT = flags.DEFINE_integer(
-  "dense_limit", 16384, "Largest N for contestants that form N x N arrays."
+  "dense_limit",
+  16384,
+  "Largest N for contestants that form N x N arrays.",
+  flag_values=_FLAGS,
 )
 _OUT = flags.DEFINE_string(
   "out",
   str(pathlib.Path(__file__).parents[1] / "results"),
   "Folder of the record.",
+  flag_values=_FLAGS,
 )
 _MEMORY_OF = flags.DEFINE_string(
-  "memory_of", "", "contestant:loss:N, printed in bytes; nothing else is run."
+  "memory_of",
+  "",
+  "contestant:loss:N, printed in bytes; nothing else is run.",
+  flag_values=_FLAGS,
 )
 
 _USAGE = """Times the losses against their floor, the textbook and the peers.
@@ -65,7 +83,9 @@ Flags:
 _TILED = ("ours", "floor")
 
 
-def measure(name: str, size: int, dim: int, seconds: float) -> dict[str, Any]:
+def measure(
+  name: str, size: int, dim: int, seconds: float, *, dense_limit: int = 16384
+) -> dict[str, Any]:
   """Median seconds of every contestant, run in turn.
 
   Args:
@@ -73,13 +93,14 @@ def measure(name: str, size: int, dim: int, seconds: float) -> dict[str, Any]:
     size: N.
     dim: d.
     seconds: of measuring, a contestant, at most; at least three runs.
+    dense_limit: largest N for contestants that form N x N arrays.
 
   Returns:
     By contestant, the median and the quartiles in seconds, and runs.
   """
   calls = {}
   for contestant in contestants.CONTESTANTS:
-    if contestant not in _TILED and size > _DENSE_LIMIT.value:
+    if contestant not in _TILED and size > dense_limit:
       continue
     call = contestants.make(contestant, name, size, dim)
     if call is not None:
@@ -241,7 +262,13 @@ def main() -> None:
     for size in map(int, sizes):
       if (name, size) in done:
         continue
-      times = measure(name, size, _DIM.value, _SECONDS.value)
+      times = measure(
+        name,
+        size,
+        _DIM.value,
+        _SECONDS.value,
+        dense_limit=_DENSE_LIMIT.value,
+      )
       memory = {
         c: peak_bytes(c, name, size, _DIM.value) for c in times if c != "floor"
       }
@@ -256,4 +283,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  flags_lib.run(main, usage=_USAGE)
+  flags_lib.run(main, flag_values=_FLAGS, usage=_USAGE)

@@ -25,14 +25,22 @@ from contrastive_jax.training import state as state_lib
 from experiments import flags as flags_lib
 from experiments.benchmarks import hlo
 
-_CONFIG = flags_lib.define_config()
-_TOPOLOGY = flags.DEFINE_string("topology", "v5e:16x16", "KIND:AxB[xC].")
-_VOCABULARY = flags.DEFINE_integer("vocabulary", 49408, "Tokens.")
+_FLAGS = flags.FlagValues()
+_CONFIG = flags_lib.define_config(flag_values=_FLAGS)
+_TOPOLOGY = flags.DEFINE_string(
+  "topology", "v5e:16x16", "KIND:AxB[xC].", flag_values=_FLAGS
+)
+_VOCABULARY = flags.DEFINE_integer(
+  "vocabulary", 49408, "Tokens.", flag_values=_FLAGS
+)
 _STORED = flags.DEFINE_integer(
-  "stored", 256, "Side of the images that the step receives, pixels."
+  "stored",
+  256,
+  "Side of the images that the step receives, pixels.",
+  flag_values=_FLAGS,
 )
 _RECORD = flags.DEFINE_string(
-  "record", "", "JSON file that the numbers are added to."
+  "record", "", "JSON file that the numbers are added to.", flag_values=_FLAGS
 )
 
 _USAGE = """Compiles a recipe's train step for a TPU pod; runs nothing.
@@ -283,4 +291,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  flags_lib.run(main, usage=_USAGE)
+  flags_lib.run(main, flag_values=_FLAGS, usage=_USAGE)

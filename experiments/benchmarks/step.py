@@ -30,14 +30,22 @@ from contrastive_jax.training import state as state_lib
 from experiments import flags as flags_lib
 from experiments.benchmarks import peers
 
-_CONFIG = flags_lib.define_config()
-_SECONDS = flags.DEFINE_float("seconds", 60.0, "Of measuring, a contestant.")
-_STEPS = flags.DEFINE_integer("steps", 60, "Steps of the loop.")
-_BATCH = flags.DEFINE_integer("batch", 64, "Pairs a step of the ViT.")
+_FLAGS = flags.FlagValues()
+_CONFIG = flags_lib.define_config(flag_values=_FLAGS)
+_SECONDS = flags.DEFINE_float(
+  "seconds", 60.0, "Of measuring, a contestant.", flag_values=_FLAGS
+)
+_STEPS = flags.DEFINE_integer(
+  "steps", 60, "Steps of the loop.", flag_values=_FLAGS
+)
+_BATCH = flags.DEFINE_integer(
+  "batch", 64, "Pairs a step of the ViT.", flag_values=_FLAGS
+)
 _OUT = flags.DEFINE_string(
   "out",
   str(pathlib.Path(__file__).parents[1] / "results"),
   "Folder of the record.",
+  flag_values=_FLAGS,
 )
 
 _USAGE = """Times whole train steps: what they spend, and against open_clip's.
@@ -383,4 +391,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  flags_lib.run(main, usage=_USAGE)
+  flags_lib.run(main, flag_values=_FLAGS, usage=_USAGE)

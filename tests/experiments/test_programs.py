@@ -30,7 +30,7 @@ class Parsed:
 
   def __init__(self, *arguments):
     self.flags = flags.FlagValues()
-    self._config = flags_lib.define_config(self.flags)
+    self._config = flags_lib.define_config(flag_values=self.flags)
     flags.DEFINE_string("workdir", "runs/x", "", flag_values=self.flags)
     self.rest = flags_lib.parse(["train", *arguments], "Usage.", self.flags)
 
@@ -249,7 +249,9 @@ def test_help_of_a_program_without_a_configuration(capsys):
 @pytest.fixture(name="end")
 def fixture_end(monkeypatch, capsys):
   """Runs a main function as a program; returns code and standard error."""
-  monkeypatch.setattr(flags_lib, "parse", lambda argv, usage: list(argv))
+  monkeypatch.setattr(
+    flags_lib, "parse", lambda argv, usage, flag_values: list(argv)
+  )
 
   def end(main, *arguments, **options):
     monkeypatch.setattr(
@@ -259,7 +261,7 @@ def fixture_end(monkeypatch, capsys):
     )
     code = 0
     try:
-      flags_lib.run(main, usage="", **options)
+      flags_lib.run(main, flag_values=flags.FlagValues(), usage="", **options)
     except SystemExit as caught:
       code = caught.code
     return code, capsys.readouterr().err

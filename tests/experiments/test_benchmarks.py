@@ -1,0 +1,88 @@
+"""The benchmark programs: what they compare is the same, what they write."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.benchmarks import contestants, loss, step
+
+
+def result(contestant, name, size=16, dim=8):
+  """Value and gradients of a contestant."""
+  return jax.tree.leaves(contestants.make(contestant, name, size, dim)())
+
+
+@pytest.mark.parametrize("name", contestants.PRODUCTS)
+def test_the_textbook_says_what_ours_says(name):
+  ours, textbook = result("ours", name), result("textbook", name)
+  assert len(ours) == len(textbook) == 4
+  for a, b in zip(ours, textbook):
+    np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
+
+
+def test_optax_says_what_ours_says_where_it_has_the_loss():
+  # Its gradients are those of the cosine: it normalises once more.
+  ours, theirs = result("ours", "nt_xent")[0], result("optax", "nt_xent")[0]
+  np.testing.assert_allclose(ours, theirs, rtol=2e-5)
+  assert contestants.make("optax", "clip", 16, 8) is None
+
+
+@pytest.mark.parametrize("name, products", contestants.PRODUCTS.items())
+def test_the_floor_makes_every_product(name, products):
+  size, dim = 64, 16
+  compiled = contestants.floor(name, size, dim, tile=32).lower(
+    *contestants.inputs(size, dim)
+  )
+  # XLA counts the body of a loop once: it is one tile's.
+  text = compiled.compile().as_text()
+  found = len(re.findall(r"= [^\n]*\bdot\(", text)) + text.count("__onednn")
+  assert found == products
+
+
+def test_a_record_of_the_losses_becomes_a_table_and_a_figure(tmp_path):
+  times = loss.measure("clip", 32, 8, 0.0)
+  assert {"ours", "floor", "textbook"} <= times.keys()
+  assert all(t["runs"] >= 3 for t in times.values())
+  row = {"loss": "clip", "size": 32, "times": times, "memory": {"ours": 2**20}}
+  record = {"dim": 8, "cores": 2, "versions": {"jax": "1"}, "rows": [row]}
+  ratio = times["ours"]["seconds"] / times["floor"]["seconds"]
+  line = [x for x in loss.page(record).splitlines() if x.startswith("| clip")]
+  assert line[0].split(" | ")[3] == f"{ratio:.2f}"
+  loss.plot(record, tmp_path / "a.png")
+  assert (tmp_path / "a.png").stat().st_size > 5000
+
+
+def test_a_step_becomes_a_table():
+  seconds = {"step": 0.2, "loss": 0.02, "augmentation": 0.03}
+  seconds |= {"whole": 0.22, "wait": 0.001, "host": 0.019}
+  record = {
+    "cores": 2,
+    "versions": {"jax": "1"},
+    "recipe": {"batch_size": 110, "seconds": seconds},
+    "vit": {
+      "preset": "vit_ti16",
+      "image_size": 96,
+      "context_length": 32,
+      "batch_size": 64,
+      "parameters": 12_300_000,
+      "times": {"ours": {"seconds": 2.0}, "open_clip": {"seconds": 3.0}},
+    },
+  }
+  text = step.page(record)
+  assert (
+    "| towers, forward and backward, and optimiser | 150.0 | 68.2% |" in text
+  )
+  assert "| loss, value and gradient | 20.0 | 9.1% |" in text
+  assert "| whole | 220.0 | 500 pairs a second |" in text
+  assert "| ours | 2.000 | 32.0 |" in text
+  assert "1.50 ×" in text
+
+
+def test_calls_are_timed_in_turn():
+  made = []
+  calls = {name: lambda name=name: made.append(name) for name in "ab"}
+  times = step.interleaved(calls, 0.0)
+  assert made == ["a", "b"] * 6  # One of each compiles.
+  assert {t["runs"] for t in times.values()} == {5}
