@@ -4,13 +4,10 @@ python -m experiments.record --name=clip_emoji \
     --workdirs=runs/seed0,runs/seed1,runs/seed2
 """
 
-import importlib.metadata
 import importlib.util
 import json
-import math
 import os
 import pathlib
-import platform
 import shlex
 import shutil
 import statistics
@@ -22,6 +19,7 @@ from absl import flags
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import runner
 from experiments import flags as flags_lib
+from experiments import reporting
 
 _FLAGS = flags.FlagValues()
 _WORKDIRS = flags.DEFINE_list(
@@ -47,8 +45,6 @@ Flags:
   --out=DIR          where it goes; default experiments/results
 """
 
-# Two-sided 95 % quantiles of Student's t by degrees of freedom.
-_T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365}
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "grain")
 # Which of the numbers the page tells; the JSON file has all.
 _SHOWN = (
@@ -74,10 +70,7 @@ def summarize(values: Sequence[float]) -> dict[str, Any]:
   Returns:
     `mean`, `half_width` (None for one seed) and the `values`.
   """
-  half = None
-  if len(values) > 1:
-    quantile = _T95.get(len(values) - 1, 1.96)
-    half = quantile * statistics.stdev(values) / math.sqrt(len(values))
+  half = reporting.half_width(values) if len(values) > 1 else None
   return {
     "mean": statistics.fmean(values),
     "half_width": half,
@@ -122,10 +115,7 @@ def collect(workdirs: Sequence[pathlib.Path]) -> dict[str, Any]:
   return {
     "seeds": [c["seed"] for c in configs],
     "config": {k: v for k, v in configs[0].items() if k != "seed"},
-    "versions": {
-      "python": platform.python_version(),
-      **{p: importlib.metadata.version(p) for p in _PACKAGES},
-    },
+    "versions": reporting.versions(*_PACKAGES),
     "numbers": {n: summarize([r[n] for r in results]) for n in sorted(names)},
   }
 

@@ -2,11 +2,11 @@
 
 import functools
 import importlib
-import importlib.metadata
 import os
-import platform
 import sys
 from typing import Any
+
+from experiments import reporting
 
 _PACKAGES = (
   "jax",
@@ -41,10 +41,4 @@ def open_clip() -> tuple[Any, Any] | None:
 
 def versions() -> dict[str, str]:
   """Versions of Python and of the packages that take part."""
-  found = {"python": platform.python_version()}
-  for package in _PACKAGES:
-    try:
-      found[package] = importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-      continue
-  return found
+  return reporting.versions(*_PACKAGES)

@@ -34,5 +34,6 @@ def get_config() -> ml_collections.ConfigDict:
   config.loss.label_smoothing = 0.1
   config.optimizer.learning_rate = 2.5e-3
   config.optimizer.warmup_share = 0.05
+  config.optimizer.weight_decay = 0.25
   config.evaluation.retrieval_every = 400
   return config

@@ -36,9 +36,9 @@ from contrastive_jax.data.emoji.emoji_dataset_builder import LANGUAGES, VENDORS
 
 _TEST_CONCEPTS = 200
 _VALIDATION_CONCEPTS = 100
-_VOCABULARY = 16_384
-# English is the default language of training: its words stay whole more often.
-_ENGLISH_WEIGHT = 3
+_VOCABULARY = 24_576
+# English is the main language of training: nearly all of its words stay whole.
+_ENGLISH_WEIGHT = 10
 _SKIN_TONE = re.compile("1f3f[b-f]")
 
 

@@ -1,0 +1,318 @@
+"""Sums of weighted exponentials over a similarity, tile by tile, fused.
+
+Where the weights of the exponentials are known before the pass (the augmented
+losses), no sum has to be complete before its gradient can be taken: value and
+gradient are one pass of three products of n x m x d, in O((n + m) d) memory. The
+rows' anchors and the columns' share it. Devices, types and gathers are those of
+`_grid`.
+"""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from contrastive_jax.ops import _grid, _tiles
+
+# Where exp is continued by its tangent: e^50 is beyond all use, and sums over
+# any batch, at any temperature, still fit into float32.
+LARGEST_LOG = 50.0
+
+
+class Anchors(NamedTuple):
+  """What makes the weights of one side's anchors, each float32 [n].
+
+  Attributes:
+    scale: 1 / tau.
+    offset: log u - s_ii; log-weights are scale * cosine + offset.
+    factor: kappa / |N|, 0 without negatives.
+  """
+
+  scale: Any
+  offset: Any
+  factor: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class _Spec:
+  """What a pass computes; static. `block` and `exact` as in `TileSpec`."""
+
+  block: int | None
+  exact: bool
+  key_gradient: bool
+  fused: bool
+  statistics: bool
+
+
+def capped_exp(x: jax.Array, cap: Any) -> jax.Array:
+  """exp, above `cap` its tangent there; so is its derivative."""
+  return jnp.exp(jnp.minimum(x, cap)) * (1.0 + jnp.maximum(x - cap, 0.0))
+
+
+def weighted_sums(
+  queries,
+  keys,
+  anchors: list[Anchors],
+  ids,
+  dtype,
+  *,
+  cap: jax.Array,
+  fused: bool = True,
+  key_gradient: bool = True,
+  statistics: bool = False,
+  axes: _grid.Axes = None,
+  block_size: _grid.BlockSize = "auto",
+) -> list[jax.Array]:
+  """Sums over each anchor's negatives in the global batch.
+
+  Devices, gathers and types are those of `ops.row_column_sums`.
+
+  Args:
+    queries: float32 [n, d], this device's rows.
+    keys: float32 [n, d].
+    anchors: those of the queries and, if the keys are anchors too, of the keys.
+    ids: int [n]; equal ones are no negatives of each other.
+    dtype: a type that holds the features exactly.
+    cap: float32 [], the log-weight from which on exp is continued by its
+      tangent.
+    fused: whether gradients are taken with the values; meant for cotangents
+      that are the same for all anchors.
+    key_gradient: False leaves the keys without gradient.
+    statistics: whether the results are all of `_tile`'s sums, [n, 4], without
+      gradient.
+    axes: names of the mapped axes over which the batch is split.
+    block_size: as in `row_column_sums`.
+
+  Returns:
+    [n] float32 for each side's anchors.
+  """
+  # The rows of a grid row and the columns of a grid column.
+  over = _grid._grid_axes(axes)[::-1]
+  exact = jnp.finfo(dtype).bits >= 32
+  wire = jnp.dtype(jnp.float32) if exact else dtype
+  q, q_carrier = _grid._gather(queries, over[0], wire)
+  k, k_carrier = _grid._gather(keys, over[1], wire)
+  spec = _Spec(
+    block=_grid._tile_side(q.shape[0], k.shape[0], block_size),
+    exact=bool(exact),
+    key_gradient=key_gradient,
+    fused=fused,
+    statistics=statistics,
+  )
+
+  def gather(tree, names):
+    tree = _tiles.vary_like(tree, queries, keys)
+    tree = jax.tree.map(lambda x: _grid.gather_rows(x, names), tree)
+    return _tiles.vary_like(tree, q, k)
+
+  sides = [gather(side, axes) for side, axes in zip(anchors, over)]
+  inputs = (
+    q,
+    k,
+    tuple(sides) if len(sides) == 2 else (sides[0], None),
+    tuple({"group": gather(jnp.asarray(ids), axes)} for axes in over),
+    _tiles.vary_like(cap, q, k),
+  )
+  if statistics:
+    sums, _ = _over_tiles(spec, *inputs, None)
+    results = [None if s is None else s.T for s in sums]
+  else:
+    results = _tile_sums(spec, (q_carrier, k_carrier), *inputs)
+  return [
+    _grid._add(x, axes) for x, axes in zip(results, over) if x is not None
+  ]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _tile_sums(spec, carriers, queries, keys, sides, ids, cap):
+  """Values of the anchors of both sides; None for one without.
+
+  Args:
+    spec: what is computed.
+    carriers: float32, shaped as the features; receive their gradients.
+    queries: [n, d] of any floating type; no gradient.
+    keys: [m, d], likewise.
+    sides: `Anchors` of the queries and of the keys, or None.
+    ids: "group" of the queries and of the keys, integers.
+    cap: float32 [].
+
+  Returns:
+    Float32 [n] and [m], or None.
+  """
+  del carriers
+  sums, _ = _over_tiles(spec, queries, keys, sides, ids, cap, None)
+  return tuple(None if s is None else s[0] for s in sums)
+
+
+def _forward(spec, carriers, queries, keys, sides, ids, cap):
+  inputs = (queries, keys, sides, ids, cap)
+  cosine = gradient = None
+  if spec.block is None:
+    # Kept: the backward pass is two products whatever the cotangents.
+    cosine = _tiles.dot(spec, queries, keys.T)
+    sums, _ = _tile(spec, cosine, sides, ids, cap, (None, None))
+  else:
+    ones = None
+    if spec.fused:
+      ones = tuple(None if s is None else jnp.ones_like(s.scale) for s in sides)
+    sums, gradient = _over_tiles(spec, *inputs, ones)
+  values = tuple(None if s is None else s[0] for s in sums)
+  return values, (inputs, sums, cosine, gradient)
+
+
+def _backward(spec, saved, cotangents):
+  inputs, sums, cosine, gradient = saved
+  queries, keys, sides, ids, cap = inputs
+  again: Any = functools.partial(_over_tiles, spec, *inputs)
+  if cosine is not None:
+    _, slope = _tile(spec, cosine, sides, ids, cap, cotangents)
+    gradient = (
+      _tiles.dot(spec, slope, keys),
+      _tiles.dot(spec, slope.T, queries) if spec.key_gradient else None,
+    )
+  elif gradient is None:
+    _, gradient = again(cotangents)
+  else:
+    # Gradients of the plain sum, which cotangents that are all equal scale.
+    every = jnp.concatenate(jax.tree.leaves(cotangents))
+    gradient = jax.lax.cond(
+      jnp.all(every == every[0]),
+      lambda: jax.tree.map(lambda x: every[0] * x, gradient),
+      lambda: again(cotangents)[1],
+    )
+  dsides = tuple(
+    None if s is None else Anchors(g * s[2], g * s[1], jnp.zeros_like(g))
+    for s, g in zip(sums, cotangents)
+  )
+  return gradient, None, None, dsides, None, None
+
+
+_tile_sums.defvjp(_forward, _backward)
+
+
+def _tile(spec, cosine, sides, ids, cap, cotangents):
+  """Sums of one tile's weights, and the gradient of its cosines.
+
+  Args:
+    spec: what is computed.
+    cosine: float32 [b, c], products of queries and keys.
+    sides: as in `_tile_sums`, of this tile.
+    ids: likewise; with "valid" where some rows are padding.
+    cap: float32 [].
+    cotangents: of the anchors' values, [b] and [c]; None for no gradient.
+
+  Returns:
+    For both sides [3, b] and [3, c] (or None): the sums over the negatives of
+    the capped exponentials, of their slopes (the weights), and of weights times
+    cosines; with `statistics` a fourth, the number of capped weights. And
+    float32 [b, c], or None.
+  """
+  rows, columns = ids
+  kept = rows["group"][:, None] != columns["group"][None, :]
+  for side, axis in ((rows, 1), (columns, 0)):
+    if "valid" in side:
+      kept &= jnp.expand_dims(side["valid"], axis)
+  all_sums: list[Any] = []
+  slope: Any = None
+  for anchors, cotangent, axis in zip(sides, cotangents, (1, 0)):
+    if anchors is None:
+      all_sums.append(None)
+      continue
+    scale, offset, factor = (jnp.expand_dims(x, axis) for x in anchors)
+    logits = scale * cosine + offset
+    beyond = jnp.maximum(logits - cap, 0.0)
+    weights = jnp.where(kept, factor * jnp.exp(jnp.minimum(logits, cap)), 0.0)
+    sums = [weights * (1.0 + beyond), weights, weights * cosine]
+    if spec.statistics:
+      sums.append(jnp.where(kept, beyond > 0.0, False))
+    sums = [jnp.sum(x, axis, jnp.float32) for x in sums]
+    all_sums.append(jnp.stack(sums))
+    if cotangent is not None:
+      part = jnp.expand_dims(cotangent * anchors.scale, axis) * weights
+      slope = part if slope is None else slope + part
+  return tuple(all_sums), slope
+
+
+def _over_tiles(spec, queries, keys, sides, ids, cap, cotangents):
+  """Sums of all tiles and, if there are cotangents, gradients of features.
+
+  Returns:
+    `_tile`'s sums of both sides, and (dq [n, d], dk [m, d] or None) or None.
+  """
+  want = cotangents is not None
+  if not want:
+    cotangents = (None, None)
+  if spec.block is None:
+    cosine = _tiles.dot(spec, queries, keys.T)
+    return _tile(spec, cosine, sides, ids, cap, cotangents)[0], None
+  n, m = queries.shape[0], keys.shape[0]
+  rows, columns = _tiles.blocks(spec, queries, keys, *ids)
+  row_side, column_side = (
+    jax.tree.map(lambda x: _tiles.split(x, block), (side, cotangent))
+    for side, cotangent, block in zip(
+      sides, cotangents, (rows[0].shape[1], columns[0].shape[1])
+    )
+  )
+  kinds = 4 if spec.statistics else 3
+
+  def outer(carry, row):
+    (query, row_ids), (row_anchors, row_cotangent) = row
+
+    def inner(j, carry):
+      row_sums, dq, column_sums, dk = carry
+      (key, key_ids), (anchors, cotangent) = jax.tree.map(
+        lambda x: x[j], (columns, column_side)
+      )
+      (here, there), slope = _tile(
+        spec,
+        _tiles.dot(spec, query, key.T),
+        (row_anchors, anchors),
+        (row_ids, key_ids),
+        cap,
+        (row_cotangent, cotangent),
+      )
+      if there is not None:
+        column_sums = column_sums.at[j].add(there)
+      if dq is not None:
+        dq += _tiles.dot(spec, slope, key)
+      if dk is not None:
+        dk = dk.at[j].add(_tiles.dot(spec, slope.T, query))
+      return row_sums + here, dq, column_sums, dk
+
+    start = (
+      jnp.zeros((kinds, query.shape[0]), jnp.float32),
+      jnp.zeros(query.shape, jnp.float32) if want else None,
+    )
+    start = _tiles.vary_like(start, queries, keys)
+    row_sums, dq, *carry = jax.lax.fori_loop(
+      0, len(columns[0]), inner, (*start, *carry)
+    )
+    return tuple(carry), (row_sums, dq)
+
+  blocks, block = columns[0].shape[:2]
+  start = (
+    None
+    if sides[1] is None
+    else jnp.zeros((blocks, kinds, block), jnp.float32),
+    jnp.zeros(columns[0].shape, jnp.float32)
+    if want and spec.key_gradient
+    else None,
+  )
+  start = _tiles.vary_like(start, queries, keys)
+  (column_sums, dk), (row_sums, dq) = jax.lax.scan(
+    outer, start, (rows, row_side)
+  )
+
+  def whole(sums, count):
+    # [blocks, kinds, block] -> [kinds, count].
+    if sums is None:
+      return None
+    return jnp.swapaxes(sums, 0, 1).reshape(kinds, -1)[:, :count]
+
+  sums = (whole(row_sums, n), whole(column_sums, m))
+  if not want:
+    return sums, None
+  dq, dk = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), (dq, dk))
+  return sums, (dq[:n], None if dk is None else dk[:m])

@@ -1,0 +1,1 @@
+"""Studies on models so small that every quantity is known."""

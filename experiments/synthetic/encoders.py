@@ -1,0 +1,208 @@
+r"""Two linear encoders, a batch of eight, and the optimum of the whole data.
+
+A pair is two noisy views of one latent vector: x = A (l + sigma e), y = B (l +
+sigma e'), and the encoders are linear maps with unit-norm output. The data set
+is so small that the loss over all of its negatives, and the encoders that
+minimise it, are known. A method is judged by that loss on pairs that it has not
+seen, and by the angle between its similarities and those of the optimum (a
+rotation of both encoders changes neither).
+"""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from contrastive_jax import losses, ops
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """Sizes of a run.
+
+  Attributes:
+    pairs: of each of the training, validation and test sets.
+    latent: dimensions of what both views share.
+    inputs: dimensions of a view.
+    dim: d, of the embeddings.
+    temperature: tau.
+    batch: pairs of a step.
+    steps: of Adam with cosine decay.
+    full_steps: of the optimum's, over all pairs at once.
+  """
+
+  pairs: int = 512
+  latent: int = 16
+  inputs: int = 32
+  dim: int = 16
+  temperature: float = 0.07
+  batch: int = 8
+  steps: int = 20_000
+  full_steps: int = 4_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+  """An estimate of the gradient.
+
+  Attributes:
+    rule: of the E-step; None is InfoNCE.
+    concentration: of the auxiliary variable.
+  """
+
+  rule: Any = None
+  concentration: float = math.inf
+
+
+METHODS = {
+  "InfoNCE": Method(),
+  "InfoNCE without the positive": Method(losses.BatchEstimate()),
+  "augmented, mean": Method(losses.MovingAverage(0.5)),
+  "augmented, concentration 8": Method(losses.MovingAverage(0.5), 8.0),
+  "augmented, concentration 1": Method(losses.MovingAverage(0.5), 1.0),
+  "augmented, conjugate": Method(losses.Conjugate(7.0)),
+}
+
+
+def make_pairs(key: jax.Array, sigma: float, settings: Settings) -> Any:
+  """Training, validation and test pairs: [3, pairs, inputs] of either view."""
+  mixing, latent, *noise = jax.random.split(key, 4)
+  maps = jax.random.normal(mixing, (2, settings.latent, settings.inputs))
+  shape = (3, settings.pairs, settings.latent)
+  shared = jax.random.normal(latent, shape)
+  return tuple(
+    (shared + sigma * jax.random.normal(k, shape))
+    @ maps[i]
+    / math.sqrt(settings.latent)
+    for i, k in enumerate(noise)
+  )
+
+
+def embed(params: Any, x: jax.Array, y: jax.Array) -> tuple[Any, Any]:
+  """Unit-norm embeddings of both views."""
+  return (
+    ops.l2_normalize(x @ params["x"]),
+    ops.l2_normalize(y @ params["y"]),
+  )
+
+
+def full_loss(params: Any, x: Any, y: Any, temperature: float) -> jax.Array:
+  """Mean over both directions of log E_negatives exp(D), over all pairs."""
+  log_z = losses.log_partition_clip(
+    *embed(params, x, y), temperature=temperature
+  )
+  return jnp.mean(jnp.concatenate(log_z))
+
+
+def initial(key: jax.Array, settings: Settings) -> Any:
+  """Random encoders."""
+  draw = jax.random.normal(key, (2, settings.inputs, settings.dim))
+  return {"x": draw[0] / 6.0, "y": draw[1] / 6.0}
+
+
+@functools.partial(jax.jit, static_argnames=("settings",))
+def optimum(
+  key: jax.Array, x: jax.Array, y: jax.Array, settings: Settings
+) -> Any:
+  """Encoders that minimise the loss over all training pairs."""
+  optimizer = optax.adam(optax.cosine_decay_schedule(0.01, settings.full_steps))
+  params = initial(key, settings)
+
+  def step(state, _):
+    params, opt = state
+    grads = jax.grad(full_loss)(params, x, y, settings.temperature)
+    updates, opt = optimizer.update(grads, opt)
+    return (optax.apply_updates(params, updates), opt), None
+
+  state, _ = jax.lax.scan(
+    step, (params, optimizer.init(params)), length=settings.full_steps
+  )
+  return state[0]
+
+
+def train(
+  method: Method,
+  key: jax.Array,
+  x: jax.Array,
+  y: jax.Array,
+  learning_rate: Any,
+  settings: Settings,
+) -> Any:
+  """Encoders trained on small batches by one of the methods.
+
+  Args:
+    method: how the gradient is estimated.
+    key: of everything random; the initial encoders are `optimum`'s.
+    x: [pairs, inputs] training views.
+    y: the other ones.
+    learning_rate: the peak, a number or a traced scalar.
+    settings: sizes.
+
+  Returns:
+    The parameters.
+  """
+  optimizer = optax.inject_hyperparams(optax.adam)(learning_rate)
+  params = initial(key, settings)
+  tables = jnp.full((2, settings.pairs), jnp.nan)
+  visits = jnp.zeros(settings.pairs, jnp.int32)
+  epoch = settings.pairs // settings.batch
+
+  def loss(params, index, tables, visits, key):
+    a, b = embed(params, x[index], y[index])
+    tau = settings.temperature
+    if method.rule is None:
+      value = losses.clip(a, b, logit_scale=1.0 / tau)
+      return jnp.mean(value), tables
+    batch = losses.log_partition_clip(a, b, temperature=tau)
+    known = [
+      losses.e_step(method.rule, t[index], z, visits[index])
+      for t, z in zip(tables, batch)
+    ]
+    log_u = [
+      losses.draw_auxiliary(
+        k, z, concentration=method.concentration, index=index
+      )
+      for k, z in zip(jax.random.split(key), known)
+    ]
+    value = losses.augmented_clip(a, b, *log_u, temperature=tau)
+    return jnp.mean(value), tables.at[:, index].set(jnp.stack(known))
+
+  def step(state, t):
+    params, opt, tables, visits = state
+    # A new order at every epoch.
+    order = jax.random.permutation(
+      jax.random.fold_in(key, t // epoch), settings.pairs
+    )
+    first = (t % epoch) * settings.batch
+    index = jax.lax.dynamic_slice_in_dim(order, first, settings.batch)
+    draw = jax.random.fold_in(jax.random.fold_in(key, 1 << 20), t)
+    grads, tables = jax.grad(loss, has_aux=True)(
+      params, index, tables, visits, draw
+    )
+    opt.hyperparams["learning_rate"] = (
+      learning_rate * 0.5 * (1.0 + jnp.cos(jnp.pi * t / settings.steps))
+    )
+    updates, opt = optimizer.update(grads, opt)
+    params = optax.apply_updates(params, updates)
+    return (params, opt, tables, visits.at[index].add(1)), None
+
+  state = (params, optimizer.init(params), tables, visits)
+  state, _ = jax.lax.scan(step, state, jnp.arange(settings.steps))
+  return state[0]
+
+
+def angle(params: Any, reference: Any, x: jax.Array, y: jax.Array) -> Any:
+  """Degrees between two models' similarity matrices, means taken off."""
+
+  def similarities(p):
+    a, b = embed(p, x, y)
+    s = a @ b.T
+    return (s - jnp.mean(s)).reshape(-1)
+
+  a, b = similarities(params), similarities(reference)
+  cosine = jnp.vdot(a, b) / (jnp.linalg.norm(a) * jnp.linalg.norm(b))
+  return jnp.degrees(jnp.arccos(jnp.clip(cosine, -1.0, 1.0)))

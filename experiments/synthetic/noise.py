@@ -1,0 +1,291 @@
+"""Study: does a small batch find the optimum that all negatives define?
+
+python -m experiments.synthetic.noise
+
+Two parts. One parameter whose optimum is 1 whatever the noise (`scalar`), from
+ten initial values; and two linear encoders (`encoders`), judged by the loss over
+all negatives on unseen pairs and by the angle to the optimum's similarities.
+Learning rates of the encoders are chosen for each method on validation pairs.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from experiments import flags as flags_lib
+from experiments import reporting
+from experiments.synthetic import encoders, scalar
+
+_FLAGS = flags.FlagValues()
+_OUT = flags.DEFINE_string(
+  "out",
+  str(pathlib.Path(__file__).parents[1] / "results"),
+  "Folder of the record.",
+  flag_values=_FLAGS,
+)
+_SEEDS = flags.DEFINE_integer(
+  "seeds", 6, "Data sets of the encoders.", lower_bound=2, flag_values=_FLAGS
+)
+_STEPS = flags.DEFINE_integer(
+  "steps",
+  0,
+  "Steps of every run; 0 is each part's own.",
+  lower_bound=0,
+  flag_values=_FLAGS,
+)
+
+_USAGE = """Does a small batch find the optimum that all negatives define?
+
+  python -m experiments.synthetic.noise
+
+Writes noise.json, .md and .png. Flags:
+  --seeds=N   data sets of the encoders; default 6
+  --steps=N   steps of every run, for a smoke run; default: each part's own
+  --out=DIR   of the record; default experiments/results
+"""
+_SCALAR_NOISE = (0.0, 1.0, 1.73)
+_ENCODER_NOISE = (0.3, 0.6, 1.0)
+_INITIAL = tuple(np.linspace(0.1, 2.0, 10).round(3).tolist())
+_RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
+
+
+def scalar_part(settings: scalar.Settings) -> list[dict[str, Any]]:
+  """Theta of all methods at all noise levels: paths and final averages."""
+  rows = []
+  for sigma in _SCALAR_NOISE:
+    for method in scalar.METHODS:
+      path, final = scalar.run(
+        method, sigma, jnp.asarray(_INITIAL), seed=0, settings=settings
+      )
+      rows.append(
+        {
+          "sigma": sigma,
+          "method": method,
+          "final": np.asarray(final).round(5).tolist(),
+          "path": np.asarray(path).round(4).tolist(),
+        }
+      )
+  return rows
+
+
+def encoder_part(
+  settings: encoders.Settings, seeds: int, report: Any = print
+) -> list[dict[str, Any]]:
+  """Held-out loss and angle of all methods, a row a method and noise level."""
+  keys = jax.random.split(jax.random.key(0), seeds)
+  rates = jnp.asarray(_RATES)
+  rows = []
+  for sigma in _ENCODER_NOISE:
+    x, y = jax.vmap(
+      lambda key: encoders.make_pairs(
+        jax.random.fold_in(key, 1), sigma, settings
+      )
+    )(keys)
+    best = jax.vmap(
+      lambda key, x, y: encoders.optimum(key, x[0], y[0], settings)
+    )(keys, x, y)
+
+    def scores(params, best, x, y):
+      loss = functools.partial(
+        encoders.full_loss, temperature=settings.temperature
+      )
+      return {
+        "validation": loss(params, x[1], y[1]),
+        "test": loss(params, x[2], y[2]),
+        "angle": encoders.angle(params, best, x[2], y[2]),
+      }
+
+    optimal = jax.vmap(scores)(best, best, x, y)
+    rows.append(_encoder_row(sigma, "all negatives (optimum)", None, optimal))
+    for name, method in encoders.METHODS.items():
+      began = time.monotonic()
+
+      def one(key, best, x, y, rate, method=method):
+        params = encoders.train(method, key, x[0], y[0], rate, settings)
+        return scores(params, best, x, y)
+
+      over_rates = jax.vmap(one, (None, None, None, None, 0))
+      found = jax.jit(jax.vmap(over_rates, (0, 0, 0, 0, None)))(
+        keys, best, x, y, rates
+      )
+      chosen = int(np.argmin(np.mean(found["validation"], axis=0)))
+      own = {k: np.asarray(found[k])[:, chosen] for k in sorted(found)}
+      rows.append(_encoder_row(sigma, name, _RATES[chosen], own))
+      report(
+        f"sigma {sigma}, {name}: held-out loss"
+        f" {np.mean(own['test']):.3f} ({time.monotonic() - began:.0f} s)"
+      )
+  return rows
+
+
+def _encoder_row(sigma, method, rate, scores):
+  numbers = {
+    k: np.asarray(v, np.float64).round(5).tolist() for k, v in scores.items()
+  }
+  return {"sigma": sigma, "method": method, "learning_rate": rate, **numbers}
+
+
+def page(record: Mapping[str, Any]) -> str:
+  """The record as Markdown."""
+  lines = [
+    "# Noise in the negatives: what small batches converge to",
+    "",
+    "```sh",
+    "python -m experiments.synthetic.noise",
+    "```",
+    "",
+    "## One parameter",
+    "",
+    "The optimum over all negatives is 1.0 at every noise level. Mean over the"
+    f" second half of {record['scalar_settings']['steps']:,} steps of"
+    f" {record['scalar_settings']['batch']} anchors with"
+    f" {record['scalar_settings']['negatives']} negatives each, from ten"
+    " initial values: mean [smallest, largest].",
+    "",
+    "| method | " + " | ".join(f"sigma {s}" for s in _SCALAR_NOISE) + " |",
+    "|---|" + "---|" * len(_SCALAR_NOISE),
+  ]
+  for method in scalar.METHODS:
+    cells = [
+      f"{np.mean(r['final']):.3f} [{min(r['final']):.3f},"
+      f" {max(r['final']):.3f}]"
+      for r in record["scalar"]
+      if r["method"] == method
+    ]
+    lines.append(f"| {method} | " + " | ".join(cells) + " |")
+  encoder = record["encoder_settings"]
+  lines += [
+    "",
+    "![theta over the steps, and the encoders' held-out loss](noise.png)",
+    "",
+    "## Two linear encoders",
+    "",
+    f"{encoder['pairs']} pairs, batches of {encoder['batch']},"
+    f" {encoder['steps']:,} steps, temperature {encoder['temperature']};"
+    f" {record['seeds']} data sets with the same initial encoders for every"
+    f" method, learning rate of each chosen among"
+    f" {', '.join(f'{r:g}' for r in _RATES)} on validation pairs. Loss over all"
+    " negatives on test pairs (lower is better), and angle to the optimum's"
+    " similarities; mean ± half of the 95 % interval.",
+    "",
+    "| sigma | method | learning rate | test loss | minus the optimum's |"
+    " angle, degrees |",
+    "|---|---|---|---|---|---|",
+  ]
+  optimal = {
+    r["sigma"]: np.asarray(r["test"])
+    for r in record["encoders"]
+    if r["learning_rate"] is None
+  }
+  for r in record["encoders"]:
+    excess = np.asarray(r["test"]) - optimal[r["sigma"]]
+    known = r["learning_rate"] is not None
+    cells = [
+      f"{r['sigma']}",
+      r["method"],
+      f"{r['learning_rate']:g}" if known else "–",
+      reporting.interval(r["test"], 3),
+      reporting.interval(excess.tolist(), 3) if known else "0",
+      reporting.interval(r["angle"], 1) if known else "0",
+    ]
+    lines.append("| " + " | ".join(cells) + " |")
+  made = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
+  lines += ["", f"Made with {made} in {record['seconds']:.0f} s.", ""]
+  return "\n".join(lines)
+
+
+def plot(record: Mapping[str, Any], path: pathlib.Path) -> None:
+  """Ten runs of each method a noise level; below, the encoders."""
+  from matplotlib import figure
+
+  shown = [m for m in scalar.METHODS if "without" not in m]
+  colours = dict(zip(shown, ("C3", "C0", "C2", "C1")))
+  canvas = figure.Figure(figsize=(10.5, 6.4), layout="constrained")
+  axes = canvas.subplots(2, 3)
+  every = record["scalar_settings"]["steps"] / len(
+    record["scalar"][0]["path"][0]
+  )
+  for ax, sigma in zip(axes[0], _SCALAR_NOISE):
+    for row in record["scalar"]:
+      if row["sigma"] == sigma and row["method"] in shown:
+        for i, run in enumerate(row["path"]):
+          ax.plot(
+            every * (1 + np.arange(len(run))),
+            run,
+            color=colours[row["method"]],
+            linewidth=0.7,
+            label=None if i else row["method"],
+          )
+    ax.axhline(1.0, color="black", linestyle=":")
+    ax.set_xscale("log")
+    ax.set_ylim(0, 2.2)
+    ax.set_xlabel("step")
+    ax.set_title(f"one parameter, sigma = {sigma}")
+  axes[0, 0].set_ylabel("theta (optimum 1)")
+  axes[0, 0].legend(fontsize=7)
+  for ax, sigma in zip(axes[1], _ENCODER_NOISE):
+    rows = [r for r in record["encoders"] if r["sigma"] == sigma]
+    optimal = np.asarray(rows[0]["test"])
+    names = [r["method"] for r in rows[1:]]
+    excess = [np.asarray(r["test"]) - optimal for r in rows[1:]]
+    places = np.arange(len(names))[::-1]
+    ax.barh(
+      places,
+      [e.mean() for e in excess],
+      xerr=[reporting.half_width(e.tolist()) for e in excess],
+      color=[colours.get(n, "grey") for n in names],
+    )
+    ax.axvline(0.0, color="black", linewidth=0.8)
+    ax.set_yticks(places, names if ax is axes[1, 0] else [""] * len(names))
+    ax.tick_params(axis="y", labelsize=7)
+    ax.set_title(f"encoders, sigma = {sigma}")
+    ax.set_xlabel("test loss above the optimum's")
+  canvas.savefig(path, dpi=110)
+
+
+def main() -> None:
+  """Runs the program."""
+  out = pathlib.Path(_OUT.value)
+  out.mkdir(parents=True, exist_ok=True)
+  small, pair = scalar.Settings(), encoders.Settings()
+  if _STEPS.value:
+    small = dataclasses.replace(
+      small, steps=_STEPS.value, points=min(small.points, _STEPS.value)
+    )
+    pair = dataclasses.replace(
+      pair, steps=_STEPS.value, full_steps=_STEPS.value
+    )
+  began = time.monotonic()
+  print("One parameter ...", flush=True)
+  rows = scalar_part(small)
+  print("Two encoders ...", flush=True)
+  record = {
+    "scalar_settings": dataclasses.asdict(small),
+    "encoder_settings": dataclasses.asdict(pair),
+    "seeds": _SEEDS.value,
+    "cores": os.cpu_count(),
+    "versions": reporting.versions("jax", "jaxlib", "numpy", "optax"),
+    "scalar": rows,
+    "encoders": encoder_part(
+      pair, _SEEDS.value, functools.partial(print, flush=True)
+    ),
+    "seconds": time.monotonic() - began,
+  }
+  (out / "noise.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
+  (out / "noise.md").write_text(page(record), encoding="utf-8")
+  plot(record, out / "noise.png")
+  print(f"Wrote noise.json, .md and .png to {out}.")
+
+
+if __name__ == "__main__":
+  flags_lib.run(main, flag_values=_FLAGS, usage=_USAGE)
