@@ -12,6 +12,10 @@ from contrastive_jax.evaluation.geometry import (
   similarity_histogram,
   uniformity,
 )
+from contrastive_jax.evaluation.gradients import (
+  GradientStatistics,
+  gradient_statistics,
+)
 from contrastive_jax.evaluation.knn import knn_accuracy
 from contrastive_jax.evaluation.linear_probe import linear_probe
 from contrastive_jax.evaluation.retrieval import (
@@ -25,8 +29,10 @@ from contrastive_jax.evaluation.zero_shot import (
 )
 
 __all__ = (
+  "GradientStatistics",
   "alignment",
   "few_shot_accuracy",
+  "gradient_statistics",
   "knn_accuracy",
   "linear_probe",
   "modality_gap",

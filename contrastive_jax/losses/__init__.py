@@ -45,9 +45,11 @@ from contrastive_jax.losses.partition import (
 from contrastive_jax.losses.partition import (
   prototype_log_partition as prototype_log_partition,
 )
+from contrastive_jax.losses.queue import moco_v2 as moco_v2
 from contrastive_jax.losses.structure import (
   geometric_consistency as geometric_consistency,
 )
+from contrastive_jax.losses.structure import uniformity as uniformity
 
 __all__ = (
   "Amortized",
@@ -72,10 +74,12 @@ __all__ = (
   "log_partition",
   "log_partition_clip",
   "log_partition_nt_xent",
+  "moco_v2",
   "moco_v3",
   "nt_xent",
   "on_mesh",
   "prototype_log_partition",
   "scale_by_temperature",
   "sigmoid",
+  "uniformity",
 )

@@ -57,7 +57,7 @@ import jax
 import jax.numpy as jnp
 
 from contrastive_jax import ops
-from contrastive_jax.losses import partition
+from contrastive_jax.losses import _shared, partition
 from contrastive_jax.ops import _weighted
 
 Axes = str | tuple[str, ...] | None
@@ -111,9 +111,9 @@ def augmented_contrastive(
   """
   ops.check_features(queries=queries, keys=keys)
   n = queries.shape[0]
-  (queries, keys), dtype = partition.widen(queries, keys)
-  partition.check_row("log_auxiliary", log_auxiliary, n)
-  temperature = partition.check_temperature("temperature", temperature, n)
+  (queries, keys), dtype = _shared.widen(queries, keys)
+  _shared.check_row("log_auxiliary", log_auxiliary, n)
+  temperature = _shared.check_temperature("temperature", temperature, n)
   ops.check_group_ids(group_ids, n)
   common = _Common(
     include_positive, negative_mass, log_weight_cap, fused, axes, block_size
@@ -122,7 +122,7 @@ def augmented_contrastive(
     queries,
     keys,
     [(log_auxiliary, temperature)],
-    partition.paired(queries, keys),
+    _shared.paired(queries, keys),
     group_ids,
     dtype,
     common,
@@ -178,15 +178,13 @@ def augmented_clip(
   """
   ops.check_features(image=image, text=text)
   n = image.shape[0]
-  (image, text), dtype = partition.widen(image, text)
-  partition.check_row("image_log_auxiliary", image_log_auxiliary, n)
-  partition.check_row("text_log_auxiliary", text_log_auxiliary, n)
-  of_image = partition.check_temperature("temperature", temperature, n)
+  (image, text), dtype = _shared.widen(image, text)
+  _shared.check_row("image_log_auxiliary", image_log_auxiliary, n)
+  _shared.check_row("text_log_auxiliary", text_log_auxiliary, n)
+  of_image = _shared.check_temperature("temperature", temperature, n)
   of_text = of_image
   if text_temperature is not None:
-    of_text = partition.check_temperature(
-      "text_temperature", text_temperature, n
-    )
+    of_text = _shared.check_temperature("text_temperature", text_temperature, n)
   ops.check_group_ids(group_ids, n)
   common = _Common(
     include_positive, negative_mass, log_weight_cap, fused, axes, block_size
@@ -195,7 +193,7 @@ def augmented_clip(
     image,
     text,
     [(image_log_auxiliary, of_image), (text_log_auxiliary, of_text)],
-    partition.paired(image, text),
+    _shared.paired(image, text),
     group_ids,
     dtype,
     common,
@@ -248,16 +246,16 @@ def augmented_nt_xent(
   """
   ops.check_features(first_view=first_view, second_view=second_view)
   n = first_view.shape[0]
-  (first_view, second_view), dtype = partition.widen(first_view, second_view)
-  partition.check_row("first_log_auxiliary", first_log_auxiliary, n)
-  partition.check_row("second_log_auxiliary", second_log_auxiliary, n)
+  (first_view, second_view), dtype = _shared.widen(first_view, second_view)
+  _shared.check_row("first_log_auxiliary", first_log_auxiliary, n)
+  _shared.check_row("second_log_auxiliary", second_log_auxiliary, n)
   log_u = jnp.concatenate([first_log_auxiliary, second_log_auxiliary])
-  temperature = partition.check_temperature("temperature", temperature, n)
+  temperature = _shared.check_temperature("temperature", temperature, n)
   if jnp.ndim(temperature):
     temperature = jnp.tile(temperature, 2)
   ops.check_group_ids(group_ids, n)
   # Both views of an example are one group, so neither is its negative.
-  ids = jnp.tile(partition.example_ids(group_ids, n, axes), 2)
+  ids = jnp.tile(_shared.example_ids(group_ids, n, axes), 2)
   z = jnp.concatenate([first_view, second_view])
   common = _Common(
     include_positive, negative_mass, log_weight_cap, fused, axes, block_size
@@ -266,7 +264,7 @@ def augmented_nt_xent(
     z,
     z,
     [(log_u, temperature)],
-    jnp.tile(partition.paired(first_view, second_view), 2),
+    jnp.tile(_shared.paired(first_view, second_view), 2),
     ids,
     dtype,
     common,
@@ -319,9 +317,9 @@ def augmented_moco_v3(
   """
   ops.check_features(queries=queries, momentum_keys=momentum_keys)
   n = queries.shape[0]
-  (queries, keys), dtype = partition.widen(queries, momentum_keys)
+  (queries, keys), dtype = _shared.widen(queries, momentum_keys)
   keys = jax.lax.stop_gradient(keys)
-  partition.check_row("log_auxiliary", log_auxiliary, n)
+  _shared.check_row("log_auxiliary", log_auxiliary, n)
   ops.check_positive("temperature", temperature)
   ops.check_group_ids(group_ids, n)
   common = _Common(
@@ -331,7 +329,7 @@ def augmented_moco_v3(
     queries,
     keys,
     [(log_auxiliary, temperature)],
-    partition.paired(queries, keys),
+    _shared.paired(queries, keys),
     group_ids,
     dtype,
     common,
@@ -383,10 +381,10 @@ def scale_by_temperature(
   >>> scale_by_temperature(loss, log_z, temperature=0.5, rho=5.0).tolist()
   [1.5, 1.0]
   """
-  partition.check_row("loss", loss, None)
+  _shared.check_row("loss", loss, None)
   n = loss.shape[0]
-  partition.check_row("log_partition", log_partition, n)
-  temperature = partition.check_temperature("temperature", temperature, n)
+  _shared.check_row("log_partition", log_partition, n)
+  temperature = _shared.check_temperature("temperature", temperature, n)
   if jnp.shape(rho) != ():
     raise ValueError(f"rho must be a scalar; got shape {jnp.shape(rho)}.")
   log_z = jax.lax.stop_gradient(jnp.asarray(log_partition, jnp.float32))
@@ -446,9 +444,9 @@ def augmented_diagnostics(
   ops.check_features(queries=queries, keys=keys)
   n = queries.shape[0]
   queries, keys = jax.lax.stop_gradient((queries, keys))
-  (queries, keys), dtype = partition.widen(queries, keys)
-  partition.check_row("log_auxiliary", log_auxiliary, n)
-  temperature = partition.check_temperature("temperature", temperature, n)
+  (queries, keys), dtype = _shared.widen(queries, keys)
+  _shared.check_row("log_auxiliary", log_auxiliary, n)
+  temperature = _shared.check_temperature("temperature", temperature, n)
   temperature = jax.lax.stop_gradient(temperature)
   ops.check_group_ids(group_ids, n)
   options: dict[str, Any] = {
@@ -463,17 +461,17 @@ def augmented_diagnostics(
     )
     for k in (1.0, 2.0)
   )
-  count = partition.num_negatives(group_ids, n, axes)
+  count = _shared.num_negatives(group_ids, n, axes)
   some = count > 0
   common = _Common(
     False, negative_mass, log_weight_cap, False, axes, block_size
   )
-  cosine = partition.paired(queries, keys)
+  cosine = _shared.paired(queries, keys)
   (sums,) = _weighted.weighted_sums(
     queries,
     keys,
     [_anchors(log_auxiliary, temperature, cosine, common, count)],
-    partition.example_ids(group_ids, n, axes),
+    _shared.example_ids(group_ids, n, axes),
     dtype,
     cap=_cap(log_weight_cap),
     statistics=True,
@@ -508,13 +506,13 @@ def _losses(
 ) -> list[jax.Array]:
   """Losses of the queries among the keys and, of two sides, the reverse."""
   n = queries.shape[0]
-  count = partition.num_negatives(group_ids, n, common.axes)
+  count = _shared.num_negatives(group_ids, n, common.axes)
   cap = _cap(common.log_weight_cap)
   totals = _weighted.weighted_sums(
     queries,
     keys,
     [_anchors(log_u, tau, cosine, common, count) for log_u, tau in sides],
-    partition.example_ids(group_ids, n, common.axes),
+    _shared.example_ids(group_ids, n, common.axes),
     dtype,
     cap=cap,
     fused=common.fused,
@@ -531,7 +529,7 @@ def _losses(
 
 
 def _anchors(log_u, temperature, cosine, common, count) -> _weighted.Anchors:
-  partition.check_negative_mass(common.negative_mass)
+  _shared.check_negative_mass(common.negative_mass)
   scale = jnp.broadcast_to(
     1.0 / jnp.asarray(temperature, jnp.float32), count.shape
   )

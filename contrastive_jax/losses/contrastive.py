@@ -32,6 +32,7 @@ import jax
 import jax.numpy as jnp
 
 from contrastive_jax import ops
+from contrastive_jax.losses import _shared
 
 Axes = str | tuple[str, ...] | None
 BlockSize = int | str | None
@@ -86,7 +87,7 @@ def info_nce(
   [0.3408, 0.3408, 0.3408, 0.3408]
   """
   ops.check_features(queries=queries, keys=keys)
-  (queries, keys), dtype = _widen(queries, keys)
+  (queries, keys), dtype = _shared.widen(queries, keys)
   ops.check_positive("temperature", temperature)
   _check_label_smoothing(label_smoothing)
   (loss,) = _cross_entropy(
@@ -146,7 +147,7 @@ def nt_xent(
   [0.5514, 0.5514, 0.5514, 0.5514]
   """
   ops.check_features(first_view=first_view, second_view=second_view)
-  (first_view, second_view), dtype = _widen(first_view, second_view)
+  (first_view, second_view), dtype = _shared.widen(first_view, second_view)
   ops.check_positive("temperature", temperature)
   n = first_view.shape[0]
   ops.check_group_ids(group_ids, n)
@@ -165,7 +166,7 @@ def nt_xent(
     block_size=block_size,
   )
   if twice is None:
-    positive = jnp.tile(_paired(first_view, second_view, scale), 2)
+    positive = jnp.tile(scale * _shared.paired(first_view, second_view), 2)
   else:
     positive = sums.row_positive
   return sums.rows - positive
@@ -214,7 +215,7 @@ def clip(
   [0.3408, 0.3408, 0.3408, 0.3408]
   """
   ops.check_features(image=image, text=text)
-  (image, text), dtype = _widen(image, text)
+  (image, text), dtype = _shared.widen(image, text)
   ops.check_positive("logit_scale", logit_scale)
   _check_label_smoothing(label_smoothing)
   to_text, to_image = _cross_entropy(
@@ -290,7 +291,7 @@ def clip_four_term(
     image_augmented=image_augmented,
     text_augmented=text_augmented,
   )
-  (image, text, image_augmented, text_augmented), dtype = _widen(
+  (image, text, image_augmented, text_augmented), dtype = _shared.widen(
     image, text, image_augmented, text_augmented
   )
   ops.check_positive("logit_scale", logit_scale)
@@ -311,7 +312,7 @@ def clip_four_term(
         original, original, scale=logit_scale, **options
       ).rows
       if group_ids is None:
-        total -= _paired(original, augmented, logit_scale)
+        total -= logit_scale * _shared.paired(original, augmented)
       else:
         total -= ops.row_column_sums(
           original,
@@ -364,7 +365,7 @@ def moco_v3(
   [0.3408, 0.3408, 0.3408, 0.3408]
   """
   ops.check_features(queries=queries, momentum_keys=momentum_keys)
-  (queries, momentum_keys), dtype = _widen(queries, momentum_keys)
+  (queries, momentum_keys), dtype = _shared.widen(queries, momentum_keys)
   ops.check_positive("temperature", temperature)
   (loss,) = _cross_entropy(
     queries,
@@ -420,7 +421,7 @@ def decoupled(
   [-0.9014, -0.9014, -0.9014, -0.9014]
   """
   ops.check_features(queries=queries, keys=keys)
-  (queries, keys), dtype = _widen(queries, keys)
+  (queries, keys), dtype = _shared.widen(queries, keys)
   ops.check_positive("temperature", temperature)
 
   ops.check_group_ids(group_ids, queries.shape[0])
@@ -438,7 +439,7 @@ def decoupled(
   )
   positive = sums.row_positive
   if positive is None:
-    positive = _paired(queries, keys, scale)
+    positive = scale * _shared.paired(queries, keys)
   alone = jnp.isneginf(sums.rows)
   return jnp.where(alone, 0.0, jnp.where(alone, 0.0, sums.rows) - positive)
 
@@ -488,7 +489,7 @@ def sigmoid(
   [0.0134, 0.0134]
   """
   ops.check_features(image=image, text=text)
-  (image, text), dtype = _widen(image, text)
+  (image, text), dtype = _shared.widen(image, text)
   ops.check_positive("logit_scale", logit_scale)
   if jnp.shape(logit_bias) != ():
     raise ValueError(
@@ -513,21 +514,6 @@ def sigmoid(
 def _check_label_smoothing(value: float) -> None:
   if not 0.0 <= value < 1.0:
     raise ValueError(f"label_smoothing must be in [0, 1); got {value}.")
-
-
-def _widen(*features: jax.Array) -> tuple[list[jax.Array], jnp.dtype]:
-  """Features in float32, and the type that holds them exactly.
-
-  Once, before they are used: the gradients of all uses are then added in
-  float32 and rounded to the input's type only at the end.
-  """
-  dtype = jnp.result_type(*features)
-  return [x.astype(jnp.float32) for x in features], dtype
-
-
-def _paired(a: jax.Array, b: jax.Array, scale: Scalar) -> jax.Array:
-  """Logits of rows with each other: [N] float32."""
-  return scale * jnp.sum(a * b, axis=1)
 
 
 def _mean_logit(rows: jax.Array, others: jax.Array, scale: Scalar, axes: Axes):
@@ -567,7 +553,7 @@ def _cross_entropy(
 
   def loss(total, positive, rows, others):
     if group_ids is None:
-      positive = _paired(queries, keys, scale)
+      positive = scale * _shared.paired(queries, keys)
     if label_smoothing:
       mean = _mean_logit(rows, others, scale, axes)
       positive += label_smoothing * (mean - positive)

@@ -24,7 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax.losses.partition import (
+from contrastive_jax.losses._shared import (
   check_range,
   check_row,
   is_number,

@@ -1,6 +1,7 @@
 """A loss over a mesh, called with global arrays."""
 
 import functools
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,16 +12,16 @@ from jax.sharding import AxisType, PartitionSpec
 
 
 def on_mesh(
-  loss: Callable[..., jax.Array],
+  loss: Callable[..., Any],
   mesh: jax.sharding.Mesh,
   *,
   axes: str | Sequence[str] | None = None,
-) -> Callable[..., jax.Array]:
+) -> Callable[..., Any]:
   """Splits a loss of this package over the devices of a mesh.
 
   What comes out is called like the loss, with arrays of the whole batch, in or
-  outside of `jax.jit`, and gives the same values and gradients. Feature arrays
-  and `group_ids` are split by rows; scalars are the same on every device.
+  outside of `jax.jit`, and gives the same values and gradients. Arrays with a row
+  an example are split by rows; scalars are the same on every device.
 
   Args:
     loss: a function of this package that takes `axes`.
@@ -29,7 +30,8 @@ def on_mesh(
       make a grid, whose sides are best of similar size.
 
   Returns:
-    The loss as a function of global arrays, `[N]` ([2N] for `nt_xent`).
+    The loss as a function of global arrays: `[N]` ([2N] for two views), or the
+    tuple of such arrays that `log_partition_clip` returns.
 
   Raises:
     ValueError: if the mesh has no such axes, or Explicit ones; in the call, if
@@ -64,15 +66,22 @@ def on_mesh(
   rows = PartitionSpec(names)
   mapped_names: Any = names[0] if len(names) == 1 else names
 
+  parameters = list(inspect.signature(loss).parameters)
+
   @functools.wraps(loss)
-  def call(*arrays: jax.Array, **options: Any) -> jax.Array:
-    split = {"group_ids"} & options.keys()
-    if options.get("group_ids") is None:
-      split = set()
-    for place, x in enumerate((*arrays, *(options[k] for k in split))):
-      if x.shape and x.shape[0] % devices:
+  def call(*arrays: jax.Array, **options: Any) -> Any:
+    named = dict(zip(parameters, arrays)) | options
+    length = arrays[0].shape[0]
+    # What has a row an example lies with the rows (`group_ids`, temperatures).
+    split = {
+      k: jnp.asarray(v)
+      for k, v in options.items()
+      if _is_array(v) and jnp.ndim(v) and jnp.shape(v)[0] == length
+    }
+    for name, x in named.items():
+      if (name in split or name not in options) and jnp.shape(x)[0] % devices:
         raise ValueError(
-          f"argument {place} has {x.shape[0]} rows, which do not divide over"
+          f"{name} has {jnp.shape(x)[0]} rows, which do not divide over"
           f" {devices} devices ({', '.join(names)})."
         )
     # Scalars may be traced, so they are operands; what is left is static.
@@ -83,8 +92,8 @@ def on_mesh(
 
     def local(arrays, split, scalars):
       values = loss(*arrays, **split, **scalars, **static, axes=mapped_names)
-      # One row for each of the losses that an example has (two in nt_xent).
-      return values.reshape(-1, arrays[0].shape[0])
+      # One row for each of the values that an example has (two in nt_xent).
+      return jax.tree.map(lambda v: v.reshape(-1, arrays[0].shape[0]), values)
 
     mapped = jax.shard_map(
       local,
@@ -92,8 +101,8 @@ def on_mesh(
       in_specs=(rows, rows, PartitionSpec()),
       out_specs=PartitionSpec(None, names),
     )
-    operands = {k: jnp.asarray(options[k]) for k in split}
-    return mapped(arrays, operands, scalars).reshape(-1)
+    values = mapped(arrays, split, scalars)
+    return jax.tree.map(lambda v: v.reshape(-1), values)
 
   return call
 

@@ -17,14 +17,13 @@ naming the argument, on wrong shapes, types or ranges.
 """
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from contrastive_jax import ops
-from contrastive_jax.ops import _grid, _weighted
+from contrastive_jax.losses import _shared
+from contrastive_jax.ops import _weighted
 
 Axes = str | tuple[str, ...] | None
 BlockSize = int | str | None
@@ -85,18 +84,18 @@ def log_partition(
   [-2.0, -2.0, -2.0, -2.0]
   """
   ops.check_features(queries=queries, keys=keys)
-  (queries, keys), dtype = widen(queries, keys)
+  (queries, keys), dtype = _shared.widen(queries, keys)
   n = queries.shape[0]
-  temperature = check_temperature("temperature", temperature, n)
-  check_negative_mass(negative_mass)
+  temperature = _shared.check_temperature("temperature", temperature, n)
+  _shared.check_negative_mass(negative_mass)
   ops.check_group_ids(group_ids, n)
   rows = _sums(
     queries, keys, temperature, group_ids, dtype, axes, block_size
   ).rows
   return _finish(
     rows,
-    paired(queries, keys) / temperature,
-    num_negatives(group_ids, n, axes),
+    _shared.paired(queries, keys) / temperature,
+    _shared.num_negatives(group_ids, n, axes),
     include_positive,
     negative_mass,
   )
@@ -143,13 +142,13 @@ def log_partition_clip(
   [-0.6, -0.2, 0.2, -1.0]
   """
   ops.check_features(image=image, text=text)
-  (image, text), dtype = widen(image, text)
+  (image, text), dtype = _shared.widen(image, text)
   n = image.shape[0]
-  of_image = check_temperature("temperature", temperature, n)
+  of_image = _shared.check_temperature("temperature", temperature, n)
   of_text = of_image
   if text_temperature is not None:
-    of_text = check_temperature("text_temperature", text_temperature, n)
-  check_negative_mass(negative_mass)
+    of_text = _shared.check_temperature("text_temperature", text_temperature, n)
+  _shared.check_negative_mass(negative_mass)
   ops.check_group_ids(group_ids, n)
   options = (group_ids, dtype, axes, block_size)
   if text_temperature is None and jnp.ndim(of_image) == 0:
@@ -158,8 +157,8 @@ def log_partition_clip(
   else:
     to_text = _sums(image, text, of_image, *options).rows
     to_image = _sums(text, image, of_text, *options).rows
-  cosine = paired(image, text)
-  count = num_negatives(group_ids, n, axes)
+  cosine = _shared.paired(image, text)
+  count = _shared.num_negatives(group_ids, n, axes)
   return (
     _finish(to_text, cosine / of_image, count, include_positive, negative_mass),
     _finish(to_image, cosine / of_text, count, include_positive, negative_mass),
@@ -206,18 +205,18 @@ def log_partition_nt_xent(
   ([-1.0, -1.0], [-1.0, -1.0])
   """
   ops.check_features(first_view=first_view, second_view=second_view)
-  (first_view, second_view), dtype = widen(first_view, second_view)
+  (first_view, second_view), dtype = _shared.widen(first_view, second_view)
   n = first_view.shape[0]
-  temperature = check_temperature("temperature", temperature, n)
-  check_negative_mass(negative_mass)
+  temperature = _shared.check_temperature("temperature", temperature, n)
+  _shared.check_negative_mass(negative_mass)
   ops.check_group_ids(group_ids, n)
   if jnp.ndim(temperature):
     temperature = jnp.tile(temperature, 2)
-  ids = jnp.tile(example_ids(group_ids, n, axes), 2)
+  ids = jnp.tile(_shared.example_ids(group_ids, n, axes), 2)
   z = jnp.concatenate([first_view, second_view])
   rows = _sums(z, z, temperature, ids, dtype, axes, block_size).rows
-  positive = jnp.tile(paired(first_view, second_view), 2) / temperature
-  count = num_negatives(ids, 2 * n, axes)
+  positive = jnp.tile(_shared.paired(first_view, second_view), 2) / temperature
+  count = _shared.num_negatives(ids, 2 * n, axes)
   found = _finish(rows, positive, count, include_positive, negative_mass)
   return found[:n], found[n:]
 
@@ -254,8 +253,8 @@ def amortized_loss(
   >>> amortized_loss(jnp.array([0.5, -1.0]), jnp.array([0.5, -1.0])).tolist()
   [0.5, -1.0]
   """
-  check_row("prediction", prediction, None)
-  check_row("log_partition", log_partition, prediction.shape[0])
+  _shared.check_row("prediction", prediction, None)
+  _shared.check_row("log_partition", log_partition, prediction.shape[0])
   prediction = jnp.asarray(prediction, jnp.float32)
   batch = jax.lax.stop_gradient(jnp.asarray(log_partition, jnp.float32))
   seen = jnp.isfinite(batch)
@@ -340,11 +339,11 @@ def prototype_log_partition(
   [-2.0, -1.0]
   """
   ops.check_features(queries=queries, keys=keys)
-  (queries, keys), _ = widen(queries, keys)
+  (queries, keys), _ = _shared.widen(queries, keys)
   n, dim = queries.shape
-  temperature = check_temperature("temperature", temperature, n)
-  check_negative_mass(negative_mass)
-  check_range("eps", eps, "a finite number > 0", lambda x: x > 0)
+  temperature = _shared.check_temperature("temperature", temperature, n)
+  _shared.check_negative_mass(negative_mass)
+  _shared.check_range("eps", eps, "a finite number > 0", lambda x: x > 0)
   prototypes = params["prototypes"]
   if prototypes.ndim != 2 or prototypes.shape[1] != dim:
     raise ValueError(
@@ -356,81 +355,11 @@ def prototype_log_partition(
   )
   directions = ops.l2_normalize(prototypes.astype(jnp.float32))
   cosine = jnp.dot(queries, directions.T, precision=jax.lax.Precision.HIGHEST)
-  margin = cosine - paired(queries, keys)[:, None]
+  margin = cosine - _shared.paired(queries, keys)[:, None]
   margin /= jnp.broadcast_to(temperature, (n,))[:, None]
   mean = jax.nn.logsumexp(margin, axis=1) - math.log(prototypes.shape[0])
   floor = math.log(eps + (1.0 if include_positive else 0.0))
   return jnp.logaddexp(mean + jnp.log(negative_mass), jnp.float32(floor))
-
-
-# --- What both steps stand on -------------------------------------------------
-
-
-def widen(*features: jax.Array) -> tuple[list[jax.Array], np.dtype]:
-  """Features in float32, and the type that holds them exactly."""
-  dtype = jnp.dtype(jnp.result_type(*features))
-  return [x.astype(jnp.float32) for x in features], dtype
-
-
-def paired(a: jax.Array, b: jax.Array) -> jax.Array:
-  """Products of rows with each other: [N] float32."""
-  return jnp.sum(a * b, axis=1)
-
-
-def example_ids(group_ids: jax.Array | None, n: int, axes: Axes) -> jax.Array:
-  """Ids [n] that are equal where rows are no negatives of each other."""
-  return ops.global_row_ids(n, axes) if group_ids is None else group_ids
-
-
-def num_negatives(group_ids: jax.Array | None, n: int, axes: Axes) -> jax.Array:
-  """How many rows of the global batch are of another group: [n] float32."""
-  total = n * ops.axis_size(axes)
-  if group_ids is None:
-    return jnp.full(n, total - 1.0, jnp.float32)
-  names = () if axes is None else (axes,) if isinstance(axes, str) else axes
-  every = jnp.sort(_grid.gather_rows(jnp.asarray(group_ids), tuple(names)))
-  first, last = (
-    jnp.searchsorted(every, group_ids, side=side) for side in ("left", "right")
-  )
-  return (total - (last - first)).astype(jnp.float32)
-
-
-def check_temperature(name: str, value: Scalar, n: int) -> Scalar:
-  """A scalar > 0, or float32 [n]; a traced value is checked for shape only."""
-  if jnp.shape(value) == ():
-    ops.check_positive(name, value)
-    return value
-  if jnp.shape(value) != (n,):
-    raise ValueError(
-      f"{name} must be a scalar or have shape ({n},); got {jnp.shape(value)}."
-    )
-  if not isinstance(value, jax.core.Tracer):
-    rows = np.asarray(value, np.float64)
-    if not np.all(np.isfinite(rows) & (rows > 0)):
-      bad = rows[~(np.isfinite(rows) & (rows > 0))][0]
-      raise ValueError(f"{name} must be finite numbers > 0; got {bad}.")
-  return jnp.asarray(value, jnp.float32)
-
-
-def check_negative_mass(value: Scalar) -> None:
-  """A finite scalar > 0; a traced value is checked for shape only."""
-  ops.check_positive("negative_mass", value)
-
-
-def check_row(
-  name: str, array: Any, n: int | None, kind: Any = jnp.floating
-) -> None:
-  """An array [n] of a kind of type; n None is any length >= 1."""
-  came = getattr(array, "shape", None)
-  wanted = "[N]" if n is None else f"({n},)"
-  if came is None or not hasattr(array, "dtype"):
-    came = type(array).__name__
-  elif len(came) == 1 and came[0] >= 1 and (n is None or came[0] == n):
-    if not jnp.issubdtype(array.dtype, kind):
-      what = "floating point" if kind is jnp.floating else "integers"
-      raise ValueError(f"{name} must be {what}; got {array.dtype}.")
-    return
-  raise ValueError(f"{name} must be an array of shape {wanted}; got {came}.")
 
 
 def _sums(
@@ -463,18 +392,3 @@ def _finish(rows, positive, count, include_positive, negative_mass):
   if include_positive:
     return jnp.where(empty, 0.0, jnp.logaddexp(log_mean, 0.0))
   return jnp.where(empty, -jnp.inf, log_mean)
-
-
-def is_number(value: Any) -> bool:
-  """A number that is known, and no flag."""
-  return isinstance(value, int | float | np.number) and not isinstance(
-    value, bool
-  )
-
-
-def check_range(name, value, expected, holds) -> None:
-  """Checks what is a number; rules may also hold traced values."""
-  if is_number(value) and not (math.isfinite(value) and holds(value)):
-    raise ValueError(f"{name} must be {expected}; got {value}.")
-  if isinstance(value, str | bool) or value is None:
-    raise ValueError(f"{name} must be {expected}; got {value!r}.")

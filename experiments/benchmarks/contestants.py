@@ -18,10 +18,14 @@ from experiments.benchmarks import peers
 
 Call = Callable[[], Any]
 SCALE = 14.3
+# Of the augmented loss, about what its E-step gives for such pairs.
+LOG_WEIGHT = 9.0
 
 # Products of the size N x N x d that value and gradient need: the similarity,
 # again in the backward pass, and one for each array that has a gradient.
+# With the weights known, the similarity is needed once.
 PRODUCTS = {
+  "augmented_clip": 3,
   "clip": 4,
   "clip_four_term": 12,
   "decoupled": 4,
@@ -53,6 +57,8 @@ def _ours(name: str, first, second, scale):
   if name == "sigmoid":
     extra["logit_bias"] = -10.0
   arrays = (first, second)
+  if name == "augmented_clip":
+    arrays += (jnp.full(len(first), LOG_WEIGHT),) * 2
   if name == "clip_four_term":
     # Other views: rolled features cost what other features do.
     arrays += tuple(jnp.roll(x, 1, axis=1) for x in arrays)
@@ -72,6 +78,14 @@ def _dense(name: str, first, second, scale):
     labels = (jnp.arange(2 * n) + n) % (2 * n)
     picked = jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
     return jnp.mean(jax.nn.logsumexp(logits, axis=1) - picked)
+  if name == "augmented_clip":
+    logits = dot(first, second)
+    total = 0.0
+    for own in (logits, logits.T):
+      margins = own - jnp.diagonal(own)[:, None]
+      weighted = jnp.exp(margins + LOG_WEIGHT) * (1.0 - jnp.eye(n))
+      total += 0.5 * jnp.mean(jnp.sum(weighted, axis=1)) / (n - 1)
+    return total
   if name == "clip":
     logits = dot(first, second)
     return -0.5 * jnp.mean(

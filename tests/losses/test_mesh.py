@@ -80,5 +80,25 @@ def test_explicit_axes_are_refused():
 def test_a_batch_that_does_not_divide():
   x = jnp.ones((6, D))
   clip = losses.on_mesh(losses.clip, make_mesh(data=4))
-  with pytest.raises(ValueError, match="6 rows, which do not divide over 4"):
+  with pytest.raises(ValueError, match="image has 6 rows, which do not divide"):
     clip(x, x, logit_scale=1.0)
+
+
+def test_keyword_arrays_with_a_row_an_example_are_split():
+  x, y = references.make_inputs("clip", N, D).values()
+  tau = jnp.linspace(0.2, 1.0, N)
+  over = losses.on_mesh(losses.log_partition, make_mesh(row=2, col=2))
+  options = {"temperature": tau, "group_ids": IDS, "negative_mass": 2.0}
+  np.testing.assert_allclose(
+    over(x, y, **options), losses.log_partition(x, y, **options), rtol=1e-5
+  )
+
+
+def test_a_tuple_of_values_comes_back_as_one():
+  x, y = references.make_inputs("clip", N, D).values()
+  over = losses.on_mesh(losses.log_partition_clip, make_mesh(data=8))
+  actual = over(x, y, temperature=0.3)
+  expected = losses.log_partition_clip(x, y, temperature=0.3)
+  assert len(actual) == 2
+  for a, b in zip(actual, expected):
+    np.testing.assert_allclose(a, b, rtol=1e-5)

@@ -1,0 +1,100 @@
+"""What the losses share: types, products of pairs, and checks of arguments."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from contrastive_jax import ops
+from contrastive_jax.ops import _grid
+
+Axes = str | tuple[str, ...] | None
+Scalar = float | jax.Array
+
+
+def widen(*features: jax.Array) -> tuple[list[jax.Array], np.dtype]:
+  """Features in float32, and the type that holds them exactly.
+
+  Once, before they are used: the gradients of all uses are then added in
+  float32 and rounded to the input's type only at the end.
+  """
+  dtype = jnp.dtype(jnp.result_type(*features))
+  return [x.astype(jnp.float32) for x in features], dtype
+
+
+def paired(a: jax.Array, b: jax.Array) -> jax.Array:
+  """Products of rows with each other: [N] float32."""
+  return jnp.sum(a * b, axis=1)
+
+
+def example_ids(group_ids: jax.Array | None, n: int, axes: Axes) -> jax.Array:
+  """Ids [n] that are equal where rows are no negatives of each other."""
+  return ops.global_row_ids(n, axes) if group_ids is None else group_ids
+
+
+def num_negatives(group_ids: jax.Array | None, n: int, axes: Axes) -> jax.Array:
+  """How many rows of the global batch are of another group: [n] float32."""
+  total = n * ops.axis_size(axes)
+  if group_ids is None:
+    return jnp.full(n, total - 1.0, jnp.float32)
+  names = () if axes is None else (axes,) if isinstance(axes, str) else axes
+  every = jnp.sort(_grid.gather_rows(jnp.asarray(group_ids), tuple(names)))
+  first, last = (
+    jnp.searchsorted(every, group_ids, side=side) for side in ("left", "right")
+  )
+  return (total - (last - first)).astype(jnp.float32)
+
+
+def check_temperature(name: str, value: Scalar, n: int) -> Scalar:
+  """A scalar > 0, or float32 [n]; a traced value is checked for shape only."""
+  if jnp.shape(value) == ():
+    ops.check_positive(name, value)
+    return value
+  if jnp.shape(value) != (n,):
+    raise ValueError(
+      f"{name} must be a scalar or have shape ({n},); got {jnp.shape(value)}."
+    )
+  if not isinstance(value, jax.core.Tracer):
+    rows = np.asarray(value, np.float64)
+    if not np.all(np.isfinite(rows) & (rows > 0)):
+      bad = rows[~(np.isfinite(rows) & (rows > 0))][0]
+      raise ValueError(f"{name} must be finite numbers > 0; got {bad}.")
+  return jnp.asarray(value, jnp.float32)
+
+
+def check_negative_mass(value: Scalar) -> None:
+  """A finite scalar > 0; a traced value is checked for shape only."""
+  ops.check_positive("negative_mass", value)
+
+
+def check_row(
+  name: str, array: Any, n: int | None, kind: Any = jnp.floating
+) -> None:
+  """An array [n] of a kind of type; n None is any length >= 1."""
+  came = getattr(array, "shape", None)
+  wanted = "[N]" if n is None else f"({n},)"
+  if came is None or not hasattr(array, "dtype"):
+    came = type(array).__name__
+  elif len(came) == 1 and came[0] >= 1 and (n is None or came[0] == n):
+    if not jnp.issubdtype(array.dtype, kind):
+      what = "floating point" if kind is jnp.floating else "integers"
+      raise ValueError(f"{name} must be {what}; got {array.dtype}.")
+    return
+  raise ValueError(f"{name} must be an array of shape {wanted}; got {came}.")
+
+
+def is_number(value: Any) -> bool:
+  """A number that is known, and no flag."""
+  return isinstance(value, int | float | np.number) and not isinstance(
+    value, bool
+  )
+
+
+def check_range(name, value, expected, holds) -> None:
+  """Checks what is a number; rules may also hold traced values."""
+  if is_number(value) and not (math.isfinite(value) and holds(value)):
+    raise ValueError(f"{name} must be {expected}; got {value}.")
+  if isinstance(value, str | bool) or value is None:
+    raise ValueError(f"{name} must be {expected}; got {value!r}.")
