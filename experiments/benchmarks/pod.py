@@ -23,6 +23,7 @@ from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import loop, objectives, sharding
 from contrastive_jax.training import state as state_lib
 from experiments import flags as flags_lib
+from experiments.benchmarks import flops as flops_lib
 from experiments.benchmarks import hlo
 
 _FLAGS = flags.FlagValues()
@@ -106,7 +107,7 @@ def compile_step(
   *,
   vocabulary: int,
   stored: int,
-) -> tuple[Any, float]:
+) -> tuple[Any, float, float]:
   """The train step of a run on these devices.
 
   Args:
@@ -116,7 +117,8 @@ def compile_step(
     stored: side of the images that the step receives.
 
   Returns:
-    The compiled step, and seconds that it took.
+    The compiled step, seconds that it took, and FLOPs of its products over all
+    devices.
   """
   mesh = sharding.make_mesh(devices)
   sharding.check_batch_size(config.batch_size, config.microbatches, mesh)
@@ -139,17 +141,22 @@ def compile_step(
   }
   began = time.monotonic()
   with jax.sharding.set_mesh(mesh):
-    compiled = jax.jit(step, donate_argnums=0).lower(state, batch).compile()
-  return compiled, time.monotonic() - began
+    traced = jax.jit(step, donate_argnums=0).trace(state, batch)
+    compiled = traced.lower().compile()
+  seconds = time.monotonic() - began
+  return compiled, seconds, flops_lib.products(traced.jaxpr)
 
 
-def describe(compiled: Any, kind: str, devices: int) -> dict[str, Any]:
+def describe(
+  compiled: Any, kind: str, devices: int, products: float
+) -> dict[str, Any]:
   """Numbers of a compiled program, of one device.
 
   Args:
     compiled: the program.
     kind: of the chip, a name in `CHIPS`.
     devices: how many.
+    products: FLOPs of the products, over all devices.
 
   Returns:
     Memory by kind, FLOPs, collectives by kind and bounds of the step's time.
@@ -176,7 +183,8 @@ def describe(compiled: Any, kind: str, devices: int) -> dict[str, Any]:
     sent[collective.kind][0] += 1
     sent[collective.kind][1] += collective.sent
   cost = compiled.cost_analysis() or {}
-  flops, moved = cost.get("flops", 0.0), cost.get("bytes accessed", 0.0)
+  # The traced program knows how often a loop runs; XLA counts its body once.
+  flops, moved = products / devices, cost.get("bytes accessed", 0.0)
   peak, capacity, bandwidth, links = CHIPS[kind]
   seconds = {
     "products": flops / peak,
@@ -206,7 +214,7 @@ def page(numbers: Mapping[str, Any]) -> str:
   lines.append(
     f"  {'all':<16}{total / gibi:10.3f} of {capacity / gibi:.0f}: {fits}"
   )
-  lines.append(f"FLOPs of a chip     {numbers['flops']:.3e}")
+  lines.append(f"FLOPs of products   {numbers['flops']:.3e}")
   lines.append("collectives (count, MB sent by a chip)")
   for kind, found in sorted(numbers["collectives"].items()):
     lines.append(f"  {kind:<20}{found['count']:4}{found['sent'] / 1e6:12.1f}")
@@ -221,9 +229,10 @@ def record_page(rows: Sequence[Mapping[str, Any]]) -> str:
   lines = [
     "# Train steps on TPU pods, compiled ahead of time",
     "",
-    "Compiled, not run. Numbers of one chip: memory, FLOPs, megabytes sent by"
-    " collectives, and the largest of the bounds of a step's time (products,"
-    " memory, links; peaks as published). XLA counts the body of a loop once.",
+    "Compiled, not run. Numbers of one chip: memory, FLOPs of products, megabytes"
+    " sent by collectives, and the largest of the bounds of a step's time"
+    " (products, memory, links; peaks as published). FLOPs count a loop as often"
+    " as it runs, collectives and bytes of memory traffic once.",
     "",
     "```sh",
     "python -m experiments.benchmarks.pod --topology=T --config.batch_size=N \\",
@@ -231,9 +240,9 @@ def record_page(rows: Sequence[Mapping[str, Any]]) -> str:
     " --record=experiments/results/pod.json",
     "```",
     "",
-    "| preset | batch | topology | chips | FSDP | memory, GiB | of | FLOPs |"
+    "| preset | batch | microbatches | topology | chips | FSDP | memory, GiB | of | FLOPs |"
     " all-gather | all-reduce | reduce-scatter | step, s, at least |",
-    "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
   ]
   for row in rows:
     sent = {
@@ -244,6 +253,7 @@ def record_page(rows: Sequence[Mapping[str, Any]]) -> str:
     cells = [
       row["preset"],
       f"{row['batch_size']:,}",
+      f"{row['microbatches']}",
       row["topology"],
       f"{row['devices']:,}",
       "yes" if row["fsdp"] else "no",
@@ -265,11 +275,11 @@ def main() -> None:
   config = config_lib.parse(_CONFIG.value)
   devices = topology_devices(_TOPOLOGY.value)
   print(f"{_TOPOLOGY.value}: {len(devices)} devices; compiling ...", flush=True)
-  compiled, seconds = compile_step(
+  compiled, seconds, products = compile_step(
     config, devices, vocabulary=_VOCABULARY.value, stored=_STORED.value
   )
   kind = _TOPOLOGY.value.split(":")[0]
-  numbers = describe(compiled, kind, len(devices))
+  numbers = describe(compiled, kind, len(devices), products)
   print(f"Compiled in {seconds:.0f} s (compiled, not run).")
   print(page(numbers))
   if _RECORD.value:
@@ -279,6 +289,7 @@ def main() -> None:
       {
         "topology": _TOPOLOGY.value,
         "batch_size": config.batch_size,
+        "microbatches": config.microbatches,
         "preset": config.model.preset,
         "fsdp": config.fsdp,
         "compile_seconds": seconds,

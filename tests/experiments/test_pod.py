@@ -45,10 +45,11 @@ def test_bytes_that_a_device_sends(kind, group, size, sent):
 @pytest.mark.parametrize("fsdp", [False, True])
 def test_the_step_of_a_recipe_is_compiled_and_described(fsdp):
   config = tiny.make_config(fsdp=fsdp)
-  compiled, seconds = pod.compile_step(
+  compiled, seconds, products = pod.compile_step(
     config, jax.devices()[:8], vocabulary=4096, stored=16
   )
-  numbers = pod.describe(compiled, "v5e", 8)
+  numbers = pod.describe(compiled, "v5e", 8, products)
+  assert numbers["flops"] == products / 8
   assert seconds > 0 and numbers["flops"] > 0
   assert numbers["memory_total"] < numbers["memory_of_chip"]
   # The embeddings (4,096 x 32) are large enough to be split.
@@ -59,12 +60,13 @@ def test_the_step_of_a_recipe_is_compiled_and_described(fsdp):
   row = {
     "preset": "tiny",
     "batch_size": 8,
+    "microbatches": 2,
     "topology": "v5e:2x4",
     "fsdp": fsdp,
     **numbers,
   }
   line = pod.record_page([row]).splitlines()[-1]
-  assert line.startswith("| tiny | 8 | v5e:2x4 | 8 |")
+  assert line.startswith("| tiny | 8 | 2 | v5e:2x4 | 8 |")
 
 
 @pytest.mark.parametrize("name", ["v9:2x2", "v5e"])
