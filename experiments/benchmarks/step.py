@@ -52,7 +52,7 @@ _USAGE = """Times whole train steps: what they spend, and against open_clip's.
 
   python -m experiments.benchmarks.step
 
-Writes step_speed.json and .md. Flags:
+Writes step_speed.json, .md and .png. Flags:
   --config=FILE  recipe whose step is taken apart; --config.NAME=X changes it
   --seconds=S    of measuring, a contestant; default 60
   --steps=N      steps of the loop; default 60
@@ -313,19 +313,46 @@ def _open_clip_call(
   return call
 
 
-def page(record: Mapping[str, Any]) -> str:
-  """The record as Markdown."""
-  recipe, vit = record["recipe"], record["vit"]
+def parts(recipe: Mapping[str, Any]) -> list[tuple[str, float]]:
+  """(name, seconds) of the parts of a recipe's step, which add up to it."""
   seconds = recipe["seconds"]
-  whole = seconds["whole"]
   towers = seconds["step"] - seconds["loss"] - seconds["augmentation"]
-  rows = [
+  return [
     ("towers, forward and backward, and optimiser", towers),
     ("augmentation", seconds["augmentation"]),
     ("loss, value and gradient", seconds["loss"]),
     ("waiting for input", seconds["wait"]),
     ("host: logs, checks, dispatch", seconds["host"]),
   ]
+
+
+def plot(record: Mapping[str, Any], path: pathlib.Path) -> None:
+  """Parts of a step, and pairs a second beside open_clip's."""
+  from matplotlib import figure
+
+  canvas = figure.Figure(figsize=(9, 3.2), layout="constrained")
+  left, right = canvas.subplots(1, 2, width_ratios=(3, 1))
+  found = parts(record["recipe"])[::-1]
+  bars = left.barh([n for n, _ in found], [1e3 * s for _, s in found])
+  whole = record["recipe"]["seconds"]["whole"]
+  left.bar_label(bars, [f"{s / whole:.1%}" for _, s in found], padding=3)
+  left.margins(x=0.15)
+  left.set_xlabel("milliseconds a step")
+  left.set_title("emoji recipe")
+  vit = record["vit"]
+  rates = {
+    name: vit["batch_size"] / t["seconds"] for name, t in vit["times"].items()
+  }
+  right.bar_label(right.bar(list(rates), list(rates.values())), fmt="%.1f")
+  right.set_ylabel("pairs a second")
+  right.set_title(vit["preset"])
+  canvas.savefig(path, dpi=110)
+
+
+def page(record: Mapping[str, Any]) -> str:
+  """The record as Markdown."""
+  recipe, vit = record["recipe"], record["vit"]
+  whole = recipe["seconds"]["whole"]
   lines = [
     "# Where a train step's time goes",
     "",
@@ -341,7 +368,10 @@ def page(record: Mapping[str, Any]) -> str:
     "",
     "| part of a step | ms | share |",
     "|---|---|---|",
-    *(f"| {name} | {1e3 * s:.1f} | {s / whole:.1%} |" for name, s in rows),
+    *(
+      f"| {name} | {1e3 * s:.1f} | {s / whole:.1%} |"
+      for name, s in parts(recipe)
+    ),
     f"| whole | {1e3 * whole:.1f} | {recipe['batch_size'] / whole:,.0f} pairs a"
     " second |",
     "",
@@ -365,7 +395,8 @@ def page(record: Mapping[str, Any]) -> str:
     )
     lines += [f"Ours over open_clip's (torch, eager): {ratio:.2f} ×.", ""]
   made = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
-  return "\n".join([*lines, f"Made with {made}.", ""])
+  figure = "![Parts of a step, and pairs a second](step_speed.png)"
+  return "\n".join([*lines, figure, "", f"Made with {made}.", ""])
 
 
 def main() -> None:
@@ -386,8 +417,9 @@ def main() -> None:
   )
   text = page(record)
   (out / "step_speed.md").write_text(text, encoding="utf-8")
+  plot(record, out / "step_speed.png")
   print(text)
-  print(f"Wrote step_speed.json and .md to {out}.")
+  print(f"Wrote step_speed.json, .md and .png to {out}.")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def test_a_record_of_the_losses_becomes_a_table_and_a_figure(tmp_path):
   assert (tmp_path / "a.png").stat().st_size > 5000
 
 
-def test_a_step_becomes_a_table():
+def test_a_step_becomes_a_table_and_a_figure(tmp_path):
   seconds = {"step": 0.2, "loss": 0.02, "augmentation": 0.03}
   seconds |= {"whole": 0.22, "wait": 0.001, "host": 0.019}
   record = {
@@ -78,6 +78,8 @@ def test_a_step_becomes_a_table():
   assert "| whole | 220.0 | 500 pairs a second |" in text
   assert "| ours | 2.000 | 32.0 |" in text
   assert "1.50 ×" in text
+  step.plot(record, tmp_path / "a.png")
+  assert (tmp_path / "a.png").stat().st_size > 5000
 
 
 def test_calls_are_timed_in_turn():
