@@ -141,7 +141,9 @@ def _open_clip(name: str, size: int, dim: int) -> Call | None:
   if found is None:
     return None
   open_clip, torch = found
-  loss = open_clip.ClipLoss() if name == "clip" else open_clip.SigLipLoss()
+  loss = (
+    open_clip.loss.ClipLoss() if name == "clip" else open_clip.loss.SigLipLoss()
+  )
   arrays = [torch.tensor(x, requires_grad=True) for x in inputs(size, dim)]
   scale = torch.tensor(SCALE, requires_grad=True)
   bias = () if name == "clip" else (torch.tensor(-10.0),)

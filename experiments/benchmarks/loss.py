@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 from absl import flags
 
 from contrastive_jax.training import config as config_lib
@@ -36,7 +37,7 @@ _SIZES = flags.DEFINE_list(
 )
 _OTHER_SIZES = flags.DEFINE_list(
   "other_sizes",
-  ["2048", "8192"],
+  ["512", "2048", "8192"],
   "Values of N for the losses but clip.",
   flag_values=_FLAGS,
 )
@@ -74,7 +75,7 @@ Writes loss_speed.json, .md and .png; a run that is stopped goes on where it was
 Flags:
   --losses=A,B       default: all
   --sizes=N,M        for clip; default 1024 to 32768
-  --other_sizes=N,M  for the other losses; default 2048,8192
+  --other_sizes=N,M  for the other losses; default 512,2048,8192
   --dim=D            columns of the features; default 512
   --seconds=S        of measuring, a contestant; default 20
   --dense_limit=N    largest N for contestants that form N x N arrays
@@ -96,15 +97,23 @@ def measure(
     dense_limit: largest N for contestants that form N x N arrays.
 
   Returns:
-    By contestant, the median and the quartiles in seconds, and runs.
+    By contestant, the median and the quartiles in seconds, and runs; of one
+    that the machine has not enough memory for, None.
   """
-  calls = {}
+  calls, failed = {}, {}
   for contestant in contestants.CONTESTANTS:
     if contestant not in _TILED and size > dense_limit:
       continue
     call = contestants.make(contestant, name, size, dim)
-    if call is not None:
+    if call is None:
+      continue
+    try:
       call()  # Compiles.
+    except jax.errors.JaxRuntimeError as error:
+      if "RESOURCE_EXHAUSTED" not in str(error):
+        raise
+      failed[contestant] = None
+    else:
       calls[contestant] = call
   times = {contestant: [] for contestant in calls}
   began = time.monotonic()
@@ -117,7 +126,7 @@ def measure(
     spent = time.monotonic() - began
     if rounds >= 50 or (rounds >= 3 and spent > seconds * len(calls)):
       break
-  return {
+  return failed | {
     contestant: {
       "seconds": statistics.median(values),
       "quartiles": statistics.quantiles(values, n=4)[::2],
@@ -181,9 +190,7 @@ def page(record: Mapping[str, Any]) -> str:
     floor = times["floor"]["seconds"]
     cells = [row["loss"], f"{row['size']:,}", f"{floor:.3g}"]
     names = ("ours", "textbook", "optax", "open_clip")
-    cells += [
-      f"{times[n]['seconds'] / floor:.2f}" if n in times else "–" for n in names
-    ]
+    cells += [_ratio(times[n], floor) if n in times else "–" for n in names]
     cells += [
       f"{memory[n] / 2**20:,.0f}" if memory.get(n) else "–" for n in names
     ]
@@ -199,6 +206,10 @@ def page(record: Mapping[str, Any]) -> str:
   return "\n".join(lines)
 
 
+def _ratio(found: Mapping[str, Any] | None, floor: float) -> str:
+  return f"{found['seconds'] / floor:.2f}" if found else "out of memory"
+
+
 def plot(record: Mapping[str, Any], path: pathlib.Path) -> None:
   """Time and memory of CLIP by N."""
   from matplotlib import figure
@@ -209,7 +220,7 @@ def plot(record: Mapping[str, Any], path: pathlib.Path) -> None:
   canvas = figure.Figure(figsize=(9, 3.6), layout="constrained")
   left, right = canvas.subplots(1, 2)
   for name in ("ours", "textbook", "open_clip"):
-    own = [r for r in rows if name in r["times"]]
+    own = [r for r in rows if r["times"].get(name)]
     ratio = [
       r["times"][name]["seconds"] / r["times"]["floor"]["seconds"] for r in own
     ]
@@ -270,7 +281,9 @@ def main() -> None:
         dense_limit=_DENSE_LIMIT.value,
       )
       memory = {
-        c: peak_bytes(c, name, size, _DIM.value) for c in times if c != "floor"
+        c: peak_bytes(c, name, size, _DIM.value)
+        for c, found in times.items()
+        if found and c != "floor"
       }
       row = {"loss": name, "size": size, "times": times, "memory": memory}
       record["rows"].append(row)

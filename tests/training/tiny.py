@@ -44,8 +44,13 @@ def settings(**changes):
 
 def make_config(**changes):
   """The configuration of a tiny run."""
+  return parse(settings(**changes))
+
+
+def parse(fields):
+  """A configuration from dotted fields."""
   nested = {}
-  for name, value in settings(**changes).items():
+  for name, value in fields.items():
     *sections, last = name.split(".")
     place = nested
     for section in sections:
