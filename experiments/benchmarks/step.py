@@ -322,7 +322,7 @@ def parts(recipe: Mapping[str, Any]) -> list[tuple[str, float]]:
     ("augmentation", seconds["augmentation"]),
     ("loss, value and gradient", seconds["loss"]),
     ("waiting for input", seconds["wait"]),
-    ("host: logs, checks, dispatch", seconds["host"]),
+    ("host: reading ahead, logs, checks, dispatch", seconds["host"]),
   ]
 
 
@@ -344,6 +344,7 @@ def plot(record: Mapping[str, Any], path: pathlib.Path) -> None:
     name: vit["batch_size"] / t["seconds"] for name, t in vit["times"].items()
   }
   right.bar_label(right.bar(list(rates), list(rates.values())), fmt="%.1f")
+  right.margins(y=0.12)
   right.set_ylabel("pairs a second")
   right.set_title(vit["preset"])
   canvas.savefig(path, dpi=110)
