@@ -102,8 +102,10 @@ def test_ties_are_errors_for_a_linear_classifier():
 
 def test_public_names():
   assert set(evaluation.__all__) == {
+    "GradientStatistics",
     "alignment",
     "few_shot_accuracy",
+    "gradient_statistics",
     "knn_accuracy",
     "linear_probe",
     "modality_gap",

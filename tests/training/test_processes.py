@@ -14,6 +14,7 @@ import pytest
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import logging, processes, runner
 from experiments import train
+from experiments.configs import clip_emoji
 from tests.training import tiny
 
 _STEPS = 3
@@ -28,12 +29,12 @@ def free_port():
 def fields_of(folder, *, fsdp):
   return {
     "steps": _STEPS,
-    "batch_size": 8,
+    "batch_size": 16,
     "fsdp": fsdp,
     "log_every": 1,
     "checkpoint_every": 2,
     "data.name": "folder",
-    "data.path": folder,
+    "data.path": str(folder),
     "data.vocab_size": 300,
     "data.captions_per_example": 1,
     "model.image_size": 16,
@@ -85,8 +86,10 @@ def fixture_folder(tmp_path_factory):
 
 def test_two_processes_are_like_one(folder, tmp_path):
   one, two = tmp_path / "one", tmp_path / "two"
+  config = clip_emoji.get_config()  # The program's default.
   fields = fields_of(folder, fsdp=False) | {"evaluation.final": False}
-  runner.train(tiny.parse(fields), one, report=lambda _: None)
+  config.update_from_flattened_dict(fields)
+  runner.train(config_lib.parse(config), one, report=lambda _: None)
   port = free_port()
   running = start(
     [
@@ -116,8 +119,11 @@ def test_two_processes_are_like_one(folder, tmp_path):
   # Its checkpoint, written by two processes, opens in one with 8 devices.
   states = [runner.restore(w, report=lambda _: None)[1] for w in (one, two)]
   for a, b in zip(*map(jax.tree.leaves, (s.params for s in states))):
-    # Where a gradient is next to nothing, AdamW makes steps of its noise.
-    np.testing.assert_allclose(a, b, atol=5e-4)
+    # Where a gradient is next to nothing, AdamW makes steps of its noise: here
+    # and there one as long as the learning rate.
+    difference = np.abs(np.asarray(a) - np.asarray(b))
+    assert difference.max() < 2 * config.optimizer.learning_rate
+    assert np.mean(difference > 5e-4) < 1e-4
   results = json.loads((two / "results.json").read_text())
   assert {"retrieval", "zero_shot", "knn", "train"} <= {
     name.split("/")[0] for name in results
