@@ -59,7 +59,6 @@ def fixture_execute(tmp_path):
   yield run
   # Its sockets are closed when they are collected, which warns: here, and not
   # in some other test that takes warnings for errors.
-  del manager
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     gc.collect()
