@@ -43,7 +43,7 @@ def on_mesh(
   >>> mesh = jax.make_mesh((1, 1), ("row", "col"),
   ...     axis_types=(jax.sharding.AxisType.Auto,) * 2)
   >>> x = jnp.eye(4)
-  >>> clip = losses.on_mesh(losses.clip, mesh)
+  >>> clip = jax.jit(losses.on_mesh(losses.clip, mesh))
   >>> [round(v, 4) for v in clip(x, x, logit_scale=2.0).tolist()]
   [0.3408, 0.3408, 0.3408, 0.3408]
   """
