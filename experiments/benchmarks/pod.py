@@ -232,7 +232,8 @@ def record_page(rows: Sequence[Mapping[str, Any]]) -> str:
     "Compiled, not run. Numbers of one chip: memory, FLOPs of products, megabytes"
     " sent by collectives, and the largest of the bounds of a step's time"
     " (products, memory, links; peaks as published). FLOPs count a loop as often"
-    " as it runs, collectives and bytes of memory traffic once.",
+    " as it runs, collectives and bytes of memory traffic once. A dash: none"
+    " found, or (v6e, v5p) XLA could not print its text, so unknown.",
     "",
     "```sh",
     "python -m experiments.benchmarks.pod --topology=T --config.batch_size=N \\",
