@@ -107,6 +107,13 @@ class ArraySource:
     return self.records[index]
 
 
+def index_bound(source: Source) -> int:
+  """The largest `index` of a split, plus 1: entries of a table of it."""
+  return 1 + max(
+    (int(source.fields(i)["index"]) for i in range(len(source))), default=-1
+  )
+
+
 def default_data_dir() -> pathlib.Path:
   """Where prepared data sets are kept: the user's cache directory."""
   cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"

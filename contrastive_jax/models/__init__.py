@@ -8,6 +8,9 @@ from contrastive_jax.models.presets import create_model as create_model
 from contrastive_jax.models.resnet import ModifiedResNet as ModifiedResNet
 from contrastive_jax.models.resnet import ResNet as ResNet
 from contrastive_jax.models.resnet import resnet as resnet
+from contrastive_jax.models.self_supervised import (
+  SelfSupervised as SelfSupervised,
+)
 from contrastive_jax.models.text import TextTransformer as TextTransformer
 from contrastive_jax.models.two_tower import TwoTower as TwoTower
 from contrastive_jax.models.vit import ViT as ViT
@@ -19,6 +22,7 @@ __all__ = (
   "ModifiedResNet",
   "ProjectionHead",
   "ResNet",
+  "SelfSupervised",
   "TextTransformer",
   "TwoTower",
   "TwoTowerConfig",

@@ -4,11 +4,11 @@ import pathlib
 from typing import Any
 
 import grain
-import jax
 from orbax.checkpoint import v1 as ocp
 
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import state as state_lib
+from contrastive_jax.training import tables
 
 
 class CheckpointError(config_lib.UserError):
@@ -20,7 +20,8 @@ class Checkpoints:
 
   A checkpoint holds the train state and the data iterator, so that a run that
   goes on from it sees the same batches as one that was never stopped. Saving is
-  atomic: a killed run leaves the older checkpoints as they are.
+  atomic: a killed run leaves the older checkpoints as they are. Tables of one
+  entry an example are kept in the order of the examples.
   """
 
   def __init__(self, workdir: pathlib.Path, *, keep: int | None):
@@ -61,7 +62,7 @@ class Checkpoints:
     if self.latest_step == step:
       return
     self._checkpointer.save_checkpointables(
-      step, {"state": state, "data": iterator}, force=True
+      step, {"state": tables.to_file(state), "data": iterator}, force=True
     )
 
   def restore(
@@ -86,11 +87,11 @@ class Checkpoints:
     """
     self.check(step)
     step = self.latest_step if step is None else step
-    abstract: dict[str, Any] = {"state": jax.tree.map(_abstract, state)}
+    abstract: dict[str, Any] = {"state": tables.file_layout(state)}
     if iterator is not None:
       abstract["data"] = iterator
     try:
-      return self._checkpointer.load_checkpointables(step, abstract)["state"]
+      loaded = self._checkpointer.load_checkpointables(step, abstract)
     # Orbax raises whatever its layers do: a file is missing, cut or changed.
     except Exception as error:
       reason = " ".join(str(error).split())
@@ -102,6 +103,7 @@ class Checkpoints:
         " folder to go on from the checkpoint before; if the data has"
         " changed, choose another --workdir."
       ) from error
+    return tables.from_file(loaded["state"], state)
 
   def check(self, step: int | None = None) -> None:
     """Raises `FileNotFoundError` unless there is this (or any) checkpoint."""
@@ -119,9 +121,3 @@ class Checkpoints:
   def close(self) -> None:
     """Waits for what is being written."""
     self._checkpointer.close()
-
-
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-  return jax.ShapeDtypeStruct(
-    leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None)
-  )

@@ -51,6 +51,7 @@ class Encoder:
       # On every device, so that every host can look at all of it.
       return jax.jit(fn, out_shardings=sharding.replicated(mesh))
 
+    self.has_text = objective.has_text
     self._image_fn = split(objective.encode_image)
     self._text_fn = split(objective.encode_text)
     self._data = data
@@ -226,18 +227,10 @@ def classification(
   Classes that the training split lacks, and images without a label, are left
   out. With fewer than two classes there is nothing to report.
   """
-  classes = sorted(set(train.labels.tolist()) - {""})
-  numbers = {c: i for i, c in enumerate(classes)}
-
-  def select(part: Embedded) -> tuple[np.ndarray, np.ndarray]:
-    kept = [i for i, c in enumerate(part.labels.tolist()) if c in numbers]
-    labels = [numbers[part.labels[i]] for i in kept]
-    return part.images[kept], np.array(labels, np.int64)
-
-  (train_x, train_y), (valid_x, valid_y), (test_x, test_y) = map(
-    select, (train, validation, test)
+  (train_x, train_y), (valid_x, valid_y), (test_x, test_y) = _numbered(
+    train, validation, test
   )
-  if len(classes) < 2 or not len(valid_y) or not len(test_y):
+  if len(set(train_y.tolist())) < 2 or not len(valid_y) or not len(test_y):
     return {}
   shots = evaluation.few_shot_accuracy(
     train_x,
@@ -256,6 +249,21 @@ def classification(
   out = {f"few_shot/{k}": float(v) for k, v in shots.items()}
   out |= {f"linear_probe/{k}": float(v) for k, v in probe.items()}
   return out | {"knn/accuracy": float(knn["accuracy"])}
+
+
+def _numbered(
+  train: Embedded, *others: Embedded
+) -> list[tuple[np.ndarray, np.ndarray]]:
+  """Images and numbered labels, of those that have one of the training's."""
+  classes = sorted(set(train.labels.tolist()) - {""})
+  numbers = {c: i for i, c in enumerate(classes)}
+
+  def select(part: Embedded) -> tuple[np.ndarray, np.ndarray]:
+    kept = [i for i, c in enumerate(part.labels.tolist()) if c in numbers]
+    labels = [numbers[part.labels[i]] for i in kept]
+    return part.images[kept], np.array(labels, np.int64)
+
+  return [select(part) for part in (train, *others)]
 
 
 def geometry(images: np.ndarray, texts: np.ndarray) -> dict[str, float]:
@@ -303,6 +311,13 @@ def final(
   embedded = functools.cache(
     lambda split: encoder.images(state, data.splits[split])
   )
+  if not encoder.has_text:
+    if not len(data.splits.get(sources.TEST, ())):
+      report("Left out: everything, because the split test is empty.")
+      return out
+    return _labelled(data, embedded, seed, report) | _uniformity(
+      embedded(sources.TEST).images
+    )
   for name, split, gallery, keywords in _retrievals(data):
     if len(data.splits.get(split, ())):
       out |= retrieval(
@@ -330,11 +345,42 @@ def final(
       embedded=test,
     )
   out |= _zero_shot_of(encoder, state, data, embedded, report)
+  out |= _labelled(data, embedded, seed, report)
+  texts = paired_texts(encoder, state, data.splits[sources.TEST])
+  return out | geometry(test.images, texts)
+
+
+def nearest_neighbours(
+  encoder: Encoder,
+  state: state_lib.TrainState,
+  data: sources.PairData,
+  *,
+  name: str,
+) -> dict[str, float]:
+  """The accuracy of kNN on the validation split; empty without shared labels."""
+  if not _share_labels(data):
+    return {}
+  train, validation = (
+    encoder.images(state, data.splits[split])
+    for split in (sources.TRAIN, sources.VALIDATION)
+  )
+  (train_x, train_y), (x, y) = _numbered(train, validation)
+  scores = evaluation.knn_accuracy(
+    train_x, train_y, x, y, k=min(20, len(train_y))
+  )
+  return {f"{name}/accuracy": float(scores["accuracy"])}
+
+
+def _labelled(
+  data: sources.PairData,
+  embedded: Callable[[str], Embedded],
+  seed: int,
+  report: Callable[[str], None],
+) -> dict[str, float]:
+  """`classification` of the test split, or a line that says why not."""
   scores = (
     classification(
-      embedded(sources.TRAIN),
-      embedded(sources.VALIDATION),
-      test,
+      *map(embedded, (sources.TRAIN, sources.VALIDATION, sources.TEST)),
       seed=seed,
     )
     if _share_labels(data)
@@ -345,8 +391,13 @@ def final(
       "Left out: few-shot, linear probe and kNN, because the splits share"
       " fewer than two labels."
     )
-  texts = paired_texts(encoder, state, data.splits[sources.TEST])
-  return out | scores | geometry(test.images, texts)
+  return scores
+
+
+def _uniformity(images: np.ndarray) -> dict[str, float]:
+  if len(images) < 2:
+    return {}
+  return {"geometry/uniformity_image": float(evaluation.uniformity(images))}
 
 
 def _retrievals(

@@ -116,7 +116,7 @@ def embedding_map(
 
   Args:
     images: [N, d] embeddings.
-    texts: [M, d] embeddings.
+    texts: [M, d] embeddings; M may be 0.
     image_labels: N labels; the most frequent are coloured.
     path: the PNG to write.
   """
@@ -125,12 +125,14 @@ def embedding_map(
   together = np.concatenate([images, texts]).astype(np.float64)
   points = _principal(together - together.mean(0))
   axes[0].scatter(*points[: len(images)].T, s=8, alpha=0.6, label="images")
-  axes[0].scatter(
-    *points[len(images) :].T, s=14, alpha=0.8, marker="x", label="names"
-  )
+  if len(texts):
+    axes[0].scatter(
+      *points[len(images) :].T, s=14, alpha=0.8, marker="x", label="names"
+    )
   axes[0].set_title("Images and names (common axes)")
   axes[0].legend(fontsize=8)
-  centred = np.concatenate([images - images.mean(0), texts - texts.mean(0)])
+  own = [part - part.mean(0) for part in (images, texts) if len(part)]
+  centred = np.concatenate(own)
   points = _principal(centred.astype(np.float64))[: len(images)]
   labels = np.array(image_labels)
   names, counts = np.unique(labels[labels != ""], return_counts=True)

@@ -118,7 +118,10 @@ def open_run(
   mesh = sharding.make_mesh()
   with _mistakes_of_config():
     objective = objectives.create(
-      config, vocab_size=data.tokenizer.vocab_size, mesh=mesh
+      config,
+      vocab_size=data.tokenizer.vocab_size,
+      num_examples=sources.index_bound(data.splits[sources.TRAIN]),
+      mesh=mesh,
     )
   encoder = evaluators.Encoder(
     objective,
@@ -257,7 +260,11 @@ def evaluate(
 
 
 def validation(run: Run, state: state_lib.TrainState) -> dict[str, float]:
-  """Retrieval on the validation split."""
+  """Retrieval on the validation split; of images alone, kNN."""
+  if not run.encoder.has_text:
+    return evaluators.nearest_neighbours(
+      run.encoder, state, run.data, name="knn_validation"
+    )
   return evaluators.retrieval(
     run.encoder,
     state,

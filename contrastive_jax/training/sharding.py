@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -52,8 +52,44 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(DATA_AXES))
 
 
+def data_axes(mesh: jax.sharding.Mesh) -> tuple[str, ...] | None:
+  """The `axes` that a loss takes on this mesh; None on a single device."""
+  return DATA_AXES if mesh.size > 1 else None
+
+
+def map_rows(
+  fn: Callable[..., Any], mesh: jax.sharding.Mesh
+) -> Callable[..., Any]:
+  """Maps `fn(whole, *rows)` over the mesh; on one device it is `fn` itself.
+
+  Args:
+    fn: takes a pytree that all devices see and pytrees of arrays split by rows;
+      returns arrays split by rows. `data_axes` are mapped within.
+    mesh: the devices.
+
+  Returns:
+    The same function of global arrays.
+  """
+  if mesh.size == 1:
+    return fn
+
+  def mapped(whole, *rows):
+    split = PartitionSpec(DATA_AXES)
+    return jax.shard_map(
+      fn,
+      mesh=mesh,
+      in_specs=(PartitionSpec(), *(split for _ in rows)),
+      out_specs=split,
+    )(whole, *rows)
+
+  return mapped
+
+
 def state_sharding(tree: Any, mesh: jax.sharding.Mesh, *, fsdp: bool) -> Any:
   """How the leaves of a train state lie on the mesh.
+
+  Tables of one entry an example, all that lies under the name `tables`, are
+  split by owner (`ops.tables`).
 
   Args:
     tree: arrays, or their shapes and types.
@@ -66,14 +102,21 @@ def state_sharding(tree: Any, mesh: jax.sharding.Mesh, *, fsdp: bool) -> Any:
     A sharding for every leaf.
   """
 
-  def rule(leaf):
+  def rule(path, leaf):
+    if under_tables(path):
+      return batch_sharding(mesh)
     if fsdp and math.prod(leaf.shape) >= _FSDP_LEAST:
       for axis in sorted(range(leaf.ndim), key=lambda a: -leaf.shape[a]):
         if leaf.shape[axis] % mesh.size == 0:
           return NamedSharding(mesh, PartitionSpec(*(None,) * axis, DATA_AXES))
     return replicated(mesh)
 
-  return jax.tree.map(rule, tree)
+  return jax.tree_util.tree_map_with_path(rule, tree)
+
+
+def under_tables(path: Sequence[Any]) -> bool:
+  """Whether a leaf's path in a state goes through the name `tables`."""
+  return any(getattr(part, "key", None) == "tables" for part in path)
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:

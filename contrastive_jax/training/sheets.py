@@ -42,6 +42,14 @@ def draw(
   if not len(source):
     return
   embedded = run.encoder.images(state, source)
+  if not run.encoder.has_text:
+    plots.embedding_map(
+      embedded.images[:_MOST],
+      embedded.images[:0],
+      embedded.labels[:_MOST].tolist(),
+      folder / "embeddings.png",
+    )
+    return
   texts, text_ids = evaluators.names_of(source)
   if not texts:
     return

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import objectives
+from contrastive_jax.training import objectives, sharding
 
 Params = Mapping[str, Any]
 
@@ -52,20 +52,34 @@ def learning_rate(config: config_lib.Config) -> optax.Schedule:
 
 
 def make_optimizer(config: config_lib.Config) -> optax.GradientTransformation:
-  """Clipping, then AdamW; only kernels and embeddings are decayed."""
+  """Clipping, then AdamW or LARS; only kernels and embeddings are decayed.
+
+  LARS adapts the rates of those alone as well, as SimCLR and MoCo v3 do.
+  """
   settings = config.optimizer
   steps = []
   if settings.clip_norm:
     steps.append(optax.clip_by_global_norm(settings.clip_norm))
-  steps.append(
-    optax.adamw(
-      learning_rate(config),
-      b1=settings.beta1,
-      b2=settings.beta2,
-      weight_decay=settings.weight_decay,
-      mask=decayed,
+  if settings.name == "lars":
+    steps.append(
+      optax.lars(
+        learning_rate(config),
+        weight_decay=settings.weight_decay,
+        weight_decay_mask=decayed,
+        trust_ratio_mask=decayed,
+        momentum=settings.beta1,
+      )
     )
-  )
+  else:
+    steps.append(
+      optax.adamw(
+        learning_rate(config),
+        b1=settings.beta1,
+        b2=settings.beta2,
+        weight_decay=settings.weight_decay,
+        mask=decayed,
+      )
+    )
   return optax.chain(*steps)
 
 
@@ -166,9 +180,16 @@ def finite(state: TrainState) -> dict[str, jax.Array]:
     "objective state": state.objective_state,
     "optimizer state": state.opt_state,
   }
+
+  def whole(path, leaf):
+    # In a table, NaN is an example that was not seen yet.
+    if sharding.under_tables(path):
+      return ~jnp.any(jnp.isinf(leaf))
+    return jnp.all(jnp.isfinite(leaf))
+
   return {
     f"{group} {jax.tree_util.keystr(path, simple=True, separator='/')}": (
-      jnp.all(jnp.isfinite(leaf))
+      whole(path, leaf)
     )
     for group, tree in groups.items()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree)

@@ -40,6 +40,12 @@ _STORED = flags.DEFINE_integer(
   "Side of the images that the step receives, pixels.",
   flag_values=_FLAGS,
 )
+_EXAMPLES = flags.DEFINE_integer(
+  "examples",
+  1_281_167,
+  "Training examples: entries of the augmented loss's tables.",
+  flag_values=_FLAGS,
+)
 _RECORD = flags.DEFINE_string(
   "record", "", "JSON file that the numbers are added to.", flag_values=_FLAGS
 )
@@ -54,6 +60,8 @@ Flags:
   --topology=T       v5e:AxB, v6e:AxB, v5p:AxBxC; default v5e:16x16
   --vocabulary=N     tokens; default 49408 (CLIP's)
   --stored=PIXELS    side of the images that the step receives; default 256
+  --examples=N       training examples, an entry each in the tables of the
+                     augmented loss; default 1281167 (ImageNet's)
   --record=FILE      JSON file that the numbers are added to
 """
 
@@ -107,6 +115,7 @@ def compile_step(
   *,
   vocabulary: int,
   stored: int,
+  examples: int = 1,
 ) -> tuple[Any, float, float]:
   """The train step of a run on these devices.
 
@@ -115,6 +124,7 @@ def compile_step(
     devices: real ones, or those of a topology.
     vocabulary: tokens.
     stored: side of the images that the step receives.
+    examples: of the data, an entry each in the augmented loss's tables.
 
   Returns:
     The compiled step, seconds that it took, and FLOPs of its products over all
@@ -122,7 +132,9 @@ def compile_step(
   """
   mesh = sharding.make_mesh(devices)
   sharding.check_batch_size(config.batch_size, config.microbatches, mesh)
-  objective = objectives.create(config, vocab_size=vocabulary, mesh=mesh)
+  objective = objectives.create(
+    config, vocab_size=vocabulary, num_examples=examples, mesh=mesh
+  )
   step = state_lib.make_train_step(
     objective, state_lib.make_optimizer(config), config
   )
@@ -277,7 +289,11 @@ def main() -> None:
   devices = topology_devices(_TOPOLOGY.value)
   print(f"{_TOPOLOGY.value}: {len(devices)} devices; compiling ...", flush=True)
   compiled, seconds, products = compile_step(
-    config, devices, vocabulary=_VOCABULARY.value, stored=_STORED.value
+    config,
+    devices,
+    vocabulary=_VOCABULARY.value,
+    stored=_STORED.value,
+    examples=_EXAMPLES.value,
   )
   kind = _TOPOLOGY.value.split(":")[0]
   numbers = describe(compiled, kind, len(devices), products)

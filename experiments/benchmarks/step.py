@@ -229,7 +229,10 @@ def against_open_clip(batch: int, *, seconds: float) -> dict[str, Any]:
   images = rng.integers(0, 256, (batch, _SIDE, _SIDE, 3), dtype=np.uint8)
   tokens = rng.integers(1, _VOCABULARY, (batch, _CONTEXT), dtype=np.int32)
   mesh = sharding.make_mesh(jax.devices()[:1])
-  objective = objectives.create(config, vocab_size=_VOCABULARY, mesh=mesh)
+  objective = objectives.create(
+    config, vocab_size=_VOCABULARY, num_examples=batch, mesh=mesh
+  )
+  assert isinstance(objective, objectives.Clip)
   ours = {
     "image": jnp.asarray(images),
     "tokens": jnp.asarray(tokens)[:, None],

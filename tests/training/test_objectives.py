@@ -90,7 +90,7 @@ def make(devices, stub, **changes):
   params, state = variables()
   if stub:
     objective.model = Stub()
-    params, state = jax.tree.map(jnp.float32, Stub.params), {}
+    params, state = jax.tree.map(jnp.float32, Stub.params), {"model": {}}
   everywhere = sharding.replicated(tiny.make_mesh(devices))
   return objective, *jax.device_put((params, state), everywhere)
 
@@ -325,7 +325,7 @@ class TestBatchNorm:
       drawn(jax.eval_shape(objective.init, jax.random.key(0), batch())),
       sharding.replicated(mesh),
     )
-    assert set(state) == {"batch_stats"}
+    assert set(state["model"]) == {"batch_stats"}
     loss, (new_state, _) = jax.jit(objective.loss)(
       params, state, sharding.put_batch(batch(), mesh), jax.random.key(1)
     )

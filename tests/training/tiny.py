@@ -123,7 +123,10 @@ def make_mesh(devices):
 def make_objective(config, data, devices=1):
   """The objective of a configuration."""
   return objectives.create(
-    config, vocab_size=data.tokenizer.vocab_size, mesh=make_mesh(devices)
+    config,
+    vocab_size=data.tokenizer.vocab_size,
+    num_examples=sources.index_bound(data.splits["train"]),
+    mesh=make_mesh(devices),
   )
 
 

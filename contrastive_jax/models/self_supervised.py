@@ -1,0 +1,89 @@
+"""A tower with the heads of self-supervised learning."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from contrastive_jax import ops
+from contrastive_jax.models import layers
+
+Array = jax.Array
+Dtype = Any
+
+
+class SelfSupervised(nn.Module):
+  r"""Tower, projector and (with MoCo v3) predictor.
+
+  .. math:: h = f(x), \qquad z = g(h) / \|g(h)\|, \qquad
+            p = c(g(h)) / \|c(g(h))\|
+
+  The heads are MLPs with batch normalisation after each layer (the last one
+  without scale and bias) and ReLU, as in SimCLR and MoCo v3.
+
+  Attributes:
+    tower: a module called as `tower(images, train=...) -> [N, width]`.
+    embed_dim: d, the width of z and p.
+    projector: widths of the projector's hidden layers.
+    predictor: those of the predictor; None is none, and p is z.
+    dtype: compute type of the heads.
+
+  References: Chen et al., "A simple framework for contrastive learning of
+  visual representations", 2020; Chen, Xie and He, "An empirical study of
+  training self-supervised vision transformers", 2021.
+  """
+
+  tower: nn.Module
+  embed_dim: int = 128
+  projector: Sequence[int] = (2048,)
+  predictor: Sequence[int] | None = None
+  dtype: Dtype | None = None
+
+  def setup(self) -> None:
+    """Makes the heads."""
+    self.projection_head = self._head(self.projector)
+    if self.predictor is not None:
+      self.prediction_head = self._head(self.predictor)
+
+  def _head(self, hidden: Sequence[int]) -> layers.ProjectionHead:
+    return layers.ProjectionHead(
+      self.embed_dim,
+      tuple(hidden),
+      norm="batch",
+      final_norm=True,
+      activation="relu",
+      dtype=self.dtype,
+    )
+
+  def features(self, images: Array, *, train: bool = False) -> Array:
+    """The tower's features: float32 [N, width] of unit norm."""
+    feature = self.tower(images, train=train)
+    return ops.l2_normalize(feature.astype(jnp.float32))
+
+  def project(self, images: Array, *, train: bool = False) -> Array:
+    """z, float32 [N, d] of unit norm."""
+    feature = self.projection_head(self.tower(images, train=train), train=train)
+    return ops.l2_normalize(feature.astype(jnp.float32))
+
+  def __call__(self, images: Array, *, train: bool = False) -> dict[str, Array]:
+    """Projection and prediction.
+
+    Args:
+      images: floating [N, H, W, 3], normalised.
+      train: whether tower and heads are in training mode.
+
+    Returns:
+      `projection` z and `prediction` p, float32 [N, d] of unit norm.
+    """
+    projected = self.projection_head(
+      self.tower(images, train=train), train=train
+    )
+    predicted = projected
+    if self.predictor is not None:
+      predicted = self.prediction_head(projected, train=train)
+    return {
+      "projection": ops.l2_normalize(projected.astype(jnp.float32)),
+      "prediction": ops.l2_normalize(predicted.astype(jnp.float32)),
+    }

@@ -1,0 +1,264 @@
+"""The fields of a run, as frozen dataclasses; `config` parses and checks them."""
+
+import dataclasses
+import json
+from typing import Any
+
+
+def _field(default: Any, doc: str, **checks: Any) -> Any:
+  return dataclasses.field(default=default, metadata={"doc": doc, **checks})
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+  """The data set."""
+
+  name: str = _field("emoji", "Data set.", choices=("emoji", "folder"))
+  path: str = _field("", "With name=folder: the folder with captions.jsonl.")
+  data_dir: str = _field("", "Where prepared data is kept; empty: user cache.")
+  languages: str = _field(
+    "en,de,es,fr,ja,zh", "Languages of the captions, comma-separated."
+  )
+  main_language_share: float = _field(
+    0.5, "Share of captions in the first language.", low=0.0, high=1.0
+  )
+  name_weight: float = _field(0.3, "Weight of names as captions.", low=0.0)
+  keyword_weight: float = _field(0.2, "Weight of one keyword.", low=0.0)
+  keywords_weight: float = _field(0.0, "Weight of several keywords.", low=0.0)
+  full_weight: float = _field(
+    0.4, "Weight of names with keywords as captions.", low=0.0
+  )
+  prompt_weight: float = _field(0.1, "Weight of names in a prompt.", low=0.0)
+  captions_per_example: int = _field(
+    1,
+    "Captions of an image in a step; the first is in the first language.",
+    low=1,
+  )
+  images_per_concept: int = _field(
+    1, "Rows of a batch that show one concept.", low=1
+  )
+  max_bad_share: float = _field(
+    0.05, "Folder: share of bad rows that stops.", low=0.0, high=1.0
+  )
+  vocab_size: int = _field(
+    8192, "Folder: size of the vocabulary that is learned.", low=259
+  )
+  num_threads: int = _field(2, "Threads that read ahead.", low=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Augment:
+  """Random changes of training images, on the device."""
+
+  random_resized_crop: bool = _field(True, "Crop a random box.")
+  crop_scale: tuple[float, float] = _field(
+    (0.5, 1.0), "Range of the box's share of the area."
+  )
+  crop_ratio: tuple[float, float] = _field(
+    (0.75, 1.3333333), "Range of the box's width / height."
+  )
+  flip: float = _field(0.0, "Probability of a left-right flip.", low=0, high=1)
+  color_jitter: float = _field(
+    0.8, "Probability of the colour jitter.", low=0, high=1
+  )
+  brightness: float = _field(0.3, "Strength.", low=0)
+  contrast: float = _field(0.3, "Strength.", low=0)
+  saturation: float = _field(0.3, "Strength.", low=0)
+  hue: float = _field(0.0, "Strength, in turns.", low=0, high=0.5)
+  grayscale: float = _field(0.0, "Probability.", low=0, high=1)
+  blur: float = _field(0.0, "Probability.", low=0, high=1)
+  randaugment_num_ops: int = _field(0, "RandAugment steps; 0 is off.", low=0)
+  randaugment_magnitude: float = _field(7.0, "Out of 10.", low=0, high=10)
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """The two-tower model."""
+
+  preset: str = _field("tiny", "Name in contrastive_jax.models.PRESETS.")
+  image_size: int = _field(
+    0, "Side of the images, pixels; 0 is the preset's own.", low=0
+  )
+  context_length: int = _field(
+    0, "Tokens of a caption; 0 is the preset's own.", low=0
+  )
+  dtype: str = _field(
+    "float32", "Compute type.", choices=("float32", "bfloat16")
+  )
+  remat: bool = _field(False, "Recompute activations backwards.")
+  overrides: str = _field(
+    "", 'Fields of the preset as JSON, e.g. {"image": {"widths": [32, 64]}}.'
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+  """The training loss; fields from `e_step` on are those of name=augmented."""
+
+  name: str = _field(
+    "clip",
+    "Loss.",
+    choices=(
+      "clip",
+      "clip_four_term",
+      "decoupled",
+      "sigmoid",
+      "nt_xent",
+      "moco_v3",
+      "augmented",
+    ),
+  )
+  group_positives: bool = _field(
+    True, "Rows of one concept are positives of each other."
+  )
+  label_smoothing: float = _field(
+    0.0, "Share of the uniform target; name=clip only.", low=0.0, high=0.999
+  )
+  image_image: float = _field(
+    0.0,
+    "Weight of NT-Xent between a concept's images; needs"
+    " data.images_per_concept=2.",
+    low=0.0,
+  )
+  temperature: str = _field(
+    "learned",
+    "robust is FastCLIP's objective of a learned one, individual one an example"
+    " (iSogCLR); both need name=augmented.",
+    choices=("learned", "fixed", "robust", "individual"),
+  )
+  init_logit_scale: float = _field(14.2857, "Initial 1/temperature.", low=1)
+  max_logit_scale: float = _field(100.0, "Bound of 1/temperature.", low=1)
+  block_size: int = _field(0, "Rows formed at once; 0 decides by size.", low=0)
+  e_step: str = _field(
+    "conjugate",
+    "How an anchor's log-partition is estimated.",
+    choices=("batch", "moving_average", "conjugate", "amortized"),
+  )
+  rate: float = _field(
+    0.5, "moving_average: weight of the batch.", low=1e-6, high=1
+  )
+  rate_schedule: str = _field(
+    "constant",
+    "moving_average: cosine goes from 1 to rate in half of the steps, visits"
+    " is rate (visits + 1)^-rate_decay.",
+    choices=("constant", "cosine", "visits"),
+  )
+  rate_decay: float = _field(0.9, "moving_average: see rate_schedule.", low=0)
+  log_alpha: float = _field(
+    10.0, "conjugate: log of the inverse strength of the prior."
+  )
+  lagged: bool = _field(
+    False, "Weights from before the batch: without bias, and staler."
+  )
+  concentration: float = _field(
+    0.0, "Of the gamma draw of the weights; 0 takes their mean.", low=0
+  )
+  prior_shape: float = _field(0.0, "Gamma prior of the weights.", low=0)
+  prior_rate: float = _field(0.0, "Gamma prior of the weights.", low=0)
+  include_positive: bool = _field(False, "The positive in the partition.")
+  negative_mass: float = _field(
+    1.0, "Weight of the mean over negatives; 0 is batch_size - 1.", low=0
+  )
+  log_weight_cap: float = _field(0.0, "Bound of log-weights; 0 is off.", low=0)
+  rho: float = _field(
+    6.5, "temperature=robust or individual: larger is colder.", low=0
+  )
+  temperature_rate: float = _field(
+    0.01, "temperature=individual: its own learning rate.", low=0
+  )
+  prototypes: int = _field(1024, "amortized: of each side.", low=1)
+  prototype_steps: int = _field(10, "amortized: fits a step.", low=1)
+  prototype_rate: float = _field(0.1, "amortized: of AdaGrad.", low=0)
+  prototype_refill: int = _field(
+    500, "amortized: steps from one refill with keys to the next.", low=1
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+  """Warm-up and cosine decay of AdamW or LARS."""
+
+  name: str = _field("adamw", "Optimizer.", choices=("adamw", "lars"))
+  learning_rate: float = _field(1e-3, "Peak.", low=0)
+  warmup_share: float = _field(0.1, "Share of the steps.", low=0, high=1)
+  final_share: float = _field(0.0, "Last rate over peak.", low=0, high=1)
+  weight_decay: float = _field(0.1, "On matrices only.", low=0)
+  # With 1 nothing new would ever count, and the bias correction divide by 0.
+  beta1: float = _field(
+    0.9, "First moment; the momentum of lars.", low=0, high=0.999999
+  )
+  beta2: float = _field(0.98, "Second moment.", low=0, high=0.999999)
+  clip_norm: float = _field(1.0, "Gradient norm bound; 0 is off.", low=0)
+  ema_decay: float = _field(
+    0.0, "Average of the parameters for evaluation; 0 is off.", low=0, high=1
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Ssl:
+  """Heads of the objectives simclr and moco_v3."""
+
+  projector: str = _field(
+    "128", "Widths of the hidden layers of the projector, comma-separated."
+  )
+  predictor: str = _field(
+    "128", "moco_v3: those of the predictor; empty is none."
+  )
+  embed_dim: int = _field(64, "Width of what is contrasted.", low=1)
+  momentum: float = _field(
+    0.99,
+    "moco_v3: of the momentum encoder, at first; a cosine takes it to 1.",
+    low=0,
+    high=1,
+  )
+  freeze_patches: bool = _field(
+    True, "moco_v3: no gradient to the patch projection of a ViT."
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """Evaluators; a cadence of 0 means at the end only."""
+
+  batch_size: int = _field(512, "Images at once.", low=1)
+  retrieval_every: int = _field(200, "Steps between validations.", low=0)
+  final: bool = _field(True, "Evaluate everything at the end.")
+  plots: bool = _field(True, "Draw plots at the end.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """A training run."""
+
+  objective: str = _field(
+    "clip", "What is trained.", choices=("clip", "simclr", "moco_v3")
+  )
+  seed: int = _field(0, "Of everything random.", low=0, high=2**31 - 2)
+  steps: int = _field(1000, "Training steps.", low=1)
+  batch_size: int = _field(256, "Examples a step, over all devices.", low=1)
+  fsdp: bool = _field(
+    False, "Split large parameters and moments over all devices."
+  )
+  microbatches: int = _field(
+    1, "Parts that encoders take one by one; the loss is exact.", low=1
+  )
+  log_every: int = _field(20, "Steps between log lines.", low=1)
+  checkpoint_every: int = _field(200, "Steps between checkpoints.", low=1)
+  keep_checkpoints: int = _field(2, "Newest checkpoints kept.", low=1)
+  data: Data = Data()
+  augment: Augment = Augment()
+  model: Model = Model()
+  loss: Loss = Loss()
+  ssl: Ssl = Ssl()
+  optimizer: Optimizer = Optimizer()
+  evaluation: Evaluation = Evaluation()
+
+  @property
+  def captions_per_example(self) -> int:
+    """Captions of an image in a step: the four-term loss takes two."""
+    least = 2 if self.loss.name == "clip_four_term" else 1
+    return max(least, self.data.captions_per_example)
+
+  def to_dict(self) -> dict[str, Any]:
+    """Nested plain values, as they are written to `config.json`."""
+    return json.loads(json.dumps(dataclasses.asdict(self)))

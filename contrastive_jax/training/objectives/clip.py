@@ -1,0 +1,368 @@
+"""Image-text contrast of a two-tower model."""
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from contrastive_jax import losses, models
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import sharding
+from contrastive_jax.training.objectives import base
+from contrastive_jax.training.objectives.auxiliary import Auxiliary
+
+Params = base.Params
+Batch = base.Batch
+Features = Mapping[str, jax.Array]
+Metrics = dict[str, jax.Array]
+
+
+class Clip:
+  """Image-text contrast of a two-tower model.
+
+  Its state holds the model's collections beside the parameters (`model`) and,
+  with the augmented loss, what the E-step knows (`auxiliary`).
+  """
+
+  has_text = True
+
+  def __init__(
+    self,
+    config: config_lib.Config,
+    *,
+    vocab_size: int,
+    num_examples: int,
+    mesh: jax.sharding.Mesh,
+  ):
+    """Builds the model of `config.model`; arguments as of `create`."""
+    self.config = config
+    self._mesh = mesh
+    self._axes = sharding.data_axes(mesh)
+    model = config.model
+    self.model = models.create_model(
+      model.preset,
+      vocab_size=vocab_size,
+      image_size=model.image_size,
+      context_length=model.context_length,
+      dtype=model.dtype,
+      remat=model.remat,
+      activation_sharding=(
+        sharding.batch_sharding(mesh) if mesh.size > 1 else None
+      ),
+      **{
+        "init_logit_scale": config.loss.init_logit_scale,
+        **base.model_overrides(model.overrides),
+      },
+    )
+    self._views = base.Views(config)
+    self._auxiliary = None
+    if config.loss.name == "augmented":
+      self._auxiliary = Auxiliary(
+        config, num_examples=num_examples, mesh=mesh, sides=("image", "text")
+      )
+
+  def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Params]:
+    """Parameters and the state."""
+    side = self.config.model.image_size
+    variables = self.model.init(
+      key,
+      jnp.zeros((2, side, side, 3), jnp.float32),
+      jnp.asarray(batch["tokens"][:2, 0]),
+    )
+    params = variables["params"]
+    collections = {k: v for k, v in variables.items() if k != "params"}
+    base.check_microbatches(self.config, collections)
+    state = {"model": collections}
+    if self._auxiliary is not None:
+      state["auxiliary"] = self._auxiliary.init(
+        jax.random.fold_in(key, base.AUXILIARY), self.model.embed_dim
+      )
+    return params, state
+
+  def loss(
+    self, params: Params, state: Params, batch: Batch, key: jax.Array
+  ) -> tuple[jax.Array, tuple[Params, Metrics]]:
+    """The configured contrastive loss of a batch, averaged over captions."""
+    images = batch["image"]
+    inputs = {
+      "image": self.augmented(jax.random.fold_in(key, base.AUGMENT), images),
+      "text": batch["tokens"],
+    }
+    if self.config.loss.name == "clip_four_term":
+      inputs["image_augmented"] = self.augmented(
+        jax.random.fold_in(key, base.AUGMENT_AGAIN), images
+      )
+    features, collections = self._encode(
+      params, state["model"], inputs, jax.random.fold_in(key, base.DROPOUT)
+    )
+    state = {**state, "model": collections}
+    scale = jnp.exp(params["log_logit_scale"])
+    if self.config.loss.temperature in ("fixed", "individual"):
+      scale = jax.lax.stop_gradient(scale)
+    metrics = {
+      "logit_scale": scale,
+      "image_embedding": jnp.sum(features["image"] ** 2),
+      "text_embedding": jnp.sum(features["text"] ** 2),
+    }
+    groups = batch["concept_id"] if self.config.loss.group_positives else None
+    if self._auxiliary is None:
+      values = self.contrast(features, scale, params["logit_bias"], groups)
+      return jnp.mean(values), (state, metrics)
+    values, auxiliary, more = self._augmented_contrast(
+      features,
+      scale,
+      groups,
+      state["auxiliary"],
+      batch["index"],
+      jax.random.fold_in(key, base.AUXILIARY),
+    )
+    state["auxiliary"] = auxiliary
+    return jnp.mean(values), (state, metrics | more)
+
+  def constrain(self, params: Params) -> Params:
+    """Clamps the logit scale."""
+    maximum = math.log(self.config.loss.max_logit_scale)
+    return {
+      **params,
+      "log_logit_scale": losses.clamp_logit_scale(
+        params["log_logit_scale"], maximum=maximum
+      ),
+    }
+
+  def encode_image(
+    self, params: Params, state: Params, images: jax.Array
+  ) -> jax.Array:
+    """uint8 [N, H, W, 3] -> float32 [N, d] of unit norm."""
+    # pyrefly: ignore[bad-return]
+    return self.model.apply(
+      {"params": params, **state["model"]},
+      self._views.plain(images),
+      method="encode_image",
+    )
+
+  def encode_text(
+    self, params: Params, state: Params, tokens: jax.Array
+  ) -> jax.Array:
+    """int32 [N, L] -> float32 [N, d] of unit norm."""
+    # pyrefly: ignore[bad-return]
+    return self.model.apply(
+      {"params": params, **state["model"]}, tokens, method="encode_text"
+    )
+
+  def augmented(self, key: jax.Array, images: jax.Array) -> jax.Array:
+    """uint8 [N, H, W, 3] -> float32 [N, S, S, 3], changed at random."""
+    return self._views.random(key, images)
+
+  def _encode(self, params, state, inputs, key):
+    """Unit-norm features of all inputs, encoded in microbatches."""
+
+    def encode(params, state, part, key):
+      out, variables = {}, state
+      for name, x in part.items():
+        tower = name.removesuffix("_augmented")
+        # All captions of the examples at once: [B, K, L] -> [B * K, L].
+        rows = x.reshape(-1, x.shape[-1]) if tower == "text" else x
+        features, updates = self.model.apply(
+          {"params": params, **variables},
+          rows,
+          train=True,
+          rngs={"dropout": jax.random.fold_in(key, len(out))},
+          mutable=list(state),
+          method=f"encode_{tower}",
+        )
+        out[name] = features.reshape(
+          *x.shape[: x.ndim - (1 if tower == "text" else 3)], -1
+        )
+        variables = {**variables, **updates}
+      return out, variables
+
+    return base.encode_in_parts(
+      encode, params, state, inputs, key, self.config.microbatches
+    )
+
+  def contrast(
+    self,
+    features: Features,
+    scale: jax.Array,
+    bias: jax.Array,
+    groups: jax.Array | None,
+  ) -> jax.Array:
+    """Per-example loss of the global batch, mapped over the mesh."""
+    config, options = self.config.loss, self._options()
+
+    def image_text(scale, bias, groups, image, text):
+      shared = {"group_ids": groups, **options}
+      if config.name == "decoupled":
+        decoupled = functools.partial(
+          losses.decoupled, temperature=1.0 / scale, **shared
+        )
+        return 0.5 * (decoupled(image, text) + decoupled(text, image))
+      if config.name == "sigmoid":
+        return losses.sigmoid(
+          image, text, logit_scale=scale, logit_bias=bias, **shared
+        )
+      return losses.clip(
+        image,
+        text,
+        logit_scale=scale,
+        label_smoothing=config.label_smoothing,
+        **shared,
+      )
+
+    def per_example(whole, features, groups):
+      scale, bias = whole
+      image, texts = features["image"], jnp.unstack(features["text"], axis=1)
+      if config.name == "clip_four_term":
+        values = losses.clip_four_term(
+          image,
+          texts[0],
+          features["image_augmented"],
+          texts[1],
+          logit_scale=scale,
+          group_ids=groups,
+          **options,
+        )
+      else:
+        terms = [image_text(scale, bias, groups, image, text) for text in texts]
+        values = sum(terms[1:], terms[0]) / len(terms)
+      return self._with_images(values, image, scale, groups)
+
+    return sharding.map_rows(per_example, self._mesh)(
+      (scale, bias), dict(features), groups
+    )
+
+  def _augmented_contrast(self, features, scale, groups, state, index, key):
+    """Values [N], the E-step's new state, and metrics."""
+    auxiliary = self._auxiliary
+    assert auxiliary is not None
+    options = auxiliary.options
+    own = auxiliary.temperatures(state, index)
+    no_gradient = jax.lax.stop_gradient
+    texts = jnp.unstack(features["text"], axis=1)
+
+    def temperatures(whole, own):
+      if own is None:
+        return {"temperature": 1.0 / whole}
+      return {"temperature": own[:, 0], "text_temperature": own[:, 1]}
+
+    def estimate(whole, image, texts, groups, own):
+      def all_captions(taus):
+        found = [
+          losses.log_partition_clip(
+            image, text, group_ids=groups, **taus, **options
+          )
+          for text in texts
+        ]
+        return jnp.stack([jnp.stack(pair, axis=1) for pair in found], axis=1)
+
+      taus = temperatures(whole, own)
+      if own is None:
+        return all_captions(taus), None
+      estimates, back = jax.vjp(all_captions, taus)
+      (slopes,) = back(jnp.full_like(estimates, 1.0 / len(texts)))
+      return estimates, jnp.stack(list(slopes.values()), axis=1)
+
+    # [R, K, S]; no gradient passes through the E-step.
+    estimates, slopes = sharding.map_rows(estimate, self._mesh)(
+      no_gradient(scale),
+      no_gradient(features["image"]),
+      no_gradient(texts),
+      groups,
+      own if own is None else own.T,
+    )
+    positions = jnp.arange(index.shape[0], dtype=jnp.int32)
+    weights, state, metrics = auxiliary.weigh(
+      state,
+      index,
+      positions,
+      estimates.transpose(2, 1, 0),
+      key,
+      pairs=(
+        [(features["image"], text) for text in texts],
+        [(text, features["image"]) for text in texts],
+      ),
+      temperature=1.0 / scale,
+      slopes=slopes if slopes is None else slopes.T,
+    )
+    log_u = weights.log_auxiliary
+    if own is not None:
+      # tau_i log Z_i, in units of the first temperature: part of the weight.
+      log_u += jnp.log(own * self.config.loss.init_logit_scale)
+
+    cap = auxiliary.log_weight_cap
+
+    def per_example(whole, image, texts, groups, own, log_u):
+      terms = [
+        losses.augmented_clip(
+          image,
+          text,
+          log_u[:, 0],
+          log_u[:, 1],
+          group_ids=groups,
+          log_weight_cap=cap,
+          **temperatures(whole, own),
+          **options,
+        )
+        for text in texts
+      ]
+      return sum(terms[1:], terms[0]) / len(terms)
+
+    values = sharding.map_rows(per_example, self._mesh)(
+      scale,
+      features["image"],
+      texts,
+      groups,
+      own if own is None else own.T,
+      log_u.T,
+    )
+    metrics["weight_sum"] = jnp.mean(values)
+    metrics |= auxiliary.diagnose(
+      state["count"], features["image"], texts[0], groups, log_u[0], 1.0 / scale
+    )
+    if self.config.loss.temperature == "robust":
+      # In units of the temperature, so that the features' gradients are those
+      # of a fixed one.
+      values = losses.scale_by_temperature(
+        values,
+        jnp.mean(weights.log_partition, axis=0),
+        temperature=1.0 / scale,
+        rho=self.config.loss.rho,
+      ) * no_gradient(scale)
+    if own is not None:
+      metrics["temperature_mean"] = jnp.mean(own)
+    if not self.config.loss.image_image:
+      return values, state, metrics
+    return (
+      sharding.map_rows(
+        lambda scale, values, image, groups: self._with_images(
+          values, image, scale, groups
+        ),
+        self._mesh,
+      )(scale, values, features["image"], groups),
+      state,
+      metrics,
+    )
+
+  def _with_images(self, values, image, scale, groups) -> jax.Array:
+    """Adds NT-Xent between the images of a concept, if that is wanted."""
+    weight = self.config.loss.image_image
+    if not weight:
+      return values
+    # Neighbouring rows show one concept.
+    within = losses.nt_xent(
+      image[0::2],
+      image[1::2],
+      temperature=1.0 / scale,
+      group_ids=None if groups is None else groups[0::2],
+      **self._options(),
+    )
+    return values + weight * within.reshape(2, -1).T.reshape(-1)
+
+  def _options(self) -> dict[str, Any]:
+    options: dict[str, Any] = {
+      "block_size": self.config.loss.block_size or "auto"
+    }
+    return options | ({} if self._axes is None else {"axes": self._axes})

@@ -1,0 +1,180 @@
+"""What the objectives of one modality share: two views of an example."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from contrastive_jax import models
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import sharding
+from contrastive_jax.training.objectives import base
+from contrastive_jax.training.objectives.auxiliary import Auxiliary
+
+Params = base.Params
+Batch = base.Batch
+
+
+class SelfSupervised:
+  """An image tower with a projector, seen in two views of each example.
+
+  The views are two augmentations of an image or, with
+  `config.data.images_per_concept=2`, two images of a concept, augmented.
+  Evaluation sees the tower's features, not the projector's.
+  """
+
+  has_text = False
+
+  def __init__(
+    self,
+    config: config_lib.Config,
+    *,
+    vocab_size: int,
+    num_examples: int,
+    mesh: jax.sharding.Mesh,
+  ):
+    """Builds the model; arguments as of `objectives.create`."""
+    self.config = config
+    self._mesh = mesh
+    self._axes = sharding.data_axes(mesh)
+    self._temperature = 1.0 / config.loss.init_logit_scale
+    model = config.model
+    towers = models.create_model(
+      model.preset,
+      vocab_size=vocab_size,
+      image_size=model.image_size,
+      dtype=model.dtype,
+      remat=model.remat,
+      activation_sharding=(
+        sharding.batch_sharding(mesh) if mesh.size > 1 else None
+      ),
+      **base.model_overrides(model.overrides),
+    )
+    self.model = models.SelfSupervised(
+      tower=towers.image.clone(parent=None),
+      embed_dim=config.ssl.embed_dim,
+      projector=base.widths("ssl.projector", config.ssl.projector),
+      predictor=(
+        base.widths("ssl.predictor", config.ssl.predictor) or None
+        if config.objective == "moco_v3"
+        else None
+      ),
+      dtype=towers.dtype,
+    )
+    self._views = base.Views(config)
+    self._auxiliary = None
+    if config.loss.name == "augmented":
+      self._auxiliary = Auxiliary(
+        config, num_examples=num_examples, mesh=mesh, sides=("image",)
+      )
+
+  def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Params]:
+    """Parameters and the state."""
+    del batch
+    side = self.config.model.image_size
+    variables = self.model.init(key, jnp.zeros((2, side, side, 3), jnp.float32))
+    params = variables["params"]
+    collections = {k: v for k, v in variables.items() if k != "params"}
+    base.check_microbatches(self.config, collections)
+    state: dict[str, Any] = {"model": collections}
+    if self._auxiliary is not None:
+      state["auxiliary"] = self._auxiliary.init(
+        jax.random.fold_in(key, base.AUXILIARY), self.config.ssl.embed_dim
+      )
+    return params, state
+
+  def constrain(self, params: Params) -> Params:
+    """Nothing is bounded."""
+    return params
+
+  def encode_image(
+    self, params: Params, state: Params, images: jax.Array
+  ) -> jax.Array:
+    """uint8 [N, H, W, 3] -> float32 [N, width] of unit norm: the tower's."""
+    # pyrefly: ignore[bad-return]
+    return self.model.apply(
+      {"params": params, **state["model"]},
+      self._views.plain(images),
+      method="features",
+    )
+
+  def encode_text(
+    self, params: Params, state: Params, tokens: jax.Array
+  ) -> jax.Array:
+    """There is no text side."""
+    raise TypeError(f"{self.config.objective} has no text encoder.")
+
+  def views(
+    self, batch: Batch, key: jax.Array
+  ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
+    """Two views [N, S, S, 3], the index of their rows [2N], groups [N]."""
+    images, index = batch["image"], batch["index"]
+    groups = batch["concept_id"] if self.config.loss.group_positives else None
+    first = self._views.random(jax.random.fold_in(key, base.AUGMENT), images)
+    if self.config.data.images_per_concept == 2:
+      return (
+        first[0::2],
+        first[1::2],
+        jnp.concatenate([index[0::2], index[1::2]]),
+        None if groups is None else groups[0::2],
+      )
+    again = jax.random.fold_in(key, base.AUGMENT_AGAIN)
+    second = self._views.random(again, images)
+    return first, second, jnp.tile(index, 2), groups
+
+  def options(self) -> dict[str, Any]:
+    """Arguments that all losses share."""
+    return {
+      "temperature": self._temperature,
+      "axes": self._axes,
+      "block_size": self.config.loss.block_size or "auto",
+    }
+
+  def weighted(
+    self,
+    estimate: Any,
+    loss: Any,
+    pairs: tuple[jax.Array, ...],
+    groups: jax.Array | None,
+    index: jax.Array,
+    state: Params,
+    key: jax.Array,
+  ) -> tuple[jax.Array, Params, dict[str, jax.Array]]:
+    """The augmented loss of two views: E-step, draw, M-step.
+
+    Args:
+      estimate: (arrays, groups, options) -> log Z-hat of both views, [N] each.
+      loss: (arrays, log_u first, log_u second, groups, options) -> [N].
+      pairs: what both take, [N, d] each; first of them anchors and their keys.
+      groups: [N] ids, or None.
+      index: [2N] the examples of both views' rows.
+      state: of the E-step.
+      key: of the draw.
+
+    Returns:
+      [N] values, the new state, metrics.
+    """
+    auxiliary = self._auxiliary
+    assert auxiliary is not None
+    options = auxiliary.options | {"temperature": self._temperature}
+    first, second = sharding.map_rows(
+      lambda _, arrays, groups: estimate(arrays, groups, options), self._mesh
+    )(None, jax.lax.stop_gradient(pairs), groups)
+    estimates = jnp.concatenate([first, second])
+    weights, state, metrics = auxiliary.weigh(
+      state,
+      index,
+      jnp.arange(index.shape[0], dtype=jnp.int32),
+      estimates[None, None],
+      key,
+    )
+    log_u = jnp.split(weights.log_auxiliary[0], 2)
+    options["log_weight_cap"] = auxiliary.log_weight_cap
+    values = sharding.map_rows(
+      lambda _, arrays, a, b, groups: loss(arrays, a, b, groups, options),
+      self._mesh,
+    )(None, pairs, *log_u, groups)
+    metrics |= auxiliary.diagnose(
+      state["count"], pairs[0], pairs[1], groups, log_u[0], self._temperature
+    )
+    return values, state, metrics
