@@ -94,7 +94,7 @@ def abstract_state(
   Returns:
     A state of `jax.ShapeDtypeStruct`s, to restore a checkpoint into.
   """
-  shapes = jax.eval_shape(_init_fn(config, objective))
+  shapes = jax.eval_shape(_init_fn(config, objective), np.uint32(0))
   return jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
     shapes,
@@ -104,8 +104,8 @@ def abstract_state(
 
 def _init_fn(
   config: config_lib.Config, objective: objectives.Objective
-) -> Callable[[], state_lib.TrainState]:
-  """Makes the state before the first step."""
+) -> Callable[[Any], state_lib.TrainState]:
+  """Makes the state before the first step of a seed."""
   model = config.model
   side = model.image_size
   # Only the shapes count, so that no batch has to be read for them.
@@ -116,7 +116,9 @@ def _init_fn(
     ),
   }
   optimizer = state_lib.make_optimizer(config)
-  return lambda: state_lib.init_state(objective, optimizer, config, example)
+  return lambda seed: state_lib.init_state(
+    objective, optimizer, config, example, seed
+  )
 
 
 def _fit(
@@ -137,7 +139,8 @@ def _fit(
     state = saved.restore(abstract, iterator)
     report(f"Resuming {workdir} at step {int(state.step)}.")
   else:
-    state = jax.jit(_init_fn(config, objective), out_shardings=placed)()
+    init = jax.jit(_init_fn(config, objective), out_shardings=placed)
+    state = init(np.uint32(config.seed))
   start = int(state.step)
   optimizer = state_lib.make_optimizer(config)
   step_fn = jax.jit(

@@ -20,6 +20,8 @@ class TrainState:
 
   Attributes:
     step: updates made, int32 [].
+    seed: of everything random, uint32 []; here and not in the program, so that
+      runs of several seeds share one compiled step.
     params: parameters.
     opt_state: of the optimiser.
     objective_state: of the objective (batch statistics, tables, queues).
@@ -27,6 +29,7 @@ class TrainState:
   """
 
   step: jax.Array
+  seed: jax.Array
   params: Params
   opt_state: optax.OptState
   objective_state: Params
@@ -105,11 +108,14 @@ def init_state(
   optimizer: optax.GradientTransformation,
   config: config_lib.Config,
   batch: Mapping[str, Any],
+  seed: jax.Array | None = None,
 ) -> TrainState:
-  """The state before the first step, by `config.seed`."""
-  params, state = objective.init(jax.random.key(config.seed), batch)
+  """The state before the first step, by `seed` (None is `config.seed`)."""
+  seed = jnp.asarray(config.seed if seed is None else seed, jnp.uint32)
+  params, state = objective.init(jax.random.key(seed), batch)
   return TrainState(
     step=jnp.zeros((), jnp.int32),
+    seed=seed,
     params=params,
     opt_state=optimizer.init(params),
     objective_state=state,
@@ -134,7 +140,7 @@ def make_train_step(
   decay = config.optimizer.ema_decay
 
   def train_step(state, batch):
-    key = jax.random.fold_in(jax.random.key(config.seed + 1), state.step)
+    key = jax.random.fold_in(jax.random.key(state.seed + 1), state.step)
     grad_fn = jax.value_and_grad(objective.loss, has_aux=True)
     (loss, (objective_state, metrics)), grads = grad_fn(
       state.params, state.objective_state, batch, key
@@ -161,6 +167,7 @@ def make_train_step(
     }
     new = TrainState(
       step=state.step + 1,
+      seed=state.seed,
       params=params,
       opt_state=opt_state,
       objective_state=objective_state,

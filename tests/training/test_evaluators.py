@@ -383,7 +383,9 @@ def encoding(data):
   batch = {"tokens": np.zeros((2, 1, 12), np.int32)}
   params, extra = jax.jit(objective.init)(jax.random.key(0), batch)
   optimizer = state_lib.make_optimizer(config)
-  state = state_lib.TrainState(0, params, optimizer.init(params), extra, None)
+  state = state_lib.TrainState(
+    0, 0, params, optimizer.init(params), extra, None
+  )
   encoder = evaluators.Encoder(
     objective,
     data,

@@ -58,9 +58,9 @@ class Clip:
       },
     )
     self._views = base.Views(config)
-    self._auxiliary = None
+    self.auxiliary = None
     if config.loss.name == "augmented":
-      self._auxiliary = Auxiliary(
+      self.auxiliary = Auxiliary(
         config, num_examples=num_examples, mesh=mesh, sides=("image", "text")
       )
 
@@ -76,8 +76,8 @@ class Clip:
     collections = {k: v for k, v in variables.items() if k != "params"}
     base.check_microbatches(self.config, collections)
     state = {"model": collections}
-    if self._auxiliary is not None:
-      state["auxiliary"] = self._auxiliary.init(
+    if self.auxiliary is not None:
+      state["auxiliary"] = self.auxiliary.init(
         jax.random.fold_in(key, base.AUXILIARY), self.model.embed_dim
       )
     return params, state
@@ -108,7 +108,7 @@ class Clip:
       "text_embedding": jnp.sum(features["text"] ** 2),
     }
     groups = batch["concept_id"] if self.config.loss.group_positives else None
-    if self._auxiliary is None:
+    if self.auxiliary is None:
       values = self.contrast(features, scale, params["logit_bias"], groups)
       return jnp.mean(values), (state, metrics)
     values, auxiliary, more = self._augmented_contrast(
@@ -236,7 +236,7 @@ class Clip:
 
   def _augmented_contrast(self, features, scale, groups, state, index, key):
     """Values [N], the E-step's new state, and metrics."""
-    auxiliary = self._auxiliary
+    auxiliary = self.auxiliary
     assert auxiliary is not None
     options = auxiliary.options
     own = auxiliary.temperatures(state, index)

@@ -97,7 +97,7 @@ class MoCoV3(SelfSupervised):
       "image_embedding": jnp.sum(q**2),
       "encoder_momentum": 1.0 - rate,
     }
-    if self._auxiliary is None:
+    if self.auxiliary is None:
       values = sharding.map_rows(self._plain, self._mesh)(None, arrays, groups)
       return jnp.mean(values), (state, metrics)
 

@@ -62,9 +62,9 @@ class SelfSupervised:
       dtype=towers.dtype,
     )
     self._views = base.Views(config)
-    self._auxiliary = None
+    self.auxiliary = None
     if config.loss.name == "augmented":
-      self._auxiliary = Auxiliary(
+      self.auxiliary = Auxiliary(
         config, num_examples=num_examples, mesh=mesh, sides=("image",)
       )
 
@@ -77,8 +77,8 @@ class SelfSupervised:
     collections = {k: v for k, v in variables.items() if k != "params"}
     base.check_microbatches(self.config, collections)
     state: dict[str, Any] = {"model": collections}
-    if self._auxiliary is not None:
-      state["auxiliary"] = self._auxiliary.init(
+    if self.auxiliary is not None:
+      state["auxiliary"] = self.auxiliary.init(
         jax.random.fold_in(key, base.AUXILIARY), self.config.ssl.embed_dim
       )
     return params, state
@@ -154,7 +154,7 @@ class SelfSupervised:
     Returns:
       [N] values, the new state, metrics.
     """
-    auxiliary = self._auxiliary
+    auxiliary = self.auxiliary
     assert auxiliary is not None
     options = auxiliary.options | {"temperature": self._temperature}
     first, second = sharding.map_rows(

@@ -44,7 +44,7 @@ class SimCLR(SelfSupervised):
     pair = (z[:count], z[count:])
     state = {**state, "model": collections}
     metrics: dict[str, Any] = {"image_embedding": jnp.sum(z**2)}
-    if self._auxiliary is None:
+    if self.auxiliary is None:
       values = sharding.map_rows(
         lambda _, pair, groups: (
           losses.nt_xent(*pair, group_ids=groups, **self.options())

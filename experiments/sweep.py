@@ -1,0 +1,319 @@
+"""Runs a grid of configurations over seeds, and records what came out.
+
+python -m experiments.sweep --sweep=experiments/sweeps/clip_small_batches.py
+
+A sweep file is Python and has `get_sweep() -> Sweep`. Runs go through the
+trainer one after the other. What is finished stands in the record, which grows
+by a run at a time: started again, the program goes on with what is missing.
+"""
+
+import dataclasses
+import importlib.util
+import os
+import pathlib
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+from absl import flags
+
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import runner
+from experiments import flags as flags_lib
+from experiments import sweep_report
+
+_FLAGS = flags.FlagValues()
+_SWEEP = flags.DEFINE_string(
+  "sweep", "", "File with get_sweep().", flag_values=_FLAGS
+)
+_OUT = flags.DEFINE_string(
+  "out",
+  str(pathlib.Path(__file__).parent / "results"),
+  "Folder of the record.",
+  flag_values=_FLAGS,
+)
+_MINUTES = flags.DEFINE_float(
+  "minutes",
+  0.0,
+  "Begin no run after so many minutes; 0 is no limit.",
+  lower_bound=0.0,
+  flag_values=_FLAGS,
+)
+
+_USAGE = """Runs a grid of configurations over seeds; resumes where it stopped.
+
+  python -m experiments.sweep --sweep=experiments/sweeps/clip_small_batches.py
+
+Writes NAME.json, NAME.md and NAME.png, anew after every run. Flags:
+  --sweep=FILE   Python with get_sweep() -> experiments.sweep.Sweep
+  --out=DIR      of the record; default experiments/results
+  --minutes=N    begin no run after N minutes; the same command goes on later
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+  """One configuration of a sweep.
+
+  Attributes:
+    method: what is compared, a row of the table and a line of the plot.
+    setting: where it is compared (a batch size), a column and the plot's x.
+    fields: dotted fields of the configuration and their values.
+  """
+
+  method: str
+  setting: float
+  fields: Mapping[str, Any]
+
+  @property
+  def name(self) -> str:
+    """Method and setting."""
+    return f"{self.method} @ {self.setting:g}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+  """A grid of runs.
+
+  Attributes:
+    name: of the record.
+    title: of its page.
+    text: says what is compared, Markdown.
+    config: what all runs have in common.
+    arms: the configurations.
+    baseline: the method that the others are compared with, at each setting.
+    setting: what the settings are, such as "batch size".
+    seeds: of every arm; runs of one seed are paired.
+    metrics: names in `results.json` and what the page calls them.
+    tuned: a dotted field that is chosen for each arm on its own, or "".
+    candidates: its values.
+    tune_metric: chooses, the larger the better; of validation data.
+    tune_seed: of the runs that choose, none of `seeds`.
+  """
+
+  name: str
+  title: str
+  text: str
+  config: ml_collections.ConfigDict
+  arms: Sequence[Arm]
+  baseline: str
+  setting: str
+  seeds: Sequence[int]
+  metrics: Mapping[str, str]
+  tuned: str = ""
+  candidates: Sequence[float] = ()
+  tune_metric: str = ""
+  tune_seed: int = 1000
+
+  def __post_init__(self):
+    if self.tune_seed in self.seeds:
+      raise ValueError(
+        f"tune_seed must be none of seeds; got {self.tune_seed}."
+      )
+    methods = {arm.method for arm in self.arms}
+    if self.baseline not in methods:
+      raise ValueError(
+        f"baseline must be one of {', '.join(sorted(methods))}; got"
+        f" {self.baseline!r}."
+      )
+    if self.tuned and not (self.candidates and self.tune_metric):
+      raise ValueError("tuned needs candidates and tune_metric.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """One run: an arm with a seed and, where it is tuned, a value."""
+
+  arm: Arm
+  seed: int
+  value: float | None
+
+  @property
+  def key(self) -> str:
+    """Its name in the record."""
+    value = "" if self.value is None else f" | {self.value:g}"
+    return f"{self.arm.name}{value} | seed {self.seed}"
+
+
+Runs = dict[str, dict[str, Any]]
+
+
+def pending(sweep: Sweep, runs: Runs) -> Iterator[Job]:
+  """The runs that are missing, in order; later ones depend on earlier ones.
+
+  First those that choose the tuned field, then seed by seed all arms, so that a
+  record that is not finished compares pairs.
+
+  Args:
+    sweep: the grid.
+    runs: what is finished; it is read anew for every run.
+
+  Yields:
+    Jobs; each must be in `runs` before the next is asked for.
+  """
+  for arm in sweep.arms:
+    for value in sweep.candidates if sweep.tuned else ():
+      job = Job(arm, sweep.tune_seed, value)
+      if job.key not in runs:
+        yield job
+  for seed in sweep.seeds:
+    for arm in sweep.arms:
+      job = Job(arm, seed, chosen(sweep, arm, runs))
+      if job.key not in runs:
+        yield job
+
+
+def chosen(sweep: Sweep, arm: Arm, runs: Runs) -> float | None:
+  """The tuned field's best value of an arm; None if nothing is tuned."""
+  if not sweep.tuned:
+    return None
+  return max(
+    sweep.candidates,
+    key=lambda v: runs[Job(arm, sweep.tune_seed, v).key]["results"][
+      sweep.tune_metric
+    ],
+  )
+
+
+def total_runs(sweep: Sweep) -> int:
+  """How many runs a sweep has."""
+  tuning = len(sweep.candidates) if sweep.tuned else 0
+  return len(sweep.arms) * (tuning + len(sweep.seeds))
+
+
+def configuration(sweep: Sweep, job: Job) -> config_lib.Config:
+  """The configuration of a run.
+
+  Raises:
+    ConfigError: if a field is wrong.
+  """
+  values = ml_collections.ConfigDict(sweep.config).unlock()
+  fields = {**job.arm.fields, "seed": job.seed}
+  if job.value is not None:
+    fields[sweep.tuned] = job.value
+  for name, value in fields.items():
+    *groups, last = name.split(".")
+    place = values
+    for group in groups:
+      place = place[group]
+    place[last] = value
+  return config_lib.parse(values)
+
+
+def train(config: config_lib.Config) -> dict[str, float]:
+  """A run in a folder of its own, which is not kept."""
+  folder = tempfile.mkdtemp()
+  try:
+    return runner.train(config, folder, report=lambda line: None)
+  finally:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def run(
+  sweep: Sweep,
+  out: pathlib.Path,
+  *,
+  minutes: float = 0.0,
+  train_fn: Callable[[config_lib.Config], Mapping[str, float]] = train,
+  report: Callable[[str], None] = print,
+) -> Runs:
+  """Makes the runs that the record lacks, and writes it after each.
+
+  Args:
+    sweep: the grid.
+    out: folder of the record.
+    minutes: begin no run after so many; 0 is no limit.
+    train_fn: a configuration's results.
+    report: receives lines for the user.
+
+  Returns:
+    All finished runs.
+
+  Raises:
+    UserError: if the record is of another sweep.
+  """
+  for arm in sweep.arms:  # A mistake must show before hours of others.
+    configuration(sweep, Job(arm, sweep.seeds[0], (*sweep.candidates, None)[0]))
+  path = out / f"{sweep.name}.json"
+  runs = sweep_report.read(sweep, path)
+  total, began = total_runs(sweep), time.monotonic()
+  for job in pending(sweep, runs):
+    if minutes and time.monotonic() - began > 60 * minutes:
+      report(f"Stopped after {minutes:g} minutes, {len(runs)} of {total} runs.")
+      break
+    started = time.monotonic()
+    results = train_fn(configuration(sweep, job))
+    seconds = time.monotonic() - started
+    kept = {
+      name: float(results[name])
+      for name in (*sweep.metrics, sweep.tune_metric)
+      if name
+    }
+    runs[job.key] = {
+      "arm": job.arm.name,
+      "seed": job.seed,
+      "value": job.value,
+      "results": kept,
+      "seconds": round(seconds, 1),
+    }
+    sweep_report.write(sweep, runs, out)
+    usual = statistics.median(r["seconds"] for r in runs.values())
+    left = usual * (total - len(runs)) / 60
+    first = next(iter(kept))
+    report(
+      f"{len(runs)}/{total}  {job.key}: {first} {kept[first]:.4f}"
+      f"  {seconds:.0f} s  ETA {left:.0f} min"
+    )
+    jax.clear_caches()
+  sweep_report.write(sweep, runs, out)
+  return runs
+
+
+def load(path: str) -> Sweep:
+  """The sweep of a file.
+
+  Raises:
+    UserError: if there is no such file, or it has no get_sweep.
+  """
+  if not os.path.isfile(path):
+    raise config_lib.UserError(
+      f"--sweep must be a file with get_sweep(); got {path!r}."
+    )
+  spec = importlib.util.spec_from_file_location("sweep_file", path)
+  assert spec is not None and spec.loader is not None
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  if not hasattr(module, "get_sweep"):
+    raise config_lib.UserError(f"--sweep={path} has no function get_sweep.")
+  return module.get_sweep()
+
+
+def main() -> None:
+  """Runs the program."""
+  sweep = load(_SWEEP.value)
+  out = pathlib.Path(_OUT.value).expanduser()
+  out.mkdir(parents=True, exist_ok=True)
+  # Runs of one arm differ in their seed alone, and share their programs.
+  cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or tempfile.mkdtemp()
+  jax.config.update("jax_compilation_cache_dir", cache)
+  run(
+    sweep,
+    out,
+    minutes=_MINUTES.value,
+    report=lambda line: print(line, flush=True),
+  )
+  print(f"Wrote {sweep.name}.json, .md and .png to {out}.")
+
+
+if __name__ == "__main__":
+  flags_lib.run(
+    main,
+    flag_values=_FLAGS,
+    usage=_USAGE,
+    interrupted="the same command goes on with the runs that are missing",
+  )

@@ -1,0 +1,239 @@
+"""The record of a sweep: its JSON, its page with paired differences, its plot."""
+
+import json
+import pathlib
+import statistics
+from typing import TYPE_CHECKING, Any
+
+from contrastive_jax.training import config as config_lib
+from experiments import reporting
+
+if TYPE_CHECKING:
+  from experiments import sweep as sweep_lib
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "grain")
+
+
+def read(sweep: "sweep_lib.Sweep", path: pathlib.Path) -> dict[str, Any]:
+  """The finished runs of a record; none if there is no record yet.
+
+  Args:
+    sweep: the grid.
+    path: of the JSON file.
+
+  Returns:
+    Runs by key.
+
+  Raises:
+    UserError: if the record is of other configurations, or no record.
+  """
+  if not path.exists():
+    return {}
+  try:
+    record = json.loads(path.read_text(encoding="utf-8"))
+    runs, theirs = record["runs"], record["arms"]
+  except (ValueError, KeyError, TypeError) as error:
+    raise config_lib.UserError(
+      f"{path} is no record of a sweep ({type(error).__name__}: {error}):"
+      " move it away, or choose another --out."
+    ) from error
+  ours = _arms(sweep)
+  for name in theirs if runs else ():
+    if name in ours and theirs[name] != ours[name]:
+      raise config_lib.UserError(
+        f"{path} holds runs of {name!r} with other fields ({theirs[name]}, now"
+        f" {ours[name]}): move it away, or choose another --out."
+      )
+  if runs and record["config"] != _config(sweep):
+    difference = config_lib.first_difference(_config(sweep), record["config"])
+    raise config_lib.UserError(
+      f"{path} holds runs of another configuration ({difference}): move it"
+      " away, or choose another --out."
+    )
+  return runs
+
+
+def write(
+  sweep: "sweep_lib.Sweep", runs: dict[str, Any], out: pathlib.Path
+) -> None:
+  """Writes NAME.json, .md and .png.
+
+  Args:
+    sweep: the grid.
+    runs: what is finished.
+    out: the folder.
+  """
+  record = {
+    "config": _config(sweep),
+    "arms": _arms(sweep),
+    "versions": reporting.versions(*_PACKAGES),
+    "runs": runs,
+  }
+  path = out / f"{sweep.name}.json"
+  temporary = path.with_suffix(".tmp")
+  temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+  temporary.replace(path)
+  text = page(sweep, runs, record["versions"])
+  (out / f"{sweep.name}.md").write_text(text, encoding="utf-8")
+  if any(r["seed"] in sweep.seeds for r in runs.values()):
+    plot(sweep, runs, out / f"{sweep.name}.png")
+
+
+def scores(
+  sweep: "sweep_lib.Sweep",
+  runs: dict[str, Any],
+  method: str,
+  setting: float,
+  metric: str,
+) -> dict[int, float]:
+  """An arm's numbers by seed."""
+  arm = f"{method} @ {setting:g}"
+  return {
+    r["seed"]: r["results"][metric]
+    for r in runs.values()
+    if r["arm"] == arm and r["seed"] in sweep.seeds
+  }
+
+
+def difference(ours: dict[int, float], theirs: dict[int, float]) -> list[float]:
+  """Paired differences, over the seeds that both have.
+
+  >>> difference({0: 1.0, 1: 3.0}, {1: 2.0, 2: 5.0})
+  [1.0]
+  """
+  return [ours[s] - theirs[s] for s in ours if s in theirs]
+
+
+def page(
+  sweep: "sweep_lib.Sweep", runs: dict[str, Any], versions: dict[str, str]
+) -> str:
+  """The record as Markdown."""
+  settings = _settings(sweep)
+  seeds = sorted({r["seed"] for r in runs.values()} & set(sweep.seeds))
+  lines = [f"# {sweep.title}", "", sweep.text, ""]
+  lines += [
+    "```sh",
+    f"python -m experiments.sweep --sweep=experiments/sweeps/{sweep.name}.py",
+    "```",
+    "",
+    f"Mean ± half of the 95 % interval over seeds {seeds}, and in brackets the"
+    f" paired difference from {sweep.baseline} at the same {sweep.setting} with"
+    " its own interval (bold where it does not hold 0).",
+    "",
+  ]
+  for metric, label in sweep.metrics.items():
+    lines += [f"## {label}", "", f"`{metric}`", ""]
+    head = [f"{sweep.setting} {s:g}" for s in settings]
+    lines.append("| method | " + " | ".join(head) + " |")
+    lines.append("|---|" + "---|" * len(settings))
+    for method in _methods(sweep):
+      cells = [_cell(sweep, runs, method, s, metric) for s in settings]
+      lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    lines.append("")
+  lines += [f"![{sweep.title}]({sweep.name}.png)", ""]
+  if sweep.tuned:
+    lines += [
+      f"`{sweep.tuned}` was chosen for each arm among"
+      f" {', '.join(f'{v:g}' for v in sweep.candidates)} by"
+      f" `{sweep.tune_metric}` of seed {sweep.tune_seed}:",
+      "",
+      "| method | " + " | ".join(f"{sweep.setting} {s:g}" for s in settings),
+      "|---|" + "---|" * len(settings),
+    ]
+    for method in _methods(sweep):
+      cells = [_tuning(sweep, runs, method, s) for s in settings]
+      lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    lines.append("")
+  minutes = sum(r["seconds"] for r in runs.values()) / 60
+  made = ", ".join(f"{k} {v}" for k, v in versions.items())
+  lines += [f"{len(runs)} runs, {minutes:.0f} minutes, with {made}.", ""]
+  return "\n".join(lines)
+
+
+def plot(
+  sweep: "sweep_lib.Sweep", runs: dict[str, Any], path: pathlib.Path
+) -> None:
+  """Each metric over the settings, a line a method, with intervals."""
+  from matplotlib import figure
+
+  metrics = list(sweep.metrics.items())
+  canvas = figure.Figure(
+    figsize=(4.2 * len(metrics), 3.8), layout="constrained"
+  )
+  axes = canvas.subplots(1, len(metrics), squeeze=False)[0]
+  methods, settings = _methods(sweep), _settings(sweep)
+  for ax, (metric, label) in zip(axes, metrics):
+    for number, method in enumerate(methods):
+      found = [scores(sweep, runs, method, s, metric) for s in settings]
+      kept = [i for i, f in enumerate(found) if f]
+      values = [list(found[i].values()) for i in kept]
+      # Side by side, or intervals would hide each other.
+      shift = 2 ** (0.08 * (number - (len(methods) - 1) / 2))
+      ax.errorbar(
+        [settings[i] * shift for i in kept],
+        [statistics.fmean(v) for v in values],
+        yerr=[reporting.half_width(v) if len(v) > 1 else 0.0 for v in values],
+        marker="o",
+        markersize=4,
+        linewidth=1.2,
+        capsize=2,
+        label=method,
+      )
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(settings, [f"{s:g}" for s in settings])
+    ax.set_xlabel(sweep.setting)
+    ax.set_title(label, fontsize=9)
+    ax.grid(alpha=0.3)
+  axes[0].legend(fontsize=7)
+  canvas.savefig(path, dpi=110)
+
+
+def _cell(sweep, runs, method, setting, metric) -> str:
+  ours = scores(sweep, runs, method, setting, metric)
+  if not ours:
+    return "–"
+  text = reporting.interval(list(ours.values()), 3)
+  theirs = scores(sweep, runs, sweep.baseline, setting, metric)
+  gains = difference(ours, theirs)
+  if method == sweep.baseline or not gains:
+    return text
+  gain = f"{statistics.fmean(gains):+.3f}"
+  if len(gains) > 1:
+    half = reporting.half_width(gains)
+    gain = f"{gain} ± {half:.3f}"
+    if abs(statistics.fmean(gains)) > half:
+      gain = f"**{gain}**"
+  return f"{text} ({gain})"
+
+
+def _tuning(sweep, runs, method, setting) -> str:
+  arm = f"{method} @ {setting:g}"
+  found = {
+    r["value"]: r["results"][sweep.tune_metric]
+    for r in runs.values()
+    if r["arm"] == arm and r["seed"] == sweep.tune_seed
+  }
+  if not found:
+    return "–"
+  best = max(found, key=lambda v: found[v])
+  return ", ".join(
+    f"**{v:g}: {found[v]:.3f}**" if v == best else f"{v:g}: {found[v]:.3f}"
+    for v in sorted(found)
+  )
+
+
+def _methods(sweep) -> list[str]:
+  return list(dict.fromkeys(arm.method for arm in sweep.arms))
+
+
+def _settings(sweep) -> list[float]:
+  return sorted({arm.setting for arm in sweep.arms})
+
+
+def _arms(sweep) -> dict[str, Any]:
+  fields = {arm.name: dict(arm.fields) for arm in sweep.arms}
+  return json.loads(json.dumps(fields))
+
+
+def _config(sweep) -> dict[str, Any]:
+  return config_lib.parse(sweep.config).to_dict()
