@@ -7,6 +7,7 @@ trainer one after the other. What is finished stands in the record, which grows
 by a run at a time: started again, the program goes on with what is missing.
 """
 
+import copy
 import dataclasses
 import importlib.util
 import os
@@ -192,7 +193,8 @@ def configuration(sweep: Sweep, job: Job) -> config_lib.Config:
   Raises:
     ConfigError: if a field is wrong.
   """
-  values = ml_collections.ConfigDict(sweep.config).unlock()
+  # A copy: a field that one arm sets must not reach the next.
+  values = copy.deepcopy(sweep.config.to_dict())
   fields = {**job.arm.fields, "seed": job.seed}
   if job.value is not None:
     fields[sweep.tuned] = job.value

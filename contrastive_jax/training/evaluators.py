@@ -291,6 +291,7 @@ def final(
   data: sources.PairData,
   *,
   seed: int,
+  classify: bool = True,
   report: Callable[[str], None] = print,
 ) -> dict[str, float]:
   """Everything that the data set allows, on its held-out splits.
@@ -300,6 +301,8 @@ def final(
     state: the model.
     data: the data set.
     seed: of the few-shot draws.
+    classify: whether few-shot, probe and kNN are among it, which embed all
+      training images.
     report: receives a line for what is left out.
 
   Returns:
@@ -345,7 +348,8 @@ def final(
       embedded=test,
     )
   out |= _zero_shot_of(encoder, state, data, embedded, report)
-  out |= _labelled(data, embedded, seed, report)
+  if classify:
+    out |= _labelled(data, embedded, seed, report)
   texts = paired_texts(encoder, state, data.splits[sources.TEST])
   return out | geometry(test.images, texts)
 

@@ -223,6 +223,9 @@ class Evaluation:
   batch_size: int = _field(512, "Images at once.", low=1)
   retrieval_every: int = _field(200, "Steps between validations.", low=0)
   final: bool = _field(True, "Evaluate everything at the end.")
+  classification: bool = _field(
+    True, "Few-shot, linear probe and kNN at the end."
+  )
   plots: bool = _field(True, "Draw plots at the end.")
 
 

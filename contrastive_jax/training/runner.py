@@ -255,7 +255,12 @@ def evaluate(
 ) -> dict[str, float]:
   """All evaluations that the data set allows."""
   return evaluators.final(
-    run.encoder, state, run.data, seed=run.config.seed, report=report
+    run.encoder,
+    state,
+    run.data,
+    seed=run.config.seed,
+    classify=run.config.evaluation.classification,
+    report=report,
   )
 
 

@@ -1,0 +1,205 @@
+"""Tests of experiments.sweep and experiments.sweep_report."""
+
+import dataclasses
+import json
+import pathlib
+
+import ml_collections
+import pytest
+
+from contrastive_jax.training import config as config_lib
+from experiments import reporting, sweep, sweep_report
+
+SWEEPS = sorted((pathlib.Path(sweep.__file__).parent / "sweeps").glob("*.py"))
+
+
+def make_sweep(**changes):
+  config = config_lib.default_config()
+  arms = [
+    sweep.Arm(method, batch, {"batch_size": batch, "loss.name": name})
+    for batch in (16, 64)
+    for method, name in (("base", "clip"), ("ours", "decoupled"))
+  ]
+  fields = {
+    "name": "small",
+    "title": "Small",
+    "text": "A test.",
+    "config": config,
+    "arms": arms,
+    "baseline": "base",
+    "setting": "batch size",
+    "seeds": (0, 1, 2),
+    "metrics": {"score/test": "score"},
+    "tuned": "optimizer.learning_rate",
+    "candidates": (1e-3, 2e-3),
+    "tune_metric": "score/validation",
+    **changes,
+  }
+  return sweep.Sweep(**fields)
+
+
+def train(config):
+  """Ours is better by .1, in seed 2 by .4; its best rate is the larger one."""
+  ours = config.loss.name == "decoupled"
+  rate = config.optimizer.learning_rate
+  right = 2e-3 if ours else 1e-3
+  gain = (0.4 if config.seed == 2 else 0.1) if ours else 0.0
+  return {
+    "score/validation": 0.5 - 100 * abs(rate - right),
+    "score/test": config.seed / 10 + config.batch_size / 1000 + gain,
+  }
+
+
+def run(tmp_path, seen=None, **changes):
+  def recorded(config):
+    if seen is not None:
+      seen.append(config)
+    return train(config)
+
+  options = {k: changes.pop(k) for k in ("minutes",) if k in changes}
+  return sweep.run(
+    make_sweep(**changes),
+    tmp_path,
+    train_fn=recorded,
+    report=lambda line: None,
+    **options,
+  )
+
+
+def test_rates_are_chosen_for_each_arm_and_seeds_are_compared_in_pairs(
+  tmp_path,
+):
+  seen = []
+  runs = run(tmp_path, seen)
+  assert len(runs) == len(seen) == sweep.total_runs(make_sweep()) == 4 * 5
+  for config in seen[8:]:
+    ours = config.loss.name == "decoupled"
+    assert config.optimizer.learning_rate == (2e-3 if ours else 1e-3)
+  # Seed by seed, so that what is there can be compared.
+  assert [c.seed for c in seen[8:]] == [0] * 4 + [1] * 4 + [2] * 4
+  page = (tmp_path / "small.md").read_text(encoding="utf-8")
+  gains = [0.1, 0.1, 0.4]
+  half = reporting.half_width(gains)
+  assert f"(+0.200 ± {half:.3f})" in page
+  assert "**0.002: 0.500**" in page
+  assert (tmp_path / "small.png").stat().st_size > 1000
+  record = json.loads((tmp_path / "small.json").read_text(encoding="utf-8"))
+  assert record["runs"] == runs
+
+
+def test_a_difference_whose_interval_holds_no_0_is_bold(tmp_path):
+  run(tmp_path, seeds=(0, 1))
+  page = (tmp_path / "small.md").read_text(encoding="utf-8")
+  assert "(**+0.100 ± 0.000**)" in page
+
+
+def test_it_goes_on_where_it_was_stopped(tmp_path):
+  seen = []
+
+  def until_the_tenth(config):
+    if len(seen) == 10:
+      raise KeyboardInterrupt
+    seen.append(config)
+    return train(config)
+
+  with pytest.raises(KeyboardInterrupt):
+    sweep.run(make_sweep(), tmp_path, train_fn=until_the_tenth, report=str)
+  stopped = list(seen)
+  run(tmp_path, seen)
+  assert len(seen) == 20
+  whole = []
+  runs = run(tmp_path / "..", whole, name="whole")
+  assert stopped + seen[10:] == whole
+  record = json.loads((tmp_path / "small.json").read_text(encoding="utf-8"))
+  assert record["runs"].keys() == runs.keys()
+
+
+def test_a_limit_of_minutes_begins_no_run(tmp_path):
+  seen = []
+  run(tmp_path, seen, minutes=1e-9)
+  assert not seen
+  assert (tmp_path / "small.json").exists()
+
+
+def test_without_a_tuned_field_there_are_only_seeds(tmp_path):
+  seen = []
+  run(tmp_path, seen, tuned="", candidates=(), tune_metric="")
+  assert len(seen) == 12
+  assert "chosen" not in (tmp_path / "small.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+  "change, said",
+  [
+    ({"steps": 7}, "holds runs of another configuration"),
+    ({"arm": {"batch_size": 8}}, "holds runs of 'base @ 16' with other fields"),
+  ],
+)
+def test_a_record_of_another_sweep_is_refused(tmp_path, change, said):
+  run(tmp_path)
+  changes = {}
+  if "arm" in change:
+    first, *others = make_sweep().arms
+    changes["arms"] = [
+      dataclasses.replace(first, fields=change["arm"]),
+      *others,
+    ]
+  else:
+    changes["config"] = config_lib.default_config()
+    changes["config"].steps = 7
+  with pytest.raises(config_lib.UserError, match=said):
+    run(tmp_path, **changes)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"runs": 1}'])
+def test_a_broken_record_is_named(tmp_path, text):
+  (tmp_path / "small.json").write_text(text)
+  with pytest.raises(config_lib.UserError, match="small.json is no record"):
+    run(tmp_path)
+
+
+@pytest.mark.parametrize(
+  "changes, said",
+  [
+    ({"tune_seed": 1}, "tune_seed must be none of seeds; got 1"),
+    ({"baseline": "x"}, "baseline must be one of base, ours; got 'x'"),
+    ({"candidates": ()}, "tuned needs candidates"),
+  ],
+)
+def test_a_grid_that_makes_no_sense_is_refused(changes, said):
+  with pytest.raises(ValueError, match=said):
+    make_sweep(**changes)
+
+
+def test_a_wrong_field_shows_before_the_first_run(tmp_path):
+  arms = [*make_sweep().arms, sweep.Arm("base", 9, {"batch_size": "many"})]
+  seen = []
+  with pytest.raises(config_lib.ConfigError, match="config.batch_size"):
+    run(tmp_path, seen, arms=arms)
+  assert not seen
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
+def test_sweeps_that_ship_are_whole(path):
+  found = sweep.load(str(path))
+  assert found.name == path.stem
+  assert isinstance(found.config, ml_collections.ConfigDict)
+  value = (*found.candidates, None)[0]
+  configs = [
+    sweep.configuration(found, sweep.Job(arm, 0, value)) for arm in found.arms
+  ]
+  assert len({str(c) for c in configs}) == len(configs)
+  # Every run sees as many examples.
+  assert len({c.steps * c.batch_size for c in configs}) == 1
+
+
+def test_a_file_without_a_sweep_is_refused(tmp_path):
+  with pytest.raises(config_lib.UserError, match="must be a file"):
+    sweep.load(str(tmp_path / "none.py"))
+  (tmp_path / "empty.py").write_text("x = 1\n")
+  with pytest.raises(config_lib.UserError, match="has no function get_sweep"):
+    sweep.load(str(tmp_path / "empty.py"))
+
+
+def test_differences_are_of_the_seeds_that_both_have():
+  assert sweep_report.difference({0: 3.0, 2: 1.0}, {2: 0.5, 5: 9.0}) == [0.5]
