@@ -36,6 +36,20 @@ def make(devices=1, **changes):
   return objective, params, jax.device_put(state, placed), mesh
 
 
+def fit(workdir, devices, *, evaluators=(), **changes):
+  """A whole run of the stub: steps, updates, checkpoints."""
+  objective, params, state, _ = make(devices, batch_size=8, **changes)
+  objective.init = lambda key, batch: jax.device_get((params, state))
+  return objective, tiny.fit(
+    objective.config,
+    workdir,
+    DATA,
+    devices=devices,
+    objective=objective,
+    evaluators=evaluators,
+  )[0]
+
+
 def run(devices=1, steps=1, batches=None, **changes):
   """Losses, gradients, metrics and states of some steps without updates."""
   objective, params, state, mesh = make(devices, **changes)
@@ -342,16 +356,16 @@ def test_a_cap_bites_and_is_reported():
 
 @pytest.mark.parametrize("temperature", ["individual", "learned"])
 def test_a_checkpoint_opens_on_any_number_of_devices(tmp_path, temperature):
-  config = tiny.make_config(
-    loss__name="augmented", loss__temperature=temperature
-  )
-  state, _ = tiny.fit(config, tmp_path, DATA, devices=4)
+  changes = {"loss__temperature": temperature, "steps": 4}
+  _, state = fit(tmp_path, 4, **changes)
   found = jax.device_get(state.objective_state)
-  for devices in (1, 2, 3, 4):
-    objective = tiny.make_objective(config, DATA, devices)
+  for devices in (1, 2, 3):
+    objective, params, empty, mesh = make(devices, batch_size=24, **changes)
+    objective.init = lambda key, batch: (params, empty)  # noqa: B023
     saved = checkpoints.Checkpoints(tmp_path, keep=None)
-    mesh = tiny.make_mesh(devices)
-    loaded = saved.restore(loop.abstract_state(config, objective, mesh))
+    loaded = saved.restore(
+      loop.abstract_state(objective.config, objective, mesh)
+    )
     saved.close()
     tiny.assert_same(
       jax.device_get(loaded.params), jax.device_get(state.params)
@@ -365,34 +379,29 @@ def test_a_checkpoint_opens_on_any_number_of_devices(tmp_path, temperature):
 
 
 def test_a_table_of_other_data_is_refused(tmp_path):
-  config = tiny.make_config(loss__name="augmented", steps=4)
-  tiny.fit(config, tmp_path, DATA, devices=1)
-  objective = tiny.make_objective(config, DATA, 1)
-  objective.auxiliary._num_examples = 2 * tables.UNIT
+  fit(tmp_path, 1, steps=4)
+  objective, params, state, mesh = make(1, steps=4)
+  longer = jax.tree.map(
+    lambda x: jnp.concatenate([x, x]) if jnp.ndim(x) == 2 else x,
+    state["auxiliary"],
+  )
+  objective.init = lambda key, batch: (params, {**state, "auxiliary": longer})
   saved = checkpoints.Checkpoints(tmp_path, keep=None)
   with pytest.raises(checkpoints.CheckpointError, match="cannot be restored"):
-    saved.restore(loop.abstract_state(config, objective, tiny.make_mesh(1)))
+    saved.restore(loop.abstract_state(objective.config, objective, mesh))
   saved.close()
 
 
 def test_killed_and_started_again_it_makes_the_same_run(tmp_path):
-  config = tiny.make_config(
-    loss__name="augmented", loss__concentration=2.0, data__num_threads=1
-  )
+  changes = {"loss__concentration": 2.0, "data__num_threads": 1}
 
   def kill(state):
     raise KeyboardInterrupt
 
-  whole, _ = tiny.fit(config, tmp_path / "whole", DATA, devices=2)
+  _, whole = fit(tmp_path / "whole", 2, **changes)
   with pytest.raises(KeyboardInterrupt):
-    tiny.fit(
-      config,
-      tmp_path / "killed",
-      DATA,
-      devices=2,
-      evaluators=[loop.Evaluator(6, kill)],
-    )
-  resumed, _ = tiny.fit(config, tmp_path / "killed", DATA, devices=2)
+    fit(tmp_path / "killed", 2, evaluators=[loop.Evaluator(6, kill)], **changes)
+  _, resumed = fit(tmp_path / "killed", 2, **changes)
   # NaN, an example not seen, equals itself there.
   tiny.assert_same(jax.device_get(resumed), jax.device_get(whole))
 
