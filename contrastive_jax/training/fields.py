@@ -13,8 +13,14 @@ def _field(default: Any, doc: str, **checks: Any) -> Any:
 class Data:
   """The data set."""
 
-  name: str = _field("emoji", "Data set.", choices=("emoji", "folder"))
-  path: str = _field("", "With name=folder: the folder with captions.jsonl.")
+  name: str = _field(
+    "emoji", "Data set.", choices=("emoji", "folder", "fashion_mnist")
+  )
+  path: str = _field(
+    "",
+    "With name=folder: the folder with captions.jsonl. With name=fashion_mnist:"
+    " that with its idx.gz files; empty is the 8,000 images that ship.",
+  )
   data_dir: str = _field("", "Where prepared data is kept; empty: user cache.")
   languages: str = _field(
     "en,de,es,fr,ja,zh", "Languages of the captions, comma-separated."
