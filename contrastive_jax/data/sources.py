@@ -17,6 +17,7 @@ import numpy as np
 
 from contrastive_jax.data import folder
 from contrastive_jax.data import tokenizer as tokenizer_lib
+from contrastive_jax.data.fashion_mnist import files as fashion_mnist
 
 # Splits with these names get their own evaluations; see training.evaluators.
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -33,6 +34,12 @@ EMOJI_PROMPTS = (
 # A user's captions are mostly sentences about photos: "an icon of two dogs on a
 # beach" would be wrong about them.
 FOLDER_PROMPTS = ("{}", "a photo of {}")
+FASHION_MNIST_PROMPTS = (
+  "{}",
+  "a photo of {}",
+  "a grey photo of {}",
+  "{}, an article of clothing",
+)
 
 
 class Caption(NamedTuple):
@@ -205,6 +212,72 @@ def load_emoji(
     tokenizer=tokenizer_lib.Tokenizer.load(path),
     fingerprint=emoji.fingerprint(),
     prompts=EMOJI_PROMPTS,
+  )
+
+
+def load_fashion_mnist(
+  path: str = "", *, class_concepts: bool = False
+) -> PairData:
+  """Opens Fashion-MNIST; see `contrastive_jax.data.fashion_mnist`.
+
+  Of the 8,000 images that ship, 6,000 are for training, 1,000 for validation
+  and 1,000 for test; all of them are training images of the full data. Of that,
+  the last twelfth of the training file (5,000) is for validation, and the test
+  file for test. The caption of an image is the name of its class.
+
+  Args:
+    path: the folder with the four idx.gz files; "" is what ships.
+    class_concepts: whether all images of a class show one concept, as
+      image-text training needs, where they share their captions; otherwise
+      each image is a concept of its own, and labels are for evaluation alone.
+
+  Returns:
+    The data set.
+
+  Raises:
+    folder.DataError: if a file is missing or wrong.
+  """
+  if path:
+    first, test = fashion_mnist.read_folder(path)
+    held_out = len(first.labels) // 12
+    sizes = [len(first.labels) - held_out, held_out, len(test.labels)]
+    everything = [first, test]
+  else:
+    everything = [fashion_mnist.embedded()]
+    sizes = [6000, 1000, 1000]
+  images = np.concatenate([part.images for part in everything])
+  labels = np.concatenate([part.labels for part in everything])
+  names = fashion_mnist.CLASSES
+  splits, start = {}, 0
+  for split, size in zip((TRAIN, VALIDATION, TEST), sizes):
+    stop = start + size
+    splits[split] = ArraySource(
+      # Three channels without three copies.
+      np.broadcast_to(
+        images[start:stop, ..., None], (size, *images.shape[1:], 3)
+      ),
+      [
+        {
+          "index": index,
+          "concept_id": int(labels[index]) if class_concepts else index,
+          "captions": (Caption(names[labels[index]], "name", "en"),),
+          "label": names[labels[index]],
+        }
+        for index in range(start, stop)
+      ],
+    )
+    start = stop
+  train = fashion_mnist.Drawings(images[: sizes[0]], labels[: sizes[0]])
+  return PairData(
+    name="fashion_mnist",
+    splits=splits,
+    languages=("en",),
+    tokenizer=tokenizer_lib.Tokenizer.train(
+      [text.format(name) for name in names for text in FASHION_MNIST_PROMPTS],
+      vocab_size=512,
+    ),
+    fingerprint=train.fingerprint,
+    prompts=FASHION_MNIST_PROMPTS,
   )
 
 

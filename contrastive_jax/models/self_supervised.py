@@ -21,13 +21,15 @@ class SelfSupervised(nn.Module):
             p = c(g(h)) / \|c(g(h))\|
 
   The heads are MLPs with batch normalisation after each layer (the last one
-  without scale and bias) and ReLU, as in SimCLR and MoCo v3.
+  without scale and bias) and ReLU, as in SimCLR and MoCo v3; with a ResNet, MoCo
+  v3's predictor has none after the last layer.
 
   Attributes:
     tower: a module called as `tower(images, train=...) -> [N, width]`.
     embed_dim: d, the width of z and p.
     projector: widths of the projector's hidden layers.
     predictor: those of the predictor; None is none, and p is z.
+    predictor_norm: whether the predictor's last layer is normalised.
     dtype: compute type of the heads.
 
   References: Chen et al., "A simple framework for contrastive learning of
@@ -39,20 +41,23 @@ class SelfSupervised(nn.Module):
   embed_dim: int = 128
   projector: Sequence[int] = (2048,)
   predictor: Sequence[int] | None = None
+  predictor_norm: bool = True
   dtype: Dtype | None = None
 
   def setup(self) -> None:
     """Makes the heads."""
     self.projection_head = self._head(self.projector)
     if self.predictor is not None:
-      self.prediction_head = self._head(self.predictor)
+      self.prediction_head = self._head(self.predictor, self.predictor_norm)
 
-  def _head(self, hidden: Sequence[int]) -> layers.ProjectionHead:
+  def _head(
+    self, hidden: Sequence[int], final_norm: bool = True
+  ) -> layers.ProjectionHead:
     return layers.ProjectionHead(
       self.embed_dim,
       tuple(hidden),
       norm="batch",
-      final_norm=True,
+      final_norm=final_norm,
       activation="relu",
       dtype=self.dtype,
     )

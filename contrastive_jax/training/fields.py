@@ -13,8 +13,14 @@ def _field(default: Any, doc: str, **checks: Any) -> Any:
 class Data:
   """The data set."""
 
-  name: str = _field("emoji", "Data set.", choices=("emoji", "folder"))
-  path: str = _field("", "With name=folder: the folder with captions.jsonl.")
+  name: str = _field(
+    "emoji", "Data set.", choices=("emoji", "folder", "fashion_mnist")
+  )
+  path: str = _field(
+    "",
+    "With name=folder: the folder with captions.jsonl. With name=fashion_mnist:"
+    " that with its idx.gz files; empty is the 8,000 images that ship.",
+  )
   data_dir: str = _field("", "Where prepared data is kept; empty: user cache.")
   languages: str = _field(
     "en,de,es,fr,ja,zh", "Languages of the captions, comma-separated."
@@ -67,6 +73,14 @@ class Augment:
   hue: float = _field(0.0, "Strength, in turns.", low=0, high=0.5)
   grayscale: float = _field(0.0, "Probability.", low=0, high=1)
   blur: float = _field(0.0, "Probability.", low=0, high=1)
+  solarize: float = _field(0.0, "Probability.", low=0, high=1)
+  second_blur: float = _field(
+    -1.0,
+    "simclr, moco_v3: of the second view; below 0 as of the first.",
+    low=-1,
+    high=1,
+  )
+  second_solarize: float = _field(-1.0, "The same.", low=-1, high=1)
   randaugment_num_ops: int = _field(0, "RandAugment steps; 0 is off.", low=0)
   randaugment_magnitude: float = _field(7.0, "Out of 10.", low=0, high=10)
 
@@ -204,6 +218,9 @@ class Ssl:
   predictor: str = _field(
     "128", "moco_v3: those of the predictor; empty is none."
   )
+  predictor_norm: bool = _field(
+    True, "moco_v3: batch normalisation after the predictor's last layer."
+  )
   embed_dim: int = _field(64, "Width of what is contrasted.", low=1)
   momentum: float = _field(
     0.99,
@@ -212,7 +229,7 @@ class Ssl:
     high=1,
   )
   freeze_patches: bool = _field(
-    True, "moco_v3: no gradient to the patch projection of a ViT."
+    True, "moco_v3: the patch projection of a ViT stays as initialised."
   )
 
 

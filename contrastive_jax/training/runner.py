@@ -447,21 +447,31 @@ def _open_data(
       report=report,
       progress=_image_counter(report),
     )
-  languages = [part.strip() for part in config.data.languages.split(",")]
-  try:
-    data = sources.load_emoji(
-      os.path.expanduser(config.data.data_dir) or None,
-      languages=languages,
-      report=report,
+  if config.data.name == "fashion_mnist":
+    data = sources.load_fashion_mnist(
+      os.path.expanduser(config.data.path),
+      class_concepts=config.objective == "clip",
     )
-  except ValueError as error:
-    raise config_lib.ConfigError(f"config.data: {error}") from error
+  else:
+    data = _open_emoji(config, report)
   # A copy stays with the run: its parameters mean nothing under another
   # vocabulary, which a newer version of the package may ship.
   if known is not None:
     return dataclasses.replace(data, tokenizer=known)
   data.tokenizer.save(kept)
   return data
+
+
+def _open_emoji(config: config_lib.Config, report: Report) -> sources.PairData:
+  languages = [part.strip() for part in config.data.languages.split(",")]
+  try:
+    return sources.load_emoji(
+      os.path.expanduser(config.data.data_dir) or None,
+      languages=languages,
+      report=report,
+    )
+  except ValueError as error:
+    raise config_lib.ConfigError(f"config.data: {error}") from error
 
 
 def _read_tokenizer(path: pathlib.Path) -> tokenizer.Tokenizer | None:

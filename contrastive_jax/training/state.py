@@ -10,6 +10,7 @@ import optax
 
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import objectives, sharding
+from contrastive_jax.training.objectives import base
 
 Params = Mapping[str, Any]
 
@@ -57,9 +58,19 @@ def learning_rate(config: config_lib.Config) -> optax.Schedule:
 def make_optimizer(config: config_lib.Config) -> optax.GradientTransformation:
   """Clipping, then AdamW or LARS; only kernels and embeddings are decayed.
 
-  LARS adapts the rates of those alone as well, as SimCLR and MoCo v3 do.
+  LARS adapts the rates of those alone as well, as SimCLR and MoCo v3 do. A
+  patch projection that is frozen (`config.ssl.freeze_patches`) gets no gradient,
+  so that decay alone would shrink it to nothing: it is left out.
   """
   settings = config.optimizer
+  frozen = config.objective == "moco_v3" and config.ssl.freeze_patches
+
+  def mask(params):
+    return jax.tree_util.tree_map_with_path(
+      lambda path, kept: kept and not (frozen and base.under_patches(path)),
+      decayed(params),
+    )
+
   steps = []
   if settings.clip_norm:
     steps.append(optax.clip_by_global_norm(settings.clip_norm))
@@ -68,8 +79,8 @@ def make_optimizer(config: config_lib.Config) -> optax.GradientTransformation:
       optax.lars(
         learning_rate(config),
         weight_decay=settings.weight_decay,
-        weight_decay_mask=decayed,
-        trust_ratio_mask=decayed,
+        weight_decay_mask=mask,
+        trust_ratio_mask=mask,
         momentum=settings.beta1,
       )
     )
@@ -80,7 +91,7 @@ def make_optimizer(config: config_lib.Config) -> optax.GradientTransformation:
         b1=settings.beta1,
         b2=settings.beta2,
         weight_decay=settings.weight_decay,
-        mask=decayed,
+        mask=mask,
       )
     )
   return optax.chain(*steps)

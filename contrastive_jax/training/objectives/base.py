@@ -1,7 +1,8 @@
 """What objectives share: their interface, views of images, microbatches."""
 
+import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -60,18 +61,35 @@ class Views:
       name: getattr(config.augment, name)
       for name in config.augment.__dataclass_fields__
     }
+    second = {k: fields.pop(f"second_{k}") for k in ("blur", "solarize")}
     self._config = augment.AugmentConfig(
       image_size=config.model.image_size, resize="squash", **fields
+    )
+    self._second = dataclasses.replace(
+      self._config, **{k: v for k, v in second.items() if v >= 0}
     )
 
   def plain(self, images: jax.Array) -> jax.Array:
     """uint8 [N, H, W, 3] -> float32 [N, S, S, 3]."""
     return augment.preprocess_batch(images, self._config)
 
-  def random(self, key: jax.Array, images: jax.Array) -> jax.Array:
+  @property
+  def differ(self) -> bool:
+    """Whether second views are made otherwise than first ones."""
+    return self._second != self._config
+
+  def random(
+    self, key: jax.Array, images: jax.Array, *, second: bool = False
+  ) -> jax.Array:
     """The same, each changed at random by its place in the global batch."""
     positions = jnp.arange(images.shape[0], dtype=jnp.int32)
-    return augment.augment_batch(key, images, positions, self._config)
+    config = self._second if second else self._config
+    return augment.augment_batch(key, images, positions, config)
+
+
+def under_patches(path: Sequence[Any]) -> bool:
+  """Whether a parameter's path leads to the patch projection of a ViT."""
+  return any(getattr(part, "key", None) == "patch_embedding" for part in path)
 
 
 def check_microbatches(config: config_lib.Config, collections: Params) -> None:

@@ -55,9 +55,7 @@ class MoCoV3(SelfSupervised):
     if self.config.ssl.freeze_patches:
       params = jax.tree_util.tree_map_with_path(
         lambda path, x: (
-          jax.lax.stop_gradient(x)
-          if any(getattr(k, "key", None) == "patch_embedding" for k in path)
-          else x
+          jax.lax.stop_gradient(x) if base.under_patches(path) else x
         ),
         params,
       )

@@ -59,6 +59,7 @@ class SelfSupervised:
         if config.objective == "moco_v3"
         else None
       ),
+      predictor_norm=config.ssl.predictor_norm,
       dtype=towers.dtype,
     )
     self._views = base.Views(config)
@@ -110,16 +111,20 @@ class SelfSupervised:
     """Two views [N, S, S, 3], the index of their rows [2N], groups [N]."""
     images, index = batch["image"], batch["index"]
     groups = batch["concept_id"] if self.config.loss.group_positives else None
-    first = self._views.random(jax.random.fold_in(key, base.AUGMENT), images)
+    key_of_first = jax.random.fold_in(key, base.AUGMENT)
+    first = self._views.random(key_of_first, images)
     if self.config.data.images_per_concept == 2:
+      second = first
+      if self._views.differ:
+        second = self._views.random(key_of_first, images, second=True)
       return (
         first[0::2],
-        first[1::2],
+        second[1::2],
         jnp.concatenate([index[0::2], index[1::2]]),
         None if groups is None else groups[0::2],
       )
     again = jax.random.fold_in(key, base.AUGMENT_AGAIN)
-    second = self._views.random(again, images)
+    second = self._views.random(again, images, second=True)
     return first, second, jnp.tile(index, 2), groups
 
   def options(self) -> dict[str, Any]:
