@@ -10,7 +10,11 @@ import pytest
 from contrastive_jax.training import config as config_lib
 from experiments import reporting, sweep, sweep_report
 
-SWEEPS = sorted((pathlib.Path(sweep.__file__).parent / "sweeps").glob("*.py"))
+SWEEPS = sorted(
+  p
+  for p in (pathlib.Path(sweep.__file__).parent / "sweeps").glob("*.py")
+  if not p.name.startswith("_")
+)
 
 
 def make_sweep(**changes):

@@ -1,0 +1,1 @@
+"""Sweeps as Python files: what a study runs."""
