@@ -149,15 +149,15 @@ def _tile_sums(spec, carriers, queries, keys, sides, ids, cap):
 def _forward(spec, carriers, queries, keys, sides, ids, cap):
   inputs = (queries, keys, sides, ids, cap)
   cosine = gradient = None
-  if spec.block is None:
+  if spec.fused:
+    ones = tuple(None if s is None else jnp.ones_like(s.scale) for s in sides)
+    sums, gradient = _over_tiles(spec, *inputs, ones)
+  elif spec.block is None:
     # Kept: the backward pass is two products whatever the cotangents.
     cosine = _tiles.dot(spec, queries, keys.T)
     sums, _ = _tile(spec, cosine, sides, ids, cap, (None, None))
   else:
-    ones = None
-    if spec.fused:
-      ones = tuple(None if s is None else jnp.ones_like(s.scale) for s in sides)
-    sums, gradient = _over_tiles(spec, *inputs, ones)
+    sums, _ = _over_tiles(spec, *inputs, None)
   values = tuple(None if s is None else s[0] for s in sums)
   return values, (inputs, sums, cosine, gradient)
 
@@ -168,10 +168,7 @@ def _backward(spec, saved, cotangents):
   again: Any = functools.partial(_over_tiles, spec, *inputs)
   if cosine is not None:
     _, slope = _tile(spec, cosine, sides, ids, cap, cotangents)
-    gradient = (
-      _tiles.dot(spec, slope, keys),
-      _tiles.dot(spec, slope.T, queries) if spec.key_gradient else None,
-    )
+    gradient = _products(spec, slope, queries, keys)
   elif gradient is None:
     _, gradient = again(cotangents)
   else:
@@ -235,6 +232,14 @@ def _tile(spec, cosine, sides, ids, cap, cotangents):
   return tuple(all_sums), slope
 
 
+def _products(spec, slope, queries, keys):
+  """Gradients of the features from those of all cosines."""
+  return (
+    _tiles.dot(spec, slope, keys),
+    _tiles.dot(spec, slope.T, queries) if spec.key_gradient else None,
+  )
+
+
 def _over_tiles(spec, queries, keys, sides, ids, cap, cotangents):
   """Sums of all tiles and, if there are cotangents, gradients of features.
 
@@ -246,7 +251,8 @@ def _over_tiles(spec, queries, keys, sides, ids, cap, cotangents):
     cotangents = (None, None)
   if spec.block is None:
     cosine = _tiles.dot(spec, queries, keys.T)
-    return _tile(spec, cosine, sides, ids, cap, cotangents)[0], None
+    sums, slope = _tile(spec, cosine, sides, ids, cap, cotangents)
+    return sums, _products(spec, slope, queries, keys) if want else None
   n, m = queries.shape[0], keys.shape[0]
   rows, columns = _tiles.blocks(spec, queries, keys, *ids)
   row_side, column_side = (
