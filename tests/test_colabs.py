@@ -8,6 +8,7 @@ import pathlib
 import sys
 import warnings
 
+import matplotlib
 import nbclient
 import nbformat
 import pytest
@@ -19,8 +20,11 @@ TIMEOUT = 300  # Seconds a cell, on a busy machine.
 
 
 @pytest.fixture(name="execute")
-def fixture_execute(tmp_path):
+def fixture_execute(tmp_path, emoji_dir):
   """Runs a notebook in a kernel of this very interpreter, in `tmp_path`."""
+  # A user's cache, but for the data, which take long to prepare, and fonts.
+  (tmp_path / "cache").mkdir()
+  (tmp_path / "cache" / "contrastive_jax").symlink_to(emoji_dir)
   specs = tmp_path / "kernels"
   (specs / "python3").mkdir(parents=True)
   python_path = [str(ROOT), os.environ.get("PYTHONPATH", "")]
@@ -32,7 +36,9 @@ def fixture_execute(tmp_path):
     "env": {
       "CONTRASTIVE_JAX_COLAB_STEPS": "3",
       "IPYTHONDIR": str(tmp_path / "ipython"),
+      "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # Compiling takes longest.
       "JAX_PLATFORMS": "cpu",
+      "MPLCONFIGDIR": matplotlib.get_cachedir(),
       "MPLBACKEND": "module://matplotlib_inline.backend_inline",
       "PYTHONPATH": os.pathsep.join(filter(None, python_path)),
       "XDG_CACHE_HOME": str(tmp_path / "cache"),

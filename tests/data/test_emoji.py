@@ -3,12 +3,9 @@
 import collections
 import io
 import json
-import os
 import pathlib
 import re
 import shutil
-import subprocess
-import sys
 import unicodedata
 import zipfile
 
@@ -21,67 +18,17 @@ from contrastive_jax.data import pipeline, sources
 from contrastive_jax.data import tokenizer as tokenizer_lib
 from contrastive_jax.data.emoji import emoji_dataset_builder as emoji
 from contrastive_jax.data.emoji import rebuild
+from tests.data import prepared
 
 FOLDER = pathlib.Path(emoji.__file__).parent
 PREPARED = f"emoji-{emoji.fingerprint()}"
 MANY = ("en", "ar", "de", "hi", "ja", "th", "vi", "zh")
 
-# Prepares in a fresh process without TensorFlow, even where it is installed,
-# and counts connections.
-_PREPARE = """
-import importlib.machinery, socket, sys
-
-find_spec = importlib.machinery.PathFinder.find_spec
-
-def hide(name, path=None, target=None):
-  return None if name == "tensorflow" else find_spec(name, path, target)
-
-importlib.machinery.PathFinder.find_spec = hide
-connections = []
-connect = socket.socket.connect
-
-def counting(self, address):
-  connections.append(address)
-  return connect(self, address)
-
-socket.socket.connect = counting
-from contrastive_jax.data import sources
-lines = []
-sources.load_emoji(sys.argv[1], report=lines.append)
-assert "tensorflow" not in sys.modules
-assert not connections, connections
-print("reported", lines)
-"""
-
-
-def run_python(*args):
-  """A process of its own, that finds the package as this one does."""
-  root = pathlib.Path(__file__).parents[2]
-  path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
-  return subprocess.run(
-    [sys.executable, *args],
-    env={**os.environ, "PYTHONPATH": path},
-    capture_output=True,
-    text=True,
-    timeout=120,
-    check=False,
-  )
-
-
-@pytest.fixture(name="data_dir", scope="module")
-def fixture_data_dir(tmp_path_factory):
-  path = tmp_path_factory.mktemp("emoji")
-  done = run_python("-c", _PREPARE, str(path))
-  assert done.returncode == 0, done.stderr
-  line = f"reported ['Preparing the emoji data in {path / PREPARED}"
-  assert line in done.stdout
-  return path
-
 
 @pytest.fixture(name="data", scope="module")
-def fixture_data(data_dir):
+def fixture_data(emoji_dir):
   lines = []
-  data = sources.load_emoji(str(data_dir), languages=MANY, report=lines.append)
+  data = sources.load_emoji(str(emoji_dir), languages=MANY, report=lines.append)
   assert not lines  # It was prepared already.
   return data
 
@@ -114,17 +61,17 @@ def test_split_sizes(data, split_sizes):
   assert data.prompts == sources.EMOJI_PROMPTS
 
 
-def test_prepared_folder_holds_nothing_unfinished(data_dir):
-  prepared = (data_dir / PREPARED / "emoji" / "images").iterdir()
-  assert [p.name for p in prepared] == ["1.0.0"]
+def test_prepared_folder_holds_nothing_unfinished(emoji_dir):
+  folder = emoji_dir / PREPARED / "emoji" / "images"
+  assert [p.name for p in folder.iterdir()] == ["1.0.0"]
 
 
 def test_data_that_another_process_prepared_meanwhile(
-  data_dir, split_sizes, tmp_path, monkeypatch
+  emoji_dir, split_sizes, tmp_path, monkeypatch
 ):
   def too_late(builder):
     assert not builder.is_prepared()
-    shutil.copytree(data_dir / PREPARED, tmp_path / PREPARED)
+    shutil.copytree(emoji_dir / PREPARED, tmp_path / PREPARED)
     raise FileExistsError("Cannot rename: the destination exists.")
 
   monkeypatch.setattr(emoji.Emoji, "download_and_prepare", too_late)
@@ -134,7 +81,7 @@ def test_data_that_another_process_prepared_meanwhile(
   assert len(lines) == 1
 
 
-def test_what_another_version_prepared_is_not_opened(data_dir, monkeypatch):
+def test_what_another_version_prepared_is_not_opened(emoji_dir, monkeypatch):
   class AnewError(Exception):
     pass
 
@@ -143,10 +90,10 @@ def test_what_another_version_prepared_is_not_opened(data_dir, monkeypatch):
     raise AnewError
 
   monkeypatch.setattr(emoji.Emoji, "download_and_prepare", prepare)
-  sources.load_emoji(str(data_dir))  # The one of this version is.
+  sources.load_emoji(str(emoji_dir))  # The one of this version is.
   monkeypatch.setattr(emoji, "fingerprint", lambda: "another")
   with pytest.raises(AnewError):
-    sources.load_emoji(str(data_dir), report=lambda line: None)
+    sources.load_emoji(str(emoji_dir), report=lambda line: None)
 
 
 def test_fingerprint_follows_the_table_and_the_drawings(tmp_path, monkeypatch):
@@ -257,13 +204,13 @@ def test_trains_and_evaluates_through_the_pipeline(data):
 
 @pytest.mark.parametrize("language", ["id", "sv"])
 def test_concepts_without_a_name_in_the_language_are_left_out(
-  data_dir, language
+  emoji_dir, language
 ):
   lacking = {
     c["concept_id"] for c in emoji.concepts() if language not in c["names"]
   }
   assert len(lacking) == 3
-  data = sources.load_emoji(str(data_dir), languages=[language])
+  data = sources.load_emoji(str(emoji_dir), languages=[language])
   everything = set()
   for name in data.splits:
     everything |= concept_ids(data, name)
@@ -493,7 +440,7 @@ def test_rebuild_program(tmp_path):
   """Run as its docstring says; importing it defines no flag."""
   assert "sources" not in flags.FLAGS
   module = "contrastive_jax.data.emoji.rebuild"
-  done = run_python("-m", module, f"--sources={tmp_path}")
+  done = prepared.run_python("-m", module, f"--sources={tmp_path}")
   assert done.returncode != 0
   assert "must hold exactly one iconify-json-noto-VERSION.tgz" in done.stderr
   assert "Traceback" not in done.stderr

@@ -1,5 +1,7 @@
 """Losses over a mesh, called with global arrays."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,27 @@ N, D = 16, 8
 IDS = jnp.asarray(np.random.default_rng(0).integers(0, 9, N))
 
 
+def _results(loss, name, ids):
+  """Gradients and values of a loss of the fixed inputs."""
+  arrays = tuple(references.make_inputs(name, N, D).values())
+  scalars = references.make_scalars(name, 4.0)
+  scalars = {k: jnp.float32(v) for k, v in scalars.items()}
+  count = 2 * N if name == "nt_xent" else N
+  weights = np.random.default_rng(1).normal(size=count).astype(np.float32)
+
+  def weighted(arrays, scalars):
+    values = loss(*arrays, **scalars, group_ids=ids)
+    return jnp.sum(weights * values), values
+
+  run = jax.jit(jax.grad(weighted, argnums=(0, 1), has_aux=True))
+  return run(arrays, scalars)
+
+
+@functools.cache
+def _of_one_device(name, grouped):
+  return _results(getattr(losses, name), name, IDS if grouped else None)
+
+
 @pytest.mark.parametrize("name", references.LOSSES)
 @pytest.mark.parametrize(
   "sizes, axes",
@@ -23,25 +46,13 @@ IDS = jnp.asarray(np.random.default_rng(0).integers(0, 9, N))
     ({"data": 2, "model": 2}, "data"),
   ],
 )
-@pytest.mark.parametrize("ids", [None, IDS], ids=["", "grouped"])
-def test_values_and_gradients_are_those_of_one_device(name, sizes, axes, ids):
-  arrays = tuple(references.make_inputs(name, N, D).values())
-  scalars = references.make_scalars(name, 4.0)
-  alone = getattr(losses, name)
-  over = losses.on_mesh(alone, make_mesh(**sizes), axes=axes)
-  count = 2 * N if name == "nt_xent" else N
-  weights = np.random.default_rng(1).normal(size=count).astype(np.float32)
-
-  def total(loss):
-    def weighted(arrays, scalars):
-      values = loss(*arrays, **scalars, group_ids=ids)
-      return jnp.sum(weights * values), values
-
-    return jax.jit(jax.grad(weighted, argnums=(0, 1), has_aux=True))
-
-  scalars = {k: jnp.float32(v) for k, v in scalars.items()}
-  expected = total(alone)(arrays, scalars)
-  actual = total(over)(arrays, scalars)
+@pytest.mark.parametrize("grouped", [False, True], ids=["", "grouped"])
+def test_values_and_gradients_are_those_of_one_device(
+  name, sizes, axes, grouped
+):
+  expected = _of_one_device(name, grouped)
+  over = losses.on_mesh(getattr(losses, name), make_mesh(**sizes), axes=axes)
+  actual = _results(over, name, IDS if grouped else None)
   for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected)):
     np.testing.assert_allclose(a, b, atol=1e-5 * max(1, np.abs(b).max()))
 

@@ -125,5 +125,6 @@ def test_tokens_average_to_the_feature():
   ],
 )
 def test_bad_settings_are_named(settings, message):
+  module = models.ConvNet(**{**SMALL, **settings})
   with pytest.raises(ValueError, match=message):
-    models.ConvNet(**{**SMALL, **settings}).init(jax.random.key(0), _images())
+    jax.eval_shape(module.init, jax.random.key(0), _images())

@@ -109,7 +109,7 @@ def test_bfloat16_is_close_to_float32(pool):
 def test_bad_settings_are_named(settings, size, message):
   module = models.ViT(**{**SMALL, **settings})
   with pytest.raises(ValueError, match=message):
-    module.init(jax.random.key(0), _images(1, size))
+    jax.eval_shape(module.init, jax.random.key(0), _images(1, size))
 
 
 @pytest.mark.parametrize("variant", ["B", "B/x", "XL/16", "B/0"])
