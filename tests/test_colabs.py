@@ -110,10 +110,8 @@ def test_notebook_is_valid_and_clean(path):
   assert "%pip install -q" in install.source
 
 
-def test_quickstart(execute, tmp_path):
-  path = ROOT / "colabs" / "quickstart.ipynb"
-  done = execute(nbformat.read(path, as_version=4))
-  outputs = outputs_of(done)
+def check_clean(outputs):
+  """No cell failed, or warned."""
   for name, cell_outputs in outputs.items():
     kinds = [output.output_type for output in cell_outputs]
     assert "error" not in kinds, name
@@ -121,6 +119,13 @@ def test_quickstart(execute, tmp_path):
     assert "Warning" not in text_of(cell_outputs), name
   # The package is there: nothing was installed.
   assert not outputs["install"]
+
+
+def test_quickstart(execute, tmp_path):
+  path = ROOT / "colabs" / "quickstart.ipynb"
+  done = execute(nbformat.read(path, as_version=4))
+  outputs = outputs_of(done)
+  check_clean(outputs)
   assert " on cpu" in text_of(outputs["imports"])
   assert "(4, 16)" in text_of(outputs["loss"])
   assert "step 3/3" in text_of(outputs["train"])
@@ -138,3 +143,25 @@ def test_quickstart(execute, tmp_path):
   workdir = tmp_path / "runs" / "quickstart_3_steps"
   assert (workdir / "results.json").exists()
   assert len(list((workdir / "plots").glob("*.png"))) == 4
+
+
+def test_gamma_augmented(execute):
+  path = ROOT / "colabs" / "gamma_augmented.ipynb"
+  outputs = outputs_of(execute(nbformat.read(path, as_version=4)))
+  check_clean(outputs)
+  for line in text_of(outputs["identity"]).splitlines():
+    left, right = line.split(": ")[1].split(" = ")
+    assert left == right
+  numbers = {
+    name: [
+      float(line.split(":")[1].split()[-1])
+      for line in text_of(outputs["runs"]).splitlines()
+      if line.startswith(name)
+    ]
+    for name in ("InfoNCE", "augmented")
+  }
+  assert len(numbers["InfoNCE"]) == len(numbers["augmented"]) == 1
+  assert "step 3/3" in text_of(outputs["train"])
+  assert "weight_sum" in text_of(outputs["tables"])
+  for name in ("bias", "runs", "tables"):
+    assert len(images_of(outputs[name])) == 1
