@@ -19,6 +19,9 @@ from contrastive_jax.ops import _grid, _tiles
 # Where exp is continued by its tangent: e^50 is beyond all use, and sums over
 # any batch, at any temperature, still fit into float32.
 LARGEST_LOG = 50.0
+# Exponents up to here, and products of two such exponentials' inverses, are
+# normal float32.
+_LARGEST_SHIFT = 70.0
 
 
 class Anchors(NamedTuple):
@@ -211,6 +214,19 @@ def _tile(spec, cosine, sides, ids, cap, cotangents):
   for side, axis in ((rows, 1), (columns, 0)):
     if "valid" in side:
       kept &= jnp.expand_dims(side["valid"], axis)
+  apart = functools.partial(_apart, spec, cosine, sides, kept, cap, cotangents)
+  if sides[1] is None or spec.statistics:
+    return apart()
+  shift, holds = _shared_shift(cosine, sides, cap)
+  return jax.lax.cond(
+    holds,
+    functools.partial(_at_once, cosine, sides, kept, shift, cotangents),
+    apart,
+  )
+
+
+def _apart(spec, cosine, sides, kept, cap, cotangents):
+  """An exponential an entry for each side; see `_tile`."""
   all_sums: list[Any] = []
   slope: Any = None
   for anchors, cotangent, axis in zip(sides, cotangents, (1, 0)):
@@ -230,6 +246,41 @@ def _tile(spec, cosine, sides, ids, cap, cotangents):
       part = jnp.expand_dims(cotangent * anchors.scale, axis) * weights
       slope = part if slope is None else slope + part
   return tuple(all_sums), slope
+
+
+def _shared_shift(cosine, sides, cap):
+  """(m, ok): exp(scale * cosine - m) serves both sides' weights if ok.
+
+  That is, if there is one scale, no factor or product of the two leaves
+  float32, and no weight is capped.
+  """
+  scale = sides[0].scale[0]
+  logits = scale * cosine
+  high, low = jnp.max(logits), jnp.min(logits)
+  shift = 0.5 * (high + low)
+  holds = high - low < 2 * _LARGEST_SHIFT
+  for side in sides:
+    most, used = jnp.max(side.offset), jnp.isfinite(side.offset)
+    least = jnp.min(jnp.where(used, side.offset, most))
+    holds &= jnp.all(side.scale == scale)
+    holds &= (most + shift < _LARGEST_SHIFT) & (most + high < cap)
+    holds &= least + shift > -_LARGEST_SHIFT
+  return shift, holds
+
+
+def _at_once(cosine, sides, kept, shift, cotangents):
+  """One exponential an entry for both sides; see `_tile`."""
+  scale = sides[0].scale[0]
+  shared = jnp.where(kept, jnp.exp(scale * cosine - shift), 0.0)
+  turned = shared * cosine
+  all_sums, parts = [], []
+  for anchors, cotangent, axis in zip(sides, cotangents, (1, 0)):
+    own = anchors.factor * jnp.exp(anchors.offset + shift)
+    weights = own * jnp.sum(shared, axis)
+    all_sums.append(jnp.stack([weights, weights, own * jnp.sum(turned, axis)]))
+    if cotangent is not None:
+      parts.append(jnp.expand_dims(cotangent * anchors.scale * own, axis))
+  return tuple(all_sums), shared * (parts[0] + parts[1]) if parts else None
 
 
 def _products(spec, slope, queries, keys):
