@@ -207,7 +207,7 @@ def test_types_and_entries_of_any_shape(dtype, shape):
   for duplicates in ("last", "max", "mean") if floating else ("last", "max"):
     model = Model(np.asarray(tables.create(13, shape=shape, dtype=dtype)))
     model.update(indices, values, duplicates)
-    for layout in ("none", "2", "2x4", "vmap 2x4"):
+    for layout in ("none", "2x4", "vmap 2x4"):
       options = {"num_examples": NUM_EXAMPLES}
       read = _mapped(layout, "read", **options)
       update = _mapped(layout, "update", duplicates=duplicates, **options)
@@ -225,7 +225,7 @@ def test_types_and_entries_of_any_shape(dtype, shape):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_mean_is_the_same_on_any_number_of_devices_to_the_bit(seed):
-  n, examples = 512, 40  # Runs of 13 on average, whose sums are rounded.
+  n, examples = 128, 10  # Runs of 9 on average, whose sums are rounded.
   indices, values = _random_batch(seed, np.float32, (), examples, n)
   model = Model(np.full(examples, np.nan, np.float32))
   model.update(indices, values, "mean")
@@ -320,9 +320,9 @@ class TestLayout:
       table = tables.to_sharded(values, num_devices)
       assert isinstance(table, type(values))
       assert table.shape == (rows * num_devices, *shape)
-      for i in range(num_examples):
-        at = i % num_devices * rows + i // num_devices
-        np.testing.assert_array_equal(table[at], values[i])
+      i = np.arange(num_examples)
+      at = i % num_devices * rows + i // num_devices
+      np.testing.assert_array_equal(np.asarray(table)[at], values)
       back = tables.from_sharded(table, num_examples, num_devices)
       assert isinstance(back, type(values))
       _assert_same(back, values)
@@ -456,7 +456,7 @@ class TestCompiled:
     assert (new[9], new[2], new.sum()) == (-1, -2, 120 - 14)
 
   def test_a_large_batch_takes_no_quadratic_memory(self):
-    batch = 131_072
+    batch = 16_384
     table, values = jnp.zeros(1000), jnp.zeros(batch)
     update = jax.jit(functools.partial(tables.update, duplicates="mean"))
     lowered = update.lower(table, values.astype(jnp.int32), values)

@@ -70,6 +70,8 @@ def start(commands, devices):
     **os.environ,
     "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
     "JAX_PLATFORMS": "cpu",
+    # As conftest.py has it in this process: compiling takes longest.
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
   }
   return [
     subprocess.Popen(
