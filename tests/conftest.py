@@ -1,6 +1,13 @@
-"""Of all tests: eight simulated CPU devices, and what is made but once."""
+"""Of all tests: eight simulated CPU devices, and what is made but once.
 
+Large grids are sampled: of a test with many cases in `_GRIDS` a third is run by
+`pytest` (or what the test chooses), and the others by `pytest -m exhaustive`, as CI
+does.
+"""
+
+import collections
 import os
+import pathlib
 import tempfile
 
 import pytest
@@ -18,6 +25,25 @@ os.environ.setdefault(
   os.path.join(tempfile.gettempdir(), "contrastive_jax_test_cache"),
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+# Here each case compiles a program of its own.
+_GRIDS = ("losses", "models", "ops")
+_LARGE = 8
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+  tests = pathlib.Path(__file__).parent
+  cases = collections.defaultdict(list)
+  for item in items:
+    if any(item.path.is_relative_to(tests / room) for room in _GRIDS):
+      cases[item.nodeid.partition("[")[0]].append(item)
+  for grid in cases.values():
+    chosen = any(item.get_closest_marker("exhaustive") for item in grid)
+    for number, item in enumerate(grid if len(grid) >= _LARGE else ()):
+      # Diagonally, or an argument of three values would always have the same.
+      if not chosen and number % 3 != number // 3 % 3:
+        item.add_marker(pytest.mark.exhaustive)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ examples, so that it opens on any number of devices. For that its length must
 not depend on them either: it is rounded up to a multiple of `UNIT`.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -118,12 +119,20 @@ def _file_sharding(leaf: Any, length: int) -> Any:
 
 def _converted(leaf: Any, *, to_file: bool, target: Any = None) -> jax.Array:
   if to_file:
-    length, devices = leaf.shape[0] // UNIT * UNIT, _devices(leaf)
+    length = leaf.shape[0] // UNIT * UNIT
+    placed = _file_sharding(leaf, length)
+    return _converter(True, length, _devices(leaf), placed)(leaf)
+  return _converter(False, 0, _devices(target), target.sharding)(leaf)
+
+
+@functools.cache
+def _converter(to_file: bool, length: int, devices: int, placed: Any) -> Any:
+  """Compiled once, for all checkpoints of a run."""
+  if to_file:
     return jax.jit(
       lambda x: ops.tables.from_sharded(x, length, devices),
-      out_shardings=_file_sharding(leaf, length),
-    )(leaf)
+      out_shardings=placed,
+    )
   return jax.jit(
-    lambda x: ops.tables.to_sharded(x, _devices(target)),
-    out_shardings=target.sharding,
-  )(leaf)
+    lambda x: ops.tables.to_sharded(x, devices), out_shardings=placed
+  )

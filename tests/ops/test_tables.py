@@ -168,14 +168,7 @@ def _check_steps(layout, steps, duplicates, dtype):
     _assert_same(read(table, indices), model.read(indices))
 
 
-def _layouts(*quick):
-  """All layouts; a quick run of the tests takes some."""
-  for name in LAYOUTS:
-    marks = () if name in quick else pytest.mark.exhaustive
-    yield pytest.param(name, marks=marks)
-
-
-@pytest.mark.parametrize("layout", _layouts("none", "8", "2x4"))
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("duplicates", ["last", "mean", "max"])
 @hypothesis.settings(max_examples=15, deadline=None, derandomize=True)
 @hypothesis.given(steps=_steps(NUMBERS))
@@ -184,7 +177,7 @@ def test_equals_an_array_of_floats(layout, duplicates, steps):
     _check_steps(layout, steps, duplicates, np.float32)
 
 
-@pytest.mark.parametrize("layout", _layouts("2x4"))
+@pytest.mark.parametrize("layout", ["none", "8", "2x4", "vmap 2x4"])
 @pytest.mark.parametrize("duplicates", ["last", "max"])
 @hypothesis.settings(max_examples=10, deadline=None, derandomize=True)
 @hypothesis.given(steps=_steps(COUNTS))
@@ -272,7 +265,7 @@ def test_nan_reaches_its_reader_alone():
 class TestOutOfRange:
   INDICES = np.array([-1, 12, 13, 15, 16, -13, 2**31 - 1, 0] * 2, np.int32)
 
-  @pytest.mark.parametrize("layout", _layouts("none", "8", "2x4"))
+  @pytest.mark.parametrize("layout", LAYOUTS)
   def test_reads_fill_and_writes_nothing(self, layout):
     options = {"num_examples": NUM_EXAMPLES}
     values = np.arange(NUM_EXAMPLES, dtype=np.float32)
