@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -204,7 +205,9 @@ def _field_help() -> str:
     if name.split(".")[0] != section and "." in name:
       section = name.split(".")[0]
       lines.append("")
-    lines.append(f"  {name:<34} {default!r:<20} {doc}")
+    first, *rest = textwrap.wrap(doc, 62)
+    lines.append(f"  {name:<34} {default!r:<20} {first}")
+    lines += [" " * 58 + line for line in rest]
   return "\n".join(lines)
 
 
