@@ -349,5 +349,7 @@ def _stop(step: int, name: str) -> NoReturn:
 
 def _brief(numbers: Mapping[str, float]) -> str:
   return "  ".join(
-    f"{k} {v:.3f}" for k, v in numbers.items() if "recall" in k or "loss" in k
+    f"{k} {v:.3f}"
+    for k, v in numbers.items()
+    if any(part in k for part in ("recall", "loss", "knn"))
   )

@@ -56,7 +56,8 @@ _USAGE = """Compiles a recipe's train step for a TPU pod; runs nothing.
       --config=experiments/configs/clip_vit_b16.py --config.batch_size=32768
 
 Flags:
-  --config=FILE      recipe; --config.NAME=X changes a field
+  --config=FILE      recipe; --config.NAME=X changes a field. A recipe whose
+                     data is a folder takes any --config.data.path
   --topology=T       v5e:AxB, v6e:AxB, v5p:AxBxC; default v5e:16x16
   --vocabulary=N     tokens; default 49408 (CLIP's)
   --stored=PIXELS    side of the images that the step receives; default 256
@@ -249,9 +250,11 @@ def record_page(rows: Sequence[Mapping[str, Any]]) -> str:
     "",
     "```sh",
     "python -m experiments.benchmarks.pod --topology=T --config.batch_size=N \\",
-    "  --config=experiments/configs/clip_vit_b16.py"
-    " --record=experiments/results/pod.json",
+    "  --config=FILE --record=experiments/results/pod.json",
     "```",
+    "",
+    "FILE is a recipe of experiments/configs: clip_vit_b16.py where the preset"
+    " stands alone, else the one whose objective and loss stand beside it.",
     "",
     "| preset | batch | microbatches | topology | chips | FSDP | memory, GiB | of | FLOPs |"
     " all-gather | all-reduce | reduce-scatter | step, s, at least |",
@@ -264,7 +267,7 @@ def record_page(rows: Sequence[Mapping[str, Any]]) -> str:
     }
     bound = max(row["seconds_at_least"], key=row["seconds_at_least"].get)
     cells = [
-      row["preset"],
+      ", ".join(row[k] for k in ("preset", "objective", "loss") if k in row),
       f"{row['batch_size']:,}",
       f"{row['microbatches']}",
       row["topology"],
@@ -308,6 +311,8 @@ def main() -> None:
         "batch_size": config.batch_size,
         "microbatches": config.microbatches,
         "preset": config.model.preset,
+        "objective": config.objective,
+        "loss": config.loss.name,
         "fsdp": config.fsdp,
         "compile_seconds": seconds,
         **numbers,
