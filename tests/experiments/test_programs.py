@@ -231,9 +231,11 @@ def test_help_lists_every_field(capsys, flag):
   out, err = capsys.readouterr()
   assert err == "" and out.startswith("Usage.\n")
   lines = out.splitlines()
+  flowing = " ".join(out.split())  # Long descriptions are wrapped.
   for name, default_value, doc in config_lib.fields():
     (line,) = [ln for ln in lines if ln.split()[:1] == [name]]
-    assert repr(default_value) in line and doc in line
+    assert repr(default_value) in line
+    assert f"{default_value!r} {doc}" in flowing
 
 
 def test_help_of_a_program_without_a_configuration(capsys):
