@@ -31,7 +31,7 @@ class Settings:
     dim: d, of the embeddings.
     temperature: tau.
     batch: pairs of a step.
-    steps: of Adam with cosine decay.
+    steps: of Adam with cosine decay, rounded up to whole epochs.
     full_steps: of the optimum's, over all pairs at once.
   """
 
@@ -41,7 +41,7 @@ class Settings:
   dim: int = 16
   temperature: float = 0.07
   batch: int = 8
-  steps: int = 20_000
+  steps: int = 12_800
   full_steps: int = 4_000
 
 
@@ -149,50 +149,58 @@ def train(
   params = initial(key, settings)
   tables = jnp.full((2, settings.pairs), jnp.nan)
   visits = jnp.zeros(settings.pairs, jnp.int32)
-  epoch = settings.pairs // settings.batch
+  batches = settings.pairs // settings.batch
 
-  def loss(params, index, tables, visits, key):
+  def loss(params, index, tables, visits, noise):
     a, b = embed(params, x[index], y[index])
     tau = settings.temperature
     if method.rule is None:
       value = losses.clip(a, b, logit_scale=1.0 / tau)
       return jnp.mean(value), tables
     batch = losses.log_partition_clip(a, b, temperature=tau)
-    known = [
-      losses.e_step(method.rule, t[index], z, visits[index])
-      for t, z in zip(tables, batch)
-    ]
-    log_u = [
-      losses.draw_auxiliary(
-        k, z, concentration=method.concentration, index=index
-      )
-      for k, z in zip(jax.random.split(key), known)
-    ]
-    value = losses.augmented_clip(a, b, *log_u, temperature=tau)
-    return jnp.mean(value), tables.at[:, index].set(jnp.stack(known))
+    known = jnp.stack(
+      [
+        losses.e_step(method.rule, t[index], z, visits[index])
+        for t, z in zip(tables, batch)
+      ]
+    )
+    value = losses.augmented_clip(a, b, *(noise - known), temperature=tau)
+    return jnp.mean(value), tables.at[:, index].set(known)
 
-  def step(state, t):
+  def step(state, inputs):
     params, opt, tables, visits = state
-    # A new order at every epoch.
-    order = jax.random.permutation(
-      jax.random.fold_in(key, t // epoch), settings.pairs
-    )
-    first = (t % epoch) * settings.batch
-    index = jax.lax.dynamic_slice_in_dim(order, first, settings.batch)
-    draw = jax.random.fold_in(jax.random.fold_in(key, 1 << 20), t)
+    t, index, noise = inputs
     grads, tables = jax.grad(loss, has_aux=True)(
-      params, index, tables, visits, draw
+      params, index, tables, visits, noise
     )
+    share = jnp.minimum(t / settings.steps, 1.0)
     opt.hyperparams["learning_rate"] = (
-      learning_rate * 0.5 * (1.0 + jnp.cos(jnp.pi * t / settings.steps))
+      learning_rate * 0.5 * (1.0 + jnp.cos(jnp.pi * share))
     )
     updates, opt = optimizer.update(grads, opt)
     params = optax.apply_updates(params, updates)
     return (params, opt, tables, visits.at[index].add(1)), None
 
+  def epoch(state, number):
+    """All pairs once, in a new order; what is random is made at once."""
+    pick, gamma = jax.random.split(jax.random.fold_in(key, number))
+    order = jax.random.permutation(pick, settings.pairs)
+    # log u of log Z = 0: what is known at a step only scales it.
+    noise = losses.draw_auxiliary(
+      gamma,
+      jnp.zeros(2 * batches * settings.batch),
+      concentration=method.concentration,
+    )
+    inputs = (
+      number * batches + jnp.arange(batches),
+      order[: batches * settings.batch].reshape(batches, -1),
+      noise.reshape(batches, 2, -1),
+    )
+    return jax.lax.scan(step, state, inputs)
+
   state = (params, optimizer.init(params), tables, visits)
-  state, _ = jax.lax.scan(step, state, jnp.arange(settings.steps))
-  return state[0]
+  epochs = jnp.arange(-(-settings.steps // batches))
+  return jax.lax.scan(epoch, state, epochs)[0][0]
 
 
 def angle(params: Any, reference: Any, x: jax.Array, y: jax.Array) -> Any:

@@ -54,7 +54,7 @@ METHODS: dict[str, float | None] = {
 
 def run(
   method: str,
-  sigma: float,
+  sigma: float | jax.Array,
   initial: jax.Array,
   seed: int,
   settings: Settings = Settings(),
@@ -63,7 +63,7 @@ def run(
 
   Args:
     method: a name in `METHODS`.
-    sigma: the noise.
+    sigma: the noise, one for all or [R].
     initial: [R] initial values of theta.
     seed: of all draws.
     settings: sizes.
@@ -74,24 +74,38 @@ def run(
   """
   keys = jax.random.split(jax.random.key(seed), len(initial))
 
-  def one(key, theta):
+  def one(key, theta, sigma):
     return _trajectory(method, sigma, theta, key, settings)
 
-  return jax.jit(jax.vmap(one))(keys, initial)
+  noise = jnp.broadcast_to(jnp.asarray(sigma, jnp.float32), initial.shape)
+  return jax.jit(jax.vmap(one))(keys, initial, noise)
 
 
 def _trajectory(
-  method: str, sigma: float, theta: Any, key: jax.Array, settings: Settings
+  method: str, sigma: Any, theta: Any, key: jax.Array, settings: Settings
 ) -> tuple[jax.Array, jax.Array]:
   positive = 1.0 + sigma**2
-  spread = math.sqrt(positive)
+  spread = jnp.sqrt(positive)
   rule = losses.MovingAverage(rate=1.0, decay=settings.decay)
 
-  def gradient(theta, table, visits, key):
+  concentration = METHODS[method]
+
+  def draws(key, steps):
+    """What is random in some steps, made at once: anchors, negatives, log u."""
     pick, draw, gamma = jax.random.split(key, 3)
-    index = jax.random.permutation(pick, settings.anchors)[: settings.batch]
-    z = spread * jax.random.normal(draw, (settings.batch, settings.negatives))
-    concentration = METHODS[method]
+    anchors = jnp.tile(jnp.arange(settings.anchors), (steps, 1))
+    index = jax.random.permutation(pick, anchors, axis=1, independent=True)
+    shape = (steps, settings.batch, settings.negatives)
+    z = spread * jax.random.normal(draw, shape)
+    # Of log Z = 0: what is known at a step only scales it.
+    log_u = losses.draw_auxiliary(
+      gamma,
+      jnp.zeros(steps * settings.batch),
+      concentration=math.inf if concentration is None else concentration,
+    )
+    return index[:, : settings.batch], z, log_u.reshape(shape[:2])
+
+  def gradient(theta, table, visits, index, z, log_u):
     if concentration is None:
       loss = _info_nce if method == "InfoNCE" else _decoupled
       grad = jax.grad(lambda t: jnp.mean(loss(t * z, t * positive)))(theta)
@@ -99,19 +113,16 @@ def _trajectory(
     margins = theta * (z - positive)
     batch = jax.nn.logsumexp(margins, axis=1) - math.log(settings.negatives)
     known = losses.e_step(rule, table[index], batch, visits[index])
-    log_u = losses.draw_auxiliary(
-      gamma, known, concentration=concentration, index=index
-    )
+    log_u -= known
     grad = jax.grad(
       lambda t: jnp.mean(jnp.exp(log_u[:, None] + t * (z - positive)))
     )(theta)
     return grad, table.at[index].set(known), visits.at[index].add(1)
 
-  def step(state, t):
+  def step(state, inputs):
     theta, table, visits, total = state
-    grad, table, visits = gradient(
-      theta, table, visits, jax.random.fold_in(key, t)
-    )
+    t, *drawn = inputs
+    grad, table, visits = gradient(theta, table, visits, *drawn)
     rate = settings.learning_rate * (1.0 + t / 500.0) ** -0.75
     theta = theta - rate * grad
     total += jnp.where(t >= settings.steps // 2, theta, 0.0)
@@ -119,7 +130,8 @@ def _trajectory(
 
   def stretch(state, first):
     length = settings.steps // settings.points
-    state, _ = jax.lax.scan(step, state, first + jnp.arange(length))
+    drawn = draws(jax.random.fold_in(key, first), length)
+    state, _ = jax.lax.scan(step, state, (first + jnp.arange(length), *drawn))
     return state, state[0]
 
   state = (
