@@ -248,9 +248,11 @@ def study(
     The record.
   """
   config = gradient_stages.make_config(settings.steps, changes=changes)
-  parts = Parts(
-    work, [dataclasses.asdict(settings), similarities, config.to_dict()]
-  )
+  # A part has one batch size: which others there are does not change it.
+  kept = {
+    k: v for k, v in dataclasses.asdict(settings).items() if k != "batches"
+  }
+  parts = Parts(work, [kept, similarities, config.to_dict()])
   report("Negatives on a sphere ...")
   on_sphere = parts.get(
     "sphere", lambda: sphere.rows(jax.random.key(0), similarities=similarities)

@@ -308,9 +308,10 @@ def _rates(record: Mapping[str, Any]) -> list[str]:
     " many times Z, and those are cut: that is what is left of the bias, and"
     " why it falls with the rate while the variance rises. Weights from before"
     " the batch (lagged) have no such bound: what is then left is that E[1/Z̄]"
-    " is above 1/Z, and a variance that makes them useless. The conjugate"
+    " is above 1/Z, and a variance that is far larger. The conjugate"
     " rule's rate is sigmoid(log Z + log alpha): near 1, and so near DCL, where"
-    " Z is not small; .1 takes log alpha of about −log Z − 2.",
+    " Z is not small; .1 takes log alpha of about −log Z − 2. Chains begin at"
+    " the exact Z, and of rates below .05 are not quite at their steady state.",
     "",
     *_table(
       [
