@@ -41,6 +41,8 @@ def direction(number):
 class Oracle:
   """Knows what images show, and what the words that it was told name."""
 
+  has_text = True
+
   def __init__(self, meanings):
     self._meanings = meanings
     self.asked = []
@@ -248,6 +250,35 @@ def test_all_of_a_labelled_data_set():
   assert again == numbers
 
 
+def test_of_images_alone_features_are_judged():
+  oracle = Oracle(ALL)
+  oracle.has_text = False
+  data = pair_data(**usual())
+  numbers = evaluators.final(oracle, None, data, seed=0)
+  assert groups(numbers) == {"few_shot", "linear_probe", "knn", "geometry"}
+  assert not oracle.asked
+  validation = evaluators.nearest_neighbours(oracle, None, data, name="x")
+  train, held_out = (
+    oracle.images(None, data.splits[name]) for name in ("train", "validation")
+  )
+  scores = evaluators.classification(train, held_out, held_out, seed=0)
+  assert validation == {"x/accuracy": scores["knn/accuracy"]}
+  unlabelled = pair_data(**usual(validation=labelled(12, 6)))
+  del unlabelled.splits["test"]
+  lines = []
+  assert not evaluators.final(
+    oracle, None, unlabelled, seed=0, report=lines.append
+  )
+  assert lines == ["Left out: everything, because the split test is empty."]
+
+
+def test_without_classification_no_training_image_is_embedded():
+  oracle, data = Oracle(ALL), pair_data(**usual())
+  numbers = evaluators.final(oracle, None, data, seed=0, classify=False)
+  assert not groups(numbers) & {"few_shot", "linear_probe", "knn"}
+  assert data.splits["train"] not in oracle.seen
+
+
 def test_further_languages_of_the_test_split():
   numbers, _ = final(pair_data(("en", "de", "fr"), **usual()))
   assert numbers["retrieval_de/image_to_text/recall_at_1"] == 1.0
@@ -400,7 +431,9 @@ def test_encoder_equals_the_model_whatever_the_last_batch(encoding, data):
   encoder, objective, state = encoding
   split = data.splits["test"]  # 8 images in batches of 5.
   found = encoder.images(state, split)
-  expected = jax.jit(objective.encode_image)(state.params, {}, split.images)
+  expected = jax.jit(objective.encode_image)(
+    state.params, state.objective_state, split.images
+  )
   np.testing.assert_allclose(found.images, expected, atol=1e-6)
   assert found.images.dtype == np.float32
   assert found.concept_ids.tolist() == [r["concept_id"] for r in split.records]
@@ -409,7 +442,9 @@ def test_encoder_equals_the_model_whatever_the_last_batch(encoding, data):
   texts = [tiny.caption(i) for i in range(7)]
   found = encoder.texts(state, texts)
   tokens = data.tokenizer.encode(texts, 12)
-  expected = jax.jit(objective.encode_text)(state.params, {}, tokens)
+  expected = jax.jit(objective.encode_text)(
+    state.params, state.objective_state, tokens
+  )
   np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
