@@ -99,7 +99,7 @@ def gradient_statistics(
   total, squares = sums
   norm = _squared_norm(reference)
   of_total = _squared_norm(total)
-  squared_bias = (of_total - squares) / (draws * (draws - 1))
+  squared_bias = (of_total - squares) / (float(draws) * (draws - 1))
   variance = (squares - of_total / draws) / (draws - 1)
   mean = jax.tree.map(lambda t, g: t / draws + g, total, reference)
   dot = sum(

@@ -394,7 +394,9 @@ def plot(record: Mapping[str, Any], path: pathlib.Path) -> None:
     )
     for ax in (above, below):
       ax.set_xscale("log", base=2)
-      ax.set_yscale("log")
+      drawn = [y for line in ax.lines for y in line.get_ydata()]
+      if np.any(np.isfinite(drawn)):  # In a smoke run there may be nothing.
+        ax.set_yscale("log")
       ax.set_xticks(batches, [str(b) for b in batches], fontsize=8)
       ax.minorticks_off()
       ax.grid(alpha=0.25)

@@ -105,3 +105,14 @@ def test_the_exact_weight_takes_the_bias_of_a_small_batch_away():
 def test_bad_sizes_are_refused(sizes, said):
   with pytest.raises(ValueError, match=said):
     gradient_statistics(noisy(1.0, 0.0), G, jax.random.key(0), **sizes)
+
+
+def test_so_many_draws_that_their_pairs_exceed_an_integer():
+  def estimate(key):
+    return 1.0 + jax.random.normal(key, (1,))
+
+  found = gradient_statistics(
+    estimate, jnp.ones(1), jax.random.key(0), draws=2**16, chunk=2**12
+  )
+  assert abs(found.squared_bias) < 4 * found.standard_error
+  assert found.variance == pytest.approx(1.0, rel=0.05)

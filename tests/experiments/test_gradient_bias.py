@@ -203,7 +203,7 @@ def test_without_a_memory_it_is_the_decoupled_loss():
     np.testing.assert_allclose(value, expected[side], rtol=1e-4, atol=1e-6)
 
 
-def statistics(method, draws=4096):
+def statistics(method, draws=2**16):
   memory = gradient_estimates.Memory(chains=8, burn_in=16, snapshots=32)
   key = jax.random.key(3)
   state = gradient_estimates.steady_state(
@@ -221,8 +221,9 @@ def test_exact_weights_have_no_bias_and_the_batch_has():
   assert abs(exact.squared_bias) < 4 * exact.standard_error
   _, batch = statistics(gradient_methods.METHODS["DCL"])
   state, average = statistics(gradient_methods.METHODS["moving average .1"])
-  assert batch.squared_bias > 10 * batch.standard_error
-  assert average.squared_bias < 0.1 * batch.squared_bias
+  assert batch.squared_bias > 5 * batch.standard_error
+  most = average.squared_bias + 4 * average.standard_error
+  assert most < 0.5 * batch.squared_bias
   # The table is a mean of unbiased estimates of Z.
   assert state.shape == (256, 2, N)
   z = jnp.exp(gradient_estimates.log_partitions(DATA))
