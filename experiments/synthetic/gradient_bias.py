@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
+from contrastive_jax.training import config as config_lib
 from experiments import flags as flags_lib
 from experiments import reporting
 from experiments.synthetic import (
@@ -47,6 +48,13 @@ _WORK = flags.DEFINE_string(
   "work",
   "",
   "Folder of the training run and of finished parts; empty is a temporary one.",
+  flag_values=_FLAGS,
+)
+_ALL_BATCHES = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
+_BATCHES = flags.DEFINE_list(
+  "batches",
+  [str(b) for b in _ALL_BATCHES],
+  "Batch sizes.",
   flag_values=_FLAGS,
 )
 _SEEDS = flags.DEFINE_integer(
@@ -72,6 +80,7 @@ _USAGE = """How biased are the gradients of small batches?
   python -m experiments.synthetic.gradient_bias
 
 Writes gradient_bias.json, .md and .png. Flags:
+  --batches=A,B,...  batch sizes; default 4, 8, ... 1024
   --seeds=N   seeds of the draws; default 4
   --steps=N   training steps of the model, a multiple of 10; default 1000
   --draws=N   gradients of a method and seed at a batch of 8; default 4096
@@ -100,7 +109,7 @@ class Settings:
 
   steps: int = 1000
   examples: int = 1600
-  batches: tuple[int, ...] = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
+  batches: tuple[int, ...] = _ALL_BATCHES
   seeds: int = 4
   draws: int = 4096
   memory: gradient_estimates.Memory = gradient_estimates.Memory()
@@ -339,8 +348,15 @@ def main() -> None:
   """Runs the program."""
   out = pathlib.Path(_OUT.value)
   out.mkdir(parents=True, exist_ok=True)
+  if not all(b.isdigit() and int(b) > 1 for b in _BATCHES.value):
+    raise config_lib.UserError(
+      f"--batches must be integers above 1; got {','.join(_BATCHES.value)}."
+    )
   settings = Settings(
-    steps=_STEPS.value, seeds=_SEEDS.value, draws=_DRAWS.value
+    steps=_STEPS.value,
+    seeds=_SEEDS.value,
+    draws=_DRAWS.value,
+    batches=tuple(map(int, _BATCHES.value)),
   )
   with contextlib.ExitStack() as stack:
     work = _WORK.value or stack.enter_context(tempfile.TemporaryDirectory())

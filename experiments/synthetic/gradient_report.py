@@ -55,7 +55,8 @@ def page(record: Mapping[str, Any]) -> str:
     "# Gradient bias: how far small batches are from all of the data",
     "",
     "```sh",
-    "python -m experiments.synthetic.gradient_bias",
+    "python -m experiments.synthetic.gradient_bias --batches="
+    + ",".join(map(str, record["settings"]["batches"])),
     "```",
     "",
     *_sphere(record),
