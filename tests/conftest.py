@@ -1,5 +1,8 @@
 """Of all tests: eight simulated CPU devices, and what is made but once.
 
+Compiling takes most of the time, so it is done without the compiler's costly
+passes; with them by `JAX_DISABLE_MOST_OPTIMIZATIONS=0 pytest`, as CI does too.
+
 Large grids are sampled: of a test with many cases in `_GRIDS` a third is run by
 `pytest` (or what the test chooses), and the others by `pytest -m exhaustive`, as CI
 does.
@@ -12,14 +15,14 @@ import tempfile
 
 import pytest
 
+from tests import compiling
 from tests.data import prepared
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-_FLAG = "--xla_force_host_platform_device_count=8"
-if "xla_force_host_platform_device_count" not in os.environ.get(
-  "XLA_FLAGS", ""
-):
-  os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}".strip()
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+_given = os.environ.get("XLA_FLAGS", "")
+if "xla_force_host_platform_device_count" not in _given:
+  os.environ["XLA_FLAGS"] = f"{_given} {compiling.xla_flags(8)}".strip()
 os.environ.setdefault(
   "JAX_COMPILATION_CACHE_DIR",
   os.path.join(tempfile.gettempdir(), "contrastive_jax_test_cache"),
@@ -44,6 +47,15 @@ def pytest_collection_modifyitems(items):
       # Diagonally, or an argument of three values would always have the same.
       if not chosen and number % 3 != number // 3 % 3:
         item.add_marker(pytest.mark.exhaustive)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def drop_programs():
+  """A worker's programs of all modules would be gigabytes."""
+  import jax  # After its settings above.
+
+  yield
+  jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,8 @@ import nbformat
 import pytest
 from jupyter_client import AsyncKernelManager, kernelspec
 
+from tests import compiling
+
 ROOT = pathlib.Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "colabs").glob("*.ipynb"))
 TIMEOUT = 300  # Seconds a cell, on a busy machine.
@@ -36,13 +38,13 @@ def fixture_execute(tmp_path, emoji_dir):
     "env": {
       "CONTRASTIVE_JAX_COLAB_STEPS": "3",
       "IPYTHONDIR": str(tmp_path / "ipython"),
-      "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # Compiling takes longest.
       "JAX_PLATFORMS": "cpu",
       "MPLCONFIGDIR": matplotlib.get_cachedir(),
       "MPLBACKEND": "module://matplotlib_inline.backend_inline",
       "PYTHONPATH": os.pathsep.join(filter(None, python_path)),
       "XDG_CACHE_HOME": str(tmp_path / "cache"),
-      "XLA_FLAGS": "",  # One device, whatever the other tests simulate.
+      # One device, whatever the other tests simulate.
+      "XLA_FLAGS": compiling.xla_flags(1),
     },
   }
   (specs / "python3" / "kernel.json").write_text(json.dumps(spec))

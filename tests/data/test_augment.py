@@ -100,7 +100,8 @@ def test_devices_do_not_change_the_result():
     assert collective not in compiled.as_text()
   many = compiled(KEY, *batch)
   assert many.sharding.is_equivalent_to(spread, many.ndim)
-  np.testing.assert_allclose(one, many, atol=1e-6)
+  # An image value is 4 of these units.
+  np.testing.assert_allclose(one, many, atol=4e-6)
 
 
 def test_legacy_keys_are_accepted():
@@ -397,7 +398,7 @@ def test_rand_augment_draws_every_operation_half_the_time():
   changed = np.abs(out - images).max(axis=(1, 2, 3)) > 1e-4
   # Nine of ten operations change the image, each with chance 1/2.
   assert abs(changed.mean() - 0.45) < 0.1
-  kinds = np.unique(np.round(np.asarray(out), 4).reshape(n, -1), axis=0)
+  kinds = {x.tobytes() for x in np.round(np.asarray(out), 4) + 0.0}
   # Identity, four without a direction, five with two.
   assert len(kinds) == 15
   none = randaugment.rand_augment(keys, images, num_ops=0, magnitude=9.0)

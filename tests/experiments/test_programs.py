@@ -17,6 +17,7 @@ from contrastive_jax.data import folder as folder_lib
 from contrastive_jax.training import checkpoints, runner
 from contrastive_jax.training import config as config_lib
 from experiments import flags as flags_lib
+from tests import compiling
 from tests.training import tiny
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -330,8 +331,7 @@ def command(program, *arguments, **options):
 def environment():
   return {
     **os.environ,
-    "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "XLA_FLAGS": compiling.xla_flags(2),
     "PYTHONUNBUFFERED": "1",
   }
 
@@ -458,6 +458,7 @@ def test_evaluate_gives_the_results_of_the_run(trained):
   }
 
 
+@pytest.mark.exhaustive
 def test_plots_of_an_earlier_step_leave_those_of_the_last(trained):
   workdir, first = trained
   assert first.returncode == 0, first.stderr

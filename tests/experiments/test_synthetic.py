@@ -98,6 +98,7 @@ def test_the_angle_does_not_see_a_rotation(pairs):
   assert encoders.angle(params, other, x, y) > 20
 
 
+@pytest.mark.exhaustive
 def test_the_record_of_a_short_run(monkeypatch, tmp_path):
   # Compiling every method at every noise level would take a minute.
   chosen = ("augmented, mean",)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax import losses
+from tests import compiling
 from tests.losses import encoder_gradients
 
 
@@ -44,7 +45,7 @@ def test_processes(count, expected, tmp_path):
   out = tmp_path / "gradients.npz"
   command = [sys.executable, "-m", "tests.losses.encoder_gradients"]
   # With two processes, two devices each.
-  flag = f"--xla_force_host_platform_device_count={4 // count}"
+  flag = compiling.xla_flags(4 // count)
   running = [
     subprocess.Popen(
       [*command, f"localhost:{port}", str(count), str(index), str(out)],

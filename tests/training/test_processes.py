@@ -15,6 +15,7 @@ from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import logging, processes, runner
 from experiments import train
 from experiments.configs import clip_emoji
+from tests import compiling
 from tests.training import tiny
 
 _STEPS = 3
@@ -68,10 +69,8 @@ def command(folder, workdir, *more, fsdp):
 def start(commands, devices):
   env = {
     **os.environ,
-    "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    "XLA_FLAGS": compiling.xla_flags(devices),
     "JAX_PLATFORMS": "cpu",
-    # As conftest.py has it in this process: compiling takes longest.
-    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
   }
   return [
     subprocess.Popen(

@@ -450,6 +450,7 @@ def test_a_checkpoint_of_another_model_is_told(copied, labelled):
 # Small folders.
 
 
+@pytest.mark.exhaustive
 def test_a_folder_without_labels_and_with_few_things(tmp_path):
   root = tiny.write_folder(tmp_path / "data", 5)
   run = Run(folder_config(root, evaluation__plots=False), tmp_path / "workdir")

@@ -203,6 +203,7 @@ def test_any_number_of_devices_makes_the_same_steps(objective, images):
   assert np.isfinite(one[:ROWS]).all() and np.isnan(one[ROWS:]).all()
 
 
+@pytest.mark.exhaustive
 def test_a_run_with_the_real_tower(tmp_path):
   """Batch statistics, checkpoints, LARS; two devices."""
   config = tiny.make_config(
