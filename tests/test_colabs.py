@@ -62,7 +62,7 @@ def fixture_execute(tmp_path, emoji_dir):
       timeout=TIMEOUT,
       resources={"metadata": {"path": str(tmp_path)}},
     )
-    return client.execute()
+    return client.execute(cleanup_kc=True)  # And ends the kernel.
 
   yield run
   # Its sockets are closed when they are collected, which warns: here, and not

@@ -3,8 +3,9 @@
 python -m experiments.benchmarks.step
 python -m experiments.benchmarks.step --seconds=10 --out=runs/step
 
-Two questions. Of a step of the emoji recipe as the loop runs it, how much is
-the loss, the augmentation, waiting for input, and the host? And how does a step
+Three questions. Of a step of the emoji recipe as the loop runs it, how much is
+the loss, the augmentation, waiting for input, and the host? What does the
+gamma-augmented loss add to a step of the recipe with InfoNCE? And how does a step
 of a ViT two-tower model compare with open_clip's on the same model and batch?
 """
 
@@ -62,6 +63,22 @@ Writes step_speed.json, .md and .png. Flags:
 # A published form (open_clip's ViT-Ti-16 but for the sizes of its input), as
 # large as a few steps on a CPU allow.
 _PRESET, _SIDE, _CONTEXT, _VOCABULARY = "vit_ti16", 96, 32, 8192
+
+# What the augmented loss is compared by: `config.loss` of a step.
+_LOSSES = {
+  "InfoNCE": {"name": "clip"},
+  "augmented, moving average": {
+    "name": "augmented",
+    "e_step": "moving_average",
+  },
+  "augmented, moving average, gamma 1": {
+    "name": "augmented",
+    "e_step": "moving_average",
+    "concentration": 1.0,
+  },
+  "augmented, conjugate": {"name": "augmented", "e_step": "conjugate"},
+  "augmented, amortized": {"name": "augmented", "e_step": "amortized"},
+}
 
 
 def interleaved(
@@ -204,6 +221,33 @@ def _part_calls(
     "loss": lambda: jax.block_until_ready(loss(features, scale, bias)),
     "augmentation": lambda: jax.block_until_ready(view(key, batch["image"])),
   }
+
+
+def by_loss(config: config_lib.Config, *, seconds: float) -> dict[str, Any]:
+  """Seconds of a recipe's compiled step with InfoNCE and with the augmented loss.
+
+  Args:
+    config: the recipe; its loss is not used.
+    seconds: of measuring, a loss.
+
+  Returns:
+    `batch_size` and, by loss, `times`.
+  """
+  calls = {}
+  with tempfile.TemporaryDirectory() as folder:
+    for name, fields in _LOSSES.items():
+      loss = dataclasses.replace(config.loss, **fields)
+      changed = dataclasses.replace(config, loss=loss)
+      run = runner.open_run(
+        changed, pathlib.Path(folder), report=lambda line: None
+      )
+      with contextlib.closing(run.batches()) as batches:
+        batch = sharding.put_batch(next(batches), run.mesh)
+      calls[name] = _step_call(changed, run.objective, batch)
+    return {
+      "batch_size": config.batch_size,
+      "times": interleaved(calls, seconds),
+    }
 
 
 def vit_config(batch: int) -> config_lib.Config:
@@ -393,6 +437,19 @@ def page(record: Mapping[str, Any]) -> str:
     ),
     "",
   ]
+  base = record["by_loss"]["times"]["InfoNCE"]["seconds"]
+  lines += [
+    "The emoji recipe's compiled step by loss, the augmented one with tables"
+    " or prototypes of all training images:",
+    "",
+    "| loss | ms | over InfoNCE's |",
+    "|---|---|---|",
+    *(
+      f"| {name} | {1e3 * t['seconds']:.1f} | {t['seconds'] / base:.3f} |"
+      for name, t in record["by_loss"]["times"].items()
+    ),
+    "",
+  ]
   if "open_clip" in vit["times"]:
     ratio = (
       vit["times"]["open_clip"]["seconds"] / vit["times"]["ours"]["seconds"]
@@ -413,6 +470,9 @@ def main() -> None:
     "versions": peers.versions(),
     "recipe": take_apart(
       config_lib.parse(_CONFIG.value), seconds=seconds, steps=_STEPS.value
+    ),
+    "by_loss": by_loss(
+      config_lib.parse(_CONFIG.value), seconds=_SECONDS.value
     ),
     "vit": against_open_clip(_BATCH.value, seconds=seconds),
   }

@@ -44,7 +44,7 @@ def sweep(objective: str, loss: str, temperature: float, text: str) -> Sweep:
   config.checkpoint_every = 100_000
   config.data.name = "fashion_mnist"
   config.model.image_size = 16
-  config.model.overrides = json.dumps({"image": {"widths": [16, 32, 64]}})
+  config.model.overrides = json.dumps({"image": {"widths": [8, 16, 32]}})
   config.augment.crop_scale = (0.3, 1.0)
   config.augment.flip = 0.5
   config.augment.color_jitter = 0.8

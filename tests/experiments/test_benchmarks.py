@@ -62,6 +62,10 @@ def test_a_step_becomes_a_table_and_a_figure(tmp_path):
     "cores": 2,
     "versions": {"jax": "1"},
     "recipe": {"batch_size": 110, "seconds": seconds},
+    "by_loss": {
+      "batch_size": 110,
+      "times": {"InfoNCE": {"seconds": 0.2}, "augmented": {"seconds": 0.21}},
+    },
     "vit": {
       "preset": "vit_ti16",
       "image_size": 96,
@@ -79,6 +83,7 @@ def test_a_step_becomes_a_table_and_a_figure(tmp_path):
   assert "| whole | 220.0 | 500 pairs a second |" in text
   assert "| ours | 2.000 | 32.0 |" in text
   assert "1.50 ×" in text
+  assert "| augmented | 210.0 | 1.050 |" in text
   step.plot(record, tmp_path / "a.png")
   assert (tmp_path / "a.png").stat().st_size > 5000
 

@@ -261,9 +261,9 @@ def test_mixed_precision_inputs(name):
   inputs[first] = inputs[first].astype(jnp.bfloat16)
   scalars = references.make_scalars(name, 14.3)
   per_example, _ = evaluate(name, inputs, scalars)
-  # Features that are not rounded alike need not have products that are.
+  # The losses are .2, and sums of products 14, rounded in any order.
   references.LOSSES[name](*inputs.values(), **scalars).assert_values(
-    per_example, rtol=2e-6
+    per_example, rtol=5e-6
   )
 
 
