@@ -130,6 +130,7 @@ def page(
       cells = [_cell(sweep, runs, method, s, metric) for s in settings]
       lines.append(f"| {method} | " + " | ".join(cells) + " |")
     lines.append("")
+    lines += _next_larger(sweep, runs, metric)
   lines += [f"![{sweep.title}]({sweep.name}.png)", ""]
   if sweep.tuned:
     lines += [
@@ -188,6 +189,47 @@ def plot(
   canvas.savefig(path, dpi=110)
 
 
+def _next_larger(sweep, runs, metric) -> list[str]:
+  """Every method against the baseline at the next larger setting."""
+  settings = _settings(sweep)
+  if len(settings) < 2:
+    return []
+  pairs = list(zip(settings, settings[1:]))
+  head = " | ".join(f"{a:g} against {b:g}" for a, b in pairs)
+  lines = [
+    f"Paired difference from {sweep.baseline} at the next larger"
+    f" {sweep.setting}:",
+    "",
+    f"| method | {head} |",
+    "|---|" + "---|" * len(pairs),
+  ]
+  for method in _methods(sweep):
+    cells = [
+      _gain(
+        difference(
+          scores(sweep, runs, method, small, metric),
+          scores(sweep, runs, sweep.baseline, large, metric),
+        )
+      )
+      for small, large in pairs
+    ]
+    lines.append(f"| {method} | " + " | ".join(cells) + " |")
+  return [*lines, ""]
+
+
+def _gain(gains: list[float]) -> str:
+  """Mean and interval of paired differences, bold where it does not hold 0."""
+  if not gains:
+    return "–"
+  gain = f"{statistics.fmean(gains):+.3f}"
+  if len(gains) > 1:
+    half = reporting.half_width(gains)
+    gain = f"{gain} ± {half:.3f}"
+    if abs(statistics.fmean(gains)) > half:
+      gain = f"**{gain}**"
+  return gain
+
+
 def _cell(sweep, runs, method, setting, metric) -> str:
   ours = scores(sweep, runs, method, setting, metric)
   if not ours:
@@ -197,13 +239,7 @@ def _cell(sweep, runs, method, setting, metric) -> str:
   gains = difference(ours, theirs)
   if method == sweep.baseline or not gains:
     return text
-  gain = f"{statistics.fmean(gains):+.3f}"
-  if len(gains) > 1:
-    half = reporting.half_width(gains)
-    gain = f"{gain} ± {half:.3f}"
-    if abs(statistics.fmean(gains)) > half:
-      gain = f"**{gain}**"
-  return f"{text} ({gain})"
+  return f"{text} ({_gain(gains)})"
 
 
 def _tuning(sweep, runs, method, setting) -> str:

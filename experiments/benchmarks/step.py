@@ -471,9 +471,7 @@ def main() -> None:
     "recipe": take_apart(
       config_lib.parse(_CONFIG.value), seconds=seconds, steps=_STEPS.value
     ),
-    "by_loss": by_loss(
-      config_lib.parse(_CONFIG.value), seconds=_SECONDS.value
-    ),
+    "by_loss": by_loss(config_lib.parse(_CONFIG.value), seconds=_SECONDS.value),
     "vit": against_open_clip(_BATCH.value, seconds=seconds),
   }
   (out / "step_speed.json").write_text(

@@ -3,7 +3,7 @@
 python -m experiments.sweep --sweep=experiments/sweeps/moco_v3_small_batches.py
 
 Does the augmented loss at half the batch reach InfoNCE at the whole one, with
-the same hyper-parameters? 75 runs of about half a minute on two CPU cores.
+the same hyper-parameters? 75 runs of about half a minute on one CPU core.
 """
 
 from experiments.sweep import Sweep

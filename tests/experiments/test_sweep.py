@@ -85,6 +85,9 @@ def test_rates_are_chosen_for_each_arm_and_seeds_are_compared_in_pairs(
   gains = [0.1, 0.1, 0.4]
   half = reporting.half_width(gains)
   assert f"(+0.200 ± {half:.3f})" in page
+  assert "| method | 16 against 64 |" in page
+  assert "| base | **-0.048 ± 0.000** |" in page
+  assert f"| ours | +0.152 ± {half:.3f} |" in page
   assert "**0.002: 0.500**" in page
   assert (tmp_path / "small.png").stat().st_size > 1000
   record = json.loads((tmp_path / "small.json").read_text(encoding="utf-8"))
