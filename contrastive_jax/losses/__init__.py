@@ -16,6 +16,9 @@ from contrastive_jax.losses.augmented import (
 from contrastive_jax.losses.augmented import (
   scale_by_temperature as scale_by_temperature,
 )
+from contrastive_jax.losses.bridge import alignment as alignment
+from contrastive_jax.losses.bridge import brownian_bridge as brownian_bridge
+from contrastive_jax.losses.bridge import draw_bridge_time as draw_bridge_time
 from contrastive_jax.losses.contrastive import clip as clip
 from contrastive_jax.losses.contrastive import clip_four_term as clip_four_term
 from contrastive_jax.losses.contrastive import decoupled as decoupled
@@ -46,6 +49,13 @@ from contrastive_jax.losses.partition import (
   prototype_log_partition as prototype_log_partition,
 )
 from contrastive_jax.losses.queue import moco_v2 as moco_v2
+from contrastive_jax.losses.separation import (
+  deep_feature_separation as deep_feature_separation,
+)
+from contrastive_jax.losses.separation import (
+  independent_contrast as independent_contrast,
+)
+from contrastive_jax.losses.separation import orthogonality as orthogonality
 from contrastive_jax.losses.structure import (
   geometric_consistency as geometric_consistency,
 )
@@ -56,19 +66,24 @@ __all__ = (
   "BatchEstimate",
   "Conjugate",
   "MovingAverage",
+  "alignment",
   "amortized_loss",
   "augmented_clip",
   "augmented_contrastive",
   "augmented_diagnostics",
   "augmented_moco_v3",
   "augmented_nt_xent",
+  "brownian_bridge",
   "clamp_logit_scale",
   "clip",
   "clip_four_term",
   "decoupled",
+  "deep_feature_separation",
   "draw_auxiliary",
+  "draw_bridge_time",
   "e_step",
   "geometric_consistency",
+  "independent_contrast",
   "info_nce",
   "init_prototypes",
   "log_partition",
@@ -78,6 +93,7 @@ __all__ = (
   "moco_v3",
   "nt_xent",
   "on_mesh",
+  "orthogonality",
   "prototype_log_partition",
   "scale_by_temperature",
   "sigmoid",
