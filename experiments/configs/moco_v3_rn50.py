@@ -22,59 +22,25 @@ There is no reader of ImageNet yet: DIR is a folder of images with captions.json
 
 import ml_collections
 
-from contrastive_jax.training import config as config_lib
+from experiments.configs import _moco_v3
 
-_IMAGES = 1_281_167
 _EPOCHS = 100
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
   """The recipe; variant "augmented" is the augmented loss at batch 2,048."""
-  config = config_lib.default_config()
-  config.objective = "moco_v3"
-  config.batch_size = 4096
-  config.loss.name = "moco_v3"
-  if variant:
-    if variant != "augmented":
-      raise ValueError(f"variant must be 'augmented' or none; got {variant!r}")
-    config.batch_size = 2048
-    config.loss.name = "augmented"
-    # Log-partitions are about -1 at temperature 1: a rate of .7.
-    config.loss.log_alpha = 2.0
-  config.loss.temperature = "fixed"
-  config.loss.init_logit_scale = 1.0
-  # Every image is a concept of its own.
-  config.loss.group_positives = False
-  config.steps = _EPOCHS * _IMAGES // config.batch_size
-  config.log_every = 50
-  config.checkpoint_every = 1000
-  config.data.name = "folder"
-  config.data.num_threads = 32
+  # Log-partitions are about -1 at temperature 1: a rate of .7.
+  config = _moco_v3.imagenet(
+    variant, epochs=_EPOCHS, temperature=1.0, log_alpha=2.0
+  )
   config.model.preset = "resnet50"
-  config.model.image_size = 224
-  config.model.dtype = "bfloat16"
-  config.model.remat = True
   config.ssl.projector = "4096"
   config.ssl.predictor = "4096"
   config.ssl.predictor_norm = False
-  config.ssl.embed_dim = 256
-  config.ssl.momentum = 0.99
   config.augment.crop_scale = (0.2, 1.0)
-  config.augment.flip = 0.5
-  config.augment.color_jitter = 0.8
-  config.augment.brightness = 0.4
-  config.augment.contrast = 0.4
-  config.augment.saturation = 0.2
-  config.augment.hue = 0.1
-  config.augment.grayscale = 0.2
-  config.augment.blur = 1.0
-  config.augment.second_blur = 0.1
-  config.augment.second_solarize = 0.2
   config.optimizer.name = "lars"
   config.optimizer.learning_rate = 0.6 * config.batch_size / 256
   config.optimizer.warmup_share = 10 / _EPOCHS
   config.optimizer.weight_decay = 1e-6
   config.optimizer.beta1 = 0.9
-  config.optimizer.clip_norm = 0.0
-  config.evaluation.retrieval_every = 5000
   return config

@@ -17,7 +17,7 @@ from contrastive_jax.training import state as state_lib
 from experiments import configs
 
 FOLDER = pathlib.Path(configs.__file__).parent
-RECIPES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "__init__")
+RECIPES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem[0] != "_")
 SMALL = (
   "clip_emoji",
   "clip_folder",
