@@ -95,6 +95,7 @@ class Sweep:
     candidates: its values.
     tune_metric: chooses, the larger the better; of validation data.
     tune_seed: of the runs that choose, none of `seeds`.
+    reading: what the finished record shows, Markdown.
   """
 
   name: str
@@ -110,6 +111,7 @@ class Sweep:
   candidates: Sequence[float] = ()
   tune_metric: str = ""
   tune_seed: int = 1000
+  reading: str = ""
 
   def __post_init__(self):
     if self.tune_seed in self.seeds:
@@ -124,6 +126,12 @@ class Sweep:
       )
     if self.tuned and not (self.candidates and self.tune_metric):
       raise ValueError("tuned needs candidates and tune_metric.")
+
+  @property
+  def total_runs(self) -> int:
+    """How many runs it has, those that choose included."""
+    tuning = len(self.candidates) if self.tuned else 0
+    return len(self.arms) * (tuning + len(self.seeds))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,12 +187,6 @@ def chosen(sweep: Sweep, arm: Arm, runs: Runs) -> float | None:
       sweep.tune_metric
     ],
   )
-
-
-def total_runs(sweep: Sweep) -> int:
-  """How many runs a sweep has."""
-  tuning = len(sweep.candidates) if sweep.tuned else 0
-  return len(sweep.arms) * (tuning + len(sweep.seeds))
 
 
 def configuration(sweep: Sweep, job: Job) -> config_lib.Config:
@@ -243,7 +245,7 @@ def run(
     configuration(sweep, Job(arm, sweep.seeds[0], (*sweep.candidates, None)[0]))
   path = out / f"{sweep.name}.json"
   runs = sweep_report.read(sweep, path)
-  total, began = total_runs(sweep), time.monotonic()
+  total, began = sweep.total_runs, time.monotonic()
   for job in pending(sweep, runs):
     if minutes and time.monotonic() - began > 60 * minutes:
       report(f"Stopped after {minutes:g} minutes, {len(runs)} of {total} runs.")

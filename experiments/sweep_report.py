@@ -111,6 +111,8 @@ def page(
   settings = _settings(sweep)
   seeds = sorted({r["seed"] for r in runs.values()} & set(sweep.seeds))
   lines = [f"# {sweep.title}", "", sweep.text, ""]
+  if sweep.reading and len(runs) == sweep.total_runs:
+    lines += [f"**What it shows.** {sweep.reading}", ""]
   lines += [
     "```sh",
     f"python -m experiments.sweep --sweep=experiments/sweeps/{sweep.name}.py",

@@ -75,7 +75,7 @@ def test_rates_are_chosen_for_each_arm_and_seeds_are_compared_in_pairs(
 ):
   seen = []
   runs = run(tmp_path, seen)
-  assert len(runs) == len(seen) == sweep.total_runs(make_sweep()) == 4 * 5
+  assert len(runs) == len(seen) == make_sweep().total_runs == 4 * 5
   for config in seen[8:]:
     ours = config.loss.name == "decoupled"
     assert config.optimizer.learning_rate == (2e-3 if ours else 1e-3)
@@ -92,6 +92,16 @@ def test_rates_are_chosen_for_each_arm_and_seeds_are_compared_in_pairs(
   assert (tmp_path / "small.png").stat().st_size > 1000
   record = json.loads((tmp_path / "small.json").read_text(encoding="utf-8"))
   assert record["runs"] == runs
+
+
+def test_what_a_record_shows_is_said_when_it_is_whole(tmp_path):
+  run(tmp_path, seeds=(0, 1))
+  run(tmp_path, reading="Ours wins.")
+  page = (tmp_path / "small.md").read_text(encoding="utf-8")
+  assert "**What it shows.** Ours wins." in page
+  run(tmp_path, reading="Ours wins.", seeds=(0, 1, 2, 3), minutes=1e-9)
+  page = (tmp_path / "small.md").read_text(encoding="utf-8")
+  assert "Ours wins." not in page
 
 
 def test_a_difference_whose_interval_holds_no_0_is_bold(tmp_path):
