@@ -187,7 +187,12 @@ def plot(
     ax.set_xlabel(sweep.setting)
     ax.set_title(label, fontsize=9)
     ax.grid(alpha=0.3)
-  axes[0].legend(fontsize=7)
+  canvas.legend(
+    *axes[0].get_legend_handles_labels(),
+    loc="outside lower center",
+    ncols=4,
+    fontsize=7,
+  )
   canvas.savefig(path, dpi=110)
 
 

@@ -26,14 +26,17 @@ _METHODS = {
 }
 
 
-def sweep(objective: str, loss: str, temperature: float, text: str) -> Sweep:
+def sweep(
+  objective: str, loss: str, temperature: float, text: str, reading: str
+) -> Sweep:
   """Batch sizes times losses of an objective on Fashion-MNIST.
 
   Args:
     objective: `config.objective`.
     loss: its InfoNCE, `config.loss.name`.
     temperature: of both losses.
-    text: what the page says of it.
+    text: what the page calls it.
+    reading: what the whole record shows.
 
   Returns:
     The grid.
@@ -76,7 +79,7 @@ def sweep(objective: str, loss: str, temperature: float, text: str) -> Sweep:
     title=f"{text} with small batches",
     text=(
       f"Fashion-MNIST (the 8,000 images that ship, at 16 pixels), {_EXAMPLES:,}"
-      f" images seen twice by every run, tower 8-16-32, temperature"
+      f" images seen in two views by every run, tower 8-16-32, temperature"
       f" {temperature:g}. Learning rate"
       f" {_RATE:g} x sqrt(batch size / {_RATE_BATCH}) for all losses. Scores of"
       " frozen features on the test images."
@@ -86,6 +89,7 @@ def sweep(objective: str, loss: str, temperature: float, text: str) -> Sweep:
     baseline="InfoNCE",
     setting="batch size",
     seeds=(0, 1, 2, 3, 4),
+    reading=reading,
     metrics={
       "knn/accuracy": "kNN accuracy",
       "linear_probe/accuracy": "linear probe accuracy",
