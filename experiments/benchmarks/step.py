@@ -65,7 +65,7 @@ Writes step_speed.json, .md and .png. Flags:
 _PRESET, _SIDE, _CONTEXT, _VOCABULARY = "vit_ti16", 96, 32, 8192
 
 # What the augmented loss is compared by: `config.loss` of a step.
-_LOSSES = {
+_LOSSES: dict[str, dict[str, Any]] = {
   "InfoNCE": {"name": "clip"},
   "augmented, moving average": {
     "name": "augmented",
