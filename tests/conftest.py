@@ -58,6 +58,19 @@ def drop_programs():
   jax.clear_caches()
 
 
+@pytest.fixture
+def all_passes():
+  """Compiles as a program does, where bounds are as tight as its rounding."""
+  import jax
+
+  before = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] != "0"
+  jax.clear_caches()
+  jax.config.update("jax_disable_most_optimizations", False)
+  yield
+  jax.config.update("jax_disable_most_optimizations", before)
+  jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def emoji_dir(tmp_path_factory):
   """The prepared emoji data, shared by all workers: only to be read."""

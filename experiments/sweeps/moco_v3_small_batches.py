@@ -19,8 +19,8 @@ def get_sweep() -> Sweep:
     text="MoCo v3",
     reading=(
       "As for SimCLR: at half the batch the augmented loss is level with InfoNCE"
-      " at the whole one (within .006 in all but one comparison, whose interval"
-      " ends at 0), and InfoNCE at half its batch is so too, for its scores do not"
+      " at the whole one (within .006 in every comparison; of one, kNN at 16"
+      " against 32, the interval -.005 ± .005 just leaves out 0), and InfoNCE at half its batch is so too, for its scores do not"
       " fall with the batch; at 256 they are, if anything, below those at 128,"
       " of twice as many steps. Temperature .2 leaves less bias than SimCLR's .1:"
       " the effective sample size at batch 256 is about 125 of 255 negatives, a"
