@@ -102,7 +102,9 @@ def collect(workdirs: Sequence[pathlib.Path]) -> dict[str, Any]:
         f"{workdir} holds no finished run (no results.json)."
       )
     results.append(numbers)
-    configs.append(runner.read_json(workdir / "config.json"))
+    # Fields that are newer than the run have the default there.
+    values = config_lib.parse(runner.read_json(workdir / "config.json"))
+    configs.append(values.to_dict())
     difference = config_lib.first_difference(
       {**configs[0], "seed": 0}, {**configs[-1], "seed": 0}
     )

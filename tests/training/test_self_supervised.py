@@ -179,6 +179,7 @@ class TestMoCoV3:
 
 
 @pytest.mark.parametrize("objective, images", [("simclr", 1), ("moco_v3", 2)])
+@pytest.mark.usefixtures("all_passes")
 def test_any_number_of_devices_makes_the_same_steps(objective, images):
   settings = {
     "loss__name": "augmented",
