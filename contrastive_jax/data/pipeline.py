@@ -7,7 +7,7 @@ int32 [B].
 
 import collections
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -15,6 +15,9 @@ import numpy as np
 
 from contrastive_jax.data import sources
 from contrastive_jax.data import tokenizer as tokenizer_lib
+
+# A text -> the same, changed at random.
+Edit = Callable[[str, np.random.Generator], str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,21 +94,21 @@ class _Tokenize(grain.transforms.RandomMap):
   images_per_concept: int
   tokenizer: tokenizer_lib.Tokenizer
   samplers: Sequence[CaptionSampler]
+  edit: Edit | None
   context_length: int
 
   def random_map(  # pyrefly: ignore[bad-override-param-name]
     self, number: int, rng: np.random.Generator
   ) -> dict[str, Any]:
     records = [self.source[i] for i in self._companions(number, rng)]
-    texts = [
-      sampler(record["captions"], rng)
-      for record in records
-      for sampler in self.samplers
-    ]
+    texts = []
+    for record in records:
+      own = [sampler(record["captions"], rng) for sampler in self.samplers]
+      texts += own if self.edit is None else [*own, self.edit(own[0], rng)]
     tokens = self.tokenizer.encode(texts, self.context_length)
     return {
       "image": np.stack([r["image"] for r in records]),
-      "tokens": tokens.reshape(len(records), len(self.samplers), -1),
+      "tokens": tokens.reshape(len(records), len(texts) // len(records), -1),
       "index": np.array([r["index"] for r in records], np.int64),
       "concept_id": np.array([r["concept_id"] for r in records], np.int32),
     }
@@ -138,6 +141,7 @@ def train_batches(
   batch_size: int,
   seed: int,
   captions_per_example: int = 1,
+  edit: Edit | None = None,
   images_per_concept: int = 1,
   process_index: int = 0,
   process_count: int = 1,
@@ -164,7 +168,9 @@ def train_batches(
     context_length: columns of the token rows.
     batch_size: examples a *global* batch.
     seed: of the permutations and captions.
-    captions_per_example: K, token rows of an example.
+    captions_per_example: K, captions of an example, each a token row.
+    edit: changes an example's first caption into one more row, the last; None
+      leaves it out.
     images_per_concept: P, neighbouring rows of a batch that show one concept.
     process_index: this host.
     process_count: hosts.
@@ -213,6 +219,7 @@ def train_batches(
         images_per_concept,
         tokenizer,
         samplers,
+        edit,
         context_length,
       )
     )

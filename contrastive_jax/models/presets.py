@@ -29,6 +29,7 @@ class TwoTowerConfig:
     image_size: height and width of the images.
     image_head: `linear`, `mlp` or `none`.
     text_head: likewise.
+    independent_head: see `TwoTower`.
     init_logit_scale: where the logit scale starts.
     init_logit_bias: where the logit bias starts.
   """
@@ -39,6 +40,7 @@ class TwoTowerConfig:
   image_size: int = 224
   image_head: str = "linear"
   text_head: str = "linear"
+  independent_head: str | None = None
   init_logit_scale: float = 1 / 0.07
   init_logit_bias: float = -10.0
 

@@ -20,6 +20,9 @@ class TwoTower(nn.Module):
   .. math:: z = W f(x) / \|W f(x)\|, \qquad
             \text{logits} = e^{s} z_{image} z_{text}^\top + b
 
+  With `independent_head` each tower has a second head, :math:`z' = W' f(x) / \|W'
+  f(x)\|`, for what the modalities do not share (`losses.separation`).
+
   The scale s and the bias b are parameters of the model; the losses apply
   them (the softmax losses use no bias).
 
@@ -30,13 +33,17 @@ class TwoTower(nn.Module):
     image_head: `linear` (no bias), `mlp` (one hidden layer as wide as the
       tower's feature), or `none`, which needs a tower of width `embed_dim`.
     text_head: likewise.
+    independent_head: `linear` or `mlp`, the form of both towers' second head;
+      None leaves it out.
     init_logit_scale: where e^s starts.
     init_logit_bias: where b starts; -10 suits the sigmoid loss.
     dtype: compute type of the heads.
 
   References: Radford et al., Learning transferable visual models from natural
   language supervision, 2021; Zhai et al., Sigmoid loss for language image
-  pre-training, 2023 (the bias).
+  pre-training, 2023 (the bias); Jiang et al., Understanding and constructing
+  latent modality structures in multi-modal representation learning, 2023, figure
+  3a (the second head).
   """
 
   image: nn.Module
@@ -44,6 +51,7 @@ class TwoTower(nn.Module):
   embed_dim: int = 512
   image_head: str = "linear"
   text_head: str = "linear"
+  independent_head: str | None = None
   init_logit_scale: float = 1 / 0.07
   init_logit_bias: float = -10.0
   dtype: Dtype | None = None
@@ -56,6 +64,11 @@ class TwoTower(nn.Module):
       )
     self.image_projection = _Head(self.embed_dim, self.image_head, self.dtype)
     self.text_projection = _Head(self.embed_dim, self.text_head, self.dtype)
+    if self.independent_head is not None:
+      kind = self.independent_head
+      layers.check_choice("independent_head", kind, ("linear", "mlp"))
+      self.image_independent = _Head(self.embed_dim, kind, self.dtype)
+      self.text_independent = _Head(self.embed_dim, kind, self.dtype)
     self.log_logit_scale = self.param(
       "log_logit_scale",
       nn.initializers.constant(math.log(self.init_logit_scale)),
@@ -80,8 +93,7 @@ class TwoTower(nn.Module):
       float32 [N, d] of unit norm.
     """
     feature = self.image(images, train=train)
-    feature = self.image_projection(feature, train=train)
-    return ops.l2_normalize(feature.astype(jnp.float32))
+    return _unit(self.image_projection(feature, train=train))
 
   def encode_text(self, tokens: Array, *, train: bool = False) -> Array:
     """Embeds texts.
@@ -94,8 +106,36 @@ class TwoTower(nn.Module):
       float32 [N, d] of unit norm.
     """
     feature = self.text(tokens, train=train)
-    feature = self.text_projection(feature, train=train)
-    return ops.l2_normalize(feature.astype(jnp.float32))
+    return _unit(self.text_projection(feature, train=train))
+
+  def encode_image_twice(
+    self, images: Array, *, train: bool = False
+  ) -> tuple[Array, Array]:
+    """Embeds images with both heads; arguments as of `encode_image`.
+
+    Returns:
+      z and z', float32 [N, d] of unit norm.
+
+    Raises:
+      ValueError: if there is no second head.
+    """
+    self._check_independent()
+    feature = self.image(images, train=train)
+    return (
+      _unit(self.image_projection(feature, train=train)),
+      _unit(self.image_independent(feature, train=train)),
+    )
+
+  def encode_text_twice(
+    self, tokens: Array, *, train: bool = False
+  ) -> tuple[Array, Array]:
+    """Embeds texts with both heads; see `encode_image_twice`."""
+    self._check_independent()
+    feature = self.text(tokens, train=train)
+    return (
+      _unit(self.text_projection(feature, train=train)),
+      _unit(self.text_independent(feature, train=train)),
+    )
 
   def __call__(
     self, images: Array, tokens: Array, *, train: bool = False
@@ -109,14 +149,37 @@ class TwoTower(nn.Module):
 
     Returns:
       `image` float32 [N, d] and `text` float32 [M, d] of unit norm,
-      `logit_scale` = e^s and `logit_bias`, float32 scalars.
+      `logit_scale` = e^s and `logit_bias`, float32 scalars. With second heads
+      also `image_independent` and `text_independent`, like the first two.
     """
-    return {
-      "image": self.encode_image(images, train=train),
-      "text": self.encode_text(tokens, train=train),
+    out = {
       "logit_scale": jnp.exp(self.log_logit_scale),
       "logit_bias": self.logit_bias,
     }
+    if self.independent_head is None:
+      return out | {
+        "image": self.encode_image(images, train=train),
+        "text": self.encode_text(tokens, train=train),
+      }
+    image, image_independent = self.encode_image_twice(images, train=train)
+    text, text_independent = self.encode_text_twice(tokens, train=train)
+    return out | {
+      "image": image,
+      "text": text,
+      "image_independent": image_independent,
+      "text_independent": text_independent,
+    }
+
+  def _check_independent(self) -> None:
+    if self.independent_head is None:
+      raise ValueError(
+        "independent_head must be 'linear' or 'mlp' for a second feature; got"
+        " None."
+      )
+
+
+def _unit(feature: Array) -> Array:
+  return ops.l2_normalize(feature.astype(jnp.float32))
 
 
 class _Head(nn.Module):

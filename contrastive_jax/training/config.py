@@ -24,6 +24,7 @@ from contrastive_jax.training.fields import (
   Model,
   Optimizer,
   Ssl,
+  Structure,
 )
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
   "Model",
   "Optimizer",
   "Ssl",
+  "Structure",
   "UserError",
   "default_config",
   "fields",
@@ -92,6 +94,7 @@ def parse(values: Mapping[str, Any]) -> Config:
       f" ({config.batch_size}); got {config.microbatches}."
     )
   _check_loss(config)
+  _check_structure(config)
   if config.data.name == "folder" and not config.data.path:
     raise ConfigError(
       "config.data=folder needs config.data.path, the folder that holds your"
@@ -170,13 +173,6 @@ def _check_loss(config: Config) -> None:
       "config.loss.image_image needs an even config.data.images_per_concept;"
       f" got {images}."
     )
-  if loss.name == "clip_four_term" and config.data.captions_per_example > 2:
-    raise ConfigError(
-      "config.loss.name='clip_four_term' takes two captions; got"
-      " config.data.captions_per_example="
-      f"{config.data.captions_per_example}: set"
-      " config.data.captions_per_example=2."
-    )
   if loss.temperature in ("robust", "individual") and loss.name != "augmented":
     raise ConfigError(
       f"config.loss.temperature={loss.temperature!r} needs"
@@ -200,6 +196,29 @@ def _check_loss(config: Config) -> None:
     raise ConfigError(
       "config.loss.e_step='amortized' needs config.objective='clip'; got"
       f" {objective!r}: set config.loss.e_step=conjugate."
+    )
+
+
+def _check_structure(config: Config) -> None:
+  """Raises on regularisers that do not go together with the rest."""
+  structure = config.structure
+  if structure.active and config.objective != "clip":
+    raise ConfigError(
+      "config.structure is for config.objective='clip'; got"
+      f" {config.objective!r}: set its weights to 0."
+    )
+  low, high = structure.bridge_time
+  inside = structure.bridge_weighted
+  if not (0 < low <= high < 1 if inside else 0 <= low <= high <= 1):
+    where = "inside of (0, 1) when bridge_weighted" if inside else "in [0, 1]"
+    raise ConfigError(
+      "config.structure.bridge_time must be two rising numbers"
+      f" {where}; got ({low:g}, {high:g})."
+    )
+  if config.evaluation.concatenated and not structure.separation:
+    raise ConfigError(
+      "config.evaluation.concatenated needs config.structure.separation above"
+      " 0, which gives the second head; got 0."
     )
 
 

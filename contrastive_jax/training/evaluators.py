@@ -53,19 +53,23 @@ class Encoder:
 
     self.has_text = objective.has_text
     self._image_fn = split(objective.encode_image)
+    self._probe_fn = split(objective.probe_features)
     self._text_fn = split(objective.encode_text)
     self._data = data
     self._context_length = context_length
     self._batch_size = batch_size
 
   def images(
-    self, state: state_lib.TrainState, source: sources.Source
+    self,
+    state: state_lib.TrainState,
+    source: sources.Source,
+    *,
+    concatenated: bool = False,
   ) -> Embedded:
-    """Embeds a split."""
+    """Embeds a split; `concatenated` with all heads, side by side."""
+    fn = self._probe_fn if concatenated else self._image_fn
     parts = [
-      np.asarray(
-        self._image_fn(state.eval_params, state.objective_state, images)
-      )[:rows]
+      np.asarray(fn(state.eval_params, state.objective_state, images))[:rows]
       for images, rows in pipeline.eval_images(source, self._batch_size)
     ]
     records = [source.fields(i) for i in range(len(source))]
@@ -292,6 +296,7 @@ def final(
   *,
   seed: int,
   classify: bool = True,
+  concatenated: bool = False,
   report: Callable[[str], None] = print,
 ) -> dict[str, float]:
   """Everything that the data set allows, on its held-out splits.
@@ -303,6 +308,8 @@ def final(
     seed: of the few-shot draws.
     classify: whether few-shot, probe and kNN are among it, which embed all
       training images.
+    concatenated: whether these are among it once more, on the features of all
+      heads; their names are `few_shot_concatenated/...` and so on.
     report: receives a line for what is left out.
 
   Returns:
@@ -350,6 +357,18 @@ def final(
   out |= _zero_shot_of(encoder, state, data, embedded, report)
   if classify:
     out |= _labelled(data, embedded, seed, report)
+  if classify and concatenated:
+    scores = _labelled(
+      data,
+      lambda split: encoder.images(
+        state, data.splits[split], concatenated=True
+      ),
+      seed,
+      report,
+    )
+    for name, value in scores.items():
+      kind, metric = name.split("/")
+      out[f"{kind}_concatenated/{metric}"] = value
   texts = paired_texts(encoder, state, data.splits[sources.TEST])
   return out | geometry(test.images, texts)
 

@@ -43,6 +43,11 @@ class Data:
   images_per_concept: int = _field(
     1, "Rows of a batch that show one concept.", low=1
   )
+  synonyms: str = _field(
+    "",
+    'JSON file {"word": ["synonym"]} for edited captions (structure.text_view),'
+    " beside what the data tell.",
+  )
   max_bad_share: float = _field(
     0.05, "Folder: share of bad rows that stops.", low=0.0, high=1.0
   )
@@ -189,6 +194,97 @@ class Loss:
 
 
 @dataclasses.dataclass(frozen=True)
+class Structure:
+  """Regularisers of both modalities' features, with objective=clip."""
+
+  separation: float = _field(
+    0.0, "Weight of deep feature separation; gives towers a second head.", low=0
+  )
+  orthogonality: float = _field(1.0, "separation: its term's weight.", low=0)
+  independent_contrast: float = _field(
+    1.0, "separation: its term's weight.", low=0
+  )
+  uniformity: float = _field(1.0, "separation: its term's weight.", low=0)
+  independent_positive: str = _field(
+    "augmented",
+    "separation: original is the printed form, without another view.",
+    choices=("augmented", "original"),
+  )
+  independent_head: str = _field(
+    "linear", "separation: form of the second head.", choices=("linear", "mlp")
+  )
+  bridge: float = _field(0.0, "Weight of the Brownian bridge.", low=0)
+  bridge_side: str = _field(
+    "image",
+    "bridge: whose other view is bridged.",
+    choices=("image", "text", "both"),
+  )
+  bridge_time: tuple[float, float] = _field(
+    (0.25, 0.25), "bridge: range of its time; drawn where the ends differ."
+  )
+  bridge_weighted: bool = _field(False, "bridge: divided by t (1 - t).")
+  consistency: float = _field(
+    0.0, "Weight of geometric consistency; CyCLIP's is 0.25.", low=0
+  )
+  consistency_intra: float = _field(
+    1.0, "consistency: weight of the in-modal term.", low=0
+  )
+  consistency_inter: float = _field(
+    1.0, "consistency: weight of the cross-modal term.", low=0
+  )
+  consistency_augmented: float = _field(
+    1.0, "consistency: weight under augmentation; CyCLIP has none.", low=0
+  )
+  consistency_paired: float = _field(
+    1.0, "consistency: weight of pairs under augmentation; the same.", low=0
+  )
+  alignment: float = _field(
+    0.0, "Weight of the loss that closes the modality gap.", low=0
+  )
+  alignment_epsilon: float = _field(
+    1e-3, "alignment: 0 is the printed form, which may diverge.", low=0
+  )
+  source: str = _field(
+    "views",
+    "Another view's features: of changed inputs, or of the same inputs by a"
+    " momentum encoder.",
+    choices=("views", "momentum"),
+  )
+  text_view: str = _field(
+    "eda",
+    "source=views: the caption edited, or another caption.",
+    choices=("eda", "caption"),
+  )
+  edited_share: float = _field(
+    0.1, "text_view=eda: share of the words.", low=1e-3, high=1
+  )
+  momentum: float = _field(
+    0.995, "source=momentum: of the momentum encoder.", low=0, high=1
+  )
+
+  @property
+  def active(self) -> bool:
+    """Whether any term is asked for."""
+    return any((self.separation, self.bridge, self.consistency, self.alignment))
+
+  @property
+  def augmented_sides(self) -> tuple[str, ...]:
+    """The modalities of which the terms take another view."""
+    both = (
+      self.separation
+      and self.independent_contrast
+      and self.independent_positive == "augmented"
+    ) or (
+      self.consistency
+      and (self.consistency_augmented or self.consistency_paired)
+    )
+    bridged = self.bridge_side if self.bridge else ""
+    return tuple(
+      side for side in ("image", "text") if both or bridged in (side, "both")
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class Optimizer:
   """Warm-up and cosine decay of AdamW or LARS."""
 
@@ -243,6 +339,10 @@ class Evaluation:
   classification: bool = _field(
     True, "Few-shot, linear probe and kNN at the end."
   )
+  concatenated: bool = _field(
+    False,
+    "structure.separation: these also on both heads' features, side by side.",
+  )
   plots: bool = _field(True, "Draw plots at the end.")
 
 
@@ -269,15 +369,25 @@ class Config:
   augment: Augment = Augment()
   model: Model = Model()
   loss: Loss = Loss()
+  structure: Structure = Structure()
   ssl: Ssl = Ssl()
   optimizer: Optimizer = Optimizer()
   evaluation: Evaluation = Evaluation()
 
   @property
+  def augmented_sides(self) -> tuple[str, ...]:
+    """The modalities whose inputs a step sees in another view as well."""
+    if self.loss.name == "clip_four_term":
+      return ("image", "text")
+    if self.structure.source == "momentum":
+      return ()
+    return self.structure.augmented_sides
+
+  @property
   def captions_per_example(self) -> int:
-    """Captions of an image in a step: the four-term loss takes two."""
-    least = 2 if self.loss.name == "clip_four_term" else 1
-    return max(least, self.data.captions_per_example)
+    """Token rows of an image in a step: its captions, and a view of one."""
+    view = "text" in self.augmented_sides
+    return self.data.captions_per_example + int(view)
 
   def to_dict(self) -> dict[str, Any]:
     """Nested plain values, as they are written to `config.json`."""

@@ -13,7 +13,7 @@ from typing import Any
 import grain
 import jax
 
-from contrastive_jax.data import pipeline, sources, tokenizer
+from contrastive_jax.data import eda, pipeline, sources, tokenizer
 from contrastive_jax.training import (
   checkpoints,
   evaluators,
@@ -58,6 +58,9 @@ class Run:
   def batches(self) -> grain.DatasetIterator:
     """The training batches (this host's parts), from the beginning."""
     config = self.config
+    edit = caption_edit(config, self.data)
+    # Another caption of the example is a view of the first without an edit.
+    another = "text" in config.augmented_sides and edit is None
     return pipeline.train_batches(
       self.data.splits[sources.TRAIN],
       tokenizer=self.data.tokenizer,
@@ -65,7 +68,8 @@ class Run:
       context_length=config.model.context_length,
       batch_size=config.batch_size,
       seed=config.seed,
-      captions_per_example=config.captions_per_example,
+      captions_per_example=config.data.captions_per_example + int(another),
+      edit=edit,
       images_per_concept=config.data.images_per_concept,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
@@ -90,6 +94,26 @@ def caption_sampler(
     full=config.data.full_weight,
     prompts=data.prompts,
   )
+
+
+def caption_edit(
+  config: config_lib.Config, data: sources.PairData
+) -> pipeline.Edit | None:
+  """What makes a caption's other view; None if no term takes an edited one.
+
+  Raises:
+    UserError: if the file of synonyms cannot be used.
+  """
+  structure = config.structure
+  if "text" not in config.augmented_sides or structure.text_view != "eda":
+    return None
+  synonyms = eda.synonyms(data.splits[sources.TRAIN], data.languages)
+  if config.data.synonyms:
+    try:
+      synonyms |= eda.load_synonyms(os.path.expanduser(config.data.synonyms))
+    except (OSError, ValueError) as error:
+      raise config_lib.ConfigError(f"config.data.synonyms: {error}") from error
+  return eda.EasyDataAugmentation(synonyms, structure.edited_share)
 
 
 def open_run(
@@ -260,6 +284,7 @@ def evaluate(
     run.data,
     seed=run.config.seed,
     classify=run.config.evaluation.classification,
+    concatenated=run.config.evaluation.concatenated,
     report=report,
   )
 

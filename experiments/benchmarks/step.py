@@ -193,7 +193,7 @@ def _part_calls(
   config: config_lib.Config, objective: objectives.Clip, batch: Any
 ) -> dict[str, Callable[[], Any]]:
   """The step, its loss and its augmentation, each compiled by itself."""
-  n, captions = batch["tokens"].shape[:2]
+  n, captions = batch["image"].shape[0], config.data.captions_per_example
   rng = np.random.default_rng(0)
 
   def unit(*shape):
@@ -203,7 +203,9 @@ def _part_calls(
   dim = objective.model.embed_dim
   features = {"image": unit(n, dim), "text": unit(n, captions, dim)}
   if config.loss.name == "clip_four_term":
-    features["image_augmented"] = unit(n, dim)
+    features |= {
+      f"{side}_augmented": unit(n, dim) for side in ("image", "text")
+    }
   groups = batch["concept_id"] if config.loss.group_positives else None
 
   @jax.jit

@@ -27,9 +27,15 @@ _METHODS = {
 
 
 def sweep(
-  objective: str, loss: str, temperature: float, text: str, reading: str
+  objective: str,
+  loss: str,
+  temperature: float,
+  text: str,
+  reading: str,
+  *,
+  data: str = "fashion_mnist",
 ) -> Sweep:
-  """Batch sizes times losses of an objective on Fashion-MNIST.
+  """Batch sizes times losses of an objective on one of the data sets.
 
   Args:
     objective: `config.objective`.
@@ -37,6 +43,8 @@ def sweep(
     temperature: of both losses.
     text: what the page calls it.
     reading: what the whole record shows.
+    data: "fashion_mnist": views are augmentations of an image; or "emoji": they
+      are two artists' drawings of a thing, augmented, at two batch sizes.
 
   Returns:
     The grid.
@@ -45,15 +53,32 @@ def sweep(
   config.objective = objective
   config.log_every = 100_000
   config.checkpoint_every = 100_000
-  config.data.name = "fashion_mnist"
-  config.model.image_size = 16
+  config.data.name = data
   config.model.overrides = json.dumps({"image": {"widths": [8, 16, 32]}})
-  config.augment.crop_scale = (0.3, 1.0)
   config.augment.flip = 0.5
-  config.augment.color_jitter = 0.8
-  config.augment.brightness = 0.4
-  config.augment.contrast = 0.4
-  config.augment.saturation = 0.0
+  if data == "emoji":
+    batches, name = (32, 64), f"{objective}_emoji_small_batches"
+    config.data.images_per_concept = 2
+    config.augment.crop_scale = (0.5, 1.0)
+    config.augment.hue = 0.1
+    config.augment.grayscale = 0.2
+    about = (
+      f"Emoji at 32 pixels, two artists' drawings of a thing as its two views,"
+      f" {_EXAMPLES:,} drawings seen by every run"
+    )
+    score = "Scores of frozen features: subcategories of unseen things."
+  else:
+    batches, name = _BATCHES, f"{objective}_small_batches"
+    config.model.image_size = 16
+    config.augment.crop_scale = (0.3, 1.0)
+    config.augment.brightness = 0.4
+    config.augment.contrast = 0.4
+    config.augment.saturation = 0.0
+    about = (
+      "Fashion-MNIST (the 8,000 images that ship, at 16 pixels),"
+      f" {_EXAMPLES:,} images seen in two views by every run"
+    )
+    score = "Scores of frozen features on the test images."
   config.loss.name = loss
   config.loss.temperature = "fixed"
   config.loss.init_logit_scale = 1.0 / temperature
@@ -71,18 +96,15 @@ def sweep(
         "optimizer.learning_rate": _RATE * (batch / _RATE_BATCH) ** 0.5,
       },
     )
-    for batch in _BATCHES
+    for batch in batches
     for method, fields in _METHODS.items()
   ]
   return Sweep(
-    name=f"{objective}_small_batches",
+    name=name,
     title=f"{text} with small batches",
     text=(
-      f"Fashion-MNIST (the 8,000 images that ship, at 16 pixels), {_EXAMPLES:,}"
-      f" images seen in two views by every run, tower 8-16-32, temperature"
-      f" {temperature:g}. Learning rate"
-      f" {_RATE:g} x sqrt(batch size / {_RATE_BATCH}) for all losses. Scores of"
-      " frozen features on the test images."
+      f"{about}, tower 8-16-32, temperature {temperature:g}. Learning rate"
+      f" {_RATE:g} x sqrt(batch size / {_RATE_BATCH}) for all losses. {score}"
     ),
     config=config,
     arms=arms,

@@ -94,6 +94,38 @@ def test_heads():
     _init(_make(text_head="linar"))
 
 
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_second_heads_see_the_same_feature_and_change_nothing_else(kind):
+  module = _make(independent_head=kind)
+  variables = _init(module)
+  out = apply(module, variables, IMAGES, TOKENS)
+  for side, x in (("image", IMAGES), ("text", TOKENS)):
+    shared, independent = apply(
+      module, variables, x, method=f"encode_{side}_twice"
+    )
+    np.testing.assert_allclose(shared, out[side], atol=1e-6)
+    np.testing.assert_allclose(independent, out[f"{side}_independent"])
+    np.testing.assert_allclose(
+      np.linalg.norm(independent, axis=-1), 1, atol=1e-5
+    )
+    assert np.abs(np.sum(shared * independent, axis=1)).max() < 0.9
+  params = variables["params"]
+  names = {"image_independent", "text_independent"}
+  head = params["image_independent"]["head"]
+  assert set(head) == ({"out"} if kind == "linear" else {"hidden_0", "out"})
+  plain = _init(_make())["params"]
+  assert set(params) - set(plain) == names
+  rest = {k: v for k, v in params.items() if k not in names}
+  jax.tree.map(np.testing.assert_array_equal, rest, plain)
+
+
+def test_a_second_head_must_be_there_and_known():
+  with pytest.raises(ValueError, match="independent_head must be 'linear'"):
+    _make().apply(_init(_make()), IMAGES, method="encode_image_twice")
+  with pytest.raises(ValueError, match="independent_head must be one of"):
+    _init(_make(independent_head="none"))
+
+
 def test_train_reaches_both_towers():
   module = _make()
   module = module.clone(

@@ -131,14 +131,6 @@ def test_values_out_of_range_are_refused(name, value, said):
       {"loss": {"image_image": 0.5}},
       "needs an even config.data.images_per_concept; got 1",
     ),
-    (
-      {
-        "loss": {"name": "clip_four_term"},
-        "data": {"captions_per_example": 3},
-      },
-      "takes two captions; got config.data.captions_per_example=3: set"
-      " config.data.captions_per_example=2.",
-    ),
   ],
 )
 def test_fields_that_do_not_go_together_are_refused(values, said):
@@ -179,9 +171,10 @@ def test_a_model_that_is_none_is_refused(model, said):
   assert said in str(caught.value)
 
 
-def test_the_four_term_loss_takes_two_captions():
+def test_the_four_term_loss_takes_another_view_of_a_caption():
   config = parse({"loss": {"name": "clip_four_term"}})
   assert config.captions_per_example == 2
+  assert config.augmented_sides == ("image", "text")
   assert parse({}).captions_per_example == 1
 
 

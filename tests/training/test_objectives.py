@@ -270,6 +270,35 @@ def test_terms_and_captions_are_those_of_the_losses(devices, microbatches):
   np.testing.assert_allclose(value, expected, rtol=1e-5)
 
 
+def test_four_terms_of_several_captions_are_averaged():
+  objective, params, state = make(
+    1,
+    stub=True,
+    loss__name="clip_four_term",
+    data__captions_per_example=2,
+    **PLAIN,
+  )
+  inputs = batch(captions=3)
+  value = objective.loss(params, state, inputs, jax.random.key(0))[0]
+  image = objective.encode_image(params, state, inputs["image"])
+  *texts, view = (
+    objective.encode_text(params, state, inputs["tokens"][:, k])
+    for k in range(3)
+  )
+  expected = [
+    losses.clip_four_term(
+      image,
+      text,
+      image,
+      view,
+      logit_scale=jnp.exp(2.0),
+      group_ids=jnp.asarray(inputs["concept_id"]),
+    )
+    for text in texts
+  ]
+  np.testing.assert_allclose(value, jnp.mean(jnp.stack(expected)), rtol=1e-5)
+
+
 @pytest.mark.parametrize(
   "maximum, before, after",
   [

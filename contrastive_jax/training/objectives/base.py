@@ -17,7 +17,7 @@ Batch = Mapping[str, jax.Array]
 Encode = Callable[..., tuple[dict[str, jax.Array], Params]]
 
 # What a key is for: draws of one purpose never depend on those of another.
-AUGMENT, AUGMENT_AGAIN, DROPOUT, AUXILIARY = range(4)
+AUGMENT, AUGMENT_AGAIN, DROPOUT, AUXILIARY, BRIDGE, MOMENTUM = range(6)
 
 
 class Objective(Protocol):
@@ -43,6 +43,12 @@ class Objective(Protocol):
     self, params: Params, state: Params, images: jax.Array
   ) -> jax.Array:
     """uint8 images -> unit-norm embeddings."""
+    ...
+
+  def probe_features(
+    self, params: Params, state: Params, images: jax.Array
+  ) -> jax.Array:
+    """uint8 images -> unit-norm features of all heads, side by side."""
     ...
 
   def encode_text(

@@ -7,12 +7,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
-from contrastive_jax import losses, models
+from contrastive_jax import losses, models, ops
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import sharding
 from contrastive_jax.training.objectives import base
 from contrastive_jax.training.objectives.auxiliary import Auxiliary
+from contrastive_jax.training.objectives.structure import Structure
 
 Params = base.Params
 Batch = base.Batch
@@ -23,8 +25,9 @@ Metrics = dict[str, jax.Array]
 class Clip:
   """Image-text contrast of a two-tower model.
 
-  Its state holds the model's collections beside the parameters (`model`) and,
-  with the augmented loss, what the E-step knows (`auxiliary`).
+  Its state holds the model's collections beside the parameters (`model`), with
+  the augmented loss what the E-step knows (`auxiliary`), and a momentum encoder
+  where the regularisers of `config.structure` take its features (`momentum`).
   """
 
   has_text = True
@@ -54,10 +57,20 @@ class Clip:
       ),
       **{
         "init_logit_scale": config.loss.init_logit_scale,
+        "independent_head": (
+          config.structure.independent_head
+          if config.structure.separation
+          else None
+        ),
         **base.model_overrides(model.overrides),
       },
     )
+    self._has_second_heads = config.structure.separation > 0
     self._views = base.Views(config)
+    self._structure = Structure(config, mesh)
+    self._has_momentum = bool(
+      config.structure.source == "momentum" and config.structure.augmented_sides
+    )
     self.auxiliary = None
     if config.loss.name == "augmented":
       self.auxiliary = Auxiliary(
@@ -75,7 +88,11 @@ class Clip:
     params = variables["params"]
     collections = {k: v for k, v in variables.items() if k != "params"}
     base.check_microbatches(self.config, collections)
-    state = {"model": collections}
+    state: dict[str, Any] = {"model": collections}
+    if self._has_momentum:
+      state["momentum"] = jax.tree.map(
+        jnp.copy, {"params": params, "model": collections}
+      )
     if self.auxiliary is not None:
       state["auxiliary"] = self.auxiliary.init(
         jax.random.fold_in(key, base.AUXILIARY), self.model.embed_dim
@@ -85,13 +102,13 @@ class Clip:
   def loss(
     self, params: Params, state: Params, batch: Batch, key: jax.Array
   ) -> tuple[jax.Array, tuple[Params, Metrics]]:
-    """The configured contrastive loss of a batch, averaged over captions."""
+    """The configured loss of a batch, averaged over captions, and its terms."""
     images = batch["image"]
     inputs = {
       "image": self.augmented(jax.random.fold_in(key, base.AUGMENT), images),
       "text": batch["tokens"],
     }
-    if self.config.loss.name == "clip_four_term":
+    if "image" in self.config.augmented_sides:
       inputs["image_augmented"] = self.augmented(
         jax.random.fold_in(key, base.AUGMENT_AGAIN), images
       )
@@ -99,6 +116,12 @@ class Clip:
       params, state["model"], inputs, jax.random.fold_in(key, base.DROPOUT)
     )
     state = {**state, "model": collections}
+    views = self._views_of(features)
+    if self._has_momentum:
+      state["momentum"], others = self._momentum_views(
+        params, state["momentum"], inputs, key
+      )
+      views |= others
     scale = jnp.exp(params["log_logit_scale"])
     if self.config.loss.temperature in ("fixed", "individual"):
       scale = jax.lax.stop_gradient(scale)
@@ -108,19 +131,26 @@ class Clip:
       "text_embedding": jnp.sum(features["text"] ** 2),
     }
     groups = batch["concept_id"] if self.config.loss.group_positives else None
+    captions = features["text"][:, : self.config.data.captions_per_example]
+    features = {**views, "text": captions}
     if self.auxiliary is None:
       values = self.contrast(features, scale, params["logit_bias"], groups)
-      return jnp.mean(values), (state, metrics)
-    values, auxiliary, more = self._augmented_contrast(
-      features,
-      scale,
-      groups,
-      state["auxiliary"],
-      batch["index"],
-      jax.random.fold_in(key, base.AUXILIARY),
-    )
-    state["auxiliary"] = auxiliary
-    return jnp.mean(values), (state, metrics | more)
+    else:
+      values, state["auxiliary"], more = self._augmented_contrast(
+        features,
+        scale,
+        groups,
+        state["auxiliary"],
+        batch["index"],
+        jax.random.fold_in(key, base.AUXILIARY),
+      )
+      metrics |= more
+    loss = jnp.mean(values)
+    if self.config.structure.active:
+      regularizers, terms = self._structure.terms(views, scale, groups, key)
+      metrics |= {"contrastive_loss": loss} | terms
+      loss += regularizers
+    return loss, (state, metrics)
 
   def constrain(self, params: Params) -> Params:
     """Clamps the logit scale."""
@@ -143,6 +173,22 @@ class Clip:
       method="encode_image",
     )
 
+  def probe_features(
+    self, params: Params, state: Params, images: jax.Array
+  ) -> jax.Array:
+    """uint8 [N, H, W, 3] -> float32 [N, 2 d] of unit norm: [z, z'] / sqrt 2.
+
+    Without a second head as `encode_image`.
+    """
+    if not self._has_second_heads:
+      return self.encode_image(params, state, images)
+    both: Any = self.model.apply(
+      {"params": params, **state["model"]},
+      self._views.plain(images),
+      method="encode_image_twice",
+    )
+    return ops.l2_normalize(jnp.concatenate(both, axis=1))
+
   def encode_text(
     self, params: Params, state: Params, tokens: jax.Array
   ) -> jax.Array:
@@ -157,11 +203,16 @@ class Clip:
     return self._views.random(key, images)
 
   def _encode(self, params, state, inputs, key):
-    """Unit-norm features of all inputs, encoded in microbatches."""
+    """Unit-norm features of all inputs, encoded in microbatches.
+
+    With a second head, its features are there under the name with
+    `_independent` at its end.
+    """
+    twice = self._has_second_heads
 
     def encode(params, state, part, key):
       out, variables = {}, state
-      for name, x in part.items():
+      for number, (name, x) in enumerate(part.items()):
         tower = name.removesuffix("_augmented")
         # All captions of the examples at once: [B, K, L] -> [B * K, L].
         rows = x.reshape(-1, x.shape[-1]) if tower == "text" else x
@@ -169,19 +220,57 @@ class Clip:
           {"params": params, **variables},
           rows,
           train=True,
-          rngs={"dropout": jax.random.fold_in(key, len(out))},
+          rngs={"dropout": jax.random.fold_in(key, number)},
           mutable=list(state),
-          method=f"encode_{tower}",
+          method=f"encode_{tower}_twice" if twice else f"encode_{tower}",
         )
-        out[name] = features.reshape(
-          *x.shape[: x.ndim - (1 if tower == "text" else 3)], -1
-        )
+        heads = ("", "_independent") if twice else ("",)
+        for head, feature in zip(heads, features if twice else (features,)):
+          out[f"{name}{head}"] = feature.reshape(
+            *x.shape[: x.ndim - (1 if tower == "text" else 3)], -1
+          )
         variables = {**variables, **updates}
       return out, variables
 
     return base.encode_in_parts(
       encode, params, state, inputs, key, self.config.microbatches
     )
+
+  def _views_of(self, features: Features) -> dict[str, jax.Array]:
+    """One feature [B, d] an example and name, as `Structure` takes them."""
+    views = {k: x for k, x in features.items() if not k.startswith("text")}
+    views["text"] = features["text"][:, 0]
+    independent = features.get("text_independent")
+    if independent is not None:
+      views["text_independent"] = independent[:, 0]
+    if "text" in self.config.augmented_sides:
+      # After the captions comes the view of the first.
+      views["text_augmented"] = features["text"][:, -1]
+      if independent is not None:
+        views["text_augmented_independent"] = independent[:, -1]
+    return views
+
+  def _momentum_views(self, params, momentum, inputs, key):
+    """The momentum encoder after this step's update, and its features."""
+    updated: Any = optax.incremental_update(
+      jax.lax.stop_gradient(params),
+      momentum["params"],
+      1.0 - self.config.structure.momentum,
+    )
+    shown = {"image": inputs["image"], "text": inputs["text"][:, :1]}
+    features, collections = self._encode(
+      updated,
+      momentum["model"],
+      {side: shown[side] for side in self.config.structure.augmented_sides},
+      jax.random.fold_in(key, base.MOMENTUM),
+    )
+    views = {}
+    for name, x in jax.lax.stop_gradient(features).items():
+      side, *head = name.split("_")
+      views["_".join([side, "augmented", *head])] = (
+        x[:, 0] if side == "text" else x
+      )
+    return {"params": updated, "model": collections}, views
 
   def contrast(
     self,
@@ -193,8 +282,18 @@ class Clip:
     """Per-example loss of the global batch, mapped over the mesh."""
     config, options = self.config.loss, self._options()
 
-    def image_text(scale, bias, groups, image, text):
+    def image_text(scale, bias, groups, features, text):
+      image = features["image"]
       shared = {"group_ids": groups, **options}
+      if config.name == "clip_four_term":
+        return losses.clip_four_term(
+          image,
+          text,
+          features["image_augmented"],
+          features["text_augmented"],
+          logit_scale=scale,
+          **shared,
+        )
       if config.name == "decoupled":
         decoupled = functools.partial(
           losses.decoupled, temperature=1.0 / scale, **shared
@@ -214,21 +313,12 @@ class Clip:
 
     def per_example(whole, features, groups):
       scale, bias = whole
-      image, texts = features["image"], jnp.unstack(features["text"], axis=1)
-      if config.name == "clip_four_term":
-        values = losses.clip_four_term(
-          image,
-          texts[0],
-          features["image_augmented"],
-          texts[1],
-          logit_scale=scale,
-          group_ids=groups,
-          **options,
-        )
-      else:
-        terms = [image_text(scale, bias, groups, image, text) for text in texts]
-        values = sum(terms[1:], terms[0]) / len(terms)
-      return self._with_images(values, image, scale, groups)
+      terms = [
+        image_text(scale, bias, groups, features, text)
+        for text in jnp.unstack(features["text"], axis=1)
+      ]
+      values = sum(terms[1:], terms[0]) / len(terms)
+      return self._with_images(values, features["image"], scale, groups)
 
     return sharding.map_rows(per_example, self._mesh)(
       (scale, bias), dict(features), groups

@@ -99,6 +99,12 @@ class SelfSupervised:
       method="features",
     )
 
+  def probe_features(
+    self, params: Params, state: Params, images: jax.Array
+  ) -> jax.Array:
+    """There is no second head: as `encode_image`."""
+    return self.encode_image(params, state, images)
+
   def encode_text(
     self, params: Params, state: Params, tokens: jax.Array
   ) -> jax.Array:

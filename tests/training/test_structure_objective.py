@@ -1,0 +1,489 @@
+"""Tests of contrastive_jax.training.objectives.structure, through `Clip`."""
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from contrastive_jax import ops
+from contrastive_jax.data import pipeline
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import runner, sharding
+from contrastive_jax.training.objectives import base
+from tests.training import test_objectives, tiny
+
+ROWS = test_objectives.ROWS
+SCALE = np.exp(2.0)
+GROUPS = np.arange(ROWS) // 2
+ALL = {
+  "structure__separation": 0.5,
+  "structure__bridge": 0.3,
+  "structure__bridge_side": "both",
+  "structure__consistency": 0.2,
+  "structure__alignment": 0.1,
+}
+# Near orthogonal features 1 / (cos^2 + .001) enlarges rounding errors.
+WELL_CONDITIONED = {"structure__alignment_epsilon": 0.1}
+
+
+class Stub(test_objectives.Stub):
+  """With second heads."""
+
+  params = test_objectives.Stub.params | {
+    "image'": np.random.default_rng(3).normal(size=(16 * 16 * 3, 8)) / 20,
+    "text'": np.random.default_rng(4).normal(size=(tiny.VOCABULARY, 8)),
+  }
+
+  def apply(self, variables, x, *, method, **options):
+    if not method.endswith("_twice"):
+      return super().apply(variables, x, method=method, **options)
+    params, method = variables["params"], method.removesuffix("_twice")
+    second = {side: params[f"{side}'"] for side in ("image", "text")}
+    both = tuple(
+      super(Stub, self).apply({"params": p}, x, method=method)
+      for p in (params, second)
+    )
+    return (both, {}) if "mutable" in options else both
+
+
+def make(devices=1, **changes):
+  """An objective on the stub, its parameters and state."""
+  config = tiny.make_config(batch_size=ROWS, **changes)
+  objective = tiny.make_objective(config, test_objectives._data(), devices)
+  params = jax.tree.map(jnp.float32, Stub.params)
+  objective.model = Stub()
+  state = {"model": {}}
+  if config.structure.source == "momentum":
+    state["momentum"] = {"params": params, "model": {}}
+  everywhere = sharding.replicated(tiny.make_mesh(devices))
+  return objective, *jax.device_put((params, state), everywhere)
+
+
+def make_batch(config):
+  return test_objectives.batch(captions=config.captions_per_example)
+
+
+@functools.cache
+def value_and_grad(devices=1, **changes):
+  objective, params, state = make(devices, **changes)
+  on_mesh = sharding.put_batch(
+    make_batch(objective.config), tiny.make_mesh(devices)
+  )
+  fn = jax.jit(jax.value_and_grad(objective.loss, has_aux=True))
+  (loss, (_, metrics)), grads = fn(params, state, on_mesh, jax.random.key(5))
+  return jax.device_get((loss, grads, metrics))
+
+
+def encode(params, images, tokens):
+  """Z and z' of both modalities in float64, from the stub's formula."""
+
+  def unit(x):
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+  flat = np.float64(images).reshape(len(images), -1)
+  return {
+    "v": unit(np.tanh(flat @ params["image"])),
+    "t": unit(np.mean(params["text"][tokens], axis=1)),
+    "v'": unit(np.tanh(flat @ params["image'"])),
+    "t'": unit(np.mean(params["text'"][tokens], axis=1)),
+  }
+
+
+def expected_terms(z, a):
+  """The means of all terms with unit weights; z and the other view's a."""
+
+  def info_nce(x, y):
+    logits = SCALE * x @ y.T
+    same = GROUPS[:, None] == GROUPS
+    share = same / same.sum(1, keepdims=True)
+    return np.mean(
+      np.log(np.exp(logits).sum(1)) - np.sum(share * logits, axis=1)
+    )
+
+  def potential(x):
+    return np.exp(-2 * np.sum((x[:, None] - x) ** 2, axis=2)).sum()
+
+  def bridge(start, end, view, t):
+    mean = t * start + (1 - t) * end
+    mean /= np.linalg.norm(mean, axis=1, keepdims=True)
+    return np.mean(np.sum((view - mean) ** 2, axis=1))
+
+  def square(x):
+    return np.sum(x**2) / ROWS
+
+  v, t, va, ta = z["v"], z["t"], a["v"], a["t"]
+  paired = np.sum(v * t, 1) - np.sum(va * ta, 1)
+  return {
+    "orthogonality": square(np.sum(v * z["v'"], 1))
+    + square(np.sum(t * z["t'"], 1)),
+    "independent_contrast": info_nce(z["v'"], a["v'"])
+    + info_nce(z["t'"], a["t'"]),
+    "uniformity": np.log((potential(z["v'"]) + potential(z["t'"])) / ROWS),
+    "brownian_bridge": 0.5 * (bridge(v, t, va, 0.25) + bridge(t, v, ta, 0.25)),
+    "geometric_consistency": square(v @ v.T - t @ t.T)
+    + square(v @ t.T - t @ v.T)
+    + square(v @ v.T - va @ va.T)
+    + square(t @ t.T - ta @ ta.T)
+    + square(paired),
+    "alignment": np.mean(1 / (np.sum(v * t, 1) ** 2 + 1e-3)),
+  }
+
+
+def inputs_of(objective, key):
+  """Both views of the images, as the objective augments them, and tokens."""
+  rows = make_batch(objective.config)
+  views = [
+    objective.augmented(jax.random.fold_in(key, purpose), rows["image"])
+    for purpose in (base.AUGMENT, base.AUGMENT_AGAIN)
+  ]
+  return views, rows["tokens"]
+
+
+def test_all_terms_together_are_those_of_the_formulas():
+  loss, _, metrics = value_and_grad(**ALL)
+  objective, *_ = make(**ALL)
+  (image, other), tokens = inputs_of(objective, jax.random.key(5))
+  assert tokens.shape[1] == 2  # A caption and its view.
+  terms = expected_terms(
+    encode(Stub.params, image, tokens[:, 0]),
+    encode(Stub.params, other, tokens[:, 1]),
+  )
+  for name, value in terms.items():
+    np.testing.assert_allclose(metrics[name], value, rtol=2e-5, err_msg=name)
+  separation = ("orthogonality", "independent_contrast", "uniformity")
+  total = 0.5 * sum(terms[k] for k in separation)
+  total += 0.3 * terms["brownian_bridge"] + 0.1 * terms["alignment"]
+  total += 0.2 * terms["geometric_consistency"]
+  np.testing.assert_allclose(
+    loss, metrics["contrastive_loss"] + total, rtol=2e-5
+  )
+  plain, *_ = value_and_grad()
+  np.testing.assert_allclose(metrics["contrastive_loss"], plain, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ("changes", "names"),
+  [
+    (
+      {
+        "structure__separation": 1.0,
+        "structure__independent_contrast": 0.0,
+        "structure__orthogonality": 3.0,
+        "structure__uniformity": 0.0,
+      },
+      {"orthogonality": 3.0},
+    ),
+    ({"structure__bridge": 2.0}, {"brownian_bridge": 2.0}),
+    (
+      {
+        "structure__consistency": 0.5,
+        "structure__consistency_augmented": 0.0,
+        "structure__consistency_paired": 0.0,
+      },
+      {"geometric_consistency": 0.5},
+    ),
+  ],
+)
+def test_terms_alone_have_their_weight(changes, names):
+  loss, grads, metrics = value_and_grad(**changes)
+  plain, plain_grads, _ = value_and_grad()
+  extra = {k for k in metrics if k in expected_terms_names()}
+  assert extra == set(names)
+  total = sum(weight * metrics[name] for name, weight in names.items())
+  np.testing.assert_allclose(loss, plain + total, rtol=1e-5)
+  assert np.any(grads["image"] != plain_grads["image"])
+  assert np.any(grads["image'"] != 0) == ("orthogonality" in names)
+
+
+def expected_terms_names():
+  return {
+    "orthogonality",
+    "independent_contrast",
+    "uniformity",
+    "brownian_bridge",
+    "geometric_consistency",
+    "alignment",
+  }
+
+
+@pytest.mark.parametrize(
+  "devices",
+  [8, *(pytest.param(d, marks=pytest.mark.exhaustive) for d in (2, 4))],
+)
+def test_on_a_mesh_it_is_the_same(devices):
+  settings = ALL | WELL_CONDITIONED | {"structure__bridge_time": (0.1, 0.9)}
+  whole = value_and_grad(**settings)
+  test_objectives.check_same(whole, value_and_grad(devices, **settings))
+
+
+def test_microbatches_do_not_change_it():
+  settings = ALL | WELL_CONDITIONED
+  whole = value_and_grad(2, **settings)
+  parts = value_and_grad(2, microbatches=4, **settings)
+  test_objectives.check_same(whole, parts)
+
+
+def test_drawn_times_follow_the_key_and_the_place():
+  settings = {"structure__bridge": 1.0, "structure__bridge_time": (0.0, 1.0)}
+  objective, params, state = make(**settings)
+  features = {
+    k: ops.l2_normalize(jax.random.normal(jax.random.key(i), (ROWS, 8)))
+    for i, k in enumerate(("image", "text", "image_augmented"))
+  }
+
+  def term(key):
+    structure = objective._structure
+    return float(structure.terms(features, SCALE, None, key)[0])
+
+  first, again, other = (term(jax.random.key(i)) for i in (0, 0, 1))
+  assert first == again and first != other
+
+
+def test_with_the_augmented_loss_terms_are_added_too():
+  augmented = {
+    "loss__name": "augmented",
+    "loss__e_step": "batch",
+    "loss__group_positives": False,
+  }
+
+  def value(**changes):
+    objective, params, state = make(**augmented, **changes)
+    state["auxiliary"] = objective.auxiliary.init(jax.random.key(0), 8)
+    rows = make_batch(objective.config)
+    loss, (_, metrics) = jax.jit(objective.loss)(
+      params, state, rows, jax.random.key(5)
+    )
+    return float(loss), metrics
+
+  loss, metrics = value(**ALL)
+  plain, _ = value()
+  np.testing.assert_allclose(metrics["contrastive_loss"], plain, rtol=1e-6)
+  total = 0.5 * sum(
+    float(metrics[k])
+    for k in ("orthogonality", "independent_contrast", "uniformity")
+  )
+  total += 0.3 * float(metrics["brownian_bridge"])
+  total += 0.2 * float(metrics["geometric_consistency"])
+  total += 0.1 * float(metrics["alignment"])
+  np.testing.assert_allclose(loss, plain + total, rtol=1e-5)
+  assert "weight_sum" in metrics
+
+
+def test_momentum_features_are_the_updated_encoder_s_without_gradient():
+  settings = ALL | {
+    "structure__source": "momentum",
+    "structure__momentum": 0.75,
+  }
+  objective, params, state = make(**settings)
+  assert objective.config.captions_per_example == 1  # No view of a caption.
+  old = jax.tree.map(lambda x: x * 0.5 + 0.01, params)
+  state = {**state, "momentum": {"params": old, "model": {}}}
+  rows, key = make_batch(objective.config), jax.random.key(5)
+  fn = jax.jit(jax.value_and_grad(objective.loss, has_aux=True))
+  (_, (new_state, metrics)), grads = fn(params, state, rows, key)
+  mixed = jax.tree.map(lambda a, b: 0.25 * a + 0.75 * b, params, old)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5),
+    new_state["momentum"]["params"],
+    mixed,
+  )
+  (image, _), tokens = inputs_of(objective, key)
+  terms = expected_terms(
+    encode(Stub.params, image, tokens[:, 0]),
+    encode(jax.tree.map(np.float64, mixed), image, tokens[:, 0]),
+  )
+  for name, value in terms.items():
+    np.testing.assert_allclose(metrics[name], value, rtol=2e-5, err_msg=name)
+  # The update depends on the parameters, but no gradient goes that way: with
+  # the momentum encoder already there, nothing changes.
+  objective.config = tiny.make_config(
+    batch_size=ROWS, **settings | {"structure__momentum": 1.0}
+  )
+  state["momentum"] = {"params": mixed, "model": {}}
+  fn = jax.jit(jax.value_and_grad(objective.loss, has_aux=True))
+  _, alone = fn(params, state, rows, key)
+  test_objectives.assert_gradients_close(grads, alone, 1e-5)
+
+
+def test_only_the_views_that_terms_take_are_made():
+  def sides(**changes):
+    return tiny.make_config(**changes).augmented_sides
+
+  assert sides() == ()
+  assert sides(structure__alignment=1.0) == ()
+  assert sides(structure__bridge=1.0) == ("image",)
+  assert sides(structure__bridge=1.0, structure__bridge_side="text") == (
+    "text",
+  )
+  assert sides(structure__separation=1.0) == ("image", "text")
+  printed = {"structure__independent_positive": "original"}
+  assert sides(structure__separation=1.0, **printed) == ()
+  cyclip = {
+    "structure__consistency": 0.25,
+    "structure__consistency_augmented": 0.0,
+    "structure__consistency_paired": 0.0,
+  }
+  assert sides(**cyclip) == ()
+  assert sides(structure__consistency=1.0) == ("image", "text")
+  assert sides(structure__bridge=1.0, structure__source="momentum") == ()
+
+
+def test_a_real_model_has_second_heads_only_for_separation():
+  def init(**changes):
+    objective = tiny.make_objective(
+      tiny.make_config(**changes), test_objectives._data()
+    )
+    return objective, jax.eval_shape(
+      objective.init, jax.random.key(0), test_objectives.batch()
+    )
+
+  _, (params, state) = init(structure__bridge=1.0)
+  assert "image_independent" not in params and set(state) == {"model"}
+  objective, (params, state) = init(
+    structure__separation=1.0, structure__source="momentum"
+  )
+  assert {"image_independent", "text_independent"} <= set(params)
+  assert set(state["momentum"]["params"]) == set(params)
+  grads = jax.eval_shape(
+    jax.grad(objective.loss, has_aux=True),
+    params,
+    state,
+    jax.tree.map(jnp.asarray, test_objectives.batch()),
+    jax.random.key(0),
+  )[0]
+  assert jax.tree.structure(grads) == jax.tree.structure(params)
+
+
+# Captions.
+
+
+def rows_of(data, **changes):
+  config = tiny.make_config(**changes)
+  with_edit = tiny.make_batches(config, data)
+  try:
+    return next(with_edit)["tokens"]
+  finally:
+    with_edit.close()
+
+
+def test_the_view_of_a_caption_comes_last_and_changes_no_other(data):
+  plain = rows_of(data, data__captions_per_example=2)
+  edited = rows_of(
+    data,
+    data__captions_per_example=2,
+    structure__consistency=1.0,
+    structure__edited_share=0.5,
+  )
+  assert plain.shape == (8, 2, 12) and edited.shape == (8, 3, 12)
+  np.testing.assert_array_equal(edited[:, 0], plain[:, 0])
+  assert np.mean(np.any(edited[:, 2] != edited[:, 0], axis=1)) > 0.5
+
+
+def test_another_caption_may_be_the_view(data):
+  found = rows_of(
+    data, structure__consistency=1.0, structure__text_view="caption"
+  )
+  expected = rows_of(data, data__captions_per_example=2)
+  np.testing.assert_array_equal(found, expected)
+
+
+def test_an_edit_is_that_of_the_first_caption(data):
+  config = tiny.make_config()
+  batches = pipeline.train_batches(
+    data.splits["train"],
+    tokenizer=data.tokenizer,
+    sampler=runner.caption_sampler(config, data),
+    context_length=12,
+    batch_size=4,
+    seed=0,
+    edit=lambda text, rng: text,
+  )
+  tokens = next(batches)["tokens"]
+  batches.close()
+  np.testing.assert_array_equal(tokens[:, 0], tokens[:, 1])
+
+
+def test_synonyms_come_from_the_data_and_a_file(data, tmp_path):
+  path = tmp_path / "synonyms.json"
+  path.write_text(json.dumps({"red": ["crimson"]}), encoding="utf-8")
+  config = tiny.make_config(
+    structure__consistency=1.0, data__synonyms=str(path)
+  )
+  synonyms = runner.caption_edit(config, data).synonyms
+  assert synonyms["red"] == ("crimson",)
+  assert synonyms["green thing 1"] == ("Ding 1", "green")
+  with pytest.raises(config_lib.ConfigError, match="config.data.synonyms"):
+    runner.caption_edit(
+      tiny.make_config(structure__consistency=1.0, data__synonyms="nowhere"),
+      data,
+    )
+  assert runner.caption_edit(tiny.make_config(), data) is None
+
+
+# Configurations that do not go together.
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    (
+      {
+        "objective": "simclr",
+        "loss__name": "nt_xent",
+        "loss__temperature": "fixed",
+        "structure__bridge": 1.0,
+      },
+      "config.structure is for config.objective='clip'",
+    ),
+    ({"structure__bridge_time": (0.5, 0.25)}, "two rising numbers in"),
+    ({"structure__bridge_time": (0.5, 1.25)}, "two rising numbers in"),
+    (
+      {
+        "structure__bridge_time": (0.0, 0.5),
+        "structure__bridge_weighted": True,
+      },
+      r"inside of \(0, 1\)",
+    ),
+    (
+      {"evaluation__concatenated": True},
+      "needs config.structure.separation above 0",
+    ),
+    ({"structure__bridge_side": "sound"}, "must be one of image, text, both"),
+    ({"structure__bridge": -1.0}, "config.structure.bridge must be at least 0"),
+  ],
+)
+def test_wrong_settings_are_refused(changes, message):
+  with pytest.raises(config_lib.ConfigError, match=message):
+    tiny.make_config(**changes)
+
+
+# A whole run.
+
+
+def test_a_run_evaluates_both_heads_side_by_side(data, tmp_path, monkeypatch):
+  monkeypatch.setattr(runner, "_open_data", lambda *unused: data)
+  config = tiny.make_config(
+    steps=2,
+    structure__separation=0.5,
+    structure__source="momentum",
+    evaluation__concatenated=True,
+    evaluation__plots=False,
+  )
+  results = runner.train(config, tmp_path, report=lambda line: None)
+  for kind in ("few_shot", "linear_probe", "knn"):
+    plain = {k.split("/")[1] for k in results if k.startswith(f"{kind}/")}
+    both = {
+      k.split("/")[1] for k in results if k.startswith(f"{kind}_concatenated/")
+    }
+    assert plain and plain == both
+  line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+  assert {"train/orthogonality", "train/uniformity"} <= set(line)
+  run, state = runner.restore(tmp_path)
+  split = data.splits["test"]
+  z = run.encoder.images(state, split).images
+  both = run.encoder.images(state, split, concatenated=True).images
+  assert both.shape == (len(split), 2 * z.shape[1])
+  np.testing.assert_allclose(both[:, : z.shape[1]], z * 0.5**0.5, atol=1e-6)
