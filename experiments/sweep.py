@@ -65,11 +65,16 @@ class Arm:
     method: what is compared, a row of the table and a line of the plot.
     setting: where it is compared (a batch size), a column and the plot's x.
     fields: dotted fields of the configuration and their values.
+    tuned: a dotted field, or several separated by commas that have one value, to
+      be chosen for this arm instead of the sweep's.
+    candidates: its values.
   """
 
   method: str
   setting: float
   fields: Mapping[str, Any]
+  tuned: str = ""
+  candidates: Sequence[float] = ()
 
   @property
   def name(self) -> str:
@@ -92,7 +97,7 @@ class Sweep:
     seeds: of every arm; runs of one seed are paired.
     metrics: names in `results.json` and what the page calls them.
     tuned: a dotted field that is chosen for each arm on its own, or "".
-    candidates: its values.
+    candidates: its values; an arm may have a field and values of its own.
     tune_metric: chooses, the larger the better; of validation data.
     tune_seed: of the runs that choose, none of `seeds`.
     reading: what the finished record shows, Markdown.
@@ -124,14 +129,22 @@ class Sweep:
         f"baseline must be one of {', '.join(sorted(methods))}; got"
         f" {self.baseline!r}."
       )
-    if self.tuned and not (self.candidates and self.tune_metric):
-      raise ValueError("tuned needs candidates and tune_metric.")
+    for arm in self.arms:
+      field, candidates = self.tuning(arm)
+      if field and not (candidates and self.tune_metric):
+        raise ValueError("tuned needs candidates and tune_metric.")
 
   @property
   def total_runs(self) -> int:
     """How many runs it has, those that choose included."""
-    tuning = len(self.candidates) if self.tuned else 0
-    return len(self.arms) * (tuning + len(self.seeds))
+    tuning = sum(len(self.tuning(arm)[1]) for arm in self.arms)
+    return tuning + len(self.arms) * len(self.seeds)
+
+  def tuning(self, arm: Arm) -> tuple[str, Sequence[float]]:
+    """The field that is chosen for an arm, and its values."""
+    if arm.tuned:
+      return arm.tuned, arm.candidates
+    return self.tuned, self.candidates if self.tuned else ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +179,7 @@ def pending(sweep: Sweep, runs: Runs) -> Iterator[Job]:
     Jobs; each must be in `runs` before the next is asked for.
   """
   for arm in sweep.arms:
-    for value in sweep.candidates if sweep.tuned else ():
+    for value in sweep.tuning(arm)[1]:
       job = Job(arm, sweep.tune_seed, value)
       if job.key not in runs:
         yield job
@@ -179,10 +192,11 @@ def pending(sweep: Sweep, runs: Runs) -> Iterator[Job]:
 
 def chosen(sweep: Sweep, arm: Arm, runs: Runs) -> float | None:
   """The tuned field's best value of an arm; None if nothing is tuned."""
-  if not sweep.tuned:
+  field, candidates = sweep.tuning(arm)
+  if not field:
     return None
   return max(
-    sweep.candidates,
+    candidates,
     key=lambda v: runs[Job(arm, sweep.tune_seed, v).key]["results"][
       sweep.tune_metric
     ],
@@ -199,7 +213,7 @@ def configuration(sweep: Sweep, job: Job) -> config_lib.Config:
   values = copy.deepcopy(sweep.config.to_dict())
   fields = {**job.arm.fields, "seed": job.seed}
   if job.value is not None:
-    fields[sweep.tuned] = job.value
+    fields |= dict.fromkeys(sweep.tuning(job.arm)[0].split(","), job.value)
   for name, value in fields.items():
     *groups, last = name.split(".")
     place = values
@@ -242,7 +256,8 @@ def run(
     UserError: if the record is of another sweep.
   """
   for arm in sweep.arms:  # A mistake must show before hours of others.
-    configuration(sweep, Job(arm, sweep.seeds[0], (*sweep.candidates, None)[0]))
+    first = (*sweep.tuning(arm)[1], None)[0]
+    configuration(sweep, Job(arm, sweep.seeds[0], first))
   path = out / f"{sweep.name}.json"
   runs = sweep_report.read(sweep, path)
   total, began = sweep.total_runs, time.monotonic()

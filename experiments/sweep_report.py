@@ -44,8 +44,16 @@ def read(sweep: "sweep_lib.Sweep", path: pathlib.Path) -> dict[str, Any]:
         f"{path} holds runs of {name!r} with other fields ({theirs[name]}, now"
         f" {ours[name]}): move it away, or choose another --out."
       )
-  if runs and record["config"] != _config(sweep):
-    difference = config_lib.first_difference(_config(sweep), record["config"])
+  try:
+    # Fields that are newer than the record have the default there.
+    config = config_lib.parse(record["config"]).to_dict()
+  except (KeyError, config_lib.ConfigError) as error:
+    raise config_lib.UserError(
+      f"{path} holds runs of another version ({error}): move it away, or choose"
+      " another --out."
+    ) from error
+  if runs and config != _config(sweep):
+    difference = config_lib.first_difference(_config(sweep), config)
     raise config_lib.UserError(
       f"{path} holds runs of another configuration ({difference}): move it"
       " away, or choose another --out."
@@ -123,7 +131,9 @@ def page(
     " its own interval (bold where it does not hold 0).",
     "",
   ]
-  for metric, label in sweep.metrics.items():
+  if len(settings) == 1:
+    lines += _one_table(sweep, runs, settings[0])
+  for metric, label in sweep.metrics.items() if len(settings) > 1 else ():
     lines += [f"## {label}", "", f"`{metric}`", ""]
     head = [f"{sweep.setting} {s:g}" for s in settings]
     lines.append("| method | " + " | ".join(head) + " |")
@@ -133,20 +143,7 @@ def page(
       lines.append(f"| {method} | " + " | ".join(cells) + " |")
     lines.append("")
     lines += _next_larger(sweep, runs, metric)
-  lines += [f"![{sweep.title}]({sweep.name}.png)", ""]
-  if sweep.tuned:
-    lines += [
-      f"`{sweep.tuned}` was chosen for each arm among"
-      f" {', '.join(f'{v:g}' for v in sweep.candidates)} by"
-      f" `{sweep.tune_metric}` of seed {sweep.tune_seed}:",
-      "",
-      "| method | " + " | ".join(f"{sweep.setting} {s:g}" for s in settings),
-      "|---|" + "---|" * len(settings),
-    ]
-    for method in _methods(sweep):
-      cells = [_tuning(sweep, runs, method, s) for s in settings]
-      lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    lines.append("")
+  lines += [f"![{sweep.title}]({sweep.name}.png)", "", *_tunings(sweep, runs)]
   minutes = sum(r["seconds"] for r in runs.values()) / 60
   made = ", ".join(f"{k} {v}" for k, v in versions.items())
   lines += [f"{len(runs)} runs, {minutes:.0f} minutes, with {made}.", ""]
@@ -156,9 +153,14 @@ def page(
 def plot(
   sweep: "sweep_lib.Sweep", runs: dict[str, Any], path: pathlib.Path
 ) -> None:
-  """Each metric over the settings, a line a method, with intervals."""
+  """Each metric over the settings, a line a method, with intervals.
+
+  With one setting alone, each method's paired difference from the baseline.
+  """
   from matplotlib import figure
 
+  if len(_settings(sweep)) == 1:
+    return _plot_differences(sweep, runs, path)
   metrics = list(sweep.metrics.items())
   canvas = figure.Figure(
     figsize=(4.2 * len(metrics), 3.8), layout="constrained"
@@ -194,6 +196,77 @@ def plot(
     fontsize=7,
   )
   canvas.savefig(path, dpi=110)
+
+
+def _plot_differences(sweep, runs, path) -> None:
+  from matplotlib import figure
+
+  metrics = list(sweep.metrics.items())
+  (setting,) = _settings(sweep)
+  methods = [m for m in _methods(sweep) if m != sweep.baseline]
+  canvas = figure.Figure(
+    figsize=(2.2 + 2.4 * len(metrics), 1.2 + 0.28 * len(methods)),
+    layout="constrained",
+  )
+  axes = canvas.subplots(1, len(metrics), squeeze=False, sharey=True)[0]
+  for ax, (metric, label) in zip(axes, metrics):
+    theirs = scores(sweep, runs, sweep.baseline, setting, metric)
+    for place, method in enumerate(methods):
+      ours = scores(sweep, runs, method, setting, metric)
+      gains = difference(ours, theirs)
+      if gains:
+        half = reporting.half_width(gains) if len(gains) > 1 else 0.0
+        mean = statistics.fmean(gains)
+        colour = "grey" if abs(mean) <= half else "C2" if mean > 0 else "C3"
+        ax.errorbar(mean, place, xerr=half, marker="o", capsize=3, color=colour)
+    ax.axvline(0.0, color="black", linewidth=0.8)
+    ax.set_title(label, fontsize=8)
+    ax.tick_params(labelsize=7)
+    ax.grid(alpha=0.3, axis="x")
+  axes[0].set_yticks(range(len(methods)), methods, fontsize=8)
+  axes[0].set_ylim(len(methods) - 0.5, -0.5)
+  canvas.supxlabel(f"paired difference from {sweep.baseline}", fontsize=8)
+  canvas.savefig(path, dpi=110)
+
+
+def _one_table(sweep, runs, setting) -> list[str]:
+  """All metrics side by side, a row a method."""
+  names = [f"{label} (`{metric}`)" for metric, label in sweep.metrics.items()]
+  lines = [
+    f"{sweep.setting} {setting:g}:",
+    "",
+    "| method | " + " | ".join(names) + " |",
+    "|---|" + "---|" * len(names),
+  ]
+  for method in _methods(sweep):
+    cells = [_cell(sweep, runs, method, setting, m) for m in sweep.metrics]
+    lines.append(f"| {method} | " + " | ".join(cells) + " |")
+  return [*lines, ""]
+
+
+def _tunings(sweep, runs) -> list[str]:
+  """What was chosen for each arm, field by field."""
+  settings, lines = _settings(sweep), []
+  by_field: dict[tuple[str, tuple[float, ...]], list[Any]] = {}
+  for arm in sweep.arms:
+    field, candidates = sweep.tuning(arm)
+    if field:
+      by_field.setdefault((field, tuple(candidates)), []).append(arm.method)
+  for (field, candidates), methods in by_field.items():
+    fields = " = ".join(f"`{name}`" for name in field.split(","))
+    lines += [
+      f"{fields} was chosen for each arm among"
+      f" {', '.join(f'{v:g}' for v in candidates)} by"
+      f" `{sweep.tune_metric}` of seed {sweep.tune_seed}:",
+      "",
+      "| method | " + " | ".join(f"{sweep.setting} {s:g}" for s in settings),
+      "|---|" + "---|" * len(settings),
+    ]
+    for method in dict.fromkeys(methods):
+      cells = [_tuning(sweep, runs, method, s) for s in settings]
+      lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    lines.append("")
+  return lines
 
 
 def _next_larger(sweep, runs, metric) -> list[str]:

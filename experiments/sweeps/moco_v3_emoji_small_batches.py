@@ -4,7 +4,7 @@ python -m experiments.sweep \
     --sweep=experiments/sweeps/moco_v3_emoji_small_batches.py
 
 As moco_v3_small_batches.py, on two artists' drawings of each thing and at two batch
-sizes. 30 runs of about half a minute on one CPU core.
+sizes. 40 runs of about half a minute on one CPU core.
 """
 
 from experiments.sweep import Sweep

@@ -4,7 +4,7 @@ python -m experiments.sweep \
     --sweep=experiments/sweeps/simclr_emoji_small_batches.py
 
 As simclr_small_batches.py, on two artists' drawings of each thing and at two batch
-sizes. 30 runs of about half a minute on one CPU core.
+sizes. 40 runs of about half a minute on one CPU core.
 """
 
 from experiments.sweep import Sweep

@@ -201,9 +201,11 @@ def test_sweeps_that_ship_are_whole(path):
   found = sweep.load(str(path))
   assert found.name == path.stem
   assert isinstance(found.config, ml_collections.ConfigDict)
-  value = (*found.candidates, None)[0]
   configs = [
-    sweep.configuration(found, sweep.Job(arm, 0, value)) for arm in found.arms
+    sweep.configuration(
+      found, sweep.Job(arm, 0, (*found.tuning(arm)[1], None)[0])
+    )
+    for arm in found.arms
   ]
   assert len({str(c) for c in configs}) == len(configs)
   # Every run sees as many examples.
@@ -220,3 +222,64 @@ def test_a_file_without_a_sweep_is_refused(tmp_path):
 
 def test_differences_are_of_the_seeds_that_both_have():
   assert sweep_report.difference({0: 3.0, 2: 1.0}, {2: 0.5, 5: 9.0}) == [0.5]
+
+
+def one_setting(**changes):
+  """Methods at one batch size, with a field of their own to be chosen."""
+  arms = [
+    sweep.Arm(
+      "base",
+      64,
+      {"batch_size": 64},
+      tuned="optimizer.learning_rate",
+      candidates=(1e-3, 2e-3),
+    ),
+    sweep.Arm(
+      "ours",
+      64,
+      {"batch_size": 64, "loss.name": "decoupled"},
+      tuned="structure.bridge,structure.alignment",
+      candidates=(0.1, 0.5, 1.0),
+    ),
+    sweep.Arm("fixed", 64, {"batch_size": 64}),
+  ]
+  return {"arms": arms, "tuned": "", "candidates": (), **changes}
+
+
+def test_arms_choose_fields_of_their_own_at_one_setting(tmp_path):
+  seen = []
+  runs = run(tmp_path, seen, **one_setting())
+  assert len(runs) == len(seen) == 2 + 3 + 3 * 3
+  for config in seen[5:]:
+    if config.loss.name == "decoupled":
+      # All score the same: the first one is taken.
+      assert config.structure.bridge == config.structure.alignment == 0.1
+      assert config.optimizer.learning_rate == 1e-3
+  page = (tmp_path / "small.md").read_text(encoding="utf-8")
+  assert "| method | score (`score/test`) |" in page
+  half = reporting.half_width([0.1, 0.1, 0.4])
+  assert f"(+0.200 ± {half:.3f}) |" in page
+  assert "`structure.bridge` = `structure.alignment` was chosen" in page
+  assert "`optimizer.learning_rate` was chosen" in page
+  assert "| fixed | batch size" not in page and "next larger" not in page
+  assert (tmp_path / "small.png").stat().st_size > 1000
+
+
+def test_an_arm_s_field_needs_candidates():
+  arm = sweep.Arm("base", 64, {}, tuned="structure.bridge")
+  with pytest.raises(ValueError, match="tuned needs candidates"):
+    make_sweep(arms=[arm])
+
+
+def test_a_record_from_before_a_field_was_there_goes_on(tmp_path):
+  runs = run(tmp_path)
+  path = tmp_path / "small.json"
+  record = json.loads(path.read_text(encoding="utf-8"))
+  del record["config"]["structure"], record["config"]["loss"]["rho"]
+  path.write_text(json.dumps(record), encoding="utf-8")
+  seen = []
+  assert run(tmp_path, seen) == runs and not seen
+  record["config"]["loss"]["none"] = 1
+  path.write_text(json.dumps(record), encoding="utf-8")
+  with pytest.raises(config_lib.UserError, match="runs of another version"):
+    run(tmp_path)

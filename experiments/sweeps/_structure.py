@@ -1,0 +1,49 @@
+"""What the sweeps over latent structure share: data, towers, scores."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+from contrastive_jax.training import config as config_lib
+
+BATCH = 128
+WEIGHTS = (0.1, 0.25, 0.5, 1.0)
+RATES = (1e-3, 2e-3, 4e-3, 8e-3)
+VALIDATION = "retrieval_validation/image_to_text/recall_at_10"
+METRICS = {
+  "retrieval/image_to_text/recall_at_10": "unseen things, R@10",
+  "retrieval_unseen_style/image_to_text/recall_at_10": "unseen style, R@10",
+  "zero_shot/accuracy_top1": "unseen style, zero-shot",
+  "few_shot/accuracy_4_shot": "4-shot, subcategories",
+  "linear_probe/accuracy": "linear probe, subcategories",
+}
+
+# CyCLIP: consistency without the terms of other views.
+CYCLIP: Mapping[str, Any] = {
+  "structure.consistency_augmented": 0.0,
+  "structure.consistency_paired": 0.0,
+}
+
+
+def config() -> ml_collections.ConfigDict:
+  """A CLIP model on emoji in English, one caption an image."""
+  values = config_lib.default_config()
+  values.steps = 400
+  values.batch_size = BATCH
+  values.log_every = 100_000
+  values.checkpoint_every = 100_000
+  values.data.languages = "en"
+  values.data.main_language_share = 1.0
+  values.augment.crop_scale = (0.8, 1.3)
+  values.augment.brightness = 0.1
+  values.augment.contrast = 0.1
+  values.augment.saturation = 0.1
+  values.model.overrides = json.dumps({"image": {"widths": [16, 32, 64]}})
+  values.optimizer.learning_rate = 2e-3
+  values.optimizer.warmup_share = 0.05
+  values.optimizer.weight_decay = 0.25
+  values.evaluation.retrieval_every = 0
+  values.evaluation.plots = False
+  return values

@@ -1,0 +1,62 @@
+"""Study: the regularisers of latent structure on an emoji CLIP model.
+
+python -m experiments.sweep --sweep=experiments/sweeps/latent_structure.py
+
+The paper's tables 1 to 3 at our scale: CLIP, its four-term loss, CyCLIP, deep
+feature separation, Brownian bridge, geometric consistency and their pairs. Weights
+are chosen for each on the validation things, the learning rate for those that have
+none. 84 runs of 35 to 60 seconds on one CPU core. A row by hand, here the bridge:
+python -m experiments.train --config.structure.bridge=.5 and so on.
+"""
+
+from experiments.sweep import Arm, Sweep
+from experiments.sweeps import _structure
+
+_SEPARATION = "structure.separation"
+_BRIDGE = "structure.bridge"
+_CONSISTENCY = "structure.consistency"
+_METHODS = {
+  "CyCLIP": (_CONSISTENCY, _structure.CYCLIP),
+  "separation": (_SEPARATION, {}),
+  "bridge": (_BRIDGE, {}),
+  "consistency": (_CONSISTENCY, {}),
+  "separation + bridge": (f"{_SEPARATION},{_BRIDGE}", {}),
+  "separation + consistency": (f"{_SEPARATION},{_CONSISTENCY}", {}),
+  "bridge + consistency": (f"{_BRIDGE},{_CONSISTENCY}", {}),
+}
+
+
+def get_sweep() -> Sweep:
+  """The losses."""
+  rate = "optimizer.learning_rate"
+  batch = _structure.BATCH
+  arms = [
+    Arm("CLIP", batch, {}, tuned=rate, candidates=_structure.RATES),
+    Arm(
+      "four terms",
+      batch,
+      {"loss.name": "clip_four_term"},
+      tuned=rate,
+      candidates=_structure.RATES,
+    ),
+  ]
+  arms += [
+    Arm(name, batch, fields, tuned=field, candidates=_structure.WEIGHTS)
+    for name, (field, fields) in _METHODS.items()
+  ]
+  return Sweep(
+    name="latent_structure",
+    title="Latent structure on emoji",
+    text=(
+      "Emoji CLIP (one English caption, tower 16-32-64, 400 batches of 128) with"
+      " each regulariser. Losses with other views (four terms, separation, bridge,"
+      " consistency) see every image or text twice in a step."
+    ),
+    config=_structure.config(),
+    arms=arms,
+    baseline="CLIP",
+    setting="batch size",
+    seeds=(0, 1, 2, 3, 4),
+    metrics=_structure.METRICS,
+    tune_metric=_structure.VALIDATION,
+  )
