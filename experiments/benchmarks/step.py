@@ -4,9 +4,10 @@ python -m experiments.benchmarks.step
 python -m experiments.benchmarks.step --seconds=10 --out=runs/step
 
 Three questions. Of a step of the emoji recipe as the loop runs it, how much is
-the loss, the augmentation, waiting for input, and the host? What does the
-gamma-augmented loss add to a step of the recipe with InfoNCE? And how does a step
-of a ViT two-tower model compare with open_clip's on the same model and batch?
+the loss, the augmentation, waiting for input, and the host? What do the
+gamma-augmented loss and the regularisers of latent structure add to a step of the
+recipe (`variants`)? And how does a step of a ViT two-tower model compare with
+open_clip's on the same model and batch?
 """
 
 import contextlib
@@ -16,7 +17,6 @@ import os
 import pathlib
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,9 +27,8 @@ from absl import flags
 
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import logging, loop, objectives, runner, sharding
-from contrastive_jax.training import state as state_lib
 from experiments import flags as flags_lib
-from experiments.benchmarks import peers
+from experiments.benchmarks import peers, timing, variants
 
 _FLAGS = flags.FlagValues()
 _CONFIG = flags_lib.define_config(flag_values=_FLAGS)
@@ -64,75 +63,6 @@ Writes step_speed.json, .md and .png. Flags:
 # large as a few steps on a CPU allow.
 _PRESET, _SIDE, _CONTEXT, _VOCABULARY = "vit_ti16", 96, 32, 8192
 
-# What the augmented loss is compared by: `config.loss` of a step.
-_LOSSES: dict[str, dict[str, Any]] = {
-  "InfoNCE": {"name": "clip"},
-  "augmented, moving average": {
-    "name": "augmented",
-    "e_step": "moving_average",
-  },
-  "augmented, moving average, gamma 1": {
-    "name": "augmented",
-    "e_step": "moving_average",
-    "concentration": 1.0,
-  },
-  "augmented, conjugate": {"name": "augmented", "e_step": "conjugate"},
-  "augmented, amortized": {"name": "augmented", "e_step": "amortized"},
-}
-
-
-def interleaved(
-  calls: Mapping[str, Callable[[], Any]], seconds: float
-) -> dict[str, dict[str, Any]]:
-  """Times calls in turn, after one of each that compiles.
-
-  Args:
-    calls: name -> call that returns when its work is done.
-    seconds: of measuring, a call; at least five runs.
-
-  Returns:
-    name -> median, quartiles and runs.
-  """
-  for call in calls.values():
-    call()
-  times: dict[str, list[float]] = {name: [] for name in calls}
-  began = time.monotonic()
-  runs = 0
-  while runs < 5 or time.monotonic() - began < seconds * len(calls):
-    for name, call in calls.items():
-      start = time.perf_counter()
-      call()
-      times[name].append(time.perf_counter() - start)
-    runs += 1
-  return {
-    name: {
-      "seconds": statistics.median(values),
-      "quartiles": statistics.quantiles(values, n=4)[::2],
-      "runs": len(values),
-    }
-    for name, values in times.items()
-  }
-
-
-def _step_call(
-  config: config_lib.Config, objective: objectives.Objective, batch: Any
-) -> Callable[[], Any]:
-  """The train step as the loop jits it, on one batch again and again."""
-  optimizer = state_lib.make_optimizer(config)
-  state = jax.jit(
-    lambda: state_lib.init_state(objective, optimizer, config, batch)
-  )()
-  step = jax.jit(
-    state_lib.make_train_step(objective, optimizer, config), donate_argnums=0
-  )
-
-  def call():
-    nonlocal state
-    state, metrics = step(state, batch)
-    jax.block_until_ready((state, metrics))
-
-  return call
-
 
 def take_apart(
   config: config_lib.Config, *, seconds: float, steps: int
@@ -164,7 +94,9 @@ def take_apart(
     assert isinstance(run.objective, objectives.Clip)
     with contextlib.closing(run.batches()) as batches:
       batch = sharding.put_batch(next(batches), run.mesh)
-    parts = interleaved(_part_calls(config, run.objective, batch), seconds)
+    parts = timing.interleaved(
+      _part_calls(config, run.objective, batch), seconds
+    )
     with contextlib.closing(run.batches()) as batches:
       loop.fit(
         config,
@@ -219,37 +151,10 @@ def _part_calls(
   key = jax.random.key(0)
   scale, bias = jnp.float32(14.3), jnp.float32(-10.0)
   return {
-    "step": _step_call(config, objective, batch),
+    "step": timing.step_call(config, objective, batch),
     "loss": lambda: jax.block_until_ready(loss(features, scale, bias)),
     "augmentation": lambda: jax.block_until_ready(view(key, batch["image"])),
   }
-
-
-def by_loss(config: config_lib.Config, *, seconds: float) -> dict[str, Any]:
-  """Seconds of a recipe's compiled step with InfoNCE and with the augmented loss.
-
-  Args:
-    config: the recipe; its loss is not used.
-    seconds: of measuring, a loss.
-
-  Returns:
-    `batch_size` and, by loss, `times`.
-  """
-  calls = {}
-  with tempfile.TemporaryDirectory() as folder:
-    for name, fields in _LOSSES.items():
-      loss = dataclasses.replace(config.loss, **fields)
-      changed = dataclasses.replace(config, loss=loss)
-      run = runner.open_run(
-        changed, pathlib.Path(folder), report=lambda line: None
-      )
-      with contextlib.closing(run.batches()) as batches:
-        batch = sharding.put_batch(next(batches), run.mesh)
-      calls[name] = _step_call(changed, run.objective, batch)
-    return {
-      "batch_size": config.batch_size,
-      "times": interleaved(calls, seconds),
-    }
 
 
 def vit_config(batch: int) -> config_lib.Config:
@@ -284,7 +189,7 @@ def against_open_clip(batch: int, *, seconds: float) -> dict[str, Any]:
     "tokens": jnp.asarray(tokens)[:, None],
     "concept_id": jnp.arange(batch, dtype=jnp.int32),
   }
-  calls = {"ours": _step_call(config, objective, ours)}
+  calls = {"ours": timing.step_call(config, objective, ours)}
   params, _ = jax.eval_shape(objective.init, jax.random.key(0), ours)
   # Theirs has no bias.
   size = sum(x.size for x in jax.tree.leaves(params)) - 1
@@ -297,7 +202,7 @@ def against_open_clip(batch: int, *, seconds: float) -> dict[str, Any]:
     "context_length": _CONTEXT,
     "batch_size": batch,
     "parameters": size,
-    "times": interleaved(calls, seconds),
+    "times": timing.interleaved(calls, seconds),
   }
 
 
@@ -439,19 +344,7 @@ def page(record: Mapping[str, Any]) -> str:
     ),
     "",
   ]
-  base = record["by_loss"]["times"]["InfoNCE"]["seconds"]
-  lines += [
-    "The emoji recipe's compiled step by loss, the augmented one with tables"
-    " or prototypes of all training images:",
-    "",
-    "| loss | ms | over InfoNCE's |",
-    "|---|---|---|",
-    *(
-      f"| {name} | {1e3 * t['seconds']:.1f} | {t['seconds'] / base:.3f} |"
-      for name, t in record["by_loss"]["times"].items()
-    ),
-    "",
-  ]
+  lines += variants.tables(record["variants"])
   if "open_clip" in vit["times"]:
     ratio = (
       vit["times"]["open_clip"]["seconds"] / vit["times"]["ours"]["seconds"]
@@ -473,7 +366,9 @@ def main() -> None:
     "recipe": take_apart(
       config_lib.parse(_CONFIG.value), seconds=seconds, steps=_STEPS.value
     ),
-    "by_loss": by_loss(config_lib.parse(_CONFIG.value), seconds=_SECONDS.value),
+    "variants": variants.measure(
+      config_lib.parse(_CONFIG.value), seconds=seconds
+    ),
     "vit": against_open_clip(_BATCH.value, seconds=seconds),
   }
   (out / "step_speed.json").write_text(

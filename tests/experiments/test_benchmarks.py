@@ -6,7 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.benchmarks import contestants, loss, step
+from contrastive_jax.training import config as config_lib
+from experiments.benchmarks import contestants, loss, step, timing, variants
+from experiments.configs import clip_emoji
 
 
 def result(contestant, name, size=16, dim=8):
@@ -62,9 +64,9 @@ def test_a_step_becomes_a_table_and_a_figure(tmp_path):
     "cores": 2,
     "versions": {"jax": "1"},
     "recipe": {"batch_size": 110, "seconds": seconds},
-    "by_loss": {
-      "batch_size": 110,
-      "times": {"InfoNCE": {"seconds": 0.2}, "augmented": {"seconds": 0.21}},
+    "variants": {
+      "loss": {"InfoNCE": {"seconds": 0.2}, "augmented": {"seconds": 0.21}},
+      "structure": {"views": {"seconds": 0.1}, "all": {"seconds": 0.115}},
     },
     "vit": {
       "preset": "vit_ti16",
@@ -84,6 +86,7 @@ def test_a_step_becomes_a_table_and_a_figure(tmp_path):
   assert "| ours | 2.000 | 32.0 |" in text
   assert "1.50 ×" in text
   assert "| augmented | 210.0 | 1.050 |" in text
+  assert "| all | 115.0 | 1.150 |" in text
   step.plot(record, tmp_path / "a.png")
   assert (tmp_path / "a.png").stat().st_size > 5000
 
@@ -91,6 +94,18 @@ def test_a_step_becomes_a_table_and_a_figure(tmp_path):
 def test_calls_are_timed_in_turn():
   made = []
   calls = {name: lambda name=name: made.append(name) for name in "ab"}
-  times = step.interleaved(calls, 0.0)
+  times = timing.interleaved(calls, 0.0)
   assert made == ["a", "b"] * 6  # One of each compiles.
   assert {t["runs"] for t in times.values()} == {5}
+
+
+def test_variants_are_configurations_of_the_recipe():
+  recipe = config_lib.parse(clip_emoji.get_config())
+  for group in variants.GROUPS.values():
+    configs = [variants.changed(recipe, fields) for fields in group.values()]
+    assert len({str(c) for c in configs}) == len(configs)
+    # With the same passes of the encoders as the first one, or none besides.
+    assert {c.augmented_sides for c in configs} <= {
+      (),
+      configs[0].augmented_sides,
+    }

@@ -1,0 +1,74 @@
+"""Timing calls in turn, and whole train steps as such calls."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import objectives
+from contrastive_jax.training import state as state_lib
+
+
+def interleaved(
+  calls: Mapping[str, Callable[[], Any]], seconds: float
+) -> dict[str, dict[str, Any]]:
+  """Times calls in turn, after one of each that compiles.
+
+  Args:
+    calls: name -> call that returns when its work is done.
+    seconds: of measuring, a call; at least five runs.
+
+  Returns:
+    name -> median, quartiles and runs.
+  """
+  for call in calls.values():
+    call()
+  times: dict[str, list[float]] = {name: [] for name in calls}
+  began = time.monotonic()
+  runs = 0
+  while runs < 5 or time.monotonic() - began < seconds * len(calls):
+    for name, call in calls.items():
+      start = time.perf_counter()
+      call()
+      times[name].append(time.perf_counter() - start)
+    runs += 1
+  return {
+    name: {
+      "seconds": statistics.median(values),
+      "quartiles": statistics.quantiles(values, n=4)[::2],
+      "runs": len(values),
+    }
+    for name, values in times.items()
+  }
+
+
+def step_call(
+  config: config_lib.Config, objective: objectives.Objective, batch: Any
+) -> Callable[[], Any]:
+  """The train step as the loop jits it, on one batch again and again.
+
+  Args:
+    config: the run.
+    objective: what it trains.
+    batch: on the devices.
+
+  Returns:
+    A call that makes a step and waits for it.
+  """
+  optimizer = state_lib.make_optimizer(config)
+  state = jax.jit(
+    lambda: state_lib.init_state(objective, optimizer, config, batch)
+  )()
+  step = jax.jit(
+    state_lib.make_train_step(objective, optimizer, config), donate_argnums=0
+  )
+
+  def call():
+    nonlocal state
+    state, metrics = step(state, batch)
+    jax.block_until_ready((state, metrics))
+
+  return call
