@@ -167,3 +167,23 @@ def test_gamma_augmented(execute):
   assert "weight_sum" in text_of(outputs["tables"])
   for name in ("bias", "runs", "tables"):
     assert len(images_of(outputs[name])) == 1
+
+
+def test_latent_structure(execute):
+  path = ROOT / "colabs" / "latent_structure.ipynb"
+  outputs = outputs_of(execute(nbformat.read(path, as_version=4)))
+  check_clean(outputs)
+  table = [line.split() for line in text_of(outputs["theorem"]).splitlines()]
+  # No bit of one alone, no gap; three of the image, and all of them are lost.
+  assert ["0", "0", "0.000", "0.000"] in table
+  assert ["3", "0", "2.079", "2.079"] in table
+  assert "step 3/3" in text_of(outputs["train"])
+  before, after = (
+    float(line.split()[-1])
+    for line in text_of(outputs["bridge"]).splitlines()
+    if line.startswith("loss")
+  )
+  assert after < 0.5 * before
+  assert 0 <= float(text_of(outputs["terms"]).split()[-1]) <= 1
+  for name in ("theorem", "spheres", "bridge", "terms"):
+    assert len(images_of(outputs[name])) == 1

@@ -8,7 +8,6 @@ classifier of the whole thing, trained on both modalities' features, can tell.
 """
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -102,36 +101,16 @@ def train(
     `cross_entropy` of the classifier on new things, in nats, and `misalignment`,
     the mean squared distance of paired features.
   """
-  codes_key, init, fit, head, test = jax.random.split(key, 5)
-  codes = _codes(codes_key, settings)
-  draw = functools.partial(_draw, codes=codes, world=world, settings=settings)
+  encoders = fit(weights, world, key, settings)
+  *_, head, test = jax.random.split(key, 5)
   # With a second head the classifier reads it too.
-  both_heads = "separation" in weights
+  heads = ("", "_independent") if "separation" in weights else ("",)
   sides = ("image",) if "image" in weights else ("image", "text")
-
-  def features(params, inputs):
-    out = {}
-    for name, x in inputs.items():
-      shared, independent = _encode(params[name.split("_")[0]], x)
-      out[name], out[f"{name}_independent"] = shared, independent
-    return out
-
-  def loss(params, key):
-    return _loss(weights, features(params, draw(key)[0]), settings)
-
-  sizes = settings.inputs, settings.hidden, settings.dim
-  params = {
-    side: _init_encoder(jax.random.fold_in(init, i), *sizes)
-    for i, side in enumerate(("image", "text"))
-  }
-  params = _minimize(loss, params, fit, settings)
+  names = [f"{side}{head}" for side in sides for head in heads]
 
   def read(key):
-    inputs, label = draw(key)
-    z = features(params, inputs)
-    names = [
-      f"{s}{h}" for s in sides for h in ("", "_independent")[: 1 + both_heads]
-    ]
+    inputs, label = draw(encoders, world, key, settings)
+    z = features(encoders, inputs)
     x = jnp.concatenate([z[name] for name in names], axis=1)
     noise = jax.random.normal(jax.random.fold_in(key, 1), x.shape)
     distance = jnp.mean(jnp.sum((z["image"] - z["text"]) ** 2, axis=1))
@@ -139,13 +118,11 @@ def train(
 
   def cross_entropy(params, key):
     x, label, _ = read(key)
-    logits = _classify(params, x)
     return jnp.mean(
-      optax.softmax_cross_entropy_with_integer_labels(logits, label)
+      optax.softmax_cross_entropy_with_integer_labels(_apply(params, x), label)
     )
 
-  width = settings.dim * len(sides) * (1 + both_heads)
-  classifier = _init_layers(head, (width, 128, CLASSES))
+  classifier = _init_layers(head, (settings.dim * len(names), 128, CLASSES))
   classifier = _minimize(
     cross_entropy, classifier, jax.random.fold_in(head, 1), settings
   )
@@ -158,24 +135,62 @@ def train(
   }
 
 
-def _codes(key: jax.Array, settings: Settings) -> dict[str, jax.Array]:
-  """Random unit codes of the numbers, of each modality."""
-  counts = {
-    "image_shared": 2**SHARED,
-    "text_shared": 2**SHARED,
-    "image_own": 2**_MOST_IMAGE,
-    "text_own": 2**_MOST_TEXT,
-  }
-  return {
-    name: ops.l2_normalize(
-      jax.random.normal(jax.random.fold_in(key, i), (n, settings.inputs))
-    )
-    for i, (name, n) in enumerate(counts.items())
+def fit(
+  weights: Mapping[str, float],
+  world: World,
+  key: jax.Array,
+  settings: Settings,
+) -> dict[str, Any]:
+  """Trains encoders without labels; arguments as of `train`.
+
+  Returns:
+    Both encoders' parameters, and `codes`, of what they have seen.
+  """
+  codes_key, init, fit_key, *_ = jax.random.split(key, 5)
+  codes = _codes(codes_key, settings)
+  sizes = settings.inputs, settings.hidden, settings.dim
+  params = {
+    side: _init_encoder(jax.random.fold_in(init, i), *sizes)
+    for i, side in enumerate(("image", "text"))
   }
 
+  def loss(params, key):
+    inputs, _ = draw({"codes": codes}, world, key, settings)
+    return _loss(weights, features(params, inputs), settings)
 
-def _draw(key, *, codes, world, settings):
-  """Both views of both modalities of a batch of things, and their numbers."""
+  return {**_minimize(loss, params, fit_key, settings), "codes": codes}
+
+
+def features(
+  encoders: Mapping[str, Any], inputs: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+  """Unit-norm features [batch, d] of each input, by both heads."""
+  out = {}
+  for name, x in inputs.items():
+    shared, independent = _encode(encoders[name.split("_")[0]], x)
+    out[name], out[f"{name}_independent"] = shared, independent
+  return out
+
+
+def draw(
+  encoders: Mapping[str, Any],
+  world: World,
+  key: jax.Array,
+  settings: Settings,
+) -> tuple[dict[str, jax.Array], jax.Array]:
+  """A batch of things: two views of both modalities, and which things they are.
+
+  Args:
+    encoders: as `fit` returns them; their `codes` are used.
+    world: what is seen by whom.
+    key: of the things and of the noise.
+    settings: sizes.
+
+  Returns:
+    `image`, `text`, `image_augmented` and `text_augmented`, [batch, inputs], and
+    the label [batch]: the shared number, the image's and the text's own.
+  """
+  codes = encoders["codes"]
   shape = (settings.batch,)
   keys = jax.random.split(key, 8)
   shared = jax.random.randint(keys[0], shape, 0, 2**SHARED)
@@ -197,6 +212,22 @@ def _draw(key, *, codes, world, settings):
     inputs[name] = x + settings.noise * noise
   label = (shared * 2**_MOST_IMAGE + own["image"]) * 2**_MOST_TEXT
   return inputs, label + own["text"]
+
+
+def _codes(key: jax.Array, settings: Settings) -> dict[str, jax.Array]:
+  """Random unit codes of the numbers, of each modality."""
+  counts = {
+    "image_shared": 2**SHARED,
+    "text_shared": 2**SHARED,
+    "image_own": 2**_MOST_IMAGE,
+    "text_own": 2**_MOST_TEXT,
+  }
+  return {
+    name: ops.l2_normalize(
+      jax.random.normal(jax.random.fold_in(key, i), (n, settings.inputs))
+    )
+    for i, (name, n) in enumerate(counts.items())
+  }
 
 
 def _loss(weights, z, settings):
@@ -277,6 +308,3 @@ def _encode(params, x):
     ops.l2_normalize(_apply(params[head], feature))
     for head in ("shared", "independent")
   )
-
-
-_classify = _apply

@@ -84,8 +84,8 @@ def test_drawn_things_are_those_of_the_world():
   settings = worlds.Settings(noise=0.0, batch=512)
   codes = worlds._codes(jax.random.key(0), settings)
   world = worlds.World(jnp.int32(2), jnp.int32(1), jnp.float32(0.25))
-  inputs, label = worlds._draw(
-    jax.random.key(1), codes=codes, world=world, settings=settings
+  inputs, label = worlds.draw(
+    {"codes": codes}, world, jax.random.key(1), settings
   )
   shared, image, text = (
     label // 16,
@@ -110,9 +110,7 @@ def test_views_have_noise_of_their_own():
   settings = worlds.Settings(noise=0.1)
   codes = worlds._codes(jax.random.key(0), settings)
   world = worlds.World(jnp.int32(1), jnp.int32(0), jnp.float32(0))
-  inputs, _ = worlds._draw(
-    jax.random.key(1), codes=codes, world=world, settings=settings
-  )
+  inputs, _ = worlds.draw({"codes": codes}, world, jax.random.key(1), settings)
   change = np.asarray(inputs["image"] - inputs["image_augmented"])
   assert change.std() == pytest.approx(0.1 * 2**0.5, rel=0.1)
 
