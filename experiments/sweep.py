@@ -95,7 +95,8 @@ class Sweep:
     baseline: the method that the others are compared with, at each setting.
     setting: what the settings are, such as "batch size".
     seeds: of every arm; runs of one seed are paired.
-    metrics: names in `results.json` and what the page calls them.
+    metrics: names in `results.json` and what the page calls them; a run may lack
+      some, but not the first.
     tuned: a dotted field that is chosen for each arm on its own, or "".
     candidates: its values; an arm may have a field and values of its own.
     tune_metric: chooses, the larger the better; of validation data.
@@ -185,22 +186,9 @@ def pending(sweep: Sweep, runs: Runs) -> Iterator[Job]:
         yield job
   for seed in sweep.seeds:
     for arm in sweep.arms:
-      job = Job(arm, seed, chosen(sweep, arm, runs))
+      job = Job(arm, seed, sweep_report.chosen(sweep, arm, runs))
       if job.key not in runs:
         yield job
-
-
-def chosen(sweep: Sweep, arm: Arm, runs: Runs) -> float | None:
-  """The tuned field's best value of an arm; None if nothing is tuned."""
-  field, candidates = sweep.tuning(arm)
-  if not field:
-    return None
-  return max(
-    candidates,
-    key=lambda v: runs[Job(arm, sweep.tune_seed, v).key]["results"][
-      sweep.tune_metric
-    ],
-  )
 
 
 def configuration(sweep: Sweep, job: Job) -> config_lib.Config:
@@ -263,7 +251,8 @@ def run(
   total, began = sweep.total_runs, time.monotonic()
   for job in pending(sweep, runs):
     if minutes and time.monotonic() - began > 60 * minutes:
-      report(f"Stopped after {minutes:g} minutes, {len(runs)} of {total} runs.")
+      done = sweep_report.finished(sweep, runs)
+      report(f"Stopped after {minutes:g} minutes, {done} of {total} runs.")
       break
     started = time.monotonic()
     results = train_fn(configuration(sweep, job))
@@ -271,7 +260,7 @@ def run(
     kept = {
       name: float(results[name])
       for name in (*sweep.metrics, sweep.tune_metric)
-      if name
+      if name in results
     }
     runs[job.key] = {
       "arm": job.arm.name,
@@ -282,10 +271,11 @@ def run(
     }
     sweep_report.write(sweep, runs, out)
     usual = statistics.median(r["seconds"] for r in runs.values())
-    left = usual * (total - len(runs)) / 60
+    done = sweep_report.finished(sweep, runs)
+    left = usual * (total - done) / 60
     first = next(iter(kept))
     report(
-      f"{len(runs)}/{total}  {job.key}: {first} {kept[first]:.4f}"
+      f"{done}/{total}  {job.key}: {first} {kept[first]:.4f}"
       f"  {seconds:.0f} s  ETA {left:.0f} min"
     )
     jax.clear_caches()

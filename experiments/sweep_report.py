@@ -32,6 +32,8 @@ def read(sweep: "sweep_lib.Sweep", path: pathlib.Path) -> dict[str, Any]:
   try:
     record = json.loads(path.read_text(encoding="utf-8"))
     runs, theirs = record["runs"], record["arms"]
+    # Records of before have none.
+    tuned = record.get("tuned", {})
   except (ValueError, KeyError, TypeError) as error:
     raise config_lib.UserError(
       f"{path} is no record of a sweep ({type(error).__name__}: {error}):"
@@ -43,6 +45,12 @@ def read(sweep: "sweep_lib.Sweep", path: pathlib.Path) -> dict[str, Any]:
       raise config_lib.UserError(
         f"{path} holds runs of {name!r} with other fields ({theirs[name]}, now"
         f" {ours[name]}): move it away, or choose another --out."
+      )
+  for name, field in _tuned(sweep).items() if runs else ():
+    if tuned.get(name, field) != field:
+      raise config_lib.UserError(
+        f"{path} holds runs of {name!r} that choose {tuned[name]!r}, now it is"
+        f" {field!r}: move it away, or choose another --out."
       )
   try:
     # Fields that are newer than the record have the default there.
@@ -74,6 +82,7 @@ def write(
   record = {
     "config": _config(sweep),
     "arms": _arms(sweep),
+    "tuned": _tuned(sweep),
     "versions": reporting.versions(*_PACKAGES),
     "runs": runs,
   }
@@ -94,13 +103,56 @@ def scores(
   setting: float,
   metric: str,
 ) -> dict[int, float]:
-  """An arm's numbers by seed."""
-  arm = f"{method} @ {setting:g}"
+  """An arm's numbers by seed, at the value that is chosen for it."""
+  (arm,) = (
+    a for a in sweep.arms if a.method == method and a.setting == setting
+  )
+  try:
+    value = chosen(sweep, arm, runs)
+  except KeyError:  # Not all that choose it are there.
+    return {}
   return {
     r["seed"]: r["results"][metric]
     for r in runs.values()
-    if r["arm"] == arm and r["seed"] in sweep.seeds
+    if r["arm"] == arm.name
+    and r["seed"] in sweep.seeds
+    and r["value"] == value
+    and metric in r["results"]
   }
+
+
+def chosen(
+  sweep: "sweep_lib.Sweep", arm: "sweep_lib.Arm", runs: dict[str, Any]
+) -> float | None:
+  """The tuned field's best value of an arm; None if nothing is tuned.
+
+  Raises:
+    KeyError: if a run that chooses it is missing.
+  """
+  field, candidates = sweep.tuning(arm)
+  if not field:
+    return None
+  found = {
+    r["value"]: r["results"][sweep.tune_metric]
+    for r in runs.values()
+    if r["arm"] == arm.name and r["seed"] == sweep.tune_seed
+  }
+  return max(candidates, key=lambda value: found[value])
+
+
+def finished(sweep: "sweep_lib.Sweep", runs: dict[str, Any]) -> int:
+  """How many of the sweep's runs there are; others may stand beside them."""
+  count = 0
+  for arm in sweep.arms:
+    values = [
+      r["value"]
+      for r in runs.values()
+      if r["arm"] == arm.name and r["seed"] == sweep.tune_seed
+    ]
+    count += sum(v in sweep.tuning(arm)[1] for v in values)
+    metric = next(iter(sweep.metrics))
+    count += len(scores(sweep, runs, arm.method, arm.setting, metric))
+  return count
 
 
 def difference(ours: dict[int, float], theirs: dict[int, float]) -> list[float]:
@@ -119,7 +171,7 @@ def page(
   settings = _settings(sweep)
   seeds = sorted({r["seed"] for r in runs.values()} & set(sweep.seeds))
   lines = [f"# {sweep.title}", "", sweep.text, ""]
-  if sweep.reading and len(runs) == sweep.total_runs:
+  if sweep.reading and finished(sweep, runs) == sweep.total_runs:
     lines += [f"**What it shows.** {sweep.reading}", ""]
   lines += [
     "```sh",
@@ -217,7 +269,7 @@ def _plot_differences(sweep, runs, path) -> None:
       if gains:
         half = reporting.half_width(gains) if len(gains) > 1 else 0.0
         mean = statistics.fmean(gains)
-        colour = "grey" if abs(mean) <= half else "C2" if mean > 0 else "C3"
+        colour = "grey" if abs(mean) <= half else "C0"
         ax.errorbar(mean, place, xerr=half, marker="o", capsize=3, color=colour)
     ax.axvline(0.0, color="black", linewidth=0.8)
     ax.set_title(label, fontsize=8)
@@ -349,6 +401,11 @@ def _settings(sweep) -> list[float]:
 def _arms(sweep) -> dict[str, Any]:
   fields = {arm.name: dict(arm.fields) for arm in sweep.arms}
   return json.loads(json.dumps(fields))
+
+
+def _tuned(sweep) -> dict[str, str]:
+  """What is chosen for each arm; the values may become more."""
+  return {arm.name: sweep.tuning(arm)[0] for arm in sweep.arms}
 
 
 def _config(sweep) -> dict[str, Any]:

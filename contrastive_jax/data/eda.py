@@ -22,7 +22,7 @@ Synonyms = Mapping[str, Sequence[str]]
 class EasyDataAugmentation:
   """Edits a text in one of four ways, drawn at random.
 
-  With l words and n = max(1, round(share * l)):
+  With l words and n = max(1, floor(share * l)):
 
   * synonym replacement: n words that have synonyms are replaced by one of them;
   * random insertion: a synonym of some word goes to a random place, n times;
@@ -32,7 +32,8 @@ class EasyDataAugmentation:
   A way that cannot change this text (a single word has no other to swap with,
   and no word a synonym) is not drawn. Text between commas that has synonyms as a
   whole ("roller coaster") counts as one word, as does what a language writes
-  without spaces. Commas are dropped, as published.
+  without spaces. Commas are dropped, as published; words that carry no meaning
+  are left alone where, as in data's own synonyms, they have none.
 
   Attributes:
     synonyms: of words and phrases in lower case; see `synonyms`.
@@ -69,15 +70,16 @@ class EasyDataAugmentation:
     return words
 
   def _count(self, words: Sequence[str]) -> int:
-    return max(1, round(self.share * len(words)))
+    return max(1, int(self.share * len(words)))
 
   def _synonym(self, word: str, rng: np.random.Generator) -> str:
     found = self.synonyms[word.lower()]
     return found[int(rng.integers(len(found)))]
 
   def _replace(self, words, known, rng):
-    chosen = set(rng.permutation(sorted(set(known)))[: self._count(words)])
-    return [self._synonym(w, rng) if w in chosen else w for w in words]
+    chosen = rng.permutation(sorted(set(known)))[: self._count(words)].tolist()
+    new = {word: self._synonym(word, rng) for word in chosen}
+    return [new.get(word, word) for word in words]
 
   def _insert(self, words, known, rng):
     words = list(words)
@@ -108,7 +110,8 @@ def synonyms(
   """What a data set's captions tell of words that mean the same.
 
   A name's synonyms are the keywords of its example in the same language, and the
-  example's names in the other languages.
+  example's names in the other languages. Captions without keywords in one
+  language, such as those of a user's folder, tell none.
 
   Args:
     source: the training split; others would leak what they name.
@@ -132,11 +135,10 @@ def synonyms(
         for c in captions
         if (c.kind == "keyword") == (c.language == name.language)
       }
-      found[name.text.lower()] |= same
-  return {
-    name: tuple(sorted(t for t in texts if t.lower() != name))
-    for name, texts in sorted(found.items())
-  }
+      same = {text for text in same if text.lower() != name.text.lower()}
+      if same:
+        found[name.text.lower()] |= same
+  return {name: tuple(sorted(texts)) for name, texts in sorted(found.items())}
 
 
 def load_synonyms(path: str | os.PathLike[str]) -> dict[str, tuple[str, ...]]:

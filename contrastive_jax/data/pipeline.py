@@ -95,16 +95,24 @@ class _Tokenize(grain.transforms.RandomMap):
   tokenizer: tokenizer_lib.Tokenizer
   samplers: Sequence[CaptionSampler]
   edit: Edit | None
+  another: CaptionSampler | None
   context_length: int
 
   def random_map(  # pyrefly: ignore[bad-override-param-name]
     self, number: int, rng: np.random.Generator
   ) -> dict[str, Any]:
     records = [self.source[i] for i in self._companions(number, rng)]
-    texts = []
-    for record in records:
-      own = [sampler(record["captions"], rng) for sampler in self.samplers]
-      texts += own if self.edit is None else [*own, self.edit(own[0], rng)]
+    captions = [
+      [sampler(record["captions"], rng) for sampler in self.samplers]
+      for record in records
+    ]
+    # After all of them, so that they are what they are without a view.
+    for record, own in zip(records, captions):
+      if self.another is not None:
+        own.append(self.another(record["captions"], rng))
+      elif self.edit is not None:
+        own.append(self.edit(own[0], rng))
+    texts = [text for own in captions for text in own]
     tokens = self.tokenizer.encode(texts, self.context_length)
     return {
       "image": np.stack([r["image"] for r in records]),
@@ -142,6 +150,7 @@ def train_batches(
   seed: int,
   captions_per_example: int = 1,
   edit: Edit | None = None,
+  another_caption: bool = False,
   images_per_concept: int = 1,
   process_index: int = 0,
   process_count: int = 1,
@@ -171,6 +180,8 @@ def train_batches(
     captions_per_example: K, captions of an example, each a token row.
     edit: changes an example's first caption into one more row, the last; None
       leaves it out.
+    another_caption: whether one more row, the last, is another caption in the
+      main language; instead of `edit`.
     images_per_concept: P, neighbouring rows of a batch that show one concept.
     process_index: this host.
     process_count: hosts.
@@ -195,6 +206,8 @@ def train_batches(
   ):
     if value < 1:
       raise ValueError(f"{name} must be at least 1; got {value}.")
+  if another_caption and edit is not None:
+    raise ValueError("edit must be None with another_caption; got both.")
   unit = process_count * images_per_concept
   if batch_size < 1 or batch_size % unit:
     raise ValueError(
@@ -202,9 +215,10 @@ def train_batches(
       f" {process_count} x {images_per_concept}; got {batch_size}."
     )
   samplers = [sampler] * captions_per_example
+  main = next(iter(sampler.languages))
+  in_main = dataclasses.replace(sampler, languages={main: 1.0})
   if captions_per_example > 1:
-    main = next(iter(sampler.languages))
-    samplers[0] = dataclasses.replace(sampler, languages={main: 1.0})
+    samplers[0] = in_main
   dataset = (
     grain.MapDataset.range(len(source))
     .seed(seed)
@@ -220,6 +234,7 @@ def train_batches(
         tokenizer,
         samplers,
         edit,
+        in_main if another_caption else None,
         context_length,
       )
     )

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -58,9 +59,8 @@ class Run:
   def batches(self) -> grain.DatasetIterator:
     """The training batches (this host's parts), from the beginning."""
     config = self.config
-    edit = caption_edit(config, self.data)
-    # Another caption of the example is a view of the first without an edit.
-    another = "text" in config.augmented_sides and edit is None
+    view = "text" in config.augmented_sides
+    another = view and config.structure.text_view == "caption"
     return pipeline.train_batches(
       self.data.splits[sources.TRAIN],
       tokenizer=self.data.tokenizer,
@@ -68,8 +68,9 @@ class Run:
       context_length=config.model.context_length,
       batch_size=config.batch_size,
       seed=config.seed,
-      captions_per_example=config.data.captions_per_example + int(another),
-      edit=edit,
+      captions_per_example=config.data.captions_per_example,
+      edit=caption_edit(config, self.data),
+      another_caption=another,
       images_per_concept=config.data.images_per_concept,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
@@ -108,12 +109,19 @@ def caption_edit(
   if "text" not in config.augmented_sides or structure.text_view != "eda":
     return None
   synonyms = eda.synonyms(data.splits[sources.TRAIN], data.languages)
-  if config.data.synonyms:
-    try:
-      synonyms |= eda.load_synonyms(os.path.expanduser(config.data.synonyms))
-    except (OSError, ValueError) as error:
-      raise config_lib.ConfigError(f"config.data.synonyms: {error}") from error
+  for word, texts in _own_synonyms(config).items():
+    synonyms[word] = (*synonyms.get(word, ()), *texts)
   return eda.EasyDataAugmentation(synonyms, structure.edited_share)
+
+
+def _own_synonyms(config: config_lib.Config) -> dict[str, tuple[str, ...]]:
+  """Those of the user's file, if there is one."""
+  if not config.data.synonyms:
+    return {}
+  try:
+    return eda.load_synonyms(os.path.expanduser(config.data.synonyms))
+  except (OSError, ValueError) as error:
+    raise config_lib.ConfigError(f"config.data.synonyms: {error}") from error
 
 
 def open_run(
@@ -137,6 +145,7 @@ def open_run(
       vocabulary cannot be read.
     DataError: if the data cannot be used.
   """
+  _own_synonyms(config)  # A mistake in it must show before data are opened.
   with sharding.main_process_first("data"):
     data = _open_data(config, workdir, report)
   mesh = sharding.make_mesh()
@@ -231,6 +240,12 @@ def _train(
     # Only now: a mistake in the configuration does not claim the workdir.
     _write_json(workdir / "config.json", config.to_dict())
   train_split = run.data.splits[sources.TRAIN]
+  edit = caption_edit(config, run.data)
+  if edit is not None and not any(edit.synonyms.values()):
+    report(
+      "No synonyms are known: captions are edited by swaps and deletions alone;"
+      " config.data.synonyms=FILE adds some."
+    )
   report(
     f"{run.data.name}: {len(train_split):,} training images,"
     f" {run.data.tokenizer.vocab_size:,} tokens; {run.mesh.size}"
@@ -539,6 +554,10 @@ def _check_data(run: Run, *, begins: bool = False) -> None:
   """
   path = run.workdir / "data.json"
   ours = {"name": run.data.name, "fingerprint": run.data.fingerprint}
+  own_synonyms = _own_synonyms(run.config)
+  if own_synonyms:
+    text = json.dumps(own_synonyms, sort_keys=True)
+    ours["synonyms"] = hashlib.sha256(text.encode()).hexdigest()
   if not path.exists():
     if begins and jax.process_index() == 0:
       _write_json(path, ours)

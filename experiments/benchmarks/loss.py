@@ -59,6 +59,9 @@ _OUT = flags.DEFINE_string(
   "Folder of the record.",
   flag_values=_FLAGS,
 )
+_NAME = flags.DEFINE_string(
+  "name", "loss_speed", "Name of the record.", flag_values=_FLAGS
+)
 _MEMORY_OF = flags.DEFINE_string(
   "memory_of",
   "",
@@ -71,7 +74,7 @@ _USAGE = """Times the losses against their floor, the textbook and the peers.
   python -m experiments.benchmarks.loss
   python -m experiments.benchmarks.loss --losses=clip --sizes=1024,8192
 
-Writes loss_speed.json, .md and .png; a run that is stopped goes on where it was.
+Writes NAME.json, .md and .png; a run that is stopped goes on where it was.
 Flags:
   --losses=A,B       default: all
   --sizes=N,M        for clip; default 1024 to 32768
@@ -79,6 +82,7 @@ Flags:
   --dim=D            columns of the features; default 512
   --seconds=S        of measuring, a contestant; default 20
   --dense_limit=N    largest N for contestants that form N x N arrays
+  --name=NAME        of the record; default loss_speed
   --out=DIR          of the record; default experiments/results
 """
 _TILED = ("ours", "floor")
@@ -167,8 +171,12 @@ def _print_memory(what: str) -> None:
   print(peak() - before)
 
 
-def page(record: Mapping[str, Any]) -> str:
-  """The record as Markdown."""
+def page(record: Mapping[str, Any], name: str = "loss_speed") -> str:
+  """The record as Markdown; `name` is the record's."""
+  command = "python -m experiments.benchmarks.loss"
+  if name != "loss_speed":
+    some = dict.fromkeys(row["loss"] for row in record["rows"])
+    command += f" --losses={','.join(some)} --name={name}"
   lines = [
     "# Speed and memory of the losses",
     "",
@@ -178,7 +186,7 @@ def page(record: Mapping[str, Any]) -> str:
     " the floor's, memory in MiB above the process's start.",
     "",
     "```sh",
-    "python -m experiments.benchmarks.loss",
+    command,
     "```",
     "",
     "| loss | N | floor, s | ours | textbook | optax | open_clip |"
@@ -198,12 +206,30 @@ def page(record: Mapping[str, Any]) -> str:
   versions = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
   lines += [
     "",
-    "![Time over the floor's, and memory, by N](loss_speed.png)",
+    *_against_clip(record),
+    f"![Time over the floor's, and memory, by N]({name}.png)",
     "",
     f"Made with {versions}.",
     "",
   ]
   return "\n".join(lines)
+
+
+def _against_clip(record: Mapping[str, Any]) -> list[str]:
+  """The augmented loss's time over InfoNCE's, where both were measured."""
+  seconds = {
+    (r["loss"], r["size"]): r["times"]["ours"]["seconds"]
+    for r in record["rows"]
+    if r["times"].get("ours")
+  }
+  ratios = [
+    f"{own / seconds['clip', size]:.2f} at N = {size:,}"
+    for (loss, size), own in seconds.items()
+    if loss == "augmented_clip" and ("clip", size) in seconds
+  ]
+  if not ratios:
+    return []
+  return [f"`augmented_clip` over `clip`, ours: {', '.join(ratios)}.", ""]
 
 
 def _ratio(found: Mapping[str, Any] | None, floor: float) -> str:
@@ -256,7 +282,8 @@ def main() -> None:
     )
   out = pathlib.Path(_OUT.value)
   out.mkdir(parents=True, exist_ok=True)
-  path = out / "loss_speed.json"
+  name_of_record = _NAME.value
+  path = out / f"{name_of_record}.json"
   record: dict[str, Any] = {
     "dim": _DIM.value,
     "cores": os.cpu_count(),
@@ -290,9 +317,10 @@ def main() -> None:
       path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
       ratio = times["ours"]["seconds"] / times["floor"]["seconds"]
       print(f"{name}, N = {size:,}: {ratio:.2f} x the floor", flush=True)
-  (out / "loss_speed.md").write_text(page(record), encoding="utf-8")
-  plot(record, out / "loss_speed.png")
-  print(f"Wrote loss_speed.json, .md and .png to {out}.")
+  text = page(record, name_of_record)
+  (out / f"{name_of_record}.md").write_text(text, encoding="utf-8")
+  plot(record, out / f"{name_of_record}.png")
+  print(f"Wrote {name_of_record}.json, .md and .png to {out}.")
 
 
 if __name__ == "__main__":

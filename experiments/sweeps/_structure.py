@@ -10,6 +10,7 @@ from contrastive_jax.training import config as config_lib
 
 BATCH = 128
 WEIGHTS = (0.1, 0.25, 0.5, 1.0)
+RATE = 2e-3
 RATES = (1e-3, 2e-3, 4e-3, 8e-3)
 VALIDATION = "retrieval_validation/image_to_text/recall_at_10"
 METRICS = {
@@ -18,6 +19,7 @@ METRICS = {
   "zero_shot/accuracy_top1": "unseen style, zero-shot",
   "few_shot/accuracy_4_shot": "4-shot, subcategories",
   "linear_probe/accuracy": "linear probe, subcategories",
+  "linear_probe_concatenated/accuracy": "linear probe, both heads",
 }
 
 # CyCLIP: consistency without the terms of other views.
@@ -41,7 +43,7 @@ def config() -> ml_collections.ConfigDict:
   values.augment.contrast = 0.1
   values.augment.saturation = 0.1
   values.model.overrides = json.dumps({"image": {"widths": [16, 32, 64]}})
-  values.optimizer.learning_rate = 2e-3
+  values.optimizer.learning_rate = RATE
   values.optimizer.warmup_share = 0.05
   values.optimizer.weight_decay = 0.25
   values.evaluation.retrieval_every = 0

@@ -4,8 +4,9 @@ python -m experiments.sweep --sweep=experiments/sweeps/latent_structure.py
 
 The paper's tables 1 to 3 at our scale: CLIP, its four-term loss, CyCLIP, deep
 feature separation, Brownian bridge, geometric consistency and their pairs. Weights
-are chosen for each on the validation things, the learning rate for those that have
-none. 84 runs of 35 to 60 seconds on one CPU core. A row by hand, here the bridge:
+are chosen for each on the validation things, at one learning rate; for those that
+have none the learning rate, and CLIP is there at the others' rate as well. 86 runs of
+35 to 60 seconds on one CPU core. A row by hand, here the bridge:
 python -m experiments.train --config.structure.bridge=.5 and so on.
 """
 
@@ -15,13 +16,14 @@ from experiments.sweeps import _structure
 _SEPARATION = "structure.separation"
 _BRIDGE = "structure.bridge"
 _CONSISTENCY = "structure.consistency"
+_TWO_HEADS = {"evaluation.concatenated": True}
 _METHODS = {
   "CyCLIP": (_CONSISTENCY, _structure.CYCLIP),
-  "separation": (_SEPARATION, {}),
+  "separation": (_SEPARATION, _TWO_HEADS),
   "bridge": (_BRIDGE, {}),
   "consistency": (_CONSISTENCY, {}),
-  "separation + bridge": (f"{_SEPARATION},{_BRIDGE}", {}),
-  "separation + consistency": (f"{_SEPARATION},{_CONSISTENCY}", {}),
+  "separation + bridge": (f"{_SEPARATION},{_BRIDGE}", _TWO_HEADS),
+  "separation + consistency": (f"{_SEPARATION},{_CONSISTENCY}", _TWO_HEADS),
   "bridge + consistency": (f"{_BRIDGE},{_CONSISTENCY}", {}),
 }
 
@@ -32,6 +34,8 @@ def get_sweep() -> Sweep:
   batch = _structure.BATCH
   arms = [
     Arm("CLIP", batch, {}, tuned=rate, candidates=_structure.RATES),
+    # That of all regularisers, so that no difference is one of rates.
+    Arm("CLIP at the common rate", batch, {rate: _structure.RATE}),
     Arm(
       "four terms",
       batch,
@@ -50,7 +54,9 @@ def get_sweep() -> Sweep:
     text=(
       "Emoji CLIP (one English caption, tower 16-32-64, 400 batches of 128) with"
       " each regulariser. Losses with other views (four terms, separation, bridge,"
-      " consistency) see every image or text twice in a step."
+      " consistency) see every image or text twice in a step. Regularisers have a"
+      f" learning rate of {_structure.RATE:g}, that of CLIP and of the four terms is"
+      " chosen."
     ),
     config=_structure.config(),
     arms=arms,

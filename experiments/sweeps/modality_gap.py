@@ -3,7 +3,7 @@
 python -m experiments.sweep --sweep=experiments/sweeps/modality_gap.py
 
 The paper's figure 2 at our scale: CLIP with 0, .5 and 1 times its alignment loss.
-9 runs of half a minute on one CPU core.
+15 runs of half a minute on one CPU core.
 """
 
 from experiments.sweep import Arm, Sweep

@@ -56,7 +56,7 @@ Writes noise.json, .md and .png. Flags:
 _SCALAR_NOISE = (0.0, 1.0, 1.73)
 _ENCODER_NOISE = (0.3, 0.6, 1.0)
 _INITIAL = tuple(np.linspace(0.1, 2.0, 10).round(3).tolist())
-_RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
+_RATES = (1e-3, 2e-3, 4e-3, 8e-3, 16e-3)
 
 
 def scalar_part(settings: scalar.Settings) -> list[dict[str, Any]]:

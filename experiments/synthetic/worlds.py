@@ -103,16 +103,18 @@ def train(
   """
   encoders = fit(weights, world, key, settings)
   *_, head, test = jax.random.split(key, 5)
+  init, fit_key = jax.random.split(head)
   # With a second head the classifier reads it too.
   heads = ("", "_independent") if "separation" in weights else ("",)
   sides = ("image",) if "image" in weights else ("image", "text")
   names = [f"{side}{head}" for side in sides for head in heads]
 
   def read(key):
+    key, noise_key = jax.random.split(key)
     inputs, label = draw(encoders, world, key, settings)
     z = features(encoders, inputs)
     x = jnp.concatenate([z[name] for name in names], axis=1)
-    noise = jax.random.normal(jax.random.fold_in(key, 1), x.shape)
+    noise = jax.random.normal(noise_key, x.shape)
     distance = jnp.mean(jnp.sum((z["image"] - z["text"]) ** 2, axis=1))
     return x + settings.precision * noise, label, distance
 
@@ -122,10 +124,8 @@ def train(
       optax.softmax_cross_entropy_with_integer_labels(_apply(params, x), label)
     )
 
-  classifier = _init_layers(head, (settings.dim * len(names), 128, CLASSES))
-  classifier = _minimize(
-    cross_entropy, classifier, jax.random.fold_in(head, 1), settings
-  )
+  classifier = _init_layers(init, (settings.dim * len(names), 128, CLASSES))
+  classifier = _minimize(cross_entropy, classifier, fit_key, settings)
   keys = jax.random.split(test, settings.test // settings.batch)
   return {
     "cross_entropy": jnp.mean(

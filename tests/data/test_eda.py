@@ -144,7 +144,14 @@ def test_synonyms_are_own_keywords_and_names_in_other_languages():
 def test_without_languages_all_count():
   found = eda.synonyms(source([("a", "name", "en"), ("b", "name", "it")]))
   assert found == {"a": ("b",), "b": ("a",)}
-  assert eda.synonyms(source([("a", "name", "")])) == {"a": ()}
+  assert eda.synonyms(source([("a", "name", ""), ("b", "name", "")])) == {}
+
+
+def test_all_occurrences_of_a_word_have_one_synonym():
+  for text in edits("cat cat cat", count=200):
+    words = set(text.split())
+    assert words in ({"cat"}, {"feline"}, {"Katze"}) or len(words) == 2
+    assert words != {"feline", "Katze"}
 
 
 def test_a_file_of_synonyms(tmp_path):

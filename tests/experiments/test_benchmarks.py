@@ -57,6 +57,27 @@ def test_a_record_of_the_losses_becomes_a_table_and_a_figure(tmp_path):
   assert (tmp_path / "a.png").stat().st_size > 5000
 
 
+def test_the_augmented_loss_is_compared_with_clip_where_both_are(tmp_path):
+  rows = [
+    {
+      "loss": name,
+      "size": size,
+      "times": {"ours": {"seconds": t}, "floor": {"seconds": 1.0}},
+      "memory": {},
+    }
+    for name, size, t in (
+      ("clip", 512, 2.0),
+      ("augmented_clip", 512, 1.5),
+      ("augmented_clip", 64, 1.0),
+    )
+  ]
+  record = {"dim": 8, "cores": 2, "versions": {"jax": "1"}, "rows": rows}
+  text = loss.page(record, "other")
+  assert "`augmented_clip` over `clip`, ours: 0.75 at N = 512." in text
+  assert "--losses=clip,augmented_clip --name=other" in text
+  assert "(other.png)" in text
+
+
 def test_a_step_becomes_a_table_and_a_figure(tmp_path):
   seconds = {"step": 0.2, "loss": 0.02, "augmentation": 0.03}
   seconds |= {"whole": 0.22, "wait": 0.001, "host": 0.019}

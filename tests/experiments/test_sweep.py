@@ -283,3 +283,26 @@ def test_a_record_from_before_a_field_was_there_goes_on(tmp_path):
   path.write_text(json.dumps(record), encoding="utf-8")
   with pytest.raises(config_lib.UserError, match="runs of another version"):
     run(tmp_path)
+
+
+def test_runs_that_chose_another_field_are_not_taken_over(tmp_path):
+  run(tmp_path, **one_setting())
+  changed = one_setting()
+  changed["arms"][1] = dataclasses.replace(
+    changed["arms"][1], tuned="structure.consistency"
+  )
+  with pytest.raises(config_lib.UserError, match="'ours @ 64' that choose"):
+    run(tmp_path, **changed)
+
+
+def test_more_candidates_choose_anew_and_old_runs_do_not_count(tmp_path):
+  run(tmp_path, candidates=(1e-3,))
+  lines = []
+  sweep.run(make_sweep(), tmp_path, train_fn=train, report=lines.append)
+  # Ours is best at the larger rate, which was not among the first ones: one run
+  # that chooses of each arm, and ours again.
+  assert len(lines) == 4 + 2 * 3
+  assert lines[-1].startswith("20/20")
+  page = (tmp_path / "small.md").read_text(encoding="utf-8")
+  half = reporting.half_width([0.1, 0.1, 0.4])
+  assert f"(+0.200 ± {half:.3f})" in page

@@ -240,6 +240,34 @@ def test_drawn_times_follow_the_key_and_the_place():
 
   first, again, other = (term(jax.random.key(i)) for i in (0, 0, 1))
   assert first == again and first != other
+  # A time of its own for each row: the same rows in another order differ.
+  turned = {k: x[::-1] for k, x in features.items()}
+  structure = objective._structure
+  value = float(structure.terms(turned, SCALE, None, jax.random.key(0))[0])
+  assert abs(value - first) > 1e-4
+
+
+def test_separation_does_not_learn_the_temperature():
+  alone = {"structure__separation": 1.0}
+  grads, plain = value_and_grad(**alone)[1], value_and_grad()[1]
+  np.testing.assert_allclose(
+    grads["log_logit_scale"], plain["log_logit_scale"], rtol=1e-5
+  )
+
+
+def test_the_loss_itself_takes_no_momentum_features():
+  four = {"loss__name": "clip_four_term", "structure__bridge": 1.0}
+  objective, params, state = make(structure__source="momentum", **four)
+  other = jax.tree.map(lambda x: x * 0.5 + 0.01, params)
+  state = {**state, "momentum": {"params": other, "model": {}}}
+  rows = make_batch(objective.config)
+  _, (_, metrics) = jax.jit(objective.loss)(
+    params, state, rows, jax.random.key(5)
+  )
+  expected = value_and_grad(**four)[2]
+  np.testing.assert_allclose(
+    metrics["contrastive_loss"], expected["contrastive_loss"], rtol=1e-6
+  )
 
 
 def test_with_the_augmented_loss_terms_are_added_too():
@@ -382,12 +410,32 @@ def test_the_view_of_a_caption_comes_last_and_changes_no_other(data):
   assert np.mean(np.any(edited[:, 2] != edited[:, 0], axis=1)) > 0.5
 
 
-def test_another_caption_may_be_the_view(data):
+@pytest.mark.parametrize("view", ["eda", "caption"])
+@pytest.mark.parametrize("captions, images", [(1, 1), (2, 2)])
+def test_a_view_changes_none_of_the_captions(data, view, captions, images):
+  settings = {
+    "data__captions_per_example": captions,
+    "data__images_per_concept": images,
+  }
+  plain = rows_of(data, **settings)
   found = rows_of(
-    data, structure__consistency=1.0, structure__text_view="caption"
+    data, structure__consistency=1.0, structure__text_view=view, **settings
   )
-  expected = rows_of(data, data__captions_per_example=2)
-  np.testing.assert_array_equal(found, expected)
+  assert found.shape == (8, captions + 1, 12)
+  np.testing.assert_array_equal(found[:, :captions], plain)
+
+
+def test_another_caption_may_be_the_view_in_the_main_language(data):
+  found = rows_of(
+    data,
+    structure__consistency=1.0,
+    structure__text_view="caption",
+    data__main_language_share=0.0,
+    batch_size=24,
+  )
+  german = data.tokenizer.encode(["Ding"], 12)[0, 1:3]
+  assert np.all(found[:, 0, 1:3] == german)
+  assert not np.any(np.all(found[:, 1, 1:3] == german, axis=1))
 
 
 def test_an_edit_is_that_of_the_first_caption(data):
@@ -414,7 +462,9 @@ def test_synonyms_come_from_the_data_and_a_file(data, tmp_path):
   )
   synonyms = runner.caption_edit(config, data).synonyms
   assert synonyms["red"] == ("crimson",)
-  assert synonyms["green thing 1"] == ("Ding 1", "green")
+  path.write_text(json.dumps({"Green thing 1": ["jade"]}), encoding="utf-8")
+  synonyms = runner.caption_edit(config, data).synonyms
+  assert synonyms["green thing 1"] == ("Ding 1", "green", "jade")
   with pytest.raises(config_lib.ConfigError, match="config.data.synonyms"):
     runner.caption_edit(
       tiny.make_config(structure__consistency=1.0, data__synonyms="nowhere"),
@@ -458,6 +508,21 @@ def test_synonyms_come_from_the_data_and_a_file(data, tmp_path):
 def test_wrong_settings_are_refused(changes, message):
   with pytest.raises(config_lib.ConfigError, match=message):
     tiny.make_config(**changes)
+
+
+def test_the_second_head_is_not_an_override():
+  with pytest.raises(config_lib.ConfigError, match="must not hold"):
+    base.model_overrides('{"independent_head": "mlp"}')
+
+
+def test_a_wrong_file_of_synonyms_claims_no_workdir(tmp_path):
+  config = tiny.make_config(
+    structure__consistency=1.0, data__synonyms="nowhere.json"
+  )
+  with pytest.raises(config_lib.ConfigError, match="config.data.synonyms"):
+    runner.train(config, tmp_path, report=lambda line: None)
+  assert not (tmp_path / "config.json").exists()
+  assert not (tmp_path / "data.json").exists()
 
 
 # A whole run.

@@ -146,6 +146,12 @@ def model_overrides(text: str) -> dict[str, Any]:
         f"config.model.overrides must not hold {name!r}: set"
         f" config.model.{name} instead."
       )
+  if "independent_head" in values:
+    raise config_lib.ConfigError(
+      "config.model.overrides must not hold 'independent_head': set"
+      " config.structure.separation and config.structure.independent_head"
+      " instead."
+    )
   if "vocab_size" in values:
     raise config_lib.ConfigError(
       "config.model.overrides must not hold 'vocab_size': the tokenizer of"

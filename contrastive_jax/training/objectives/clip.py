@@ -117,11 +117,13 @@ class Clip:
     )
     state = {**state, "model": collections}
     views = self._views_of(features)
+    # Regularisers alone take the momentum encoder's features.
+    regularized = views
     if self._has_momentum:
       state["momentum"], others = self._momentum_views(
         params, state["momentum"], inputs, key
       )
-      views |= others
+      regularized = views | others
     scale = jnp.exp(params["log_logit_scale"])
     if self.config.loss.temperature in ("fixed", "individual"):
       scale = jax.lax.stop_gradient(scale)
@@ -147,7 +149,9 @@ class Clip:
       metrics |= more
     loss = jnp.mean(values)
     if self.config.structure.active:
-      regularizers, terms = self._structure.terms(views, scale, groups, key)
+      regularizers, terms = self._structure.terms(
+        regularized, scale, groups, key
+      )
       metrics |= {"contrastive_loss": loss} | terms
       loss += regularizers
     return loss, (state, metrics)

@@ -115,7 +115,8 @@ class Structure:
         text,
         features.get("image_augmented_independent"),
         features.get("text_augmented_independent"),
-        temperature=1.0 / scale,
+        # It is the temperature of another contrast, not to be learned here.
+        temperature=1.0 / jax.lax.stop_gradient(scale),
         # pyrefly: ignore[bad-argument-type]
         positive=config.independent_positive,
         group_ids=groups,
