@@ -6,7 +6,7 @@ The theorem: representations that are equal in both modalities have an excess
 cross-entropy of at least the gap |I(X_V; Y) - I(X_T; Y)|. First exactly, for the
 best aligned representation of random discrete worlds (`discrete`); then for
 encoders that were trained with each loss (`worlds`). On two CPU cores it takes
-three to five minutes.
+two to five minutes.
 """
 
 import dataclasses
