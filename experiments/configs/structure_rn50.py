@@ -32,6 +32,7 @@ reader of web-scale data yet: DIR is a folder of images with captions.jsonl.
 import ml_collections
 
 from contrastive_jax.training import config as config_lib
+from experiments.configs import clip_rn50_cc3m
 
 _PAIRS = 2_723_840
 _EPOCHS = 64
@@ -40,28 +41,20 @@ _WARMUP = 10_000
 
 def get_config() -> ml_collections.ConfigDict:
   """The recipe."""
-  config = config_lib.default_config()
+  # The same data and towers.
+  config = clip_rn50_cc3m.get_config()
   config.batch_size = 128
   config.steps = _EPOCHS * _PAIRS // config.batch_size
   config.log_every = 100
   config.checkpoint_every = 5000
-  config.data.name = "folder"
-  config.data.num_threads = 32
-  config.data.vocab_size = 49408
-  config.model.preset = "rn50"
-  config.model.image_size = 224
-  config.model.context_length = 77
-  config.model.dtype = "bfloat16"
+  config.model.remat = False
   config.augment.random_resized_crop = False
-  config.augment.color_jitter = 0.0
   config.augment.randaugment_num_ops = 2
+  config.loss = config_lib.default_config().loss
   config.loss.group_positives = False
   config.structure.separation = 1.0
   config.optimizer.learning_rate = 5e-4
   config.optimizer.warmup_share = _WARMUP / config.steps
-  config.optimizer.weight_decay = 0.1
-  config.optimizer.beta2 = 0.999
-  config.optimizer.clip_norm = 0.0
   config.evaluation.retrieval_every = 20_000
   config.evaluation.concatenated = True
   return config
