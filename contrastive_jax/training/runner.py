@@ -99,7 +99,7 @@ def caption_sampler(
 
 def caption_edit(
   config: config_lib.Config, data: sources.PairData
-) -> pipeline.Edit | None:
+) -> eda.EasyDataAugmentation | None:
   """What makes a caption's other view; None if no term takes an edited one.
 
   Raises:
