@@ -3,11 +3,13 @@
 python -m experiments.evaluate --workdir=runs/clip_emoji --step=400
 """
 
+import dataclasses
 import json
 import pathlib
 
 from absl import flags
 
+from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import runner, sheets
 from experiments import flags as flags_lib
 
@@ -17,6 +19,12 @@ _WORKDIR = flags.DEFINE_string(
 )
 _STEP = flags.DEFINE_integer(
   "step", None, "Checkpoint; the newest if absent.", flag_values=_FLAGS
+)
+_BENCHMARKS = flags.DEFINE_string(
+  "benchmarks", None, "Instead of the run's own sets.", flag_values=_FLAGS
+)
+_BENCHMARKS_DIR = flags.DEFINE_string(
+  "benchmarks_dir", None, "Where TFDS keeps them.", flag_values=_FLAGS
 )
 _PLOTS = flags.DEFINE_bool(
   "plots", False, "Draw the plots too.", flag_values=_FLAGS
@@ -29,6 +37,10 @@ _USAGE = """Evaluates a checkpoint of a run and prints its numbers.
 Flags:
   --workdir=DIR   of an earlier run of experiments.train
   --step=N        which checkpoint; default the newest
+  --benchmarks=cifar10,imagenet_v2,...
+                  score these sets too, instead of the run's own
+  --benchmarks_dir=DIR
+                  TFDS's data directory, which has them
   --plots         draw the plots too: of the last step into plots/, of an
                   earlier one into plots_STEP/ of the workdir
 The numbers are written to evaluation_STEP.json in the workdir. The run's
@@ -40,6 +52,7 @@ def main() -> None:
   """Runs the program."""
   workdir = pathlib.Path(_WORKDIR.value).expanduser()
   run, state = runner.restore(workdir, step=_STEP.value)
+  run = dataclasses.replace(run, config=_with_benchmarks(run.config))
   results = runner.evaluate(run, state)
   step = int(state.step)
   if _PLOTS.value:
@@ -50,6 +63,18 @@ def main() -> None:
   path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
   print("\n" + runner.table(results))
   print(f"\nStep {step}; the numbers are in {path}.")
+
+
+def _with_benchmarks(config: config_lib.Config) -> config_lib.Config:
+  """The run's configuration with the sets of the flags."""
+  values = config.to_dict()
+  for flag, field in (
+    (_BENCHMARKS, "benchmarks"),
+    (_BENCHMARKS_DIR, "benchmarks_dir"),
+  ):
+    if flag.value is not None:
+      values["evaluation"][field] = flag.value
+  return config_lib.parse(values)
 
 
 if __name__ == "__main__":

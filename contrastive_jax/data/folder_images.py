@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -55,8 +56,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
   return image.convert("RGB")
 
 
-def decode(path: str, size: int, max_pixels: int) -> np.ndarray:
-  """A file's first frame as [size, size, 3] uint8; raises `RowError`."""
+def decode(path: str | IO[bytes], size: int, max_pixels: int) -> np.ndarray:
+  """An image file's first frame as [size, size, 3] uint8; raises `RowError`."""
   try:
     Image.init()
     formats = [name for name in _FORMATS if name in Image.OPEN]

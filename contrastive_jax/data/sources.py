@@ -8,14 +8,13 @@ class, for the classification evaluations).
 
 import dataclasses
 import functools
-import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from contrastive_jax.data import folder
+from contrastive_jax.data import folder, prepare
 from contrastive_jax.data import tokenizer as tokenizer_lib
 from contrastive_jax.data.fashion_mnist import files as fashion_mnist
 
@@ -121,12 +120,6 @@ def index_bound(source: Source) -> int:
   )
 
 
-def default_data_dir() -> pathlib.Path:
-  """Where prepared data sets are kept: the user's cache directory."""
-  cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-  return pathlib.Path(cache) / "contrastive_jax"
-
-
 def load_emoji(
   data_dir: str | None = None,
   *,
@@ -149,8 +142,6 @@ def load_emoji(
     ValueError: if a language is not one of the data set's.
   """
   # TFDS takes seconds to import: only who opens a data set pays for it.
-  import tensorflow_datasets as tfds
-
   from contrastive_jax.data.emoji import emoji_dataset_builder as emoji
 
   unknown = sorted(set(languages) - set(emoji.LANGUAGES))
@@ -162,21 +153,18 @@ def load_emoji(
   # A package with other drawings or names must not open what an earlier one
   # prepared: TFDS knows its version alone.
   folder_name = f"emoji-{emoji.fingerprint()}"
-  tfds.disable_progress_bar()
-  make_builder = functools.partial(
-    emoji.Emoji,
-    config="images",
-    data_dir=str(pathlib.Path(data_dir or default_data_dir()) / folder_name),
-    file_format="array_record",
+  builder = prepare.prepared(
+    functools.partial(
+      emoji.Emoji,
+      config="images",
+      data_dir=str(
+        pathlib.Path(data_dir or prepare.default_data_dir()) / folder_name
+      ),
+      file_format="array_record",
+    ),
+    "the emoji data",
+    report=report,
   )
-  builder = make_builder()
-  if not builder.is_prepared():
-    report(f"Preparing the emoji data in {builder.data_dir} (once).")
-    try:
-      builder.download_and_prepare()
-    except FileExistsError:
-      # Another process was faster; its complete folder was moved into place.
-      builder = make_builder()
   captions = {
     c["concept_id"]: _emoji_captions(c, languages) for c in emoji.concepts()
   }

@@ -15,6 +15,7 @@ from typing import Any
 import ml_collections
 
 from contrastive_jax import models
+from contrastive_jax.data import benchmarks
 from contrastive_jax.training.fields import (
   Augment,
   Config,
@@ -95,6 +96,14 @@ def parse(values: Mapping[str, Any]) -> Config:
     )
   _check_loss(config)
   _check_structure(config)
+  for name in config.evaluation.benchmark_names:
+    if name not in benchmarks.BENCHMARKS:
+      known = list(benchmarks.BENCHMARKS)
+      best = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+      raise ConfigError(
+        f"config.evaluation.benchmarks must be some of {', '.join(known)}; got"
+        f" {name!r}. Did you mean {best[0]!r}?"
+      )
   if config.data.name == "folder" and not config.data.path:
     raise ConfigError(
       "config.data=folder needs config.data.path, the folder that holds your"

@@ -14,12 +14,15 @@ class Data:
   """The data set."""
 
   name: str = _field(
-    "emoji", "Data set.", choices=("emoji", "folder", "fashion_mnist")
+    "emoji",
+    "Data set.",
+    choices=("emoji", "folder", "fashion_mnist", "openclipart"),
   )
   path: str = _field(
     "",
     "With name=folder: the folder with captions.jsonl. With name=fashion_mnist:"
-    " that with its idx.gz files; empty is the 8,000 images that ship.",
+    " that with its idx.gz files; empty is the 8,000 images that ship. With"
+    " name=openclipart: that with png/ and svg/; empty is /usr/share/openclipart.",
   )
   data_dir: str = _field("", "Where prepared data is kept; empty: user cache.")
   languages: str = _field(
@@ -343,7 +346,21 @@ class Evaluation:
     False,
     "structure.separation: these also on both heads' features, side by side.",
   )
+  benchmarks: str = _field(
+    "",
+    "Sets of contrastive_jax.data.benchmarks that are scored at the end,"
+    " comma-separated; those that are not prepared are left out.",
+  )
+  benchmarks_dir: str = _field(
+    "~/tensorflow_datasets", "TFDS's data directory, which has them."
+  )
   plots: bool = _field(True, "Draw plots at the end.")
+
+  @property
+  def benchmark_names(self) -> tuple[str, ...]:
+    """The sets' names, one by one."""
+    names = (part.strip() for part in self.benchmarks.split(","))
+    return tuple(dict.fromkeys(name for name in names if name))
 
 
 @dataclasses.dataclass(frozen=True)

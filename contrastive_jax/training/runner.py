@@ -22,6 +22,7 @@ from contrastive_jax.training import (
   objectives,
   processes,
   sharding,
+  suites,
 )
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import state as state_lib
@@ -292,14 +293,25 @@ def _say_nothing(line: str) -> None:
 def evaluate(
   run: Run, state: state_lib.TrainState, *, report: Report = print
 ) -> dict[str, float]:
-  """All evaluations that the data set allows."""
-  return evaluators.final(
+  """All evaluations that the data set allows, and the sets that are asked for."""
+  evaluation = run.config.evaluation
+  results = evaluators.final(
     run.encoder,
     state,
     run.data,
     seed=run.config.seed,
-    classify=run.config.evaluation.classification,
-    concatenated=run.config.evaluation.concatenated,
+    classify=evaluation.classification,
+    concatenated=evaluation.concatenated,
+    report=report,
+  )
+  return results | suites.benchmarks(
+    run.encoder,
+    state,
+    evaluation.benchmark_names,
+    data_dir=evaluation.benchmarks_dir,
+    image_size=run.config.model.image_size,
+    classify=evaluation.classification,
+    concatenated=evaluation.concatenated,
     report=report,
   )
 
@@ -491,6 +503,15 @@ def _open_data(
     data = sources.load_fashion_mnist(
       os.path.expanduser(config.data.path),
       class_concepts=config.objective == "clip",
+    )
+  elif config.data.name == "openclipart":
+    # Its builder's class needs TFDS, which takes seconds to import.
+    from contrastive_jax.data import openclipart
+
+    data = openclipart.load(
+      os.path.expanduser(config.data.path),
+      os.path.expanduser(config.data.data_dir) or None,
+      report=report,
     )
   else:
     data = _open_emoji(config, report)

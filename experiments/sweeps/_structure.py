@@ -29,6 +29,16 @@ CYCLIP: Mapping[str, Any] = {
 }
 
 
+# Open Clip Art has no unseen style; its labels are the folders.
+OPENCLIPART_METRICS = {
+  "retrieval/image_to_text/recall_at_10": "unseen things, R@10",
+  "zero_shot/accuracy_top1": "folders, zero-shot",
+  "few_shot/accuracy_4_shot": "4-shot, folders",
+  "linear_probe/accuracy": "linear probe, folders",
+  "linear_probe_concatenated/accuracy": "linear probe, both heads",
+}
+
+
 def config() -> ml_collections.ConfigDict:
   """A CLIP model on emoji in English, one caption an image."""
   values = config_lib.default_config()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contrastive_jax.data import folder, pipeline, sources
+from contrastive_jax.data import folder, pipeline, prepare, sources
 from contrastive_jax.data import tokenizer as tokenizer_lib
 
 
@@ -32,9 +32,9 @@ def test_default_data_dir_is_in_the_users_cache(monkeypatch, tmp_path):
     else:
       monkeypatch.setenv("XDG_CACHE_HOME", absent)
     expected = tmp_path / ".cache" / "contrastive_jax"
-    assert sources.default_data_dir() == expected
+    assert prepare.default_data_dir() == expected
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
-  assert sources.default_data_dir() == tmp_path / "other" / "contrastive_jax"
+  assert prepare.default_data_dir() == tmp_path / "other" / "contrastive_jax"
   assert not list(tmp_path.iterdir())
 
 

@@ -48,7 +48,9 @@ def test_every_field_is_listed_with_its_default_and_a_description():
   assert count == len(listed)
   descriptions = {name: doc for name, _, doc in config_lib.fields()}
   assert all(len(doc) > 3 for doc in descriptions.values())
-  assert "emoji, folder, fashion_mnist" in descriptions["data.name"]
+  assert (
+    "emoji, folder, fashion_mnist, openclipart" in descriptions["data.name"]
+  )
 
 
 @pytest.mark.parametrize(

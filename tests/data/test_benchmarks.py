@@ -1,0 +1,198 @@
+"""Sets that TFDS has prepared: read without its code, scored, or left out."""
+
+import dataclasses
+import io
+import json
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from contrastive_jax.data import benchmarks
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import runner
+from experiments import evaluate
+from tests.training import tiny
+
+with tfds.core.registered.skip_registration():
+
+  class Tiny(tfds.core.GeneratorBasedBuilder):
+    """A set of squares: the colour is the class."""
+
+    VERSION = tfds.core.Version("1.2.0")
+
+    def __init__(self, *, classes, sizes, **kwargs):
+      self._classes, self._sizes = classes, sizes
+      super().__init__(**kwargs)
+
+    def _info(self):
+      label = tfds.features.ClassLabel(names=self._classes)
+      return tfds.core.DatasetInfo(
+        builder=self,
+        features=tfds.features.FeaturesDict(
+          {"image": tfds.features.Image(encoding_format="png"), "label": label}
+        ),
+      )
+
+    def _split_generators(self, dl_manager):
+      return {
+        name: self._generate_examples(size)
+        for name, size in self._sizes.items()
+      }
+
+    def _generate_examples(self, size):
+      for i in range(size):
+        label = i % min(3, len(self._classes))
+        file = io.BytesIO()
+        colour = tuple(int(c == label) * 200 + i % 50 for c in range(3))
+        Image.new("RGB", (40, 20), colour).save(file, "png")
+        file.seek(0)
+        yield i, {"image": file, "label": label}
+
+
+def prepare(root, name, classes, **sizes):
+  """A set in the place where TFDS keeps that of this name."""
+  with tfds.core.registered.skip_registration():
+    builder = Tiny(
+      classes=classes,
+      sizes=sizes,
+      data_dir=root / "made",
+      file_format="array_record",
+    )
+  builder.download_and_prepare()
+  target = root / name
+  target.mkdir(parents=True)
+  (root / "made/tiny/1.2.0").rename(target / "1.2.0")
+
+
+@pytest.fixture(name="root", scope="module")
+def fixture_root(tmp_path_factory):
+  root = tmp_path_factory.mktemp("tfds")
+  names = ["red_thing", "green", "blue"]
+  prepare(root, "cifar10", names, train=40, test=12)
+  imagenet = ["n01440764", "n01443537", "n01484850", "n01491361"]
+  prepare(root, "imagenet_a", imagenet, test=9)
+  return root
+
+
+def test_splits(root):
+  found = benchmarks.load("cifar10", str(root), image_size=16)
+  assert found.classes == ("red thing", "green", "blue")
+  assert [
+    len(part) for part in (found.train, found.validation, found.test)
+  ] == [
+    36,
+    4,
+    12,
+  ]
+  record = found.test[5]
+  assert record["image"].shape == (16, 16, 3)
+  # Fitted on white, the colour that of the class.
+  np.testing.assert_array_equal(record["image"][0], 255)
+  assert record["image"][8, 8].argmax() == record["label"]
+  assert found.test.fields(5)["label"] == record["label"]
+  seen = sum((found.train[i]["image"][8, 8].tolist() for i in range(36)), [])
+  assert len(set(seen)) > 30
+
+
+def test_names_of_imagenet(root):
+  found = benchmarks.load("imagenet_a", str(root), image_size=16)
+  assert found.classes == (
+    "tench",
+    "goldfish",
+    "great white shark",
+    "tiger shark",
+  )
+  assert found.train is None
+  names = benchmarks.imagenet_names()
+  assert len(names) == len(set(names.values())) == 1000
+  assert list(names) == sorted(names)
+
+
+@pytest.mark.parametrize("version", ["1.10.0", "not.a.version"])
+def test_the_newest_version_is_read(root, tmp_path, version):
+  folder = tmp_path / "cifar10"
+  folder.mkdir()
+  for name in ("1.2.0", version):
+    (folder / name).symlink_to(root / "cifar10/1.2.0")
+  expected = max(("1.2.0", "1.10.0")[: 1 + (version == "1.10.0")], key=len)
+  assert benchmarks._version(folder, "").name == expected
+
+
+def test_what_is_not_there(tmp_path):
+  with pytest.raises(
+    benchmarks.BenchmarkError, match="tfds build dtd --file_f"
+  ):
+    benchmarks.load("dtd", str(tmp_path), image_size=16)
+  with pytest.raises(benchmarks.BenchmarkError, match="choose of imagenet, im"):
+    benchmarks.load("mnist", str(tmp_path), image_size=16)
+
+
+def test_a_format_without_random_access(root, tmp_path):
+  folder = tmp_path / "cifar10/1.2.0"
+  folder.mkdir(parents=True)
+  for file in (root / "cifar10/1.2.0").iterdir():
+    text = file.read_bytes()
+    (folder / file.name).write_bytes(text.replace(b"array_record", b"tfrecord"))
+  with pytest.raises(benchmarks.BenchmarkError, match="at random.*tfds build"):
+    benchmarks.load("cifar10", str(tmp_path), image_size=16)
+
+
+def test_a_broken_image(root):
+  class Broken(list):
+    pass
+
+  source = benchmarks.BenchmarkSource(
+    Broken([{"image": b"\x89PNG no", "label": 1}]), 16, "cifar10's split test"
+  )
+  assert source.fields(0)["label"] == 1
+  with pytest.raises(benchmarks.BenchmarkError, match="Image 0 of cifar10's"):
+    source[0]
+
+
+@pytest.fixture(name="trained", scope="module")
+def fixture_trained(root, tmp_path_factory, emoji_dir):
+  """A run that scores both sets and one that is not there."""
+  workdir = tmp_path_factory.mktemp("run") / "run"
+  lines = []
+  config = tiny.make_config(
+    steps=2,
+    data__data_dir=str(emoji_dir),
+    evaluation__benchmarks="cifar10, imagenet_a,dtd",
+    evaluation__benchmarks_dir=str(root),
+  )
+  return workdir, runner.train(config, workdir, report=lines.append), lines
+
+
+def test_scores(trained):
+  _, results, lines = trained
+  found = {k: v for k, v in results.items() if k.startswith("benchmark_")}
+  assert found["benchmark_cifar10/linear_probe/accuracy"] == 1.0
+  assert 0 <= found["benchmark_cifar10/zero_shot/accuracy_top1"] <= 1
+  assert found["benchmark_cifar10/zero_shot/accuracy_top3"] == 1
+  # Three of the four classes occur, and only those are choices.
+  assert found["benchmark_imagenet_a/zero_shot/accuracy_top3"] == 1
+  assert not any(k.startswith("benchmark_imagenet_a/linear") for k in found)
+  left_out = [line for line in lines if "dtd" in line]
+  assert len(left_out) == 1 and left_out[0].startswith("Left out: dtd. ")
+
+
+def test_evaluate_takes_other_sets(trained, root):
+  workdir, results, _ = trained
+  run, state = runner.restore(workdir, report=lambda line: None)
+  evaluate._FLAGS(["evaluate", "--benchmarks=cifar10"])
+  config = evaluate._with_benchmarks(run.config)
+  assert config.evaluation.benchmark_names == ("cifar10",)
+  assert config.evaluation.benchmarks_dir == str(root)
+  again = runner.evaluate(dataclasses.replace(run, config=config), state)
+  assert not any(k.startswith("benchmark_imagenet") for k in again)
+  name = "benchmark_cifar10/zero_shot/mean_per_class_accuracy"
+  assert again[name] == results[name]
+  kept = json.loads((workdir / "results.json").read_text())
+  assert kept[name] == results[name]
+
+
+def test_a_mistyped_set():
+  with pytest.raises(config_lib.ConfigError, match="Did you mean 'cifar100'"):
+    tiny.make_config(evaluation__benchmarks="cifar10,cifer100")

@@ -1,0 +1,161 @@
+"""Open Clip Art: what is kept of the package's files, and how it is split."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from contrastive_jax.data import eda, folder, openclipart, sources
+from contrastive_jax.training import runner
+from tests.training import tiny
+
+_SVG = """<?xml version="1.0"?><svg><title>page</title><metadata>
+<rdf:RDF><cc:Work><dc:title>{title}</dc:title><dc:subject><rdf:Bag>
+{words}</rdf:Bag></dc:subject></cc:Work></rdf:RDF></metadata><g/></svg>"""
+
+
+def add(root, path, title, words=(), *, level=None, size=(40, 20), seed=0):
+  """A drawing: noise, or all of one level."""
+  svg = root / "svg" / f"{path}.svg"
+  svg.parent.mkdir(parents=True, exist_ok=True)
+  items = "".join(f"<rdf:li>{word}</rdf:li>" for word in words)
+  svg.write_text(_SVG.format(title=title, words=items))
+  png = root / "png" / f"{path}.png"
+  png.parent.mkdir(parents=True, exist_ok=True)
+  if level is None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 4))
+  else:
+    pixels = np.full((*size[::-1], 4), level)
+  Image.fromarray(pixels.astype(np.uint8), "RGBA").save(png)
+
+
+@pytest.fixture(name="root", scope="module")
+def fixture_root(tmp_path_factory):
+  """60 good drawings of 40 titles, and bad ones."""
+  root = tmp_path_factory.mktemp("openclipart")
+  for i in range(60):
+    kind = ("animals/birds", "food", "unsorted")[i % 3]
+    title = f"{'THING' if i >= 40 else 'Thing'} {i % 40}"
+    add(root, f"{kind}/a{i:02}", title, ("Wide_Bird", f"word {i}"), seed=i + 1)
+  add(root, "animals/theme", "gTango Theme collection", seed=100)
+  add(root, "animals/untitled", "", seed=101)
+  add(root, "animals/blank", "White", level=255)
+  add(root, "animals/same", "Another title", seed=1)  # The pixels of a00.
+  add(root, "computer/firewall_denco_01", "firewall", seed=102)
+  add(root, "animals/lost", "No picture", seed=103)
+  (root / "png/animals/lost.png").unlink()
+  add(root, "animals/broken", "Broken picture", seed=104)
+  (root / "png/animals/broken.png").write_bytes(b"\x89PNG cut short")
+  return root
+
+
+@pytest.fixture(name="data", scope="module")
+def fixture_data(root, tmp_path_factory):
+  return openclipart.load(
+    str(root), str(tmp_path_factory.mktemp("prepared")), report=lambda _: None
+  )
+
+
+def records(data):
+  return [
+    (name, split.fields(i))
+    for name, split in data.splits.items()
+    for i in range(len(split))
+  ]
+
+
+def test_keeps_what_is_of_use(root, data):
+  found = records(data)
+  assert sorted(r["index"] for _, r in found) == list(range(60))
+  assert {r["label"] for _, r in found} == {"animals", "food", ""}
+  assert all(
+    split.images.shape[1:] == (64, 64, 3) for split in data.splits.values()
+  )
+  kept = {drawing.path for drawing in openclipart.drawings(root)}
+  assert len(kept) == 60 and all("/a" in path for path in kept)
+
+
+def test_titles_are_concepts_of_one_split(data):
+  homes = {}
+  for name, record in records(data):
+    title = record["captions"][0].text.lower()
+    homes.setdefault(title, set()).add((name, record["concept_id"]))
+  assert len(homes) == 40
+  assert all(len(found) == 1 for found in homes.values())
+  assert {name for ((name, _),) in homes.values()} == {
+    "train",
+    "validation",
+    "test",
+  }
+
+
+def test_shares_of_the_splits():
+  names = [openclipart.split_of(f"title {i}") for i in range(4000)]
+  shares = [names.count(s) / 4000 for s in ("train", "validation", "test")]
+  np.testing.assert_allclose(shares, (0.77, 0.08, 0.15), atol=0.02)
+  assert openclipart.split_of("Cat") == openclipart.split_of("cAT")
+
+
+def test_texts():
+  svg = _SVG.format(
+    title="A <b>cat</b> &amp;\n dog",
+    words="<rdf:li>hash(0x81)</rdf:li><rdf:li>Wild_Cat</rdf:li>"
+    "<rdf:li>icons</rdf:li><rdf:li>wild_cat</rdf:li><rdf:li/>",
+  )
+  assert openclipart.texts_of(svg) == ("A cat & dog", ("wild cat",))
+  assert openclipart.texts_of("<svg><dc:title>page</dc:title></svg>") == (
+    "",
+    (),
+  )
+
+
+def test_a_drawing_is_centred_on_white(root):
+  add(root, "zz/wide", "Zz wide", level=10, size=(128, 32))
+  path = root / "png/zz/wide.png"
+  picture = Image.open(path)
+  picture.putalpha(255)
+  picture.save(path)
+  image = next(
+    d.image for d in openclipart.drawings(root) if d.path == "zz/wide"
+  )
+  (root / "svg/zz/wide.svg").unlink()
+  assert (image[:24] == 255).all() and (image[40:] == 255).all()
+  assert (image[24:40] == 10).all()
+
+
+def test_keywords_are_synonyms(data):
+  found = eda.synonyms(data.splits[sources.TRAIN], data.languages)
+  assert found and all("wide bird" in texts for texts in found.values())
+
+
+def test_is_prepared_once(root, tmp_path):
+  lines = []
+  first = openclipart.load(str(root), str(tmp_path), report=lines.append)
+  again = openclipart.load(str(root), str(tmp_path), report=lines.append)
+  assert len(lines) == 1 and "Preparing Open Clip Art" in lines[0]
+  assert first.fingerprint == again.fingerprint
+  (root / "svg/food/a01.svg").write_text(
+    _SVG.format(title="A quite different title", words="")
+  )
+  other = openclipart.load(str(root), str(tmp_path), report=lines.append)
+  assert other.fingerprint != first.fingerprint and len(lines) == 2
+
+
+@pytest.mark.parametrize("parts", [(), ("svg",), ("png",)])
+def test_a_folder_that_is_not_the_packages(tmp_path, parts):
+  for part in parts:
+    (tmp_path / part).mkdir()
+  with pytest.raises(folder.DataError, match="config.data.path must be the"):
+    openclipart.load(str(tmp_path), str(tmp_path))
+
+
+def test_trains(root, tmp_path):
+  config = tiny.make_config(
+    steps=2,
+    batch_size=8,
+    data__name="openclipart",
+    data__path=str(root),
+    data__data_dir=str(tmp_path / "prepared"),
+  )
+  results = runner.train(config, tmp_path / "run", report=lambda line: None)
+  assert 0 <= results["retrieval/image_to_text/recall_at_10"] <= 1
+  assert 0 <= results["zero_shot/accuracy_top1"] <= 1
