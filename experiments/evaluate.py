@@ -10,7 +10,7 @@ import pathlib
 from absl import flags
 
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import runner, sheets
+from contrastive_jax.training import runner
 from experiments import flags as flags_lib
 
 _FLAGS = flags.FlagValues()
@@ -53,12 +53,12 @@ def main() -> None:
   workdir = pathlib.Path(_WORKDIR.value).expanduser()
   run, state = runner.restore(workdir, step=_STEP.value)
   run = dataclasses.replace(run, config=_with_benchmarks(run.config))
-  results = runner.evaluate(run, state)
+  results = run.evaluate(state)
   step = int(state.step)
   if _PLOTS.value:
     # Those of the finished run stay as they are.
     name = "plots" if step == run.config.steps else f"plots_{step}"
-    sheets.draw(run, state, folder=workdir / name)
+    run.draw(state, workdir / name)
   path = workdir / f"evaluation_{step}.json"
   path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
   print("\n" + runner.table(results))

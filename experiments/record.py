@@ -18,6 +18,7 @@ from absl import flags
 
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import runner
+from contrastive_jax.training import workdirs as workdirs_lib
 from experiments import flags as flags_lib
 from experiments import reporting
 
@@ -103,7 +104,7 @@ def collect(workdirs: Sequence[pathlib.Path]) -> dict[str, Any]:
       )
     results.append(numbers)
     # Fields that are newer than the run have the default there.
-    values = config_lib.parse(runner.read_json(workdir / "config.json"))
+    values = config_lib.parse(workdirs_lib.read_json(workdir / "config.json"))
     configs.append(values.to_dict())
     difference = config_lib.first_difference(
       {**configs[0], "seed": 0}, {**configs[-1], "seed": 0}

@@ -23,6 +23,11 @@ from contrastive_jax.evaluation.retrieval import (
   retrieval_ranks,
   top_k,
 )
+from contrastive_jax.evaluation.text_only import (
+  task_text_only_accuracy,
+  text_only_accuracy,
+)
+from contrastive_jax.evaluation.vqa import normalize_answer, vqa_accuracy
 from contrastive_jax.evaluation.zero_shot import (
   zero_shot_metrics,
   zero_shot_weights,
@@ -36,11 +41,15 @@ __all__ = (
   "knn_accuracy",
   "linear_probe",
   "modality_gap",
+  "normalize_answer",
   "retrieval_metrics",
   "retrieval_ranks",
   "similarity_histogram",
+  "task_text_only_accuracy",
+  "text_only_accuracy",
   "top_k",
   "uniformity",
+  "vqa_accuracy",
   "zero_shot_metrics",
   "zero_shot_weights",
 )

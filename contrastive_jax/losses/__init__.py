@@ -32,6 +32,20 @@ from contrastive_jax.losses.expectation import Conjugate as Conjugate
 from contrastive_jax.losses.expectation import MovingAverage as MovingAverage
 from contrastive_jax.losses.expectation import draw_auxiliary as draw_auxiliary
 from contrastive_jax.losses.expectation import e_step as e_step
+from contrastive_jax.losses.fusion import distillation as distillation
+from contrastive_jax.losses.fusion import (
+  image_text_matching as image_text_matching,
+)
+from contrastive_jax.losses.fusion import mask_tokens as mask_tokens
+from contrastive_jax.losses.fusion import (
+  masked_language_modeling as masked_language_modeling,
+)
+from contrastive_jax.losses.fusion import (
+  sample_hard_negatives as sample_hard_negatives,
+)
+from contrastive_jax.losses.fusion import (
+  soft_target_contrastive as soft_target_contrastive,
+)
 from contrastive_jax.losses.logit_scale import (
   clamp_logit_scale as clamp_logit_scale,
 )
@@ -79,23 +93,29 @@ __all__ = (
   "clip_four_term",
   "decoupled",
   "deep_feature_separation",
+  "distillation",
   "draw_auxiliary",
   "draw_bridge_time",
   "e_step",
   "geometric_consistency",
+  "image_text_matching",
   "independent_contrast",
   "info_nce",
   "init_prototypes",
   "log_partition",
   "log_partition_clip",
   "log_partition_nt_xent",
+  "mask_tokens",
+  "masked_language_modeling",
   "moco_v2",
   "moco_v3",
   "nt_xent",
   "on_mesh",
   "orthogonality",
   "prototype_log_partition",
+  "sample_hard_negatives",
   "scale_by_temperature",
   "sigmoid",
+  "soft_target_contrastive",
   "uniformity",
 )

@@ -1,6 +1,14 @@
 """Encoders as Flax modules, the two-tower model, and named presets."""
 
 from contrastive_jax.models.convnet import ConvNet as ConvNet
+from contrastive_jax.models.fusion import FusionModel as FusionModel
+from contrastive_jax.models.fusion_presets import (
+  FUSION_PRESETS as FUSION_PRESETS,
+)
+from contrastive_jax.models.fusion_presets import (
+  create_fusion_model as create_fusion_model,
+)
+from contrastive_jax.models.fusion_presets import transfer as transfer
 from contrastive_jax.models.layers import ProjectionHead as ProjectionHead
 from contrastive_jax.models.presets import PRESETS as PRESETS
 from contrastive_jax.models.presets import TwoTowerConfig as TwoTowerConfig
@@ -17,8 +25,10 @@ from contrastive_jax.models.vit import ViT as ViT
 from contrastive_jax.models.vit import vit as vit
 
 __all__ = (
+  "FUSION_PRESETS",
   "PRESETS",
   "ConvNet",
+  "FusionModel",
   "ModifiedResNet",
   "ProjectionHead",
   "ResNet",
@@ -27,7 +37,9 @@ __all__ = (
   "TwoTower",
   "TwoTowerConfig",
   "ViT",
+  "create_fusion_model",
   "create_model",
   "resnet",
+  "transfer",
   "vit",
 )

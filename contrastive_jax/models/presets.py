@@ -148,7 +148,7 @@ def create_model(
   >>> model.text.depth, model.text.vocab_size
   (1, 100)
   """
-  config = PRESETS[_known("preset", preset, PRESETS)]
+  config = PRESETS[known("preset", preset, PRESETS)]
   sizes = dict(vocab_size=vocab_size)
   if image_size is not None:
     sizes["image_size"] = image_size
@@ -163,11 +163,11 @@ def create_model(
     for field in dataclasses.fields(config)
   }
   for name, value in overrides.items():
-    _known("override", name, fields)
+    known("override", name, fields)
     if name in ("image", "text"):
-      fields[name] = _override_tower(name, fields[name], value)
+      fields[name] = override_tower(name, fields[name], value)
     else:
-      fields[name] = _checked(name, fields[name], value)
+      fields[name] = checked(name, fields[name], value)
   # What is not given stays as the tower has it: the preset's, or its own where
   # an override replaced it.
   common: dict[str, Any] = {}
@@ -185,7 +185,7 @@ def create_model(
   return TwoTower(dtype=common.get("dtype"), **fields)
 
 
-def _known(what: str, name: Any, names: Mapping[str, Any]) -> str:
+def known(what: str, name: Any, names: Mapping[str, Any]) -> str:
   """Returns `name` if it is known, and else names the nearest that is."""
   if isinstance(name, str) and name in names:
     return name
@@ -196,7 +196,7 @@ def _known(what: str, name: Any, names: Mapping[str, Any]) -> str:
   )
 
 
-def _checked(name: str, default: Any, value: Any) -> Any:
+def checked(name: str, default: Any, value: Any) -> Any:
   """Returns `value`, lists as tuples, if it is of the type of `default`."""
   if isinstance(value, list):
     value = tuple(value)
@@ -212,7 +212,7 @@ def _checked(name: str, default: Any, value: Any) -> Any:
   return value
 
 
-def _override_tower(name: str, tower: nn.Module, value: Any) -> nn.Module:
+def override_tower(name: str, tower: nn.Module, value: Any) -> nn.Module:
   """A tower with some fields changed, or another tower."""
   if isinstance(value, nn.Module):
     return value
@@ -223,8 +223,8 @@ def _override_tower(name: str, tower: nn.Module, value: Any) -> nn.Module:
   fields = _fields(tower)
   return tower.clone(
     **{
-      key: _checked(
-        f"{name}.{key}", fields[_known(f"{name} field", key, fields)], new
+      key: checked(
+        f"{name}.{key}", fields[known(f"{name} field", key, fields)], new
       )
       for key, new in value.items()
     }

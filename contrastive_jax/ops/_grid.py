@@ -243,14 +243,14 @@ def _gather(
   return gather(x)
 
 
-def _scatter(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
+def scatter_rows(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
   """Sum over the devices of `axes`; each receives its own part of the rows."""
   for name in axes:
     x = jax.lax.psum_scatter(x, name, tiled=True)
   return x
 
 
-_add = _scatter
+_add = scatter_rows
 
 
 def _logaddexp(part: jax.Array, axes: tuple[str, ...]) -> jax.Array:

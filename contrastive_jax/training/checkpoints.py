@@ -4,6 +4,7 @@ import pathlib
 from typing import Any
 
 import grain
+import jax
 from orbax.checkpoint import v1 as ocp
 
 from contrastive_jax.training import config as config_lib
@@ -90,8 +91,42 @@ class Checkpoints:
     abstract: dict[str, Any] = {"state": tables.file_layout(state)}
     if iterator is not None:
       abstract["data"] = iterator
+    return tables.from_file(self._load(step, abstract)["state"], state)
+
+  def parameters(self, sharding: jax.sharding.Sharding) -> Any:
+    """The newest checkpoint's parameters that evaluation uses, and nothing else.
+
+    Args:
+      sharding: where they go.
+
+    Returns:
+      A pytree.
+
+    Raises:
+      FileNotFoundError: if there is no checkpoint.
+      CheckpointError: if it cannot be read.
+    """
+    self.check()
+    step = self.latest_step
+    # Of any run: its form is in the checkpoint, not in a configuration.
+    stored = self._checkpointer.checkpointables_metadata(step).metadata["state"]
+    name = "params" if stored["ema_params"] is None else "ema_params"
+    wanted = {
+      key: jax.tree.map(
+        lambda x, key=key: (
+          jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+          if key == name
+          else ocp.PLACEHOLDER
+        ),
+        value,
+      )
+      for key, value in stored.items()
+    }
+    return self._load(step, {"state": wanted})["state"][name]
+
+  def _load(self, step: int | None, abstract: dict[str, Any]) -> dict[str, Any]:
     try:
-      loaded = self._checkpointer.load_checkpointables(step, abstract)
+      return self._checkpointer.load_checkpointables(step, abstract)
     # Orbax raises whatever its layers do: a file is missing, cut or changed.
     except Exception as error:
       reason = " ".join(str(error).split())
@@ -103,7 +138,6 @@ class Checkpoints:
         " folder to go on from the checkpoint before; if the data has"
         " changed, choose another --workdir."
       ) from error
-    return tables.from_file(loaded["state"], state)
 
   def check(self, step: int | None = None) -> None:
     """Raises `FileNotFoundError` unless there is this (or any) checkpoint."""

@@ -21,6 +21,7 @@ from contrastive_jax.training.fields import (
   Config,
   Data,
   Evaluation,
+  Fusion,
   Loss,
   Model,
   Optimizer,
@@ -34,6 +35,7 @@ __all__ = [
   "ConfigError",
   "Data",
   "Evaluation",
+  "Fusion",
   "Loss",
   "Model",
   "Optimizer",
@@ -59,11 +61,18 @@ class ConfigError(UserError):
   """A field of the configuration is unknown or has a wrong value."""
 
 
+# Those of fusion models; the ones after the first take questions and statements.
+FUSION_OBJECTIVES = ("albef", "vqa", "nlvr2", "text_assignment", "entailment")
 # The losses of each objective; the first one is the usual one.
 _LOSSES = {
   "clip": ("clip", "clip_four_term", "decoupled", "sigmoid", "augmented"),
   "simclr": ("nt_xent", "augmented"),
   "moco_v3": ("moco_v3", "decoupled", "augmented"),
+  "albef": ("soft_target", "augmented"),
+  "vqa": ("cross_entropy",),
+  "nlvr2": ("cross_entropy",),
+  "text_assignment": ("cross_entropy",),
+  "entailment": ("cross_entropy",),
 }
 
 
@@ -119,7 +128,10 @@ def parse(values: Mapping[str, Any]) -> Config:
     )
   ):
     raise ConfigError("One of config.data.*_weight must be above 0.")
-  return dataclasses.replace(config, model=_resolve(config.model))
+  presets: Mapping[str, Any] = models.PRESETS
+  if config.objective in FUSION_OBJECTIVES:
+    presets = models.FUSION_PRESETS
+  return dataclasses.replace(config, model=_resolve(config.model, presets))
 
 
 def fields() -> Iterator[tuple[str, Any, str]]:
@@ -182,12 +194,20 @@ def _check_loss(config: Config) -> None:
       "config.loss.image_image needs an even config.data.images_per_concept;"
       f" got {images}."
     )
+  if config.fusion.initial and objective not in FUSION_OBJECTIVES:
+    raise ConfigError(
+      "config.fusion.initial is for objectives of fusion models; got"
+      f" config.objective={objective!r}: leave it empty."
+    )
   if loss.temperature in ("robust", "individual") and loss.name != "augmented":
     raise ConfigError(
       f"config.loss.temperature={loss.temperature!r} needs"
       f" config.loss.name='augmented'; got {loss.name!r}."
     )
   if objective == "clip":
+    return
+  if objective in FUSION_OBJECTIVES:
+    _check_fusion(config)
     return
   if loss.temperature != "fixed":
     raise ConfigError(
@@ -208,13 +228,55 @@ def _check_loss(config: Config) -> None:
     )
 
 
+def _check_fusion(config: Config) -> None:
+  """Raises on fields that objectives of fusion models do not know."""
+  objective = config.objective
+  if config.loss.temperature not in ("learned", "fixed"):
+    raise ConfigError(
+      f"config.objective={objective!r} takes config.loss.temperature=learned,"
+      f" fixed; got {config.loss.temperature!r}."
+    )
+  if config.loss.name == "augmented" and config.loss.image_image:
+    raise ConfigError(
+      f"config.loss.image_image is for config.objective='clip'; got"
+      f" {objective!r}: set it to 0."
+    )
+  for name, most in (("captions_per_example", 1), ("images_per_concept", 1)):
+    if getattr(config.data, name) != most:
+      raise ConfigError(
+        f"config.objective={objective!r} takes config.data.{name}=1; got"
+        f" {getattr(config.data, name)}."
+      )
+  if config.fusion.initial and objective == "albef":
+    raise ConfigError(
+      "config.fusion.initial is what a task begins with; objective='albef'"
+      " begins at random: leave it empty."
+    )
+  if objective == "albef" and not any(
+    (config.fusion.contrast, config.fusion.matching, config.fusion.language)
+  ):
+    raise ConfigError(
+      "One of config.fusion.contrast, matching and language must be above 0."
+    )
+
+
 def _check_structure(config: Config) -> None:
   """Raises on regularisers that do not go together with the rest."""
   structure = config.structure
-  if structure.active and config.objective != "clip":
+  if structure.active and config.objective not in ("clip", "albef"):
     raise ConfigError(
-      "config.structure is for config.objective='clip'; got"
+      "config.structure is for config.objective='clip' and 'albef'; got"
       f" {config.objective!r}: set its weights to 0."
+    )
+  if (
+    structure.active
+    and config.objective == "albef"
+    and structure.source != "momentum"
+  ):
+    raise ConfigError(
+      "config.objective='albef' takes other views' features from its momentum"
+      " model: set config.structure.source=momentum; got"
+      f" {structure.source!r}."
     )
   low, high = structure.bridge_time
   inside = structure.bridge_weighted
@@ -231,10 +293,10 @@ def _check_structure(config: Config) -> None:
     )
 
 
-def _resolve(model: Model) -> Model:
+def _resolve(model: Model, presets: Mapping[str, Any]) -> Model:
   """The model with its preset's sizes where the fields are 0."""
-  if model.preset not in models.PRESETS:
-    names = list(models.PRESETS)
+  if model.preset not in presets:
+    names = list(presets)
     best = difflib.get_close_matches(model.preset, names, n=1, cutoff=0.0)
     raise ConfigError(
       f"config.model.preset must be one of {', '.join(names)}; got"
@@ -245,10 +307,12 @@ def _resolve(model: Model) -> Model:
       "config.model.context_length must be 0 (the preset's own) or at least 2;"
       " got 1."
     )
-  preset = models.PRESETS[model.preset]
+  preset = presets[model.preset]
+  # A fusion model has a size in its image tower alone.
+  side = getattr(preset, "image_size", 0) or preset.image.image_size
   return dataclasses.replace(
     model,
-    image_size=model.image_size or preset.image_size,
+    image_size=model.image_size or side,
     context_length=model.context_length or preset.context_length,
   )
 

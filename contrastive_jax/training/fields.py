@@ -16,13 +16,28 @@ class Data:
   name: str = _field(
     "emoji",
     "Data set.",
-    choices=("emoji", "folder", "fashion_mnist", "openclipart"),
+    choices=(
+      "emoji",
+      "folder",
+      "fashion_mnist",
+      "openclipart",
+      "scenes",
+      "easy_vqa",
+      "official",
+    ),
   )
   path: str = _field(
     "",
     "With name=folder: the folder with captions.jsonl. With name=fashion_mnist:"
     " that with its idx.gz files; empty is the 8,000 images that ship. With"
-    " name=openclipart: that with png/ and svg/; empty is /usr/share/openclipart.",
+    " name=openclipart: that with png/ and svg/; empty is /usr/share/openclipart."
+    " With name=official: that with the lists of examples.",
+  )
+  format: str = _field(
+    "", "name=official: one of contrastive_jax.data.official for the task."
+  )
+  image_root: str = _field(
+    "", "name=official: the folder below which images are; empty is path."
   )
   data_dir: str = _field("", "Where prepared data is kept; empty: user cache.")
   languages: str = _field(
@@ -50,6 +65,9 @@ class Data:
     "",
     'JSON file {"word": ["synonym"]} for edited captions (structure.text_view),'
     " beside what the data tell.",
+  )
+  scenes: int = _field(
+    4000, "name=scenes: training images; of nlvr2, pairs.", low=1
   )
   max_bad_share: float = _field(
     0.05, "Folder: share of bad rows that stops.", low=0.0, high=1.0
@@ -97,7 +115,11 @@ class Augment:
 class Model:
   """The two-tower model."""
 
-  preset: str = _field("tiny", "Name in contrastive_jax.models.PRESETS.")
+  preset: str = _field(
+    "tiny",
+    "Name in contrastive_jax.models.PRESETS, of the fusion objectives in"
+    " FUSION_PRESETS.",
+  )
   image_size: int = _field(
     0, "Side of the images, pixels; 0 is the preset's own.", low=0
   )
@@ -128,6 +150,8 @@ class Loss:
       "nt_xent",
       "moco_v3",
       "augmented",
+      "soft_target",
+      "cross_entropy",
     ),
   )
   group_positives: bool = _field(
@@ -288,6 +312,54 @@ class Structure:
 
 
 @dataclasses.dataclass(frozen=True)
+class Fusion:
+  """ALBEF: its pre-training (objective=albef) and its tasks."""
+
+  initial: str = _field(
+    "", "Workdir of the run whose parameters a task begins with."
+  )
+  contrast: float = _field(1.0, "albef: weight of the contrast.", low=0)
+  matching: float = _field(1.0, "albef: weight of image-text matching.", low=0)
+  language: float = _field(
+    1.0, "albef: weight of masked language modelling.", low=0
+  )
+  mask_share: float = _field(
+    0.15, "albef: share of the tokens to be predicted.", low=0, high=1
+  )
+  queue_size: int = _field(
+    1024, "albef: earlier keys in the contrast; 0 is none.", low=0
+  )
+  negative_block: int = _field(
+    0,
+    "albef: neighbouring rows among which hard negatives are drawn; 0 is the"
+    " whole batch.",
+    low=0,
+  )
+  momentum: float = _field(0.995, "Of the momentum model.", low=0, high=1)
+  alpha: float = _field(
+    0.4, "Share of the momentum model's soft targets; 0 is off.", low=0, high=1
+  )
+  alpha_ramp: float = _field(
+    0.05, "Share of the steps in which alpha grows from 0.", low=0, high=1
+  )
+  answer_length: int = _field(
+    8, "vqa: tokens of an answer, start and end among them.", low=3
+  )
+  answers_per_question: int = _field(
+    1, "vqa: weighted answers of a question in a step.", low=1
+  )
+  questions_per_image: int = _field(
+    4, "vqa: questions of an image in a step.", low=1
+  )
+  candidates: int = _field(
+    128, "vqa: answers that are ranked by all of their tokens.", low=1
+  )
+  rerank: int = _field(
+    16, "albef: answers of the contrast that matching ranks again.", low=1
+  )
+
+
+@dataclasses.dataclass(frozen=True)
 class Optimizer:
   """Warm-up and cosine decay of AdamW or LARS."""
 
@@ -368,7 +440,18 @@ class Config:
   """A training run."""
 
   objective: str = _field(
-    "clip", "What is trained.", choices=("clip", "simclr", "moco_v3")
+    "clip",
+    "What is trained.",
+    choices=(
+      "clip",
+      "simclr",
+      "moco_v3",
+      "albef",
+      "vqa",
+      "nlvr2",
+      "text_assignment",
+      "entailment",
+    ),
   )
   seed: int = _field(0, "Of everything random.", low=0, high=2**31 - 2)
   steps: int = _field(1000, "Training steps.", low=1)
@@ -387,6 +470,7 @@ class Config:
   model: Model = Model()
   loss: Loss = Loss()
   structure: Structure = Structure()
+  fusion: Fusion = Fusion()
   ssl: Ssl = Ssl()
   optimizer: Optimizer = Optimizer()
   evaluation: Evaluation = Evaluation()

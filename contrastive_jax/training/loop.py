@@ -43,6 +43,7 @@ def fit(
   mesh: jax.sharding.Mesh,
   workdir: pathlib.Path,
   evaluators: tuple[Evaluator, ...] = (),
+  begin: Callable[[state_lib.TrainState], state_lib.TrainState] | None = None,
   report: Callable[[str], None] = print,
 ) -> tuple[state_lib.TrainState, dict[str, float]]:
   """Trains for `config.steps`, from the newest checkpoint if there is one.
@@ -54,6 +55,8 @@ def fit(
     mesh: the devices.
     workdir: receives checkpoints and logs.
     evaluators: run at their own cadence; their numbers go to the log.
+    begin: makes of the state as initialised the one before the first step, such
+      as one with an earlier run's parameters; not called on a run that resumes.
     report: receives lines for the user.
 
   Returns:
@@ -73,7 +76,15 @@ def fit(
   saved = checkpoints_lib.Checkpoints(workdir, keep=config.keep_checkpoints)
   try:
     return _fit(
-      config, objective, iterator, mesh, workdir, evaluators, report, saved
+      config,
+      objective,
+      iterator,
+      mesh,
+      workdir,
+      evaluators,
+      begin,
+      report,
+      saved,
     )
   finally:
     saved.close()
@@ -128,6 +139,7 @@ def _fit(
   mesh: jax.sharding.Mesh,
   workdir: pathlib.Path,
   evaluators: tuple[Evaluator, ...],
+  begin: Callable[[state_lib.TrainState], state_lib.TrainState] | None,
   report: Callable[[str], None],
   saved: checkpoints_lib.Checkpoints,
 ) -> tuple[state_lib.TrainState, dict[str, float]]:
@@ -141,6 +153,8 @@ def _fit(
   else:
     init = jax.jit(_init_fn(config, objective), out_shardings=placed)
     state = init(np.uint32(config.seed))
+    if begin is not None:
+      state = begin(state)
   start = int(state.step)
   optimizer = state_lib.make_optimizer(config)
   step_fn = jax.jit(

@@ -89,7 +89,7 @@ def state_sharding(tree: Any, mesh: jax.sharding.Mesh, *, fsdp: bool) -> Any:
   """How the leaves of a train state lie on the mesh.
 
   Tables of one entry an example, all that lies under the name `tables`, are
-  split by owner (`ops.tables`).
+  split by owner (`ops.tables`), and so are the entries of a `queue`.
 
   Args:
     tree: arrays, or their shapes and types.
@@ -103,7 +103,7 @@ def state_sharding(tree: Any, mesh: jax.sharding.Mesh, *, fsdp: bool) -> Any:
   """
 
   def rule(path, leaf):
-    if under_tables(path):
+    if under_tables(path) or (_under(path, "queue") and leaf.ndim):
       return batch_sharding(mesh)
     if fsdp and math.prod(leaf.shape) >= _FSDP_LEAST:
       for axis in sorted(range(leaf.ndim), key=lambda a: -leaf.shape[a]):
@@ -116,7 +116,11 @@ def state_sharding(tree: Any, mesh: jax.sharding.Mesh, *, fsdp: bool) -> Any:
 
 def under_tables(path: Sequence[Any]) -> bool:
   """Whether a leaf's path in a state goes through the name `tables`."""
-  return any(getattr(part, "key", None) == "tables" for part in path)
+  return _under(path, "tables")
+
+
+def _under(path: Sequence[Any], name: str) -> bool:
+  return any(getattr(part, "key", None) == name for part in path)
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 
 from contrastive_jax.data import sources
-from contrastive_jax.training import evaluators, logging, plots, runner
+from contrastive_jax.training import evaluators, logging, plots, runs
 from contrastive_jax.training import state as state_lib
 
 # More points than this only hide each other.
@@ -23,7 +23,7 @@ class _Pictures:
 
 
 def draw(
-  run: "runner.Run",
+  run: "runs.Run",
   state: state_lib.TrainState,
   *,
   folder: pathlib.Path | None = None,

@@ -104,7 +104,7 @@ def train(
     Seconds that it took, also if it was finished before.
 
   Raises:
-    runner.WorkdirError: if the workdir holds another run.
+    WorkdirError: if the workdir holds another run.
   """
   return runner.train(config, workdir, report=report)["train/seconds"]
 
@@ -128,7 +128,7 @@ def embed_stages(
     The stages, in the order of training.
 
   Raises:
-    runner.WorkdirError: if the workdir holds no such run.
+    WorkdirError: if the workdir holds no such run.
   """
   found = []
   for name, share in STAGES.items():

@@ -185,7 +185,7 @@ def test_evaluate_takes_other_sets(trained, root):
   config = evaluate._with_benchmarks(run.config)
   assert config.evaluation.benchmark_names == ("cifar10",)
   assert config.evaluation.benchmarks_dir == str(root)
-  again = runner.evaluate(dataclasses.replace(run, config=config), state)
+  again = dataclasses.replace(run, config=config).evaluate(state)
   assert not any(k.startswith("benchmark_imagenet") for k in again)
   name = "benchmark_cifar10/zero_shot/mean_per_class_accuracy"
   assert again[name] == results[name]

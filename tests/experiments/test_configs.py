@@ -12,7 +12,7 @@ import pytest
 
 from contrastive_jax.data import sources
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import loop, objectives, runner, sharding
+from contrastive_jax.training import loop, objectives, runs, sharding
 from contrastive_jax.training import state as state_lib
 from experiments import configs
 
@@ -187,4 +187,4 @@ def test_the_baseline_of_an_image_text_recipe(name):
 def test_prompts_are_those_of_the_data():
   config = config_lib.parse(recipe("clip_emoji"))
   data = sources.PairData("x", {}, ("en",), None, prompts=("my {}",))
-  assert runner.caption_sampler(config, data).prompts == ("my {}",)
+  assert runs.caption_sampler(config, data).prompts == ("my {}",)

@@ -14,7 +14,7 @@ import pytest
 from absl import flags
 
 from contrastive_jax.data import folder as folder_lib
-from contrastive_jax.training import checkpoints, runner
+from contrastive_jax.training import checkpoints, runner, workdirs
 from contrastive_jax.training import config as config_lib
 from experiments import flags as flags_lib
 from tests import compiling
@@ -283,7 +283,7 @@ def raising(error):
   "error, code",
   [
     (config_lib.ConfigError("no"), 2),
-    (runner.WorkdirError("no"), 2),
+    (workdirs.WorkdirError("no"), 2),
     (checkpoints.CheckpointError("no"), 2),
     (folder_lib.DataError("no"), 2),
     (FileNotFoundError("no"), 2),

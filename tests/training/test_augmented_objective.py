@@ -26,8 +26,8 @@ def make(devices=1, **changes):
   objective = tiny.make_objective(tiny.make_config(**settings), DATA, devices)
   objective.model = Stub()
   state = {"model": {}}
-  if objective.auxiliary is not None:
-    state["auxiliary"] = objective.auxiliary.init(jax.random.key(3), DIM)
+  if objective.augmented_pairs is not None:
+    state["auxiliary"] = objective.augmented_pairs.init(jax.random.key(3), DIM)
   mesh = tiny.make_mesh(devices)
   placed = sharding.state_sharding(state, mesh, fsdp=False)
   params = jax.device_put(

@@ -8,7 +8,13 @@ import jax
 import pytest
 
 from contrastive_jax.data import folder
-from contrastive_jax.training import checkpoints, runner, sharding
+from contrastive_jax.training import (
+  checkpoints,
+  runner,
+  runs,
+  sharding,
+  workdirs,
+)
 from contrastive_jax.training import config as config_lib
 from tests.training import tiny
 
@@ -143,7 +149,7 @@ def test_rows_that_cannot_be_used_are_listed(labelled):
 def test_evaluating_again_gives_the_same(labelled, capsys):
   run, state = runner.restore(labelled.workdir, report=lambda line: None)
   assert int(state.step) == 8
-  again = runner.evaluate(run, state, report=lambda line: None)
+  again = run.evaluate(state, report=lambda line: None)
   trained = {
     k: v for k, v in labelled.results.items() if not k.startswith("train/")
   }
@@ -198,7 +204,7 @@ def test_another_configuration_is_refused(
   for finished in (True, False):
     if not finished:
       (copied / "results.json").unlink()
-    with pytest.raises(runner.WorkdirError) as caught:
+    with pytest.raises(workdirs.WorkdirError) as caught:
       runner.train(other, copied)
     assert said in str(caught.value) and "another --workdir" in str(
       caught.value
@@ -215,7 +221,7 @@ def test_a_file_that_is_no_json_object_is_named(
 ):
   no_training(monkeypatch)
   (copied / name).write_bytes(content)
-  with pytest.raises(runner.WorkdirError) as caught:
+  with pytest.raises(workdirs.WorkdirError) as caught:
     runner.train(labelled.config, copied)
   assert str(copied / name) in str(caught.value)
   assert "JSON" in str(caught.value) and "\n" not in str(caught.value)
@@ -223,20 +229,20 @@ def test_a_file_that_is_no_json_object_is_named(
 
 def test_results_that_are_no_numbers_are_refused(copied, labelled):
   (copied / "results.json").write_text('{"a": "b"}')
-  with pytest.raises(runner.WorkdirError, match="names and numbers"):
+  with pytest.raises(workdirs.WorkdirError, match="names and numbers"):
     runner.train(labelled.config, copied)
 
 
 def test_a_workdir_without_its_configuration_is_refused(copied, labelled):
   (copied / "config.json").unlink()
-  with pytest.raises(runner.WorkdirError, match="but no config.json"):
+  with pytest.raises(workdirs.WorkdirError, match="but no config.json"):
     runner.train(labelled.config, copied)
 
 
 def test_a_workdir_that_cannot_be_made(labelled, tmp_path):
   (tmp_path / "file").write_text("")
   for path in (tmp_path / "file", tmp_path / "file" / "below"):
-    with pytest.raises(runner.WorkdirError, match="cannot be made"):
+    with pytest.raises(workdirs.WorkdirError, match="cannot be made"):
       runner.train(labelled.config, path)
 
 
@@ -284,7 +290,7 @@ def test_a_bug_is_not_taken_for_a_mistake(labelled, tmp_path, monkeypatch):
 def test_a_damaged_vocabulary_is_named(copied, labelled, name):
   (copied / "results.json").unlink()
   (copied / "tokenizer.json").write_text("{")
-  with pytest.raises(runner.WorkdirError, match="not a tokenizer") as caught:
+  with pytest.raises(workdirs.WorkdirError, match="not a tokenizer") as caught:
     if name == "train":
       runner.train(labelled.config, copied, report=lambda line: None)
     else:
@@ -301,7 +307,7 @@ def test_a_field_that_is_newer_than_the_run(copied, labelled, monkeypatch):
   results = runner.train(labelled.config, copied, report=lambda line: None)
   assert results == labelled.results
   other = folder_config(labelled.config.data.path, data__captions_per_example=2)
-  with pytest.raises(runner.WorkdirError) as caught:
+  with pytest.raises(workdirs.WorkdirError) as caught:
     runner.train(other, copied)
   assert "config.data.captions_per_example=1, and now it is 2" in str(
     caught.value
@@ -313,7 +319,7 @@ def test_a_field_that_is_no_longer_known(copied, labelled, monkeypatch):
   values = json.loads((copied / "config.json").read_text())
   values["optimizer"]["beta3"] = 1
   (copied / "config.json").write_text(json.dumps(values))
-  with pytest.raises(runner.WorkdirError) as caught:
+  with pytest.raises(workdirs.WorkdirError) as caught:
     runner.train(labelled.config, copied)
   message = str(caught.value)
   assert str(copied / "config.json") in message and "beta3" in message
@@ -337,7 +343,7 @@ def recorded(monkeypatch, module, name):
 
 
 def test_a_folder_is_opened_at_the_size_of_the_preset(tmp_path, monkeypatch):
-  calls = recorded(monkeypatch, runner.sources, "load_folder")
+  calls = recorded(monkeypatch, runs.sources, "load_folder")
   config = folder_config(tmp_path, model__preset="vit_b16", model__image_size=0)
   with pytest.raises(StopError):
     runner.train(config, tmp_path / "run", report=lambda line: None)
@@ -346,11 +352,11 @@ def test_a_folder_is_opened_at_the_size_of_the_preset(tmp_path, monkeypatch):
 
 def test_the_home_directory_may_be_a_tilde(tmp_path, monkeypatch):
   monkeypatch.setenv("HOME", str(tmp_path))
-  calls = recorded(monkeypatch, runner.sources, "load_folder")
+  calls = recorded(monkeypatch, runs.sources, "load_folder")
   with pytest.raises(StopError):
     runner.train(folder_config("~/data"), tmp_path / "folder")
   assert calls[0][0] == (str(tmp_path / "data"),)
-  calls = recorded(monkeypatch, runner.sources, "load_emoji")
+  calls = recorded(monkeypatch, runs.sources, "load_emoji")
   for data_dir, expected in (("~/kept", str(tmp_path / "kept")), ("", None)):
     config = tiny.make_config(data__data_dir=data_dir)
     with pytest.raises(StopError):
@@ -359,7 +365,7 @@ def test_the_home_directory_may_be_a_tilde(tmp_path, monkeypatch):
 
 
 def test_a_large_folder_tells_how_far_it_is(labelled, tmp_path, monkeypatch):
-  monkeypatch.setattr(runner, "_REPORT_EVERY", 0.0)
+  monkeypatch.setattr(runs, "_REPORT_EVERY", 0.0)
   recorded(monkeypatch, runner.loop, "fit")
   lines = []
   with pytest.raises(StopError):
@@ -371,7 +377,7 @@ def test_progress_is_told_every_few_seconds(monkeypatch):
   now = [0.0]
   monkeypatch.setattr(runner.time, "monotonic", lambda: now[0])
   lines = []
-  progress = runner._image_counter(lines.append)
+  progress = runs._image_counter(lines.append)
   for i in range(1, 2001):
     now[0] += 0.01
     progress(i, 2000)
@@ -399,7 +405,7 @@ def test_the_vocabulary_of_a_first_try_is_not_kept(tmp_path, monkeypatch):
   assert b"of another try" not in learned
   # Once the workdir is claimed the vocabulary stays, and so must the data.
   tiny.write_folder(tmp_path / "data", 30)
-  with pytest.raises(runner.WorkdirError, match="training data"):
+  with pytest.raises(workdirs.WorkdirError, match="training data"):
     runner.train(config, workdir, report=lambda line: None)
   assert (workdir / "tokenizer.json").read_bytes() == learned
 
@@ -412,20 +418,20 @@ def test_there_is_no_run(tmp_path, make):
   workdir = tmp_path / "nothing"
   if make:
     workdir.mkdir()
-  with pytest.raises(runner.WorkdirError, match="holds no run"):
+  with pytest.raises(workdirs.WorkdirError, match="holds no run"):
     runner.restore(workdir)
   assert workdir.exists() == make
 
 
 def test_there_is_no_checkpoint(copied):
   shutil.rmtree(copied / "checkpoints")
-  with pytest.raises(runner.WorkdirError, match="holds no checkpoint"):
+  with pytest.raises(workdirs.WorkdirError, match="holds no checkpoint"):
     runner.restore(copied)
 
 
 def test_there_is_no_such_step(copied):
   with pytest.raises(
-    runner.WorkdirError, match="no checkpoint of step 2; .* 4, 8"
+    workdirs.WorkdirError, match="no checkpoint of step 2; .* 4, 8"
   ):
     runner.restore(copied, step=2)
 
@@ -478,10 +484,10 @@ def test_without_the_evaluation_at_the_end(tmp_path, labelled):
 
 def test_captions_are_drawn_by_language(data):
   config = tiny.make_config(data__main_language_share=0.7)
-  sampler = runner.caption_sampler(config, data)
+  sampler = runs.caption_sampler(config, data)
   assert sampler.languages == {"en": 0.7, "de": pytest.approx(0.3)}
-  alone = runner.sources.PairData("x", {}, ("ja",), None)
-  assert runner.caption_sampler(config, alone).languages == {"ja": 1.0}
+  alone = runs.sources.PairData("x", {}, ("ja",), None)
+  assert runs.caption_sampler(config, alone).languages == {"ja": 1.0}
 
 
 def test_table():
@@ -513,9 +519,9 @@ def test_changed_data_is_refused_on_resuming(tmp_path):
   for process in (0, 1):
     with pytest.MonkeyPatch.context() as patch:
       patch.setattr(runner.jax, "process_index", lambda: process)
-      with pytest.raises(runner.WorkdirError, match="data .* changed"):
+      with pytest.raises(workdirs.WorkdirError, match="data .* changed"):
         runner.restore(workdir, report=quiet)
-  with pytest.raises(runner.WorkdirError, match="training data .* changed"):
+  with pytest.raises(workdirs.WorkdirError, match="training data .* changed"):
     runner.train(config, workdir, report=quiet)
   captions.write_text(text)
   # Who only reads writes no fingerprint where there is none.

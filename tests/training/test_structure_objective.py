@@ -11,7 +11,7 @@ import pytest
 from contrastive_jax import ops
 from contrastive_jax.data import pipeline
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import runner, sharding
+from contrastive_jax.training import runner, runs, sharding
 from contrastive_jax.training.objectives import base
 from tests.training import test_objectives, tiny
 
@@ -279,7 +279,7 @@ def test_with_the_augmented_loss_terms_are_added_too():
 
   def value(**changes):
     objective, params, state = make(**augmented, **changes)
-    state["auxiliary"] = objective.auxiliary.init(jax.random.key(0), 8)
+    state["auxiliary"] = objective.augmented_pairs.init(jax.random.key(0), 8)
     rows = make_batch(objective.config)
     loss, (_, metrics) = jax.jit(objective.loss)(
       params, state, rows, jax.random.key(5)
@@ -443,7 +443,7 @@ def test_an_edit_is_that_of_the_first_caption(data):
   batches = pipeline.train_batches(
     data.splits["train"],
     tokenizer=data.tokenizer,
-    sampler=runner.caption_sampler(config, data),
+    sampler=runs.caption_sampler(config, data),
     context_length=12,
     batch_size=4,
     seed=0,
@@ -460,17 +460,17 @@ def test_synonyms_come_from_the_data_and_a_file(data, tmp_path):
   config = tiny.make_config(
     structure__consistency=1.0, data__synonyms=str(path)
   )
-  synonyms = runner.caption_edit(config, data).synonyms
+  synonyms = runs.caption_edit(config, data).synonyms
   assert synonyms["red"] == ("crimson",)
   path.write_text(json.dumps({"Green thing 1": ["jade"]}), encoding="utf-8")
-  synonyms = runner.caption_edit(config, data).synonyms
+  synonyms = runs.caption_edit(config, data).synonyms
   assert synonyms["green thing 1"] == ("Ding 1", "green", "jade")
   with pytest.raises(config_lib.ConfigError, match="config.data.synonyms"):
-    runner.caption_edit(
+    runs.caption_edit(
       tiny.make_config(structure__consistency=1.0, data__synonyms="nowhere"),
       data,
     )
-  assert runner.caption_edit(tiny.make_config(), data) is None
+  assert runs.caption_edit(tiny.make_config(), data) is None
 
 
 # Configurations that do not go together.
@@ -529,7 +529,7 @@ def test_a_wrong_file_of_synonyms_claims_no_workdir(tmp_path):
 
 
 def test_a_run_evaluates_both_heads_side_by_side(data, tmp_path, monkeypatch):
-  monkeypatch.setattr(runner, "_open_data", lambda *unused: data)
+  monkeypatch.setattr(runs, "_open_data", lambda *unused: data)
   config = tiny.make_config(
     steps=2,
     structure__separation=0.5,

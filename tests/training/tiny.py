@@ -10,7 +10,7 @@ from PIL import Image
 from contrastive_jax.data import sources
 from contrastive_jax.data import tokenizer as tokenizer_lib
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import loop, objectives, runner, sharding
+from contrastive_jax.training import loop, objectives, runs, sharding
 
 OVERRIDES = json.dumps(
   {
@@ -132,7 +132,7 @@ def make_objective(config, data, devices=1):
 
 def make_batches(config, data):
   """The training batches of a run."""
-  run = runner.Run(config, None, data, None, None, None)
+  run = runs.Run(config, None, data, None, None, None)
   return run.batches()
 
 

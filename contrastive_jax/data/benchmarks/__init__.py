@@ -16,8 +16,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from contrastive_jax.data import folder_images
 
 _PHOTO = ("a photo of a {}.",)

@@ -18,6 +18,7 @@ Encode = Callable[..., tuple[dict[str, jax.Array], Params]]
 
 # What a key is for: draws of one purpose never depend on those of another.
 AUGMENT, AUGMENT_AGAIN, DROPOUT, AUXILIARY, BRIDGE, MOMENTUM = range(6)
+QUEUE, MASKING, NEGATIVES = range(6, 9)
 
 
 class Objective(Protocol):

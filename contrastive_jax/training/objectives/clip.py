@@ -13,7 +13,9 @@ from contrastive_jax import losses, models, ops
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import sharding
 from contrastive_jax.training.objectives import base
-from contrastive_jax.training.objectives.auxiliary import Auxiliary
+from contrastive_jax.training.objectives.augmented_pairs import (
+  AugmentedPairs,
+)
 from contrastive_jax.training.objectives.structure import Structure
 
 Params = base.Params
@@ -71,10 +73,10 @@ class Clip:
     self._has_momentum = bool(
       config.structure.source == "momentum" and config.structure.augmented_sides
     )
-    self.auxiliary = None
+    self.augmented_pairs = None
     if config.loss.name == "augmented":
-      self.auxiliary = Auxiliary(
-        config, num_examples=num_examples, mesh=mesh, sides=("image", "text")
+      self.augmented_pairs = AugmentedPairs(
+        config, num_examples=num_examples, mesh=mesh
       )
 
   def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Params]:
@@ -93,8 +95,8 @@ class Clip:
       state["momentum"] = jax.tree.map(
         jnp.copy, {"params": params, "model": collections}
       )
-    if self.auxiliary is not None:
-      state["auxiliary"] = self.auxiliary.init(
+    if self.augmented_pairs is not None:
+      state["auxiliary"] = self.augmented_pairs.init(
         jax.random.fold_in(key, base.AUXILIARY), self.model.embed_dim
       )
     return params, state
@@ -135,10 +137,10 @@ class Clip:
     groups = batch["concept_id"] if self.config.loss.group_positives else None
     captions = features["text"][:, : self.config.data.captions_per_example]
     features = {**views, "text": captions}
-    if self.auxiliary is None:
+    if self.augmented_pairs is None:
       values = self.contrast(features, scale, params["logit_bias"], groups)
     else:
-      values, state["auxiliary"], more = self._augmented_contrast(
+      values, state["auxiliary"], more = self.augmented_pairs.loss(
         features,
         scale,
         groups,
@@ -147,6 +149,8 @@ class Clip:
         jax.random.fold_in(key, base.AUXILIARY),
       )
       metrics |= more
+      if self.config.loss.image_image:
+        values = self._add_images(values, features["image"], scale, groups)
     loss = jnp.mean(values)
     if self.config.structure.active:
       regularizers, terms = self._structure.terms(
@@ -328,117 +332,14 @@ class Clip:
       (scale, bias), dict(features), groups
     )
 
-  def _augmented_contrast(self, features, scale, groups, state, index, key):
-    """Values [N], the E-step's new state, and metrics."""
-    auxiliary = self.auxiliary
-    assert auxiliary is not None
-    options = auxiliary.options
-    own = auxiliary.temperatures(state, index)
-    no_gradient = jax.lax.stop_gradient
-    texts = jnp.unstack(features["text"], axis=1)
-
-    def temperatures(whole, own):
-      if own is None:
-        return {"temperature": 1.0 / whole}
-      return {"temperature": own[:, 0], "text_temperature": own[:, 1]}
-
-    def estimate(whole, image, texts, groups, own):
-      def all_captions(taus):
-        found = [
-          losses.log_partition_clip(
-            image, text, group_ids=groups, **taus, **options
-          )
-          for text in texts
-        ]
-        return jnp.stack([jnp.stack(pair, axis=1) for pair in found], axis=1)
-
-      taus = temperatures(whole, own)
-      if own is None:
-        return all_captions(taus), None
-      estimates, back = jax.vjp(all_captions, taus)
-      (slopes,) = back(jnp.full_like(estimates, 1.0 / len(texts)))
-      return estimates, jnp.stack(list(slopes.values()), axis=1)
-
-    # [R, K, S]; no gradient passes through the E-step.
-    estimates, slopes = sharding.map_rows(estimate, self._mesh)(
-      no_gradient(scale),
-      no_gradient(features["image"]),
-      no_gradient(texts),
-      groups,
-      own if own is None else own.T,
-    )
-    positions = jnp.arange(index.shape[0], dtype=jnp.int32)
-    weights, state, metrics = auxiliary.weigh(
-      state,
-      index,
-      positions,
-      estimates.transpose(2, 1, 0),
-      key,
-      pairs=(
-        [(features["image"], text) for text in texts],
-        [(text, features["image"]) for text in texts],
+  def _add_images(self, values, image, scale, groups) -> jax.Array:
+    """`_with_images` of the global batch, mapped over the mesh."""
+    return sharding.map_rows(
+      lambda scale, values, image, groups: self._with_images(
+        values, image, scale, groups
       ),
-      temperature=1.0 / scale,
-      slopes=slopes if slopes is None else slopes.T,
-    )
-    log_u = weights.log_auxiliary
-    if own is not None:
-      # tau_i log Z_i, in units of the first temperature: part of the weight.
-      log_u += jnp.log(own * self.config.loss.init_logit_scale)
-
-    cap = auxiliary.log_weight_cap
-
-    def per_example(whole, image, texts, groups, own, log_u):
-      terms = [
-        losses.augmented_clip(
-          image,
-          text,
-          log_u[:, 0],
-          log_u[:, 1],
-          group_ids=groups,
-          log_weight_cap=cap,
-          **temperatures(whole, own),
-          **options,
-        )
-        for text in texts
-      ]
-      return sum(terms[1:], terms[0]) / len(terms)
-
-    values = sharding.map_rows(per_example, self._mesh)(
-      scale,
-      features["image"],
-      texts,
-      groups,
-      own if own is None else own.T,
-      log_u.T,
-    )
-    metrics["weight_sum"] = jnp.mean(values)
-    metrics |= auxiliary.diagnose(
-      state["count"], features["image"], texts[0], groups, log_u[0], 1.0 / scale
-    )
-    if self.config.loss.temperature == "robust":
-      # In units of the temperature, so that the features' gradients are those
-      # of a fixed one.
-      values = losses.scale_by_temperature(
-        values,
-        jnp.mean(weights.log_partition, axis=0),
-        temperature=1.0 / scale,
-        rho=self.config.loss.rho,
-      ) * no_gradient(scale)
-    if own is not None:
-      metrics["temperature_mean"] = jnp.mean(own)
-    if not self.config.loss.image_image:
-      return values, state, metrics
-    return (
-      sharding.map_rows(
-        lambda scale, values, image, groups: self._with_images(
-          values, image, scale, groups
-        ),
-        self._mesh,
-      )(scale, values, features["image"], groups),
-      state,
-      metrics,
-    )
+      self._mesh,
+    )(scale, values, image, groups)
 
   def _with_images(self, values, image, scale, groups) -> jax.Array:
     """Adds NT-Xent between the images of a concept, if that is wanted."""

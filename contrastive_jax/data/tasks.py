@@ -1,0 +1,56 @@
+"""What the tasks of fusion models are made of: records, and whole data sets.
+
+Every record is a mapping with `image` (uint8 [S, S, 3]) and `index` (stable number
+of the example in its data set), and beside them, by task:
+
+| task | fields |
+|---|---|
+| `pretrain`, `retrieval` | those of `data.sources`: `captions`, `concept_id`, `label` |
+| `vqa` | `question`, `answers` (a tuple of `Answer`), `kind` of question |
+| `nlvr2` | `second_image` (as `image`), `statement`, `label` (0 false, 1 true), `kind` |
+| `entailment` | `hypothesis`, `label` (a number in `ENTAILMENT_LABELS`), `kind` |
+
+`kind` is a text by which scores are also given one by one; "" if there is none.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from contrastive_jax.data import sources
+
+ENTAILMENT_LABELS = ("contradiction", "neutral", "entailment")
+
+
+class Answer(NamedTuple):
+  """An answer that annotators gave.
+
+  Attributes:
+    text: normalised as the data set's scoring asks.
+    weight: in the training loss; VQA v2's is the share of annotators.
+    count: how many of the annotators gave it; scoring counts three as right.
+  """
+
+  text: str
+  weight: float = 1.0
+  count: int = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskData:
+  """A data set for one task.
+
+  Attributes:
+    name: of the data set.
+    task: `vqa`, `nlvr2` or `entailment`.
+    splits: a source of records a split; "train", "validation" and "test", and
+      others of the data set's own.
+    answers: of vqa, the candidates that are ranked, each once; else empty.
+    fingerprint: changes when the training records do.
+  """
+
+  name: str
+  task: str
+  splits: Mapping[str, sources.Source]
+  answers: tuple[str, ...] = ()
+  fingerprint: str = ""

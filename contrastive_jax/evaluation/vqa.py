@@ -1,0 +1,228 @@
+"""Accuracy of answers to questions about images, as VQA v2 scores them."""
+
+import collections
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+# Three annotators who agree make an answer right.
+_ENOUGH = 3
+
+_NUMBERS = {
+  "none": "0",
+  "zero": "0",
+  "one": "1",
+  "two": "2",
+  "three": "3",
+  "four": "4",
+  "five": "5",
+  "six": "6",
+  "seven": "7",
+  "eight": "8",
+  "nine": "9",
+  "ten": "10",
+}
+_ARTICLES = frozenset(("a", "an", "the"))
+_MARKS = ';/[]"{}()=+\\_-><@`,?!'
+_COMMA_IN_NUMBER = re.compile(r"\d,\d")
+_PERIOD = re.compile(r"\.(?!\d)")
+
+# Contractions that are mended if one apostrophe is missing: "dont",
+# "couldnt've". The rules have no entry where the result is a word of its own,
+# as "well" and "its", and none for "let's" and "she's". Those of "I" are there
+# in capitals alone, which no answer has once it is in lower case.
+_CONTRACTIONS = """
+  ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't
+  hadn't've hasn't haven't he'd he'd've he's how'd how'll how's isn't it'd
+  it'd've it'll ma'am mightn't mightn't've might've mustn't must've needn't
+  not've o'clock oughtn't 'ow's'at shan't she'd've should've shouldn't
+  shouldn't've somebody'd've somebody'll somebody's someone'd someone'd've
+  someone'll someone's something'd something'd've something'll that's there'd
+  there'd've there're there's they'd they'd've they'll they're they've 'twas
+  wasn't we'd've we've weren't what'll what're what's what've when's where'd
+  where's where've who'd who'd've who'll who's who've why'll why're why's won't
+  would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll
+  you're you've
+""".split()
+
+
+def _without_one_apostrophe(word: str) -> list[str]:
+  places = [i for i, letter in enumerate(word) if letter == "'"]
+  return [word[:i] + word[i + 1 :] for i in places]
+
+
+_MENDED = {
+  broken: word
+  for word in _CONTRACTIONS
+  for broken in _without_one_apostrophe(word)
+} | {"somebody'd": "somebodyd"}  # The wrong way round, but so it is scored.
+
+
+def normalize_answer(text: str) -> str:
+  r"""An answer in the form in which VQA v2 compares answers.
+
+  1. Each of ``; / [ ] " { } ( ) = + \ _ - > < @ ` , ? !`` is removed if
+     somewhere in the answer it is next to a space, or if a comma is between two
+     digits; otherwise a space takes its place.
+  2. Periods are removed unless a digit follows.
+  3. In lower case, words from "zero" to "ten", and "none", become digits, and
+     "a", "an" and "the" are removed.
+  4. Contractions get their missing apostrophe.
+
+  Colons and apostrophes stay. Normalising twice is normalising once.
+
+  Args:
+    text: the answer.
+
+  Returns:
+    Words with single spaces; "" if none is left.
+
+  Raises:
+    ValueError: it is no text.
+
+  Reference:
+    Antol et al., VQA: visual question answering, 2015; the rules are those of
+    the evaluation code at https://visualqa.org/evaluation.html.
+
+  >>> normalize_answer("The two dogs, running.")
+  '2 dogs running'
+  >>> normalize_answer("1,000 m/s"), normalize_answer("3.5 ft.")
+  ('1000 ms', '3.5 ft')
+  >>> normalize_answer("dont know")
+  "don't know"
+  """
+  if not isinstance(text, str):
+    raise ValueError(f"text must be a text, got {text!r}.")
+  text = re.sub(r"[\n\t]", " ", text).strip()
+  joined = _COMMA_IN_NUMBER.search(text) is not None
+  result = text
+  for mark in _MARKS:
+    removed = joined or f"{mark} " in text or f" {mark}" in text
+    result = result.replace(mark, "" if removed else " ")
+  words = _PERIOD.sub("", result).lower().split()
+  numbered = [_NUMBERS.get(word, word) for word in words]
+  return " ".join(
+    _MENDED.get(word, word) for word in numbered if word not in _ARTICLES
+  )
+
+
+def vqa_accuracy(
+  predictions: Sequence[str],
+  annotations: Sequence[Sequence[Any]],
+  kinds: Sequence[str] | None = None,
+  *,
+  leave_one_out: bool = True,
+  normalize: bool = True,
+) -> dict[str, float]:
+  """Accuracy of answers by how many annotators gave them.
+
+  With N annotators of a question (VQA v2: 10), n of whom gave the predicted
+  answer, the question's accuracy is the mean over the subsets that leave one
+  annotator out,
+
+  `a = n/N min((n - 1)/3, 1) + (N - n)/N min(n/3, 1)`,
+
+  which is 0, .3, .6, .9 and 1 for n = 0, 1, 2, 3 and more of 10; or, without
+  `leave_one_out`, `a = min(n/3, 1)`. The accuracy is the mean over the
+  questions.
+
+  The official code leaves answers as they are where all annotators gave the
+  same. Here they are normalised there too, as those that VQA v2 publishes
+  already are: a prediction "2." would miss ten times "2" otherwise.
+
+  Args:
+    predictions: an answer a question.
+    annotations: of each question, the answers of its annotators, one text each;
+      or `data.tasks.Answer`s, whose `count` is the number of annotators.
+    kinds: a text a question; scores are then also given by kind. Those of ""
+      are in no kind.
+    leave_one_out: whether as the official code does, or by the simple formula.
+    normalize: whether to bring all answers to the form of `normalize_answer`
+      first.
+
+  Returns:
+    `accuracy`, and `accuracy/{kind}` for each kind, 0 to 1.
+
+  Raises:
+    ValueError: other lengths, no question, a question without annotators, or
+      one annotator where one is to be left out.
+
+  Reference:
+    Antol et al., VQA: visual question answering, 2015, and
+    https://visualqa.org/evaluation.html.
+
+  >>> votes = [["2"] * 3 + ["3"] * 7, ["yes"] * 10]
+  >>> scores = vqa_accuracy(["two", "Yes"], votes, ["number", "yes_no"])
+  >>> {name: round(score, 3) for name, score in scores.items()}
+  {'accuracy': 0.95, 'accuracy/number': 0.9, 'accuracy/yes_no': 1.0}
+  >>> vqa_accuracy(["two"], votes[:1], leave_one_out=False)
+  {'accuracy': 1.0}
+  """
+  if isinstance(predictions, str) or not len(predictions):
+    raise ValueError(
+      "predictions must hold at least one question's answer, got"
+      f" {predictions!r}."
+    )
+  for name, value in (("annotations", annotations), ("kinds", kinds)):
+    if value is not None and len(value) != len(predictions):
+      raise ValueError(
+        f"{name} must have one entry for each of {len(predictions)}"
+        f" predictions, got {len(value)}."
+      )
+  known: dict[str, str] = {}
+
+  def form(text: Any) -> str:
+    if not isinstance(text, str):
+      raise ValueError(f"answers must be texts, got {text!r}.")
+    if not normalize:
+      return text
+    if text not in known:
+      known[text] = normalize_answer(text)
+    return known[text]
+
+  scores: dict[str, list[float]] = collections.defaultdict(list)
+  for i, (prediction, given) in enumerate(zip(predictions, annotations)):
+    votes = _votes(given, i, form)
+    total = sum(votes.values())
+    if total < 1 + leave_one_out:
+      raise ValueError(
+        f"annotations[{i}] must be of at least {1 + leave_one_out}"
+        f" annotator(s), got {total}."
+      )
+    score = _score(votes.get(form(prediction), 0), total, leave_one_out)
+    scores["accuracy"].append(score)
+    if kinds is not None and kinds[i]:
+      scores[f"accuracy/{kinds[i]}"].append(score)
+  return {name: sum(values) / len(values) for name, values in scores.items()}
+
+
+def _votes(
+  given: Sequence[Any], i: int, form: Callable[[Any], str]
+) -> Mapping[str, int]:
+  """How many annotators gave each answer."""
+  if isinstance(given, str):
+    raise ValueError(
+      f"annotations[{i}] must be a sequence of answers, got {given!r}."
+    )
+  votes: collections.Counter[str] = collections.Counter()
+  for answer in given:
+    # A str has a `count` as well, but another one.
+    if isinstance(answer, str):
+      votes[form(answer)] += 1
+      continue
+    text, count = getattr(answer, "text", None), getattr(answer, "count", None)
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+      raise ValueError(
+        f"annotations[{i}] must hold texts, or answers with the number of their"
+        f" annotators as count, got {answer!r}."
+      )
+    votes[form(text)] += count
+  return votes
+
+
+def _score(same: int, total: int, leave_one_out: bool) -> float:
+  if not leave_one_out:
+    return min(same / _ENOUGH, 1.0)
+  # `same` subsets lack one who agrees, the others one who does not.
+  lacking = min((same - 1) / _ENOUGH, 1.0) if same else 0.0
+  return (same * lacking + (total - same) * min(same / _ENOUGH, 1.0)) / total

@@ -1,0 +1,169 @@
+"""Named fusion models, and how one task's begins with another's parameters."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from contrastive_jax.models import presets
+from contrastive_jax.models.fusion import FusionModel
+from contrastive_jax.models.vit import ViT, vit
+
+Dtype = Any
+
+FUSION_PRESETS: dict[str, FusionModel] = {
+  # For one or two CPU cores.
+  "albef_tiny": FusionModel(
+    image=ViT(image_size=64, patch_size=8, width=128, depth=3, num_heads=4),
+    context_length=32,
+    width=128,
+    text_depth=1,
+    fusion_depth=2,
+    num_heads=4,
+    embed_dim=64,
+    decoder_depth=1,
+    dropout=0.0,
+  ),
+  # The published model: ViT-B/16 at 256 pixels, BERT-base cut in the middle.
+  "albef": FusionModel(image=vit("B/16", image_size=256)),
+}
+
+
+def create_fusion_model(
+  preset: str,
+  *,
+  vocab_size: int,
+  task: str = "pretrain",
+  image_size: int | None = None,
+  context_length: int | None = None,
+  independent_head: bool = False,
+  dtype: Dtype | None = None,
+  remat: bool = False,
+  activation_sharding: jax.sharding.Sharding | None = None,
+  **overrides: Any,
+) -> FusionModel:
+  """Builds the fusion model of a preset.
+
+  Args:
+    preset: a name in `FUSION_PRESETS`.
+    vocab_size: number of token ids.
+    task: what it is for, see `FusionModel`.
+    image_size: height and width of the images; None is the preset's.
+    context_length: longest text; None is the preset's.
+    independent_head: see `FusionModel`.
+    dtype: compute type, e.g. "bfloat16"; None is float32.
+    remat: whether activations of layers are recomputed in the backward pass.
+    activation_sharding: how activations lie on a mesh between layers.
+    **overrides: fields of `FusionModel`; `image` is a mapping of fields of its
+      image tower.
+
+  Returns:
+    The module.
+
+  Raises:
+    ValueError: if a name is unknown (the nearest is named) or a value has the
+      wrong type.
+
+  >>> create_fusion_model("albef", vocab_size=100, text_depth=2).text_depth
+  2
+  """
+  model = FUSION_PRESETS[presets.known("preset", preset, FUSION_PRESETS)]
+  known = {
+    field.name: getattr(model, field.name)
+    for field in dataclasses.fields(model)
+    if field.name not in ("parent", "name")
+  }
+  fields: dict[str, Any] = {}
+  image = model.image
+  for name, value in overrides.items():
+    presets.known("override", name, known)
+    if name == "image":
+      image = presets.override_tower("image", image, value)
+    else:
+      fields[name] = presets.checked(name, known[name], value)
+  tower: dict[str, Any] = {"remat": remat}
+  if image_size is not None:
+    tower["image_size"] = image_size
+  if dtype is not None:
+    fields["dtype"] = tower["dtype"] = jnp.dtype(dtype)
+    if not jnp.issubdtype(tower["dtype"], jnp.floating):
+      raise ValueError(f"dtype must be a floating type; got {dtype}.")
+  if context_length is not None:
+    fields["context_length"] = context_length
+  return model.clone(
+    image=image.clone(activation_sharding=activation_sharding, **tower),
+    vocab_size=vocab_size,
+    task=task,
+    independent_head=independent_head,
+    remat=remat,
+    activation_sharding=activation_sharding,
+    **fields,
+  )
+
+
+def transfer(
+  source: Mapping[str, Any], target: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Parameters of a task's model, begun with those of another task's.
+
+  What both have by name and form is taken. A decoder begins as the fusion layers
+  with the language model's embeddings and head; of a fusion layer for two images
+  both halves begin as the one.
+
+  Args:
+    source: parameters of a `FusionModel`.
+    target: those of another, as initialised; they stay where the source has none.
+
+  Returns:
+    Parameters of the target's form.
+
+  Raises:
+    ValueError: if the encoders do not have the same forms.
+  """
+  source = dict(source)
+  for new, old in (
+    ("decoder_layers", "fusion_layers"),
+    ("decoder_embeddings", "embeddings"),
+    ("decoder_head", "language_head"),
+  ):
+    if new in target and new not in source and old in source:
+      source[new] = source[old]
+  if any("first" in v for v in target["fusion_layers"].values()):
+    source["fusion_layers"] = {
+      name: layer if "first" in layer else _pair(layer)
+      for name, layer in source["fusion_layers"].items()
+    }
+  for name in ("image", "embeddings", "text_layers", "fusion_layers"):
+    ours, theirs = (
+      jax.tree.map(jnp.shape, part[name]) for part in (target, source)
+    )
+    if ours != theirs:
+      raise ValueError(
+        f"The two models' {name} must have the same forms; got {theirs}, and"
+        f" {ours} is expected."
+      )
+  return {
+    name: _matching(value, source.get(name)) for name, value in target.items()
+  }
+
+
+def _pair(layer: Mapping[str, Any]) -> dict[str, Any]:
+  """A fusion layer's parameters as those of a `PairLayer`."""
+  own = {k: v for k, v in layer.items() if k != "context_key_value"}
+  return {
+    "first": own,
+    "second": jax.tree.map(jnp.copy, own),
+    "context_key_value": layer["context_key_value"],
+  }
+
+
+def _matching(target: Any, source: Any) -> Any:
+  """Leaves of the source where there are some of the same shape."""
+  if isinstance(target, Mapping):
+    inner = source if isinstance(source, Mapping) else {}
+    return {k: _matching(v, inner.get(k)) for k, v in target.items()}
+  if source is None or jnp.shape(source) != jnp.shape(target):
+    return target
+  return source

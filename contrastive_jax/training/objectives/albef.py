@@ -1,0 +1,389 @@
+"""ALBEF's pre-training: contrast, matching and masked language modelling."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from contrastive_jax import losses, ops
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import sharding
+from contrastive_jax.training.objectives import base, fusion, queue
+from contrastive_jax.training.objectives.augmented_pairs import AugmentedPairs
+from contrastive_jax.training.objectives.structure import Structure
+
+Params = base.Params
+Batch = base.Batch
+Metrics = dict[str, jax.Array]
+
+# As published: the temperature stays within these.
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.001, 0.5
+
+
+class Albef:
+  r"""The sum of three losses on a fusion model, with momentum distillation.
+
+  * image-text contrast against momentum features of the batch and a queue, with
+    soft targets (`losses.soft_target_contrastive`, mean of both directions), or,
+    with `config.loss=augmented`, the augmented loss within the batch;
+  * matching: the pair, the text with a hard negative image, the image with a
+    hard negative text, each by fusion of both;
+  * masked language modelling of the text by fusion with its image.
+
+  The momentum model is updated before it is used. The share alpha of its soft
+  targets grows linearly from 0. With `config.structure` the second paper's
+  regularisers are added; other views' features are those of the momentum model
+  (`source=momentum`), of the same image and text.
+
+  References: Li et al., "Align before fuse", 2021; Jiang et al., "Understanding
+  and constructing latent modality structures", 2023.
+  """
+
+  has_text = True
+
+  def __init__(
+    self,
+    config: config_lib.Config,
+    *,
+    vocab_size: int,
+    num_examples: int,
+    mesh: jax.sharding.Mesh,
+  ):
+    """Builds the model of `config.model`; arguments as of `create`."""
+    self.config = config
+    self._mesh = mesh
+    self._axes = sharding.data_axes(mesh)
+    # One id more than the tokenizer has: the mask.
+    self.mask_id = vocab_size
+    self.model = fusion.create_model(config, vocab_size + 1, "pretrain", mesh)
+    self._views = base.Views(config)
+    self._structure = Structure(config, mesh)
+    size = config.fusion.queue_size
+    if size % mesh.size:
+      raise config_lib.ConfigError(
+        "config.fusion.queue_size must be a multiple of the number of devices"
+        f" ({mesh.size}); got {size}."
+      )
+    self.augmented_pairs = None
+    if config.loss.name == "augmented":
+      self.augmented_pairs = AugmentedPairs(
+        config, num_examples=num_examples, mesh=mesh
+      )
+
+  def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Params]:
+    """Parameters, and the state: momentum model, queue, steps."""
+    side = self.config.model.image_size
+    params = self.model.init(
+      key,
+      jnp.zeros((2, side, side, 3), jnp.float32),
+      jnp.asarray(batch["tokens"][:2, 0]),
+    )["params"]
+    state: dict[str, Any] = {
+      "momentum": jax.tree.map(jnp.copy, params),
+      "count": jnp.zeros((), jnp.int32),
+    }
+    if self._has_queue:
+      state["queue"] = queue.create(
+        jax.random.fold_in(key, base.QUEUE),
+        self.config.fusion.queue_size,
+        self.model.embed_dim,
+      )
+    if self.augmented_pairs is not None:
+      state["auxiliary"] = self.augmented_pairs.init(
+        jax.random.fold_in(key, base.AUXILIARY), self.model.embed_dim
+      )
+    return params, state
+
+  @property
+  def _has_queue(self) -> bool:
+    soft = self.config.loss.name == "soft_target"
+    return soft and self.config.fusion.queue_size > 0
+
+  def loss(
+    self, params: Params, state: Params, batch: Batch, key: jax.Array
+  ) -> tuple[jax.Array, tuple[Params, Metrics]]:
+    """The weighted sum of the losses, averaged over the batch, and its terms."""
+    settings = self.config.fusion
+    images = self._views.random(
+      jax.random.fold_in(key, base.AUGMENT), batch["image"]
+    )
+    tokens = batch["tokens"][:, 0]
+    groups = batch["concept_id"] if self.config.loss.group_positives else None
+    alpha = fusion.ramped_alpha(self.config, state["count"])
+    momentum: Any = optax.incremental_update(
+      jax.lax.stop_gradient(params), state["momentum"], 1.0 - settings.momentum
+    )
+    model = fusion.Applied(self.model, params, key)
+    teacher = fusion.Applied(
+      self.model, momentum, jax.random.fold_in(key, base.MOMENTUM)
+    )
+    image, text = model.image(images), model.text(tokens)
+    image_m, text_m = jax.lax.stop_gradient(
+      (teacher.image(images), teacher.text(tokens))
+    )
+    state = {**state, "momentum": momentum, "count": state["count"] + 1}
+    total = jnp.float32(0)
+    temperature = params["temperature"]
+    if self.config.loss.temperature == "fixed":
+      temperature = jax.lax.stop_gradient(temperature)
+    metrics: Metrics = {"alpha": alpha, "temperature": temperature}
+    if settings.contrast:
+      value, state, more = self._contrast(
+        temperature,
+        (image, text),
+        (image_m, text_m),
+        groups,
+        alpha,
+        state,
+        batch["index"],
+        key,
+      )
+      metrics |= more | {"contrastive_loss": value}
+      total += settings.contrast * value
+    if settings.matching:
+      value, more = self._matching(
+        model, image, text, image_m, text_m, groups, temperature, key
+      )
+      metrics |= more | {"matching_loss": value}
+      total += settings.matching * value
+    if settings.language:
+      value, more = self._language(
+        model, teacher, tokens, image, image_m, alpha, key
+      )
+      metrics |= more | {"language_loss": value}
+      total += settings.language * value
+    if self.config.structure.active:
+      value, terms = self._structure.terms(
+        self._features(image, text, image_m, text_m),
+        1.0 / jax.lax.stop_gradient(temperature),
+        groups,
+        key,
+      )
+      metrics |= terms
+      total += value
+    return total, (state, metrics)
+
+  def _contrast(
+    self, temperature, online, momentum, groups, alpha, state, index, key
+  ):
+    """Mean contrast of both directions, the new state, and metrics."""
+    (image, text), (image_m, text_m) = (
+      [side["feature"] for side in pair] for pair in (online, momentum)
+    )
+    if self.augmented_pairs is not None:
+      values, auxiliary, metrics = self.augmented_pairs.loss(
+        {"image": image, "text": text[:, None]},
+        1.0 / temperature,
+        groups,
+        state["auxiliary"],
+        index,
+        jax.random.fold_in(key, base.AUXILIARY),
+      )
+      return jnp.mean(values), {**state, "auxiliary": auxiliary}, metrics
+    rows = {
+      "image": image,
+      "text": text,
+      "image_m": image_m,
+      "text_m": text_m,
+      "groups": groups,
+    }
+    held = state.get("queue")
+    earlier = None
+    if held is not None:
+      earlier = {k: held[k] for k in ("image", "text", "ids")}
+
+    def both(whole, rows, earlier):
+      temperature, alpha = whole
+
+      def direction(this, that):
+        ids = rows["groups"]
+        return losses.soft_target_contrastive(
+          rows[this],
+          rows[f"{this}_m"],
+          rows[f"{that}_m"],
+          None if earlier is None else earlier[that],
+          temperature=temperature,
+          alpha=alpha,
+          group_ids=ids,
+          queue_ids=(
+            None if earlier is None or ids is None else earlier["ids"]
+          ),
+          axes=self._axes,
+          block_size=self.config.loss.block_size or "auto",
+        )
+
+      return 0.5 * (direction("image", "text") + direction("text", "image"))
+
+    values = sharding.map_rows(both, self._mesh)(
+      (temperature, alpha), rows, earlier
+    )
+    if held is not None:
+      ids = index if groups is None else groups
+      state = {**state, "queue": queue.push(held, image_m, text_m, ids)}
+    return jnp.mean(values), state, {}
+
+  def _matching(
+    self, model, image, text, image_m, text_m, groups, temperature, key
+  ):
+    """Mean loss of the pairs and their hard negatives, and metrics."""
+    count = image["feature"].shape[0]
+    block = self.config.fusion.negative_block or count
+    if count % block:
+      raise config_lib.ConfigError(
+        "config.fusion.negative_block must divide config.batch_size"
+        f" ({count}); got {block}."
+      )
+    stopped = jax.lax.stop_gradient
+
+    def split(x):
+      return x.reshape(count // block, block, *x.shape[1:])
+
+    def draw(queries, keys, purpose):
+      """For each row a row of the other side, within its block."""
+      key_of = jax.random.fold_in(
+        jax.random.fold_in(key, base.NEGATIVES), purpose
+      )
+      ids = jnp.arange(count) if groups is None else groups
+      found, valid = jax.vmap(
+        lambda q, k, i, p: losses.sample_hard_negatives(
+          key_of, q @ k.T / stopped(temperature), group_ids=i, positions=p
+        )
+      )(
+        split(stopped(queries)),
+        split(stopped(keys)),
+        split(ids),
+        split(jnp.arange(count)),
+      )
+      return found, valid.reshape(-1)
+
+    def take(x, places):
+      taken = jax.vmap(lambda rows, at: rows[at])(split(x), places)
+      return taken.reshape(x.shape)
+
+    other_image, image_valid = draw(text["feature"], image_m["feature"], 0)
+    other_text, text_valid = draw(image["feature"], text_m["feature"], 1)
+    states = model.fuse_all(
+      [
+        (text["tokens"], text["valid"], image["tokens"]),
+        (text["tokens"], text["valid"], take(image["tokens"], other_image)),
+        (
+          take(text["tokens"], other_text),
+          take(text["valid"], other_text),
+          image["tokens"],
+        ),
+      ]
+    )
+    logits = model.apply(states, method="match")
+    ones = jnp.ones(count, bool)
+    matches = jnp.stack([ones, ~ones, ~ones], axis=1).reshape(-1)
+    valid = jnp.stack([ones, image_valid, text_valid], axis=1).reshape(-1)
+    values = losses.image_text_matching(logits, matches, valid)
+    total = jnp.sum(valid)
+    right = (jnp.argmax(logits, axis=1) == matches) & valid
+    return jnp.sum(values) / total, {
+      "matching_accuracy": jnp.sum(right) / total
+    }
+
+  def _language(self, model, teacher, tokens, image, image_m, alpha, key):
+    """Mean loss of the tokens that are to be predicted, and metrics."""
+    # Neither padding nor the first and the last token of a text.
+    ends = jnp.roll(tokens, -1, axis=1).at[:, -1].set(0) == 0
+    maskable = (tokens != self.model.pad_id) & ~ends
+    maskable = maskable.at[:, 0].set(False)
+    masked, chosen = losses.mask_tokens(
+      jax.random.fold_in(key, base.MASKING),
+      tokens,
+      maskable,
+      vocab_size=self.mask_id + 1,
+      mask_id=self.mask_id,
+      share=self.config.fusion.mask_share,
+    )
+
+    def predict(applied, image):
+      text = applied.text(masked)
+      states = applied.fuse_all(
+        [(text["tokens"], text["valid"], image["tokens"])]
+      )
+      return applied.apply(states, method="predict_tokens")
+
+    logits = predict(model, image)
+    soft = {}
+    if self.config.fusion.alpha:
+      soft = {
+        "teacher_logits": jax.lax.stop_gradient(predict(teacher, image_m)),
+        "alpha": alpha,
+      }
+    values = losses.masked_language_modeling(logits, tokens, chosen, **soft)
+    # Of a batch without any such token the mean is 0.
+    total = jnp.maximum(jnp.sum(chosen), 1)
+    right = (jnp.argmax(logits, axis=-1) == tokens) & chosen
+    return jnp.sum(values) / total, {
+      "language_accuracy": jnp.sum(right) / total
+    }
+
+  def _features(self, image, text, image_m, text_m):
+    """The features of both models by the names that `Structure` takes."""
+    features = {}
+    for name, side in (
+      ("image", image),
+      ("text", text),
+      ("image_augmented", image_m),
+      ("text_augmented", text_m),
+    ):
+      features[name] = side["feature"]
+      if "independent" in side:
+        features[f"{name}_independent"] = side["independent"]
+    return features
+
+  def constrain(self, params: Params) -> Params:
+    """Clamps the temperature."""
+    return {
+      **params,
+      "temperature": jnp.clip(
+        params["temperature"], MIN_TEMPERATURE, MAX_TEMPERATURE
+      ),
+    }
+
+  def encode_image(
+    self, params: Params, state: Params, images: jax.Array
+  ) -> jax.Array:
+    """uint8 [N, H, W, 3] -> float32 [N, d] of unit norm."""
+    del state
+    return fusion.Applied(self.model, params).image(self._views.plain(images))[
+      "feature"
+    ]
+
+  def probe_features(
+    self, params: Params, state: Params, images: jax.Array
+  ) -> jax.Array:
+    """As `encode_image`; with a second head [z, z'] / sqrt 2 of [N, 2 d]."""
+    del state
+    found = fusion.Applied(self.model, params).image(self._views.plain(images))
+    if "independent" not in found:
+      return found["feature"]
+    both = [found["feature"], found["independent"]]
+    return ops.l2_normalize(jnp.concatenate(both, axis=1))
+
+  def encode_text(
+    self, params: Params, state: Params, tokens: jax.Array
+  ) -> jax.Array:
+    """int32 [N, L] -> float32 [N, d] of unit norm."""
+    del state
+    return fusion.Applied(self.model, params).text(tokens)["feature"]
+
+  def image_tokens(self, params: Params, images: jax.Array) -> jax.Array:
+    """uint8 [N, H, W, 3] -> [N, P, e], what `match` takes."""
+    return fusion.Applied(self.model, params).image(self._views.plain(images))[
+      "tokens"
+    ]
+
+  def match(
+    self, params: Params, image_tokens: jax.Array, tokens: jax.Array
+  ) -> jax.Array:
+    """[N, P, e] and int32 [N, L] -> log-odds [N] that they belong together."""
+    applied = fusion.Applied(self.model, params)
+    text = applied.text(tokens)
+    states = applied.fuse_all([(text["tokens"], text["valid"], image_tokens)])
+    logits = applied.apply(states, method="match")
+    return logits[:, 1] - logits[:, 0]

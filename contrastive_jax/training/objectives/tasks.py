@@ -1,0 +1,390 @@
+"""Tasks of a pre-trained fusion model: answers, statements on pairs, entailment.
+
+Each trains with momentum distillation: beside the right answer the targets are a
+share alpha of what the momentum model says. A run begins with the parameters of
+an earlier one, `config.fusion.initial` (`begin`).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from contrastive_jax import losses, models
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training.objectives import base, fusion
+
+Params = base.Params
+Batch = base.Batch
+Metrics = dict[str, jax.Array]
+
+
+class Task:
+  """What they share; the state holds the momentum model and the steps made."""
+
+  has_text = True
+  task: str
+
+  def __init__(
+    self,
+    config: config_lib.Config,
+    *,
+    vocab_size: int,
+    num_examples: int,
+    mesh: jax.sharding.Mesh,
+  ):
+    """Builds the model of `config.model`; arguments as of `create`."""
+    del num_examples
+    self.config = config
+    self._mesh = mesh
+    # The ids of pre-training, whose last one was the mask.
+    self.model = fusion.create_model(config, vocab_size + 1, self.task, mesh)
+    self._views = base.Views(config)
+
+  def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Params]:
+    """Parameters at random, and the state."""
+    side = self.config.model.image_size
+    pair = (2,) if self.task == "nlvr2" else ()
+    length = self.config.model.context_length
+    params = self.model.init(
+      key,
+      jnp.zeros((*pair, 2, side, side, 3), jnp.float32),
+      jnp.ones((2, length), jnp.int32),
+    )["params"]
+    return params, self._state(params)
+
+  def begin(self, source: Params, params: Params) -> tuple[Params, Params]:
+    """Parameters that begin with an earlier run's, and the state.
+
+    Args:
+      source: of the earlier run.
+      params: by `init`.
+
+    Returns:
+      As `init`.
+
+    Raises:
+      ConfigError: if the models do not fit together.
+    """
+    try:
+      params = models.transfer(source, params)
+    except ValueError as error:
+      raise config_lib.ConfigError(f"config.fusion.initial: {error}") from error
+    return params, self._state(params)
+
+  def _state(self, params: Params) -> Params:
+    state: dict[str, Any] = {"count": jnp.zeros((), jnp.int32)}
+    if self.config.fusion.alpha:
+      state["momentum"] = jax.tree.map(jnp.copy, params)
+    return state
+
+  def loss(
+    self, params: Params, state: Params, batch: Batch, key: jax.Array
+  ) -> tuple[jax.Array, tuple[Params, Metrics]]:
+    """The mean loss of a batch."""
+    batch = {**batch, "image": self._augmented(batch["image"], key)}
+    student = fusion.Applied(self.model, params, key)
+    logits = self.logits(student, batch)
+    alpha = fusion.ramped_alpha(self.config, state["count"])
+    state = {**state, "count": state["count"] + 1}
+    momentum: Any = state.get("momentum")
+    teacher_logits = None
+    if momentum is not None:
+      rate = 1.0 - self.config.fusion.momentum
+      updated: Any = optax.incremental_update(
+        jax.lax.stop_gradient(params), momentum, rate
+      )
+      state["momentum"] = updated
+      teacher = fusion.Applied(
+        self.model, updated, jax.random.fold_in(key, base.MOMENTUM)
+      )
+      teacher_logits = jax.lax.stop_gradient(self.logits(teacher, batch))
+    value, metrics = self.mean_loss(logits, teacher_logits, batch, alpha)
+    return value, (state, {"alpha": alpha, **metrics})
+
+  def _augmented(self, images: jax.Array, key: jax.Array) -> jax.Array:
+    return self._views.random(jax.random.fold_in(key, base.AUGMENT), images)
+
+  def logits(self, applied: fusion.Applied, batch: Batch) -> jax.Array:
+    """What the model says of a batch, its images made ready."""
+    raise NotImplementedError
+
+  def mean_loss(
+    self,
+    logits: jax.Array,
+    teacher_logits: jax.Array | None,
+    batch: Batch,
+    alpha: jax.Array,
+  ) -> tuple[jax.Array, Metrics]:
+    """The mean loss, and metrics."""
+    right = batch["label"].reshape(-1)
+    log_p = jax.nn.log_softmax(logits)
+    values = -jnp.take_along_axis(log_p, right[:, None], axis=1)[:, 0]
+    if teacher_logits is not None:
+      soft = losses.distillation(logits, teacher_logits)
+      values = (1.0 - alpha) * values + alpha * soft
+    accuracy = jnp.mean(jnp.argmax(logits, axis=1) == right)
+    return jnp.mean(values), {"accuracy": accuracy}
+
+  def constrain(self, params: Params) -> Params:
+    """Nothing has bounds."""
+    return params
+
+  def plain(self, images: jax.Array) -> jax.Array:
+    """uint8 images, one or two of an example, as the model takes them."""
+    return self._views.plain(images)
+
+
+def _question_states(
+  applied: fusion.Applied, batch: Batch
+) -> tuple[jax.Array, jax.Array]:
+  """Fused states [B * Q, T, d] of Q texts an image, and their `valid`."""
+  tokens = batch["tokens"]
+  image = applied.image(batch["image"])["tokens"]
+  # Every image is encoded once, whatever is asked of it.
+  repeated = jnp.repeat(image, tokens.shape[1], axis=0)
+  text = applied.text(tokens.reshape(-1, tokens.shape[-1]))
+  states = applied.fuse_all([(text["tokens"], text["valid"], repeated)])
+  return states, text["valid"]
+
+
+class Entailment(Task):
+  """Whether an image entails a hypothesis, contradicts it, or neither."""
+
+  task = "entailment"
+
+  def logits(self, applied: fusion.Applied, batch: Batch) -> jax.Array:
+    """[B * Q, 3]."""
+    states, _ = _question_states(applied, batch)
+    return applied.apply(states, method="classify")
+
+
+class Nlvr2(Task):
+  """Whether a statement on two images is true."""
+
+  task = "nlvr2"
+
+  def logits(self, applied: fusion.Applied, batch: Batch) -> jax.Array:
+    """[B * Q, 2]."""
+    return applied.apply(self.states(applied, batch), method="classify")
+
+  def states(self, applied: fusion.Applied, batch: Batch) -> jax.Array:
+    """Fused states [B * Q, T, d] of texts and both images [B, 2, ...]."""
+    tokens, images = batch["tokens"], batch["image"]
+    both = applied.image(images.reshape(-1, *images.shape[2:]))["tokens"]
+    both = both.reshape(-1, 2, *both.shape[1:])
+    first, second = (
+      jnp.repeat(both[:, i], tokens.shape[1], axis=0) for i in (0, 1)
+    )
+    text = applied.text(tokens.reshape(-1, tokens.shape[-1]))
+    return applied.fuse_all([(text["tokens"], text["valid"], (first, second))])
+
+  def plain(self, images: jax.Array) -> jax.Array:
+    """uint8 [N, 2, H, W, 3] -> float32 [N, 2, S, S, 3]."""
+    flat = self._views.plain(images.reshape(-1, *images.shape[2:]))
+    return flat.reshape(*images.shape[:2], *flat.shape[1:])
+
+  def _augmented(self, images: jax.Array, key: jax.Array) -> jax.Array:
+    flat = super()._augmented(images.reshape(-1, *images.shape[2:]), key)
+    return flat.reshape(*images.shape[:2], *flat.shape[1:])
+
+
+class TextAssignment(Nlvr2):
+  """NLVR2's further pre-training: which of two images a text belongs to.
+
+  Of the pairs of image and text of a batch each gets another row's image, in
+  random order (labels 0 and 1), or, in a third of the cases, its text gets two
+  other rows' images (label 2). The other images are drawn by similarity to its
+  own, a cosine of the images' first tokens over .07.
+
+  Reference: Li et al., "Align before fuse", 2021, section 5.
+  """
+
+  _TEMPERATURE = 0.07
+
+  def loss(
+    self, params: Params, state: Params, batch: Batch, key: jax.Array
+  ) -> tuple[jax.Array, tuple[Params, Metrics]]:
+    """The mean cross-entropy over the three classes."""
+    images = self._views.random(
+      jax.random.fold_in(key, base.AUGMENT), batch["image"]
+    )
+    tokens = batch["tokens"][:, 0]
+    applied = fusion.Applied(self.model, params, key)
+    own = applied.image(images)["tokens"]
+    cls = jax.lax.stop_gradient(own[:, 0].astype(jnp.float32))
+    cls /= jnp.maximum(jnp.linalg.norm(cls, axis=1, keepdims=True), 1e-6)
+    groups = batch["concept_id"]
+    draws = jax.random.split(jax.random.fold_in(key, base.NEGATIVES), 3)
+    similarity = cls @ cls.T / self._TEMPERATURE
+    other, valid = losses.sample_hard_negatives(
+      draws[0], similarity, group_ids=groups
+    )
+    # The second is another one than the first where there are two.
+    distinct = jnp.where(
+      jax.nn.one_hot(other, similarity.shape[0], dtype=bool), -1e9, similarity
+    )
+    third, _ = losses.sample_hard_negatives(
+      draws[1], distinct, group_ids=groups
+    )
+    label = jax.random.randint(draws[2], other.shape, 0, 3)
+
+    def choose(*cases):
+      """Of three candidates [B, ...] the one at the label."""
+      stacked = jnp.stack(cases)
+      return jax.vmap(lambda rows, i: rows[i], in_axes=(1, 0))(stacked, label)
+
+    near, far = own[other], own[third]
+    first, second = choose(own, near, near), choose(near, own, far)
+    text = applied.text(tokens)
+    states = applied.fuse_all(
+      [(text["tokens"], text["valid"], (first, second))]
+    )
+    logits = applied.apply(states, method="assign")
+    log_p = jax.nn.log_softmax(logits)
+    values = -jnp.take_along_axis(log_p, label[:, None], axis=1)[:, 0]
+    total = jnp.maximum(jnp.sum(valid), 1)
+    right = (jnp.argmax(logits, axis=1) == label) & valid
+    state = {**state, "count": state["count"] + 1}
+    return jnp.sum(jnp.where(valid, values, 0.0)) / total, (
+      state,
+      {"accuracy": jnp.sum(right) / total},
+    )
+
+  def _state(self, params: Params) -> Params:
+    del params  # There is no momentum model.
+    return {"count": jnp.zeros((), jnp.int32)}
+
+
+class Vqa(Task):
+  """Answers to questions on an image, by a decoder that writes them."""
+
+  task = "vqa"
+
+  def logits(self, applied: fusion.Applied, batch: Batch) -> jax.Array:
+    """[B * Q * K, A - 1, V], of each answer's tokens after the first."""
+    states, valid = _question_states(applied, batch)
+    answers = batch["answers"]
+    count = answers.shape[2]
+    rows = answers.reshape(-1, answers.shape[-1])
+    return applied.apply(
+      rows[:, :-1],
+      jnp.repeat(states, count, axis=0),
+      jnp.repeat(valid, count, axis=0),
+      method="decode",
+      train=applied.trains,
+    )
+
+  def mean_loss(
+    self,
+    logits: jax.Array,
+    teacher_logits: jax.Array | None,
+    batch: Batch,
+    alpha: jax.Array,
+  ) -> tuple[jax.Array, Metrics]:
+    """Weighted sum over a question's answers of the sum over their tokens."""
+    answers = batch["answers"]
+    rows = answers.reshape(-1, answers.shape[-1])
+    target = rows[:, 1:]
+    counted = target != self.model.pad_id
+    soft: dict[str, Any] = {}
+    if teacher_logits is not None:
+      soft = {"teacher_logits": teacher_logits, "alpha": alpha}
+    values = losses.masked_language_modeling(logits, target, counted, **soft)
+    weights = batch["weights"].reshape(-1)
+    right = jnp.argmax(logits, axis=-1) == target
+    whole = jnp.all(right | ~counted, axis=1)
+    total = jnp.maximum(jnp.sum(weights), 1e-6)
+    questions = answers.shape[0] * answers.shape[1]
+    return jnp.sum(jnp.sum(values, axis=1) * weights) / questions, {
+      "accuracy": jnp.sum(whole * weights) / total
+    }
+
+  def question_states(
+    self, params: Params, images: jax.Array, tokens: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
+    """uint8 [B, H, W, 3], int32 [B, Q, T] -> states [B * Q, T, d], `valid`."""
+    applied = fusion.Applied(self.model, params)
+    batch: Mapping[str, Any] = {"image": self.plain(images), "tokens": tokens}
+    return _question_states(applied, batch)
+
+  def rank(
+    self,
+    params: Params,
+    states: jax.Array,
+    valid: jax.Array,
+    candidates: jax.Array,
+    count: int,
+  ) -> jax.Array:
+    """The likeliest of the candidate answers, in two stages.
+
+    By the probability of its first token each question keeps `count` candidates;
+    those are ranked by the probability of all of their tokens.
+
+    Args:
+      params: of the model.
+      states: [N, T, d], of the questions.
+      valid: [N, T].
+      candidates: int32 [C, A], token rows.
+      count: kept ones, at most C.
+
+    Returns:
+      int32 [N], numbers of candidates.
+
+    Reference: Li et al., "Align before fuse", 2021, section 5 (VQA).
+    """
+    applied = fusion.Applied(self.model, params)
+    n = states.shape[0]
+    start = jnp.broadcast_to(candidates[0, :1], (n, 1))
+    first = applied.apply(start, states, valid, method="decode")[:, 0]
+    _, kept = jax.lax.top_k(
+      jax.nn.log_softmax(first)[:, candidates[:, 1]], count
+    )
+
+    # Candidate by candidate: all at once would repeat the states `count` times.
+    def score(place):
+      rows = candidates[kept[:, place]]
+      logits = applied.apply(rows[:, :-1], states, valid, method="decode")
+      target = rows[:, 1:]
+      log_p = jax.nn.log_softmax(logits)
+      found = jnp.take_along_axis(log_p, target[..., None], axis=2)[..., 0]
+      return jnp.sum(jnp.where(target != self.model.pad_id, found, 0.0), axis=1)
+
+    scores = jax.lax.map(score, jnp.arange(count))
+    best = jnp.argmax(scores, axis=0)
+    return jnp.take_along_axis(kept, best[:, None], axis=1)[:, 0]
+
+  def generate(
+    self,
+    params: Params,
+    states: jax.Array,
+    valid: jax.Array,
+    *,
+    start_id: int,
+    end_id: int,
+    length: int,
+  ) -> jax.Array:
+    """The answer written freely, each token the likeliest one: int32 [N, length].
+
+    After the end token come pads.
+    """
+    applied = fusion.Applied(self.model, params)
+    n = states.shape[0]
+    rows = jnp.full((n, length), self.model.pad_id, jnp.int32)
+    rows = rows.at[:, 0].set(start_id)
+
+    def step(place, rows):
+      logits = applied.apply(rows, states, valid, method="decode")
+      logits = jax.lax.dynamic_index_in_dim(logits, place - 1, 1, False)
+      # Neither a pad nor the mask is an answer's token.
+      logits = logits.at[:, (self.model.pad_id, logits.shape[1] - 1)].set(
+        -jnp.inf
+      )
+      before = jax.lax.dynamic_index_in_dim(rows, place - 1, 1, False)
+      ended = (before == end_id) | (before == self.model.pad_id)
+      new = jnp.where(ended, self.model.pad_id, jnp.argmax(logits, axis=1))
+      return rows.at[:, place].set(new.astype(jnp.int32))
+
+    return jax.lax.fori_loop(1, length, step, rows)

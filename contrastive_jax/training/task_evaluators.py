@@ -1,0 +1,161 @@
+"""Scores of fusion models: answers, statements, entailment, re-ranking."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from contrastive_jax import evaluation
+from contrastive_jax.data import pipeline, sources, task_pipeline, tasks
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import evaluators, sharding
+from contrastive_jax.training import state as state_lib
+from contrastive_jax.training.objectives import fusion
+
+
+class TaskScorer:
+  """Predicts a split's records with one model, in batches of one shape."""
+
+  def __init__(
+    self,
+    objective: Any,
+    data: tasks.TaskData,
+    encoder: task_pipeline.Encoder,
+    config: config_lib.Config,
+    mesh: jax.sharding.Mesh,
+  ):
+    """Prepares the jitted prediction; it splits a batch over the mesh."""
+    self._objective = objective
+    self._data = data
+    self._encoder = encoder
+    # Texts multiply what an image costs.
+    self._batch_size = max(mesh.size, config.evaluation.batch_size // 8)
+    self._batch_size -= self._batch_size % mesh.size
+    rows = sharding.batch_sharding(mesh)
+    candidates = None
+    if data.task == "vqa":
+      candidates = jnp.asarray(encoder.answers(data.answers))
+    count = min(config.fusion.candidates, max(1, len(data.answers)))
+
+    def predict(params, batch):
+      batch = jax.tree.map(
+        lambda x: jax.lax.with_sharding_constraint(x, rows), batch
+      )
+      if candidates is not None:
+        states, valid = objective.question_states(
+          params, batch["image"], batch["tokens"]
+        )
+        return objective.rank(params, states, valid, candidates, count)
+      applied = fusion.Applied(objective.model, params)
+      plain = {**batch, "image": objective.plain(batch["image"])}
+      return jnp.argmax(objective.logits(applied, plain), axis=1)
+
+    self._predict = jax.jit(predict, out_shardings=sharding.replicated(mesh))
+
+  def predictions(
+    self, state: state_lib.TrainState, source: sources.Source
+  ) -> np.ndarray:
+    """The number of the answer or class that each record gets: int64 [N]."""
+    found = np.full(len(source), -1, np.int64)
+    for batch, rows in task_pipeline.eval_batches(
+      source, self._encoder, batch_size=self._batch_size
+    ):
+      values = np.asarray(self._predict(state.eval_params, batch))
+      kept = rows.reshape(-1) >= 0
+      found[rows.reshape(-1)[kept]] = values[kept]
+    return found
+
+  def accuracy(
+    self, state: state_lib.TrainState, source: sources.Source, *, name: str
+  ) -> dict[str, float]:
+    """`{name}/accuracy`, and `{name}/accuracy/{kind}` of each kind of record.
+
+    Of vqa it is the official one, `evaluation.vqa_accuracy`.
+    """
+    predicted = self.predictions(state, source)
+    records = [source.fields(row) for row in range(len(source))]
+    kinds = [record["kind"] for record in records]
+    if self._data.task == "vqa":
+      scores = evaluation.vqa_accuracy(
+        [self._data.answers[i] for i in predicted],
+        [record["answers"] for record in records],
+        kinds,
+      )
+    else:
+      right = predicted == np.array([record["label"] for record in records])
+      scores = {"accuracy": float(np.mean(right))}
+      for kind in sorted(set(kinds) - {""}):
+        chosen = np.array([other == kind for other in kinds])
+        scores[f"accuracy/{kind}"] = float(np.mean(right[chosen]))
+    return {f"{name}/{key}": value for key, value in scores.items()}
+
+
+def reranked(
+  objective: Any,
+  encoder: evaluators.Encoder,
+  state: state_lib.TrainState,
+  data: sources.PairData,
+  *,
+  config: config_lib.Config,
+  report: Callable[[str], None] = print,
+) -> dict[str, float]:
+  """Retrieval on the test split, whose first answers matching ranks again.
+
+  Args:
+    objective: an `Albef`.
+    encoder: embeds.
+    state: the model.
+    data: the data set.
+    config: `fusion.rerank` answers are ranked again.
+    report: receives lines for the user.
+
+  Returns:
+    `retrieval_reranked/image_to_text/recall_at_1` and so on, for 1, 5 and 10,
+    both ways; empty without test images.
+  """
+  source = data.splits[sources.TEST]
+  if not len(source):
+    return {}
+  texts, text_ids = evaluators.names_of(source, keywords=True)
+  tokens = data.tokenizer.encode(texts, config.model.context_length)
+  images = encoder.images(state, source)
+  similarity = images.images @ encoder.texts(state, texts).T
+  # A pair costs what an image costs.
+  size = config.evaluation.batch_size
+  encode, match = jax.jit(objective.image_tokens), jax.jit(objective.match)
+  image_tokens = np.concatenate(
+    [
+      np.asarray(encode(state.eval_params, part))[:rows]
+      for part, rows in pipeline.eval_images(source, size)
+    ]
+  )
+  out = {}
+  for way, scores, asked, answers in (
+    ("image_to_text", similarity, images.concept_ids, text_ids),
+    ("text_to_image", similarity.T, text_ids, images.concept_ids),
+  ):
+    kept = min(config.fusion.rerank, scores.shape[1])
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :kept]
+    pairs = np.stack(
+      [np.repeat(np.arange(len(scores)), kept), best.reshape(-1)], axis=1
+    )
+    report(f"Matching {len(pairs):,} pairs, {way.replace('_', ' ')}.")
+    # Image first, whichever asks.
+    columns = pairs if way == "image_to_text" else pairs[:, ::-1]
+    values = np.empty(len(pairs), np.float32)
+    for start in range(0, len(pairs), size):
+      part = columns[start : start + size]
+      image, text = np.resize(part, (size, 2)).T
+      found = match(state.eval_params, image_tokens[image], tokens[text])
+      values[start : start + len(part)] = np.asarray(found)[: len(part)]
+    order = np.argsort(-values.reshape(-1, kept), axis=1, kind="stable")
+    ranked = np.take_along_axis(best, order, axis=1)
+    # A question without a right answer counts nothing, as in `retrieval`.
+    possible = np.isin(asked, answers)
+    right = (answers[ranked] == asked[:, None])[possible]
+    for k in (1, 5, 10):
+      hits = right[:, :k].any(axis=1)
+      out[f"retrieval_reranked/{way}/recall_at_{k}"] = float(hits.mean())
+  return out

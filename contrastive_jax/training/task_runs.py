@@ -1,0 +1,258 @@
+"""Runs on the tasks of fusion models: their data opened, their model built."""
+
+import dataclasses
+import os
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import grain
+import jax
+
+from contrastive_jax import evaluation
+from contrastive_jax.data import sources, task_pipeline, tasks
+from contrastive_jax.data import tokenizer as tokenizer_lib
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import (
+  initial,
+  objectives,
+  official_data,
+  runs,
+  sharding,
+  task_evaluators,
+  workdirs,
+)
+from contrastive_jax.training import state as state_lib
+
+Report = Callable[[str], None]
+
+OBJECTIVES = ("vqa", "nlvr2", "entailment", "text_assignment")
+# Of a vocabulary that is learned on a task's own texts.
+_VOCABULARY = 4096
+
+
+@dataclasses.dataclass
+class TaskRun:
+  """What a run on a task is made of, opened.
+
+  Attributes:
+    config: the configuration.
+    workdir: where it keeps its files.
+    data: the data set.
+    mesh: the devices.
+    objective: what is trained.
+    encoder: makes arrays of records.
+    scorer: predicts a split.
+  """
+
+  config: config_lib.Config
+  workdir: pathlib.Path
+  data: tasks.TaskData
+  mesh: jax.sharding.Mesh
+  objective: Any
+  encoder: task_pipeline.Encoder
+  scorer: task_evaluators.TaskScorer
+
+  def batches(self) -> grain.DatasetIterator:
+    """The training batches (this host's parts), from the beginning."""
+    fusion, is_vqa = self.config.fusion, self.data.task == "vqa"
+    return task_pipeline.train_batches(
+      self.data.splits[sources.TRAIN],
+      self.encoder,
+      batch_size=self.config.batch_size,
+      seed=self.config.seed,
+      texts_per_image=fusion.questions_per_image,
+      answers_per_text=fusion.answers_per_question if is_vqa else 1,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      num_threads=self.config.data.num_threads,
+    )
+
+  @property
+  def has_validation(self) -> bool:
+    """Whether there is something to validate on."""
+    return bool(len(self.data.splits.get(sources.VALIDATION, ())))
+
+  def begin(self, state: state_lib.TrainState) -> state_lib.TrainState:
+    """The state before the first step, with an earlier run's parameters."""
+    return initial.begin(self, state)
+
+  def fingerprints(self) -> dict[str, str]:
+    """What the training data are; a run that goes on must have the same."""
+    return {
+      "name": self.data.name,
+      "task": self.data.task,
+      "fingerprint": self.data.fingerprint,
+    }
+
+  def announce(self, report: Report) -> None:
+    """Says what it trains on, and with what it begins."""
+    count = len(self.data.splits[sources.TRAIN])
+    report(
+      f"{self.data.name}, {self.data.task}: {count:,} training records,"
+      f" {self.encoder.tokenizer.vocab_size:,} tokens; {self.mesh.size}"
+      f" {jax.devices()[0].platform} device(s)."
+    )
+    if not self.config.fusion.initial:
+      report(
+        "It begins at random: config.fusion.initial=DIR takes the parameters of"
+        " an earlier run of objective=albef."
+      )
+
+  def evaluate(
+    self, state: state_lib.TrainState, *, report: Report = print
+  ) -> dict[str, float]:
+    """The accuracy on all splits but that of training, and of texts alone."""
+    out = {}
+    for split, source in self.data.splits.items():
+      if split == sources.TRAIN:
+        continue
+      if not len(source):
+        report(f"Left out: the split {split}, because it is empty.")
+        continue
+      name = self._name(split)
+      out |= self.scorer.accuracy(state, source, name=name)
+      alone = evaluation.task_text_only_accuracy(self.data, split)
+      out[f"{name}/text_only_accuracy"] = alone["accuracy"]
+    return out
+
+  def validate(self, state: state_lib.TrainState) -> dict[str, float]:
+    """The accuracy on the validation split."""
+    return self.scorer.accuracy(
+      state,
+      self.data.splits[sources.VALIDATION],
+      name=self._name(sources.VALIDATION),
+    )
+
+  def draw(
+    self, state: state_lib.TrainState, folder: pathlib.Path | None = None
+  ) -> None:
+    """Draws the curves of training, by default into `workdir/plots`."""
+    del state
+    _draw_curves(self.workdir, folder)
+
+  def _name(self, split: str) -> str:
+    task = self.data.task
+    return task if split == sources.TEST else f"{task}_{split}"
+
+
+class AssignmentRun(runs.Run):
+  """NLVR2's further pre-training, on images and captions: nothing is scored."""
+
+  has_validation = False
+
+  def evaluate(
+    self, state: state_lib.TrainState, *, report: Report = print
+  ) -> dict[str, float]:
+    """Nothing: the run is for one that begins with it."""
+    del state, report
+    return {}
+
+  def draw(
+    self, state: state_lib.TrainState, folder: pathlib.Path | None = None
+  ) -> None:
+    """Draws the curves of training, by default into `workdir/plots`."""
+    del state
+    _draw_curves(self.workdir, folder)
+
+
+def open_run(
+  config: config_lib.Config,
+  workdir: pathlib.Path,
+  *,
+  report: Report = print,
+) -> TaskRun | AssignmentRun:
+  """Opens the data and builds the model of a configuration; see `runner`."""
+  earlier = initial.workdir_of(config)
+  if config.objective == "text_assignment":
+    if earlier is not None and not (workdir / "tokenizer.json").exists():
+      shutil.copy(earlier / "tokenizer.json", workdir / "tokenizer.json")
+    run = runs.open_run(config, workdir, report=report)
+    return AssignmentRun(
+      **{f.name: getattr(run, f.name) for f in dataclasses.fields(run)}
+    )
+  with sharding.main_process_first("data"):
+    data, own_tokenizer = _open_data(config, workdir, report)
+    tokenizer = _tokenizer(workdir, earlier, own_tokenizer, data)
+  mesh = sharding.make_mesh()
+  with workdirs.mistakes_of_config():
+    objective: Any = objectives.create(
+      config,
+      vocab_size=tokenizer.vocab_size,
+      num_examples=sources.index_bound(data.splits[sources.TRAIN]),
+      mesh=mesh,
+    )
+  encoder = task_pipeline.Encoder(
+    data.task,
+    tokenizer,
+    config.model.context_length,
+    config.fusion.answer_length,
+  )
+  scorer = task_evaluators.TaskScorer(objective, data, encoder, config, mesh)
+  return TaskRun(config, workdir, data, mesh, objective, encoder, scorer)
+
+
+def _open_data(
+  config: config_lib.Config, workdir: pathlib.Path, report: Report
+) -> tuple[tasks.TaskData, tokenizer_lib.Tokenizer | None]:
+  """The data set, and the vocabulary that comes with it, if one does."""
+  settings, task = config.data, config.objective
+  if settings.name == "scenes":
+    from contrastive_jax.data import scenes
+
+    options = scenes.Settings(
+      image_size=config.model.image_size,
+      sizes=scenes.Sizes(train=settings.scenes),
+    )
+    where = os.path.expanduser(settings.data_dir) or None
+    data = scenes.load_task(task, where, settings=options, report=report)
+    return data, scenes.load_tokenizer(where, settings=options, report=report)
+  if settings.name == "easy_vqa" and task == "vqa":
+    from contrastive_jax.data import easy_vqa
+
+    return easy_vqa.load(config.model.image_size, report=report), None
+  if settings.name == "official":
+    return official_data.load(config, task, workdir, report), None
+  raise config_lib.ConfigError(
+    f"config.objective={task!r} needs config.data=scenes"
+    + (", easy_vqa" if task == "vqa" else "")
+    + f" or official; got {settings.name!r}."
+  )
+
+
+def _draw_curves(workdir: pathlib.Path, folder: pathlib.Path | None) -> None:
+  # Matplotlib is imported by who draws.
+  from contrastive_jax.training import logging, plots
+
+  folder = folder or workdir / "plots"
+  folder.mkdir(exist_ok=True)
+  plots.curves(logging.read_metrics(workdir), folder / "curves.png")
+
+
+def _tokenizer(
+  workdir: pathlib.Path,
+  earlier: pathlib.Path | None,
+  own: tokenizer_lib.Tokenizer | None,
+  data: tasks.TaskData,
+) -> tokenizer_lib.Tokenizer:
+  """The workdir's, the earlier run's, the data's, or one learned on the task.
+
+  A copy stays with the run: its parameters mean nothing under another one.
+  """
+  kept = workdir / "tokenizer.json"
+  found = workdirs.read_tokenizer(kept)
+  if found is not None:
+    return found
+  if earlier is not None:
+    found = workdirs.read_tokenizer(earlier / "tokenizer.json")
+  found = found or own
+  if found is None:
+    source = data.splits[sources.TRAIN]
+    field = task_pipeline.TEXT_FIELDS[data.task]
+    texts = [source.fields(row)[field] for row in range(len(source))]
+    found = tokenizer_lib.Tokenizer.train(
+      [*texts, *data.answers], vocab_size=_VOCABULARY
+    )
+  found.save(kept)
+  return found

@@ -1,0 +1,70 @@
+"""Files of a workdir, and mistakes in what a user gave."""
+
+import contextlib
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from contrastive_jax.data import tokenizer
+from contrastive_jax.training import config as config_lib
+
+
+class WorkdirError(config_lib.UserError):
+  """The workdir belongs to another run, or to none."""
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+  """Parses a file of the workdir.
+
+  Raises:
+    WorkdirError: if it is not a JSON object.
+  """
+  try:
+    value = json.loads(path.read_text(encoding="utf-8"))
+  except ValueError as error:  # No JSON, or no UTF-8.
+    raise WorkdirError(
+      f"{path} is not valid JSON ({error}): restore it, or choose another"
+      " --workdir."
+    ) from error
+  if not isinstance(value, dict):
+    raise WorkdirError(
+      f"{path} is not a JSON object: restore it, or choose another --workdir."
+    )
+  return value
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+  """Writes a file of the workdir, all of it or nothing."""
+  # Written aside and moved: a killed run leaves no half file.
+  temporary = path.with_suffix(".tmp")
+  temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+  temporary.replace(path)
+
+
+@contextlib.contextmanager
+def mistakes_of_config() -> Iterator[None]:
+  """Turns a `ValueError` into a `ConfigError`.
+
+  For what only the configuration decides, such as the form of the model. What
+  runs later must not be here: there a `ValueError` is a bug.
+  """
+  try:
+    yield
+  except config_lib.UserError:
+    raise
+  except ValueError as error:
+    raise config_lib.ConfigError(str(error)) from error
+
+
+def read_tokenizer(path: pathlib.Path) -> tokenizer.Tokenizer | None:
+  """The vocabulary in a file; None if there is no such file."""
+  if not path.exists():
+    return None
+  try:
+    return tokenizer.Tokenizer.load(path)
+  except ValueError as error:
+    raise WorkdirError(
+      f"{' '.join(str(error).split())}: restore it, or choose another"
+      " --workdir."
+    ) from error
