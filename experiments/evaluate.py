@@ -9,6 +9,7 @@ import pathlib
 
 from absl import flags
 
+from contrastive_jax.data import benchmarks
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import runner
 from experiments import flags as flags_lib
@@ -51,6 +52,7 @@ configuration comes from its config.json.
 def main() -> None:
   """Runs the program."""
   workdir = pathlib.Path(_WORKDIR.value).expanduser()
+  _check_benchmarks(_BENCHMARKS.value)
   run, state = runner.restore(workdir, step=_STEP.value)
   run = dataclasses.replace(run, config=_with_benchmarks(run.config))
   results = run.evaluate(state)
@@ -63,6 +65,16 @@ def main() -> None:
   path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
   print("\n" + runner.table(results))
   print(f"\nStep {step}; the numbers are in {path}.")
+
+
+def _check_benchmarks(text: str | None) -> None:
+  """Raises on a set that is not known, before anything is opened."""
+  for name in (text or "").split(","):
+    known = benchmarks.BENCHMARKS
+    if name.strip() and name.strip() not in known:
+      raise config_lib.UserError(
+        f"--benchmarks must be some of {', '.join(known)}; got {name.strip()!r}."
+      )
 
 
 def _with_benchmarks(config: config_lib.Config) -> config_lib.Config:

@@ -250,12 +250,23 @@ def plot(
   canvas.savefig(path, dpi=110)
 
 
+def comparable(
+  sweep: "sweep_lib.Sweep", runs: dict[str, Any], setting: float
+) -> list[tuple[str, str]]:
+  """The metrics that the baseline has: from others there is no difference."""
+  return [
+    (metric, label)
+    for metric, label in sweep.metrics.items()
+    if scores(sweep, runs, sweep.baseline, setting, metric)
+  ]
+
+
 def _plot_differences(sweep, runs, path) -> None:
   from matplotlib import figure
 
-  metrics = list(sweep.metrics.items())
   (setting,) = _settings(sweep)
   methods = [m for m in _methods(sweep) if m != sweep.baseline]
+  metrics = comparable(sweep, runs, setting)
   canvas = figure.Figure(
     figsize=(2.2 + 2.4 * len(metrics), 1.2 + 0.28 * len(methods)),
     layout="constrained",
@@ -274,6 +285,7 @@ def _plot_differences(sweep, runs, path) -> None:
     ax.axvline(0.0, color="black", linewidth=0.8)
     ax.set_title(label, fontsize=8)
     ax.tick_params(labelsize=7)
+    ax.locator_params(axis="x", nbins=4)
     ax.grid(alpha=0.3, axis="x")
   axes[0].set_yticks(range(len(methods)), methods, fontsize=8)
   axes[0].set_ylim(len(methods) - 0.5, -0.5)

@@ -56,8 +56,11 @@ def images_of(source: sources.Source) -> list[list[int]]:
   """The rows of a source by image, in order; a row without an id has its own."""
   found: dict[Any, list[int]] = {}
   for row in range(len(source)):
-    # A tuple, which equals no id.
-    key = source.fields(row).get("image_id", (row,))
+    record = source.fields(row)
+    # Of two images both count. Three entries equal no pair of ids.
+    key: tuple[Any, ...] = ("row", row, None)
+    if "image_id" in record:
+      key = (record["image_id"], record.get("second_image_id"))
     found.setdefault(key, []).append(row)
   return list(found.values())
 

@@ -5,12 +5,12 @@ of the example in its data set), and beside them, by task:
 
 | task | fields |
 |---|---|
-| `pretrain`, `retrieval` | those of `data.sources`: `captions`, `concept_id`, `label` |
 | `vqa` | `question`, `answers` (a tuple of `Answer`), `kind` of question |
 | `nlvr2` | `second_image` (as `image`), `statement`, `label` (0 false, 1 true), `kind` |
 | `entailment` | `hypothesis`, `label` (a number in `ENTAILMENT_LABELS`), `kind` |
 
-`kind` is a text by which scores are also given one by one; "" if there is none.
+Records may have `image_id`, and of `nlvr2` `second_image_id`: those that have the same
+show the same, and may be asked for together. `kind` is a text by which scores are also given one by one; "" if there is none.
 """
 
 import dataclasses

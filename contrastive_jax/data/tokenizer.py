@@ -36,7 +36,7 @@ class Tokenizer:
     # does not save this property.
     backend.encode_special_tokens = True
     self._backend = backend
-    self._start = backend.token_to_id("[START]")
+    self.start_id = int(backend.token_to_id("[START]"))  # pyrefly: ignore
     self.end_id = int(backend.token_to_id("[END]"))  # pyrefly: ignore
 
   @classmethod
@@ -135,7 +135,7 @@ class Tokenizer:
     rows: np.ndarray = np.full((len(texts), length), PAD_ID, np.int32)
     encodings = self._backend.encode_batch([_well_formed(t) for t in texts])
     for row, encoding in zip(rows, encodings):
-      ids = [self._start, *encoding.ids[: length - 2], self.end_id]
+      ids = [self.start_id, *encoding.ids[: length - 2], self.end_id]
       row[: len(ids)] = ids
     return rows
 

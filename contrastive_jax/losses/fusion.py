@@ -41,8 +41,8 @@ def soft_target_contrastive(
   and the texts' momentum features as keys, or the other way round. No gradient
   reaches the targets, keys or queue.
 
-  No [N, M] array is formed: :math:`\sum_j y_{ij} \log p_{ij}` is linear in the
-  keys, so the keys' mean under y stands for them (`ops.key_means`).
+  Memory does not grow with N M: :math:`\sum_j y_{ij} \log p_{ij}` is linear in the
+  keys, so the keys' mean under y stands for them, and both are formed in tiles.
 
   Args:
     queries: [N, d] unit norm, from the encoder.
@@ -220,8 +220,13 @@ def image_text_matching(
   ops.check_features(logits=logits)
   if logits.shape[1] != 2:
     raise ValueError(f"logits must have shape [N, 2]; got {logits.shape}.")
-  matches = jnp.asarray(matches).astype(jnp.int32)
-  _shared.check_row("matches", matches, logits.shape[0], jnp.integer)
+  n, matches = logits.shape[0], jnp.asarray(matches)
+  kind = jnp.bool_ if matches.dtype == jnp.bool_ else jnp.integer
+  _shared.check_row("matches", matches, n, kind)
+  matches = matches.astype(jnp.int32)
+  if valid is not None:
+    valid = jnp.asarray(valid)
+    _shared.check_row("valid", valid, n, jnp.bool_)
   log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
   loss = -jnp.take_along_axis(log_p, matches[:, None], axis=1)[:, 0]
   return loss if valid is None else jnp.where(valid, loss, 0.0)
@@ -348,9 +353,11 @@ def masked_language_modeling(
       f"logits must have shape {(*tokens.shape, 'V')}; got"
       f" {tuple(logits.shape)}."
     )
-  if chosen.shape != tokens.shape:
+  if not jnp.issubdtype(tokens.dtype, jnp.integer):
+    raise ValueError(f"tokens must be integers; got {tokens.dtype}.")
+  if chosen.shape != tokens.shape or chosen.dtype != jnp.bool_:
     raise ValueError(
-      f"chosen must have shape {tuple(tokens.shape)}; got"
+      f"chosen must be booleans {tuple(tokens.shape)}; got {chosen.dtype}"
       f" {tuple(chosen.shape)}."
     )
   _shared.check_range("alpha", alpha, "in [0, 1]", lambda x: 0 <= x <= 1)

@@ -78,6 +78,13 @@ class FusionModel(nn.Module):
       raise ValueError(
         f"task must be one of {', '.join(TASKS)}; got {self.task!r}."
       )
+    if self.width % self.num_heads:
+      raise ValueError(
+        f"width must be divisible by num_heads = {self.num_heads}; got"
+        f" {self.width}."
+      )
+    if self.image.pool != "cls":
+      raise ValueError(f"image must have pool='cls'; got {self.image.pool!r}.")
     layer = dict(
       num_heads=self.num_heads,
       activation=self.activation,
@@ -189,13 +196,22 @@ class FusionModel(nn.Module):
     return out
 
   def encode_text(
-    self, tokens: Array, *, train: bool = False
+    self, tokens: Array, valid: Array | None = None, *, train: bool = False
   ) -> dict[str, Array]:
     """Token ids [N, T] -> `tokens` [N, T, d], `valid` [N, T] and `feature`.
 
     The feature is the first token's, as in `encode_image`.
+
+    Args:
+      tokens: integers [N, T].
+      valid: [N, T], those that are not padding; None looks for `pad_id`.
+      train: whether dropout is active.
+
+    Returns:
+      Arrays by name.
     """
-    valid = tokens != self.pad_id
+    if valid is None:
+      valid = tokens != self.pad_id
     states = self.text_layers(
       self.embeddings(tokens, train=train),
       bert.padding_mask(valid),

@@ -1,6 +1,7 @@
 """Named fusion models, and how one task's begins with another's parameters."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -110,7 +111,8 @@ def transfer(
 
   What both have by name and form is taken. A decoder begins as the fusion layers
   with the language model's embeddings and head; of a fusion layer for two images
-  both halves begin as the one.
+  both halves begin as the one. Learned positions of patches are resized to another
+  size of image, bicubically. Arrays may be shared between parts.
 
   Args:
     source: parameters of a `FusionModel`.
@@ -123,6 +125,10 @@ def transfer(
     ValueError: if the encoders do not have the same forms.
   """
   source = dict(source)
+  for name in ("image", "embeddings", "text_layers", "fusion_layers"):
+    if name not in source:
+      raise ValueError(f"The parameters to begin with have no {name!r}.")
+  source["image"] = _resized(source["image"], target["image"])
   for new, old in (
     ("decoder_layers", "fusion_layers"),
     ("decoder_embeddings", "embeddings"),
@@ -136,14 +142,14 @@ def transfer(
       for name, layer in source["fusion_layers"].items()
     }
   for name in ("image", "embeddings", "text_layers", "fusion_layers"):
-    ours, theirs = (
-      jax.tree.map(jnp.shape, part[name]) for part in (target, source)
-    )
-    if ours != theirs:
-      raise ValueError(
-        f"The two models' {name} must have the same forms; got {theirs}, and"
-        f" {ours} is expected."
-      )
+    ours, theirs = (_forms(part[name]) for part in (target, source))
+    for place in [*ours, *theirs]:
+      if ours.get(place) != theirs.get(place):
+        raise ValueError(
+          f"The two models must have the same encoders, but {name}/{place} is"
+          f" {theirs.get(place, 'absent')} in the one to begin with and"
+          f" {ours.get(place, 'absent')} here."
+        )
   return {
     name: _matching(value, source.get(name)) for name, value in target.items()
   }
@@ -154,9 +160,39 @@ def _pair(layer: Mapping[str, Any]) -> dict[str, Any]:
   own = {k: v for k, v in layer.items() if k != "context_key_value"}
   return {
     "first": own,
-    "second": jax.tree.map(jnp.copy, own),
+    "second": own,
     "context_key_value": layer["context_key_value"],
   }
+
+
+def _forms(tree: Any) -> dict[str, tuple[int, ...]]:
+  """The shape of every leaf, by its path."""
+  return {
+    jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }
+
+
+def _resized(
+  source: Mapping[str, Any], target: Mapping[str, Any]
+) -> Mapping[str, Any]:
+  """An image tower's parameters with positions for another number of patches."""
+  name = "position_embedding"
+  if name not in source or name not in target:
+    return source
+  old, new = source[name], target[name]
+  # The class token first, then a square of patches.
+  sides = [math.isqrt(x.shape[0] - 1) for x in (old, new)]
+  if old.shape == new.shape or any(
+    side**2 != x.shape[0] - 1 for side, x in zip(sides, (old, new))
+  ):
+    return source
+  patches = old[1:].reshape(sides[0], sides[0], -1)
+  patches = jax.image.resize(
+    patches, (sides[1], sides[1], patches.shape[-1]), "bicubic"
+  )
+  resized = jnp.concatenate([old[:1], patches.reshape(sides[1] ** 2, -1)])
+  return {**source, name: resized}
 
 
 def _matching(target: Any, source: Any) -> Any:
@@ -164,6 +200,6 @@ def _matching(target: Any, source: Any) -> Any:
   if isinstance(target, Mapping):
     inner = source if isinstance(source, Mapping) else {}
     return {k: _matching(v, inner.get(k)) for k, v in target.items()}
-  if source is None or jnp.shape(source) != jnp.shape(target):
+  if source is None or source.shape != target.shape:
     return target
   return source

@@ -103,14 +103,9 @@ class Checkpoints:
       A pytree.
 
     Raises:
-      FileNotFoundError: if there is no checkpoint.
-      CheckpointError: if it cannot be read.
+      CheckpointError: if there is no checkpoint, or it cannot be read.
     """
-    self.check()
-    step = self.latest_step
-    # Of any run: its form is in the checkpoint, not in a configuration.
-    stored = self._checkpointer.checkpointables_metadata(step).metadata["state"]
-    name = "params" if stored["ema_params"] is None else "ema_params"
+    step, stored, name = self._stored()
     wanted = {
       key: jax.tree.map(
         lambda x, key=key: (
@@ -123,6 +118,32 @@ class Checkpoints:
       for key, value in stored.items()
     }
     return self._load(step, {"state": wanted})["state"][name]
+
+  def parameter_forms(self) -> Any:
+    """The shapes and types of `parameters`; nothing else is read.
+
+    Raises:
+      CheckpointError: if there is no checkpoint.
+    """
+    _, stored, name = self._stored()
+    return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), stored[name]
+    )
+
+  def _stored(self) -> tuple[int | None, Any, str]:
+    """The newest step, the form of its state, and which parameters count."""
+    step = self.latest_step
+    if step is None:
+      raise CheckpointError(
+        f"{self._checkpointer.directory} holds no checkpoint."
+      )
+    # Of any run: its form is in the checkpoint, not in a configuration.
+    found = self._checkpointer.checkpointables_metadata(step).metadata["state"]
+    return (
+      step,
+      found,
+      "params" if found["ema_params"] is None else "ema_params",
+    )
 
   def _load(self, step: int | None, abstract: dict[str, Any]) -> dict[str, Any]:
     try:

@@ -131,7 +131,15 @@ def parse(values: Mapping[str, Any]) -> Config:
   presets: Mapping[str, Any] = models.PRESETS
   if config.objective in FUSION_OBJECTIVES:
     presets = models.FUSION_PRESETS
-  return dataclasses.replace(config, model=_resolve(config.model, presets))
+  config = dataclasses.replace(config, model=_resolve(config.model, presets))
+  longest = config.fusion.answer_length - 1
+  if config.objective == "vqa" and longest > config.model.context_length:
+    raise ConfigError(
+      "config.fusion.answer_length must be at most one more than"
+      f" config.model.context_length ({config.model.context_length}); got"
+      f" {config.fusion.answer_length}."
+    )
+  return config
 
 
 def fields() -> Iterator[tuple[str, Any, str]]:
@@ -247,10 +255,16 @@ def _check_fusion(config: Config) -> None:
         f"config.objective={objective!r} takes config.data.{name}=1; got"
         f" {getattr(config.data, name)}."
       )
-  if config.fusion.initial and objective == "albef":
+  block = config.fusion.negative_block
+  if block and config.batch_size % block:
     raise ConfigError(
-      "config.fusion.initial is what a task begins with; objective='albef'"
-      " begins at random: leave it empty."
+      "config.fusion.negative_block must divide config.batch_size"
+      f" ({config.batch_size}); got {block}."
+    )
+  if config.evaluation.benchmarks and objective != "albef":
+    raise ConfigError(
+      f"config.evaluation.benchmarks is not for config.objective={objective!r},"
+      " which embeds no images: leave it empty."
     )
   if objective == "albef" and not any(
     (config.fusion.contrast, config.fusion.matching, config.fusion.language)
@@ -277,6 +291,12 @@ def _check_structure(config: Config) -> None:
       "config.objective='albef' takes other views' features from its momentum"
       " model: set config.structure.source=momentum; got"
       f" {structure.source!r}."
+    )
+  if config.objective == "albef" and structure.independent_head != "linear":
+    raise ConfigError(
+      "config.objective='albef' has linear second heads: set"
+      " config.structure.independent_head=linear; got"
+      f" {structure.independent_head!r}."
     )
   low, high = structure.bridge_time
   inside = structure.bridge_weighted

@@ -69,11 +69,18 @@ class Data:
   scenes: int = _field(
     4000, "name=scenes: training images; of nlvr2, pairs.", low=1
   )
+  official_options: str = _field(
+    "",
+    "name=official: further arguments of the format's function as JSON, such as"
+    ' {"path": {"train": FILE}, "min_count": 1}.',
+  )
   max_bad_share: float = _field(
-    0.05, "Folder: share of bad rows that stops.", low=0.0, high=1.0
+    0.05, "folder, official: share of bad rows that stops.", low=0.0, high=1.0
   )
   vocab_size: int = _field(
-    8192, "Folder: size of the vocabulary that is learned.", low=259
+    8192,
+    "folder, official, easy_vqa: size of the vocabulary that is learned.",
+    low=259,
   )
   num_threads: int = _field(2, "Threads that read ahead.", low=1)
 
@@ -113,7 +120,7 @@ class Augment:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-  """The two-tower model."""
+  """The model: two towers, or a fusion model."""
 
   preset: str = _field(
     "tiny",
@@ -222,7 +229,7 @@ class Loss:
 
 @dataclasses.dataclass(frozen=True)
 class Structure:
-  """Regularisers of both modalities' features, with objective=clip."""
+  """Regularisers of both modalities' features, with objective=clip, albef."""
 
   separation: float = _field(
     0.0, "Weight of deep feature separation; gives towers a second head.", low=0
@@ -349,7 +356,12 @@ class Fusion:
     1, "vqa: weighted answers of a question in a step.", low=1
   )
   questions_per_image: int = _field(
-    4, "vqa: questions of an image in a step.", low=1
+    4, "Questions, statements or hypotheses of an image in a step.", low=1
+  )
+  answering: str = _field(
+    "rank",
+    "vqa: candidates are ranked, or an answer is written freely.",
+    choices=("rank", "generate"),
   )
   candidates: int = _field(
     128, "vqa: answers that are ranked by all of their tokens.", low=1

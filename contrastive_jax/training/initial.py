@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from contrastive_jax import models
 from contrastive_jax.training import checkpoints, sharding, workdirs
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import state as state_lib
@@ -17,70 +18,100 @@ def workdir_of(config: config_lib.Config) -> pathlib.Path | None:
   """The earlier run's workdir, `config.fusion.initial`; None if there is none.
 
   Raises:
-    ConfigError: if it holds no run.
+    ConfigError: if it holds no finished run of a fusion model.
   """
   if not config.fusion.initial:
     return None
   path = pathlib.Path(os.path.expanduser(config.fusion.initial))
-  for name in ("config.json", "tokenizer.json", "checkpoints"):
+  for name in ("config.json", "tokenizer.json", "checkpoints", "results.json"):
     if not (path / name).exists():
       raise config_lib.ConfigError(
         f"config.fusion.initial must be the workdir of a finished run; got"
         f" {path}, which has no {name}."
       )
+  objective = workdirs.read_json(path / "config.json").get("objective")
+  if objective not in config_lib.FUSION_OBJECTIVES:
+    raise config_lib.ConfigError(
+      "config.fusion.initial must be the workdir of a run of a fusion model,"
+      f" config.objective={', '.join(config_lib.FUSION_OBJECTIVES)}; got"
+      f" {path}, of {objective!r}."
+    )
   return path
 
 
-def parameters(workdir: pathlib.Path, placement: jax.sharding.Sharding) -> Any:
-  """The parameters that an earlier run is evaluated with.
+def check(config: config_lib.Config, abstract: state_lib.TrainState) -> None:
+  """Raises unless a run can begin with the earlier one's parameters.
+
+  Only forms are read.
 
   Args:
-    workdir: of the run.
-    placement: where they go.
-
-  Returns:
-    A pytree.
+    config: of the run.
+    abstract: the form of its state.
 
   Raises:
-    CheckpointError: if its newest checkpoint cannot be read.
-    WorkdirError: if there is none.
+    ConfigError: if the earlier run is not there, or of another form.
   """
+  workdir = workdir_of(config)
+  if workdir is None:
+    return
   saved = checkpoints.Checkpoints(workdir, keep=None)
   try:
-    return saved.parameters(placement)
-  except FileNotFoundError as error:
-    raise workdirs.WorkdirError(str(error)) from error
+    source = saved.parameter_forms()
   finally:
     saved.close()
+  try:
+    jax.eval_shape(models.transfer, source, abstract.params)
+  except ValueError as error:
+    raise config_lib.ConfigError(f"config.fusion.initial: {error}") from error
 
 
-def begin(run: Any, state: state_lib.TrainState) -> state_lib.TrainState:
+def begin(
+  config: config_lib.Config,
+  mesh: jax.sharding.Mesh,
+  state: state_lib.TrainState,
+) -> state_lib.TrainState:
   """The state before the first step, with an earlier run's parameters.
 
+  A momentum model begins as they do.
+
   Args:
-    run: an opened run, whose objective has `begin` if it can take them.
+    config: of the run; `check` has passed.
+    mesh: the devices.
     state: as it was initialised.
 
   Returns:
     The same state where `config.fusion.initial` is empty.
 
   Raises:
-    ConfigError: if the earlier run is not there or of another form.
+    CheckpointError: if the earlier run's checkpoint cannot be read.
   """
-  workdir = workdir_of(run.config)
+  workdir = workdir_of(config)
   if workdir is None:
     return state
-  params, objective_state = run.objective.begin(
-    parameters(workdir, sharding.replicated(run.mesh)), state.params
-  )
-  new = dataclasses.replace(
-    state,
-    params=params,
-    objective_state=objective_state,
-    ema_params=None if state.ema_params is None else params,
-  )
+  saved = checkpoints.Checkpoints(workdir, keep=None)
+  try:
+    source = saved.parameters(sharding.replicated(mesh))
+  finally:
+    saved.close()
+  params = models.transfer(source, state.params)
+  others = dict(state.objective_state)
+  if "momentum" in others:
+    others["momentum"] = params
+  begun: dict[str, Any] = {
+    "params": params,
+    "objective_state": others,
+    "ema_params": None,
+  }
+  if state.ema_params is not None:
+    begun["ema_params"] = params
   # Copies: a step donates its state, and what begins as another part (a decoder
   # as the fusion layers) must not be one buffer with it.
-  return jax.tree.map(
-    lambda x, old: jax.device_put(jnp.copy(x), old.sharding), new, state
-  )
+  placed = {
+    name: jax.tree.map(
+      lambda x, old: jax.device_put(jnp.copy(x), old.sharding),
+      value,
+      getattr(state, name),
+    )
+    for name, value in begun.items()
+  }
+  return dataclasses.replace(state, **placed)

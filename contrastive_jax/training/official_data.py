@@ -1,11 +1,12 @@
 """Opens `config.data.name=official`."""
 
+import json
 import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from contrastive_jax.data import folder
+from contrastive_jax.data import folder, sources
 from contrastive_jax.training import config as config_lib
 
 Report = Callable[[str], None]
@@ -23,6 +24,7 @@ def load(
   from contrastive_jax.data import official
 
   settings = config.data
+  options = _options(settings.official_options)
   for name in ("path", "format"):
     if not getattr(settings, name):
       raise config_lib.ConfigError(
@@ -30,18 +32,47 @@ def load(
         " contrastive_jax.data.official for what is read."
       )
   path = os.path.expanduser(settings.path)
+  arguments: dict[str, Any] = {
+    "path": path,
+    "image_root": os.path.expanduser(settings.image_root) or path,
+    "report_path": workdir / "skipped.jsonl",
+    "max_bad_share": settings.max_bad_share,
+    **options,
+  }
   try:
-    return official.load(
+    found: Any = official.load(
       task,
       settings.format,
-      path,
-      os.path.expanduser(settings.image_root) or path,
+      arguments.pop("path"),
+      arguments.pop("image_root"),
       image_size=config.model.image_size,
-      report_path=workdir / "skipped.jsonl",
-      max_bad_share=settings.max_bad_share,
       report=report,
+      **arguments,
     )
   except folder.DataError:
     raise
-  except ValueError as error:
+  except (TypeError, ValueError) as error:
     raise config_lib.ConfigError(f"config.data: {error}") from error
+  splits = found if task == "captions" else found.splits
+  if not len(splits.get(sources.TRAIN, ())):
+    raise config_lib.ConfigError(
+      f"config.data.path={settings.path!r} has no training examples; it has the"
+      f" splits {', '.join(splits)}: name the files with"
+      ' config.data.official_options=\'{"path": {"train": FILE}}\'.'
+    )
+  return found
+
+
+def _options(text: str) -> dict[str, Any]:
+  """`config.data.official_options`, parsed."""
+  try:
+    options = json.loads(text or "{}")
+  except ValueError as error:
+    raise config_lib.ConfigError(
+      f"config.data.official_options must be JSON; got {text!r} ({error})."
+    ) from error
+  if not isinstance(options, dict):
+    raise config_lib.ConfigError(
+      f"config.data.official_options must be a JSON object; got {text!r}."
+    )
+  return options

@@ -11,6 +11,7 @@ import jax
 
 from contrastive_jax.training import (
   checkpoints,
+  initial,
   loop,
   processes,
   runs,
@@ -120,7 +121,10 @@ def _train(
 ) -> dict[str, float]:
   """See `train`, which has made the workdir ready."""
   run = open_run(config, workdir, report=report)
-  _abstract_state(run)  # Raises on a model that cannot be built.
+  # Raises on a model that cannot be built, or not begun as it should be.
+  abstract = _abstract_state(run)
+  if fresh:
+    initial.check(config, abstract)
   _check_data(run, begins=True)
   if fresh and jax.process_index() == 0:
     # Only now: a mistake in the configuration does not claim the workdir.
@@ -139,7 +143,7 @@ def _train(
       mesh=run.mesh,
       workdir=workdir,
       evaluators=tuple(watch),
-      begin=run.begin,
+      begin=lambda state: initial.begin(config, run.mesh, state),
       report=report,
     )
   if config.evaluation.final:

@@ -17,7 +17,6 @@ from contrastive_jax.data import eda, pipeline, sources, tokenizer
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import (
   evaluators,
-  initial,
   objectives,
   official_data,
   sharding,
@@ -84,10 +83,6 @@ class Run:
     """Whether there is something to validate on."""
     return bool(len(self.data.splits[sources.VALIDATION]))
 
-  def begin(self, state: state_lib.TrainState) -> state_lib.TrainState:
-    """The state before the first step: as it was initialised."""
-    return initial.begin(self, state)
-
   def fingerprints(self) -> dict[str, str]:
     """What the training data are; a run that goes on must have the same."""
     ours = {"name": self.data.name, "fingerprint": self.data.fingerprint}
@@ -132,6 +127,7 @@ class Run:
         state,
         self.data,
         config=self.config,
+        mesh=self.mesh,
         report=report,
       )
     return results | suites.benchmarks(
@@ -279,7 +275,7 @@ def _open_data(
   if config.data.name == "fashion_mnist":
     data = sources.load_fashion_mnist(
       os.path.expanduser(config.data.path),
-      class_concepts=config.objective == "clip",
+      class_concepts=config.objective not in ("simclr", "moco_v3"),
     )
   elif config.data.name == "openclipart":
     # Its builder's class needs TFDS, which takes seconds to import.
@@ -295,10 +291,7 @@ def _open_data(
 
     data = scenes.load_pairs(
       os.path.expanduser(config.data.data_dir) or None,
-      settings=scenes.Settings(
-        image_size=config.model.image_size,
-        sizes=scenes.Sizes(train=config.data.scenes),
-      ),
+      settings=scenes_settings(config),
       report=report,
     )
   elif config.data.name == "official":
@@ -316,6 +309,27 @@ def _open_data(
     return dataclasses.replace(data, tokenizer=known)
   data.tokenizer.save(kept)
   return data
+
+
+def scenes_settings(config: config_lib.Config) -> Any:
+  """The settings of `config.data.name=scenes`.
+
+  Raises:
+    ConfigError: if a field is out of their range.
+  """
+  from contrastive_jax.data import scenes
+
+  try:
+    return scenes.Settings(
+      image_size=config.model.image_size,
+      sizes=scenes.Sizes(train=config.data.scenes),
+    )
+  except ValueError as error:
+    raise config_lib.ConfigError(
+      f"config.model.{error}"
+      if str(error).startswith("image_size")
+      else f"config.data.scenes: {error}"
+    ) from error
 
 
 def _open_official(

@@ -39,18 +39,17 @@ def benchmarks(
   """
   out = {}
   for name in names:
+    scores = {}
     try:
       splits = benchmarks_lib.load(name, data_dir, image_size=image_size)
+      report(f"Scoring {name}, {len(splits.test):,} images.")
+      prompts = benchmarks_lib.BENCHMARKS[name].prompts
+      if encoder.has_text and prompts:
+        scores |= _zero_shot(encoder, state, splits, name, prompts)
+      if classify and splits.train is not None:
+        scores |= _probe(encoder, state, splits, concatenated)
     except benchmarks_lib.BenchmarkError as error:
       report(f"Left out: {name}. {error}")
-      continue
-    report(f"Scoring {name}, {len(splits.test):,} images.")
-    scores = {}
-    prompts = benchmarks_lib.BENCHMARKS[name].prompts
-    if encoder.has_text and prompts:
-      scores |= _zero_shot(encoder, state, splits, name, prompts)
-    if classify and splits.train is not None:
-      scores |= _probe(encoder, state, splits, concatenated)
     out |= {f"benchmark_{name}/{key}": value for key, value in scores.items()}
   return out
 

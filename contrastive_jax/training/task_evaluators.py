@@ -47,6 +47,15 @@ class TaskScorer:
         states, valid = objective.question_states(
           params, batch["image"], batch["tokens"]
         )
+        if config.fusion.answering == "generate":
+          return objective.generate(
+            params,
+            states,
+            valid,
+            start_id=encoder.tokenizer.start_id,
+            end_id=encoder.tokenizer.end_id,
+            length=config.fusion.answer_length,
+          )
         return objective.rank(params, states, valid, candidates, count)
       applied = fusion.Applied(objective.model, params)
       plain = {**batch, "image": objective.plain(batch["image"])}
@@ -56,16 +65,24 @@ class TaskScorer:
 
   def predictions(
     self, state: state_lib.TrainState, source: sources.Source
-  ) -> np.ndarray:
-    """The number of the answer or class that each record gets: int64 [N]."""
-    found = np.full(len(source), -1, np.int64)
+  ) -> list[Any]:
+    """What is said of each record: of vqa an answer, else the number of a class."""
+    found: list[Any] = [None] * len(source)
     for batch, rows in task_pipeline.eval_batches(
       source, self._encoder, batch_size=self._batch_size
     ):
       values = np.asarray(self._predict(state.eval_params, batch))
-      kept = rows.reshape(-1) >= 0
-      found[rows.reshape(-1)[kept]] = values[kept]
+      for row, value in zip(rows.reshape(-1), values):
+        if row >= 0:
+          found[row] = self._said(value)
     return found
+
+  def _said(self, value: np.ndarray) -> Any:
+    if self._data.task != "vqa":
+      return int(value)
+    if value.ndim:
+      return self._encoder.tokenizer.decode(value.tolist())
+    return self._data.answers[int(value)]
 
   def accuracy(
     self, state: state_lib.TrainState, source: sources.Source, *, name: str
@@ -79,12 +96,12 @@ class TaskScorer:
     kinds = [record["kind"] for record in records]
     if self._data.task == "vqa":
       scores = evaluation.vqa_accuracy(
-        [self._data.answers[i] for i in predicted],
+        predicted,
         [record["answers"] for record in records],
         kinds,
       )
     else:
-      right = predicted == np.array([record["label"] for record in records])
+      right = np.array(predicted) == [record["label"] for record in records]
       scores = {"accuracy": float(np.mean(right))}
       for kind in sorted(set(kinds) - {""}):
         chosen = np.array([other == kind for other in kinds])
@@ -99,6 +116,7 @@ def reranked(
   data: sources.PairData,
   *,
   config: config_lib.Config,
+  mesh: jax.sharding.Mesh,
   report: Callable[[str], None] = print,
 ) -> dict[str, float]:
   """Retrieval on the test split, whose first answers matching ranks again.
@@ -109,6 +127,7 @@ def reranked(
     state: the model.
     data: the data set.
     config: `fusion.rerank` answers are ranked again.
+    mesh: the devices.
     report: receives lines for the user.
 
   Returns:
@@ -122,15 +141,7 @@ def reranked(
   tokens = data.tokenizer.encode(texts, config.model.context_length)
   images = encoder.images(state, source)
   similarity = images.images @ encoder.texts(state, texts).T
-  # A pair costs what an image costs.
-  size = config.evaluation.batch_size
-  encode, match = jax.jit(objective.image_tokens), jax.jit(objective.match)
-  image_tokens = np.concatenate(
-    [
-      np.asarray(encode(state.eval_params, part))[:rows]
-      for part, rows in pipeline.eval_images(source, size)
-    ]
-  )
+  match = _Matcher(objective, state, source, tokens, config, mesh)
   out = {}
   for way, scores, asked, answers in (
     ("image_to_text", similarity, images.concept_ids, text_ids),
@@ -143,13 +154,7 @@ def reranked(
     )
     report(f"Matching {len(pairs):,} pairs, {way.replace('_', ' ')}.")
     # Image first, whichever asks.
-    columns = pairs if way == "image_to_text" else pairs[:, ::-1]
-    values = np.empty(len(pairs), np.float32)
-    for start in range(0, len(pairs), size):
-      part = columns[start : start + size]
-      image, text = np.resize(part, (size, 2)).T
-      found = match(state.eval_params, image_tokens[image], tokens[text])
-      values[start : start + len(part)] = np.asarray(found)[: len(part)]
+    values = match(pairs if way == "image_to_text" else pairs[:, ::-1])
     order = np.argsort(-values.reshape(-1, kept), axis=1, kind="stable")
     ranked = np.take_along_axis(best, order, axis=1)
     # A question without a right answer counts nothing, as in `retrieval`.
@@ -159,3 +164,36 @@ def reranked(
       hits = right[:, :k].any(axis=1)
       out[f"retrieval_reranked/{way}/recall_at_{k}"] = float(hits.mean())
   return out
+
+
+class _Matcher:
+  """Scores pairs of images and texts; a part of the images is held at once."""
+
+  def __init__(self, objective, state, source, tokens, config, mesh):
+    self._source, self._tokens = source, tokens
+    self._params = state.eval_params
+    # A pair costs what an image costs.
+    self._size = config.evaluation.batch_size
+    # On every device, so that every host can look at all of it.
+    everywhere = sharding.replicated(mesh)
+    self._encode = jax.jit(objective.image_tokens, out_shardings=everywhere)
+    self._match = jax.jit(objective.match, out_shardings=everywhere)
+
+  def __call__(self, pairs: np.ndarray) -> np.ndarray:
+    """The log-odds [P] of rows (image, text) that belong together."""
+    values = np.empty(len(pairs), np.float32)
+    parts = pipeline.eval_images(self._source, self._size)
+    for number, (images, count) in enumerate(parts):
+      image_tokens = np.asarray(self._encode(self._params, images))
+      first = number * self._size
+      here = np.flatnonzero(
+        (pairs[:, 0] >= first) & (pairs[:, 0] < first + count)
+      )
+      for start in range(0, len(here), self._size):
+        places = here[start : start + self._size]
+        image, text = pairs[np.resize(places, self._size)].T
+        found = self._match(
+          self._params, image_tokens[image - first], self._tokens[text]
+        )
+        values[places] = np.asarray(found)[: len(places)]
+    return values

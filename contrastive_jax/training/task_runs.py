@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import pathlib
-import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -28,8 +27,6 @@ from contrastive_jax.training import state as state_lib
 Report = Callable[[str], None]
 
 OBJECTIVES = ("vqa", "nlvr2", "entailment", "text_assignment")
-# Of a vocabulary that is learned on a task's own texts.
-_VOCABULARY = 4096
 
 
 @dataclasses.dataclass
@@ -72,11 +69,8 @@ class TaskRun:
   @property
   def has_validation(self) -> bool:
     """Whether there is something to validate on."""
-    return bool(len(self.data.splits.get(sources.VALIDATION, ())))
-
-  def begin(self, state: state_lib.TrainState) -> state_lib.TrainState:
-    """The state before the first step, with an earlier run's parameters."""
-    return initial.begin(self, state)
+    split = self.data.splits.get(sources.VALIDATION)
+    return split is not None and not _unscorable(split)
 
   def fingerprints(self) -> dict[str, str]:
     """What the training data are; a run that goes on must have the same."""
@@ -108,8 +102,9 @@ class TaskRun:
     for split, source in self.data.splits.items():
       if split == sources.TRAIN:
         continue
-      if not len(source):
-        report(f"Left out: the split {split}, because it is empty.")
+      reason = _unscorable(source)
+      if reason:
+        report(f"Left out: the split {split}, because {reason}.")
         continue
       name = self._name(split)
       out |= self.scorer.accuracy(state, source, name=name)
@@ -164,17 +159,25 @@ def open_run(
   report: Report = print,
 ) -> TaskRun | AssignmentRun:
   """Opens the data and builds the model of a configuration; see `runner`."""
-  earlier = initial.workdir_of(config)
+  earlier = None
+  # A run that has begun has what it needs, wherever the earlier one is now.
+  if not (workdir / "tokenizer.json").exists():
+    earlier = initial.workdir_of(config)
   if config.objective == "text_assignment":
-    if earlier is not None and not (workdir / "tokenizer.json").exists():
-      shutil.copy(earlier / "tokenizer.json", workdir / "tokenizer.json")
+    with sharding.main_process_first("tokenizer"):
+      if earlier is not None:
+        found = workdirs.read_tokenizer(earlier / "tokenizer.json")
+        assert found is not None
+        found.save(workdir / "tokenizer.json")
     run = runs.open_run(config, workdir, report=report)
     return AssignmentRun(
       **{f.name: getattr(run, f.name) for f in dataclasses.fields(run)}
     )
   with sharding.main_process_first("data"):
     data, own_tokenizer = _open_data(config, workdir, report)
-    tokenizer = _tokenizer(workdir, earlier, own_tokenizer, data)
+    tokenizer = _tokenizer(
+      workdir, earlier, own_tokenizer, data, config.data.vocab_size
+    )
   mesh = sharding.make_mesh()
   with workdirs.mistakes_of_config():
     objective: Any = objectives.create(
@@ -201,10 +204,7 @@ def _open_data(
   if settings.name == "scenes":
     from contrastive_jax.data import scenes
 
-    options = scenes.Settings(
-      image_size=config.model.image_size,
-      sizes=scenes.Sizes(train=settings.scenes),
-    )
+    options = runs.scenes_settings(config)
     where = os.path.expanduser(settings.data_dir) or None
     data = scenes.load_task(task, where, settings=options, report=report)
     return data, scenes.load_tokenizer(where, settings=options, report=report)
@@ -221,6 +221,16 @@ def _open_data(
   )
 
 
+def _unscorable(source: sources.Source) -> str:
+  """Why a split cannot be scored; "" if it can."""
+  if not len(source):
+    return "it is empty"
+  fields = (source.fields(row) for row in range(len(source)))
+  if not all(record.get("answers", True) for record in fields):
+    return "it has questions without an answer"
+  return ""
+
+
 def _draw_curves(workdir: pathlib.Path, folder: pathlib.Path | None) -> None:
   # Matplotlib is imported by who draws.
   from contrastive_jax.training import logging, plots
@@ -235,6 +245,7 @@ def _tokenizer(
   earlier: pathlib.Path | None,
   own: tokenizer_lib.Tokenizer | None,
   data: tasks.TaskData,
+  vocab_size: int,
 ) -> tokenizer_lib.Tokenizer:
   """The workdir's, the earlier run's, the data's, or one learned on the task.
 
@@ -252,7 +263,7 @@ def _tokenizer(
     field = task_pipeline.TEXT_FIELDS[data.task]
     texts = [source.fields(row)[field] for row in range(len(source))]
     found = tokenizer_lib.Tokenizer.train(
-      [*texts, *data.answers], vocab_size=_VOCABULARY
+      [*texts, *data.answers], vocab_size=vocab_size
     )
   found.save(kept)
   return found

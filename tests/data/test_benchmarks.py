@@ -151,6 +151,22 @@ def test_a_broken_image(root):
     source[0]
 
 
+def test_a_set_with_a_broken_image_is_left_out(trained, monkeypatch):
+  workdir, results, _ = trained
+  run, state = runner.restore(workdir, report=lambda line: None)
+
+  def broken(self, index):
+    raise benchmarks.BenchmarkError(f"Image {index} cannot be read.")
+
+  monkeypatch.setattr(benchmarks.BenchmarkSource, "__getitem__", broken)
+  lines = []
+  again = run.evaluate(state, report=lines.append)
+  assert not any(name.startswith("benchmark_") for name in again)
+  assert "Left out: cifar10. Image 0 cannot be read." in lines
+  name = "retrieval/image_to_text/recall_at_1"
+  assert again[name] == results[name]
+
+
 @pytest.fixture(name="trained", scope="module")
 def fixture_trained(root, tmp_path_factory, emoji_dir):
   """A run that scores both sets and one that is not there."""
@@ -182,6 +198,8 @@ def test_evaluate_takes_other_sets(trained, root):
   workdir, results, _ = trained
   run, state = runner.restore(workdir, report=lambda line: None)
   evaluate._FLAGS(["evaluate", "--benchmarks=cifar10"])
+  with pytest.raises(config_lib.UserError, match="got 'cifer10'"):
+    evaluate._check_benchmarks("cifar10, cifer10")
   config = evaluate._with_benchmarks(run.config)
   assert config.evaluation.benchmark_names == ("cifar10",)
   assert config.evaluation.benchmarks_dir == str(root)

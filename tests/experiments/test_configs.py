@@ -19,16 +19,21 @@ from experiments import configs
 FOLDER = pathlib.Path(configs.__file__).parent
 RECIPES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem[0] != "_")
 SMALL = (
+  "albef_scenes",
   "clip_emoji",
   "clip_folder",
+  "entailment_scenes",
   "moco_v3_fashion_mnist",
+  "nlvr2_scenes",
   "simclr_emoji",
   "simclr_fashion_mnist",
+  "vqa_scenes",
 )
 LARGE = sorted(set(RECIPES) - set(SMALL))
 # Fewer blocks of the same kind: what is traced is the recipe, not its size.
 SHRUNK = {
   "tiny": {},
+  "albef_tiny": {"image": {"depth": 1}},
   "rn50": {"image": {"stage_sizes": [1, 1, 1, 1]}, "text": {"depth": 1}},
   "resnet50": {"image": {"stage_sizes": [1, 1, 1, 1]}},
   "vit_s16": {"image": {"depth": 1}},
@@ -89,6 +94,29 @@ def test_every_recipe_is_a_run(name):
     assert "v5e" in text
 
 
+def batch_of(config):
+  """The forms of a batch of eight, texts of eight tokens."""
+  texts, pair = config.captions_per_example, ()
+  others = {"index": (), "concept_id": ()}
+  if config.objective in ("vqa", "nlvr2", "entailment"):
+    texts = config.fusion.questions_per_image
+    others = {"index": (), "label": (texts,)}
+    pair = (2,) if config.objective == "nlvr2" else ()
+  if config.objective == "vqa":
+    others = {"index": (), "answers": (texts, 1, 5)}
+  forms = {
+    "image": ((*pair, 40, 40, 3), jnp.uint8),
+    "tokens": ((texts, 8), jnp.int32),
+    **{name: (form, jnp.int32) for name, form in others.items()},
+  }
+  if config.objective == "vqa":
+    forms["weights"] = ((texts, 1), jnp.float32)
+  return {
+    name: jax.ShapeDtypeStruct((8, *form), dtype)
+    for name, (form, dtype) in forms.items()
+  }
+
+
 def traced(config):
   """The loss and the state after a step of a run, as shapes."""
   overrides = json.loads(config.model.overrides or "{}")
@@ -112,15 +140,7 @@ def traced(config):
   step = state_lib.make_train_step(
     objective, state_lib.make_optimizer(config), config
   )
-  batch = {
-    "image": jax.ShapeDtypeStruct((8, 40, 40, 3), jnp.uint8),
-    "tokens": jax.ShapeDtypeStruct(
-      (8, config.captions_per_example, 8), jnp.int32
-    ),
-    "index": jax.ShapeDtypeStruct((8,), jnp.int32),
-    "concept_id": jax.ShapeDtypeStruct((8,), jnp.int32),
-  }
-  after, metrics = jax.eval_shape(step, state, batch)
+  after, metrics = jax.eval_shape(step, state, batch_of(config))
   assert jax.tree.structure(after) == jax.tree.structure(state)
   return metrics["loss"], after
 

@@ -265,6 +265,18 @@ def test_arms_choose_fields_of_their_own_at_one_setting(tmp_path):
   assert (tmp_path / "small.png").stat().st_size > 1000
 
 
+def test_a_metric_that_the_baseline_lacks_is_not_compared(tmp_path):
+  runs = run(tmp_path, **one_setting())
+  metrics = {"score/test": "score", "score/other": "another"}
+  grid = make_sweep(**one_setting(metrics=metrics))
+  for entry in runs.values():
+    if entry["arm"].startswith("ours"):
+      entry["results"]["score/other"] = 0.5
+  assert sweep_report.comparable(grid, runs, 64) == [("score/test", "score")]
+  sweep_report.plot(grid, runs, tmp_path / "some.png")
+  assert (tmp_path / "some.png").stat().st_size > 1000
+
+
 def test_an_arm_s_field_needs_candidates():
   arm = sweep.Arm("base", 64, {}, tuned="structure.bridge")
   with pytest.raises(ValueError, match="tuned needs candidates"):

@@ -463,7 +463,7 @@ def test_transfer_of_another_form():
   source = initialised()[1]["params"]
   target = dict(initialised("vqa")[1]["params"])
   target["text_layers"] = {}
-  with pytest.raises(ValueError, match="two models' text_layers must have"):
+  with pytest.raises(ValueError, match="encoders, but text_layers/"):
     fusion_presets.transfer(source, target)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax import losses
+from contrastive_jax.training import checkpoints, loop
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.objectives import queue
 from tests.training import tiny
@@ -323,6 +324,23 @@ def test_momentum_is_updated_before_it_is_used():
   assert new["count"] == 1
 
 
+def test_a_queue_opens_on_any_number_of_devices(tmp_path):
+  config = make_config(steps=2)
+  whole, _ = tiny.fit(config, tmp_path, DATA, devices=4)
+  saved = checkpoints.Checkpoints(tmp_path, keep=None)
+  for devices in (1, 8):
+    mesh = tiny.make_mesh(devices)
+    objective = tiny.make_objective(config, DATA, devices)
+    loaded = saved.restore(loop.abstract_state(config, objective, mesh))
+    for name, value in whole.objective_state["queue"].items():
+      found = loaded.objective_state["queue"][name]
+      np.testing.assert_array_equal(found, value)
+      rows = 16 // devices if value.ndim else None
+      if rows:  # Each device has its part.
+        assert found.addressable_shards[0].data.shape[0] == rows
+  saved.close()
+
+
 # --- Options and edges ------------------------------------------------------
 
 
@@ -380,8 +398,7 @@ def test_no_end_token_is_masked(monkeypatch):
   objective, params, state = start()
   batch = make_batch()
   batch["tokens"][0, 0] = 5  # Full: no padding after the end.
-  with jax.disable_jit(False):
-    objective.loss(params, state, batch, jax.random.key(0))
+  objective.loss(params, state, batch, jax.random.key(0))
   tokens, maskable = map(np.asarray, seen[0])
   for row, flags in zip(tokens, maskable):
     last = np.flatnonzero(row)[-1]
@@ -403,8 +420,6 @@ def test_it_learns_and_resumes(tmp_path):
       raise StopError
     return {}
 
-  from contrastive_jax.training import loop
-
   config = make_config(**changes)
   with pytest.raises(StopError):
     tiny.fit(config, tmp_path / "b", DATA, evaluators=[loop.Evaluator(1, stop)])
@@ -418,7 +433,18 @@ def test_it_learns_and_resumes(tmp_path):
     ({"fusion__queue_size": 9}, "queue_size must be a multiple of the number"),
     ({"fusion__negative_block": 3}, "negative_block must divide"),
     ({"loss__name": "clip"}, "takes config.loss.name=soft_target, augmented"),
-    ({"loss__temperature": "robust"}, "takes config.loss.temperature=learned"),
+    (
+      {"loss__name": "augmented", "loss__temperature": "robust"},
+      "takes config.loss.temperature=learned",
+    ),
+    (
+      {
+        "structure__separation": 1.0,
+        "structure__source": "momentum",
+        "structure__independent_head": "mlp",
+      },
+      "has linear second heads",
+    ),
     ({"data__captions_per_example": 2}, "takes config.data.captions_per_ex"),
     ({"structure__bridge": 1.0}, "set config.structure.source=momentum"),
     ({"microbatches": 2}, "does not know microbatches"),

@@ -3,11 +3,13 @@
 import dataclasses
 import functools
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from contrastive_jax.data import sources, task_pipeline, tasks
 from contrastive_jax.data import tokenizer as tokenizer_lib
@@ -17,7 +19,6 @@ from contrastive_jax.training import (
 )
 from contrastive_jax.training import (
   evaluators,
-  initial,
   runner,
   runs,
   sharding,
@@ -220,8 +221,9 @@ def test_two_hosts_share_a_batch():
     next(make_batches("vqa", process_index=i, process_count=2)) for i in (0, 1)
   ]
   for name, value in whole.items():
+    # Every second batch of half the size is a host's: in order they are the whole.
     found = np.concatenate([part[name] for part in parts])
-    assert sorted(map(bytes, found)) == sorted(map(bytes, value))
+    np.testing.assert_array_equal(found, value)
 
 
 @pytest.mark.parametrize("texts", [1, 2, 8])
@@ -487,6 +489,7 @@ def fixture_pretrained(tmp_path_factory):
   config = pretraining.make_config(steps=2, optimizer__ema_decay=0.0)
   state, _ = tiny.fit(config, workdir, data)
   workdirs.write_json(workdir / "config.json", config.to_dict())
+  workdirs.write_json(workdir / "results.json", {})
   tokenizer().save(workdir / "tokenizer.json")
   return workdir, state.params
 
@@ -531,7 +534,7 @@ def test_a_run_begins_with_an_earlier_one(task, pretrained, opened, tmp_path):
   if task == "vqa":
     # Of ten annotators three are .9 by the official rule, seven or ten are 1.
     same = [
-      sum(a.count for a in r["answers"] if a.text == ANSWERS[p])
+      sum(a.count for a in r["answers"] if a.text == p)
       for p, r in zip(predicted, records)
     ]
     right = [{0: 0.0, 3: 0.9}.get(count, 1.0) for count in same]
@@ -577,24 +580,231 @@ def test_killed_and_started_again(opened, tmp_path, monkeypatch):
   tiny.assert_same(again, whole)
 
 
-def test_mistakes(pretrained, opened, tmp_path):
+def test_mistakes_do_not_claim_the_workdir(pretrained, opened, tmp_path):
   workdir, _ = pretrained
   empty = tmp_path / "empty"
   empty.mkdir()
-  with pytest.raises(config_lib.ConfigError, match="which has no config.json"):
-    initial.workdir_of(make_config("vqa", fusion__initial=str(empty)))
-  wider = json.dumps({**json.loads(pretraining.OVERRIDES), "text_depth": 2})
-  config = make_config(
-    "vqa", fusion__initial=str(workdir), model__overrides=wider
+  two_towers = tmp_path / "towers"
+  shutil.copytree(workdir, two_towers)
+  values = workdirs.read_json(two_towers / "config.json")
+  workdirs.write_json(
+    two_towers / "config.json", {**values, "objective": "clip"}
   )
+  wider = json.dumps({**json.loads(pretraining.OVERRIDES), "text_depth": 2})
+  for number, (changes, message) in enumerate(
+    (
+      ({"fusion__initial": str(empty)}, "which has no config.json"),
+      ({"fusion__initial": str(two_towers)}, "of a run of a fusion model"),
+      (
+        {"fusion__initial": str(workdir), "model__overrides": wider},
+        "initial: The two models must have the same encoders, but text_layers/"
+        "layer_1/attention/out/bias is absent in the one to begin with",
+      ),
+    )
+  ):
+    run = tmp_path / f"run{number}"
+    with pytest.raises(config_lib.ConfigError, match=message) as caught:
+      runner.train(make_config("vqa", **changes), run, report=lambda line: None)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+    assert not (run / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+  "task, changes, message",
+  [
+    ("vqa", {"fusion__answer_length": 14}, "answer_length must be at most one"),
+    ("nlvr2", {"evaluation__benchmarks": "cifar10"}, "which embeds no images"),
+    ("vqa", {"loss__temperature": "robust"}, "needs config.loss.name='augm"),
+  ],
+)
+def test_fields_that_do_not_go_together(task, changes, message):
+  with pytest.raises(config_lib.ConfigError, match=message):
+    make_config(task, **changes)
+
+
+@pytest.mark.parametrize(
+  "overrides, message",
+  [
+    ({"task": "vqa"}, "must not hold 'task': the run decides it"),
+    ({"pad_id": 5}, "must not hold 'pad_id'"),
+    ({"num_heads": 3}, "width must be divisible by num_heads = 3; got 16"),
+    ({"image": {"pool": "gap"}}, "image must have pool='cls'; got 'gap'"),
+  ],
+)
+def test_overrides_that_make_no_model(overrides, message, opened, tmp_path):
+  merged = {**json.loads(pretraining.OVERRIDES), **overrides}
+  config = make_config("vqa", model__overrides=json.dumps(merged))
+  with pytest.raises(config_lib.ConfigError, match=message):
+    runner.train(config, tmp_path, report=lambda line: None)
+
+
+def test_a_run_that_has_begun_needs_the_earlier_one_no_more(
+  pretrained, opened, tmp_path
+):
+  workdir = tmp_path / "pretrained"
+  shutil.copytree(pretrained[0], workdir)
+  config = make_config(
+    "entailment",
+    steps=1,
+    evaluation__plots=False,
+    fusion__initial=str(workdir),
+  )
+  results = runner.train(config, tmp_path / "run", report=lambda line: None)
+  shutil.rmtree(workdir)
+  run, state = runner.restore(tmp_path / "run", report=lambda line: None)
+  again = run.evaluate(state, report=lambda line: None)
+  assert again.items() <= results.items()
+
+
+def test_retrieval_begins_with_pretraining(pretrained, tmp_path, monkeypatch):
+  """Fine-tuning with objective=albef, at another size of image."""
+  workdir, source = pretrained
+  data = dataclasses.replace(tiny.make_data(), tokenizer=tokenizer())
+  monkeypatch.setattr(runs, "_open_data", lambda *unused: data)
+  config = pretraining.make_config(
+    steps=1,
+    model__image_size=24,
+    optimizer__learning_rate=0.0,
+    evaluation__plots=False,
+    fusion__initial=str(workdir),
+  )
+  runner.train(config, tmp_path, report=lambda line: None)
+  _, state = runner.restore(tmp_path, report=lambda line: None)
+  tiny.assert_same(state.params["fusion_layers"], source["fusion_layers"])
+  positions = state.params["image"]["position_embedding"]
+  old = source["image"]["position_embedding"]
+  assert (old.shape[0], positions.shape[0]) == (5, 10)
+  np.testing.assert_array_equal(positions[0], old[0])
+  np.testing.assert_allclose(
+    positions[1:].reshape(3, 3, -1)[1, 1], old[1:].mean(0), atol=1e-6
+  )
+
+
+def test_written_answers_are_scored(pretrained, opened, tmp_path):
+  config = make_config(
+    "vqa",
+    steps=1,
+    evaluation__plots=False,
+    fusion__answering="generate",
+    fusion__initial=str(pretrained[0]),
+  )
+  runner.train(config, tmp_path, report=lambda line: None)
+  run, state = runner.restore(tmp_path, report=lambda line: None)
+  said = run.scorer.predictions(state, run.data.splits["test"])
+  assert len(said) == len(run.data.splits["test"])
+  assert all(isinstance(text, str) for text in said)
+
+
+def test_a_split_without_answers_is_left_out(pretrained, tmp_path, monkeypatch):
+  data = make_data("vqa")
+  records = [{**r, "answers": ()} for r in data.splits["test"].records]
+  bare = sources.ArraySource(data.splits["test"].images, records)
+  splits = {**data.splits, "test": bare, "validation": bare}
+  other = dataclasses.replace(data, splits=splits)
+  monkeypatch.setattr(task_runs, "_open_data", lambda *unused: (other, None))
+  lines = []
+  config = make_config("vqa", steps=1, evaluation__retrieval_every=1)
+  results = runner.train(config, tmp_path, report=lines.append)
+  assert not any("accuracy" in name for name in results if "train" not in name)
+  assert sum("questions without an answer" in line for line in lines) == 2
+
+
+def test_scenes_through_the_trainer(tmp_path):
+  config = make_config(
+    "entailment",
+    steps=1,
+    data__name="scenes",
+    data__scenes=64,
+    data__data_dir=str(tmp_path / "data"),
+    model__image_size=32,
+    evaluation__plots=False,
+  )
+  results = runner.train(config, tmp_path / "run", report=lambda line: None)
+  assert 0 <= results["entailment/accuracy"] <= 1
+  assert results["entailment/text_only_accuracy"] < 0.5
+  assert "entailment_test_unseen_pairs/accuracy" in results
+
+
+def test_scenes_of_a_size_that_they_do_not_have(tmp_path):
+  config = make_config("vqa", data__name="scenes", data__data_dir=str(tmp_path))
   with pytest.raises(
-    config_lib.ConfigError, match="initial: The two models' text_layers must"
+    config_lib.ConfigError, match="config.model.image_size must be an integer"
   ):
     runner.train(config, tmp_path / "run", report=lambda line: None)
-  with pytest.raises(config_lib.ConfigError, match="leave it empty"):
-    pretraining.make_config(fusion__initial=str(workdir))
-  with pytest.raises(config_lib.ConfigError, match="leave it empty"):
-    tiny.make_config(fusion__initial=str(workdir))
+
+
+def write_official(root, splits=("train", "validation")):
+  """Entailment in ALBEF's form."""
+  (root / "images").mkdir(parents=True)
+  rng = np.random.default_rng(0)
+  files = {}
+  for split in splits:
+    rows = []
+    for i in range(8):
+      pixels = rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+      Image.fromarray(pixels).save(root / "images" / f"{split}{i}.png")
+      label = ("entailment", "neutral", "contradiction")[i % 3]
+      rows.append(
+        {"image": f"{split}{i}.png", "sentence": f"is {i}", "label": label}
+      )
+    files[split] = str(root / f"{split}.json")
+    (root / f"{split}.json").write_text(json.dumps(rows))
+  return files
+
+
+def official(root, files, **changes):
+  return make_config(
+    "entailment",
+    steps=1,
+    data__name="official",
+    data__format="albef",
+    data__path=str(root),
+    data__image_root=str(root / "images"),
+    data__official_options=json.dumps({"path": files}),
+    evaluation__plots=False,
+    **changes,
+  )
+
+
+def test_official_files_through_the_trainer(tmp_path):
+  files = write_official(tmp_path / "data")
+  config = official(tmp_path / "data", files)
+  results = runner.train(config, tmp_path / "run", report=lambda line: None)
+  assert 0 <= results["entailment_validation/accuracy"] <= 1
+
+
+@pytest.mark.parametrize(
+  "changes, message",
+  [
+    ({"data__format": ""}, "needs config.data.format"),
+    ({"data__format": "coco"}, "config.data: "),
+    (
+      {"data__official_options": "[1]"},
+      "official_options must be a JSON object",
+    ),
+    ({"data__official_options": "{"}, "official_options must be JSON; got '{'"),
+    ({"data__official_options": '{"mincount": 1}'}, "config.data: .*mincount"),
+  ],
+)
+def test_mistakes_in_official_data(changes, message, tmp_path):
+  root = tmp_path / "data"
+  config = official(root, write_official(root))
+  values = config.to_dict()
+  for name, value in changes.items():
+    values["data"][name.removeprefix("data__")] = value
+  with pytest.raises(config_lib.ConfigError, match=message):
+    runner.train(
+      config_lib.parse(values), tmp_path / "run", report=lambda line: None
+    )
+
+
+def test_official_data_without_training(tmp_path):
+  root = tmp_path / "data"
+  files = write_official(root, splits=("validation",))
+  with pytest.raises(config_lib.ConfigError, match="has no training examples"):
+    runner.train(
+      official(root, files), tmp_path / "run", report=lambda line: None
+    )
 
 
 def test_data_that_have_no_such_task(tmp_path):

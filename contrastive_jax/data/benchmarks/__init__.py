@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from contrastive_jax.data import folder_images
+from contrastive_jax.data import folder, folder_images
 
 _PHOTO = ("a photo of a {}.",)
 
@@ -79,7 +79,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
 }
 
 
-class BenchmarkError(ValueError):
+class BenchmarkError(folder.DataError):
   """A set is not there, or not as it must be; says how to prepare it."""
 
 

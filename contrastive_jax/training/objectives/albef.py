@@ -229,11 +229,6 @@ class Albef:
     """Mean loss of the pairs and their hard negatives, and metrics."""
     count = image["feature"].shape[0]
     block = self.config.fusion.negative_block or count
-    if count % block:
-      raise config_lib.ConfigError(
-        "config.fusion.negative_block must divide config.batch_size"
-        f" ({count}); got {block}."
-      )
     stopped = jax.lax.stop_gradient
 
     def split(x):
@@ -288,9 +283,9 @@ class Albef:
   def _language(self, model, teacher, tokens, image, image_m, alpha, key):
     """Mean loss of the tokens that are to be predicted, and metrics."""
     # Neither padding nor the first and the last token of a text.
-    ends = jnp.roll(tokens, -1, axis=1).at[:, -1].set(0) == 0
-    maskable = (tokens != self.model.pad_id) & ~ends
-    maskable = maskable.at[:, 0].set(False)
+    valid = tokens != self.model.pad_id
+    last = ~jnp.roll(valid, -1, axis=1).at[:, -1].set(False)
+    maskable = (valid & ~last).at[:, 0].set(False)
     masked, chosen = losses.mask_tokens(
       jax.random.fold_in(key, base.MASKING),
       tokens,
@@ -301,7 +296,8 @@ class Albef:
     )
 
     def predict(applied, image):
-      text = applied.text(masked)
+      # A random token may be the padding's; it is read all the same.
+      text = applied.text(masked, valid)
       states = applied.fuse_all(
         [(text["tokens"], text["valid"], image["tokens"])]
       )
@@ -337,7 +333,9 @@ class Albef:
     return features
 
   def constrain(self, params: Params) -> Params:
-    """Clamps the temperature."""
+    """Clamps the temperature, if it is learned."""
+    if self.config.loss.temperature == "fixed":
+      return params
     return {
       **params,
       "temperature": jnp.clip(

@@ -147,6 +147,11 @@ def model_overrides(text: str) -> dict[str, Any]:
         f"config.model.overrides must not hold {name!r}: set"
         f" config.model.{name} instead."
       )
+  for name in ("task", "pad_id", "activation_sharding", "init_temperature"):
+    if name in values:
+      raise config_lib.ConfigError(
+        f"config.model.overrides must not hold {name!r}: the run decides it."
+      )
   if "independent_head" in values:
     raise config_lib.ConfigError(
       "config.model.overrides must not hold 'independent_head': set"

@@ -91,9 +91,11 @@ class Applied:
     """See `FusionModel.encode_image`."""
     return self._run(images, method="encode_image")
 
-  def text(self, tokens: jax.Array) -> dict[str, jax.Array]:
+  def text(
+    self, tokens: jax.Array, valid: jax.Array | None = None
+  ) -> dict[str, jax.Array]:
     """See `FusionModel.encode_text`."""
-    return self._run(tokens, method="encode_text")
+    return self._run(tokens, valid, method="encode_text")
 
   def fuse_all(self, inputs: Sequence[tuple[Any, jax.Array, Any]]) -> jax.Array:
     """Fuses several (text, valid, image) of N rows at once: [N * K, T, d].

@@ -2,7 +2,7 @@
 
 Each trains with momentum distillation: beside the right answer the targets are a
 share alpha of what the momentum model says. A run begins with the parameters of
-an earlier one, `config.fusion.initial` (`begin`).
+an earlier one, `config.fusion.initial` (`training.initial`).
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from contrastive_jax import losses, models
+from contrastive_jax import losses
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.objectives import base, fusion
 
@@ -24,7 +24,6 @@ Metrics = dict[str, jax.Array]
 class Task:
   """What they share; the state holds the momentum model and the steps made."""
 
-  has_text = True
   task: str
 
   def __init__(
@@ -38,7 +37,6 @@ class Task:
     """Builds the model of `config.model`; arguments as of `create`."""
     del num_examples
     self.config = config
-    self._mesh = mesh
     # The ids of pre-training, whose last one was the mask.
     self.model = fusion.create_model(config, vocab_size + 1, self.task, mesh)
     self._views = base.Views(config)
@@ -53,25 +51,6 @@ class Task:
       jnp.zeros((*pair, 2, side, side, 3), jnp.float32),
       jnp.ones((2, length), jnp.int32),
     )["params"]
-    return params, self._state(params)
-
-  def begin(self, source: Params, params: Params) -> tuple[Params, Params]:
-    """Parameters that begin with an earlier run's, and the state.
-
-    Args:
-      source: of the earlier run.
-      params: by `init`.
-
-    Returns:
-      As `init`.
-
-    Raises:
-      ConfigError: if the models do not fit together.
-    """
-    try:
-      params = models.transfer(source, params)
-    except ValueError as error:
-      raise config_lib.ConfigError(f"config.fusion.initial: {error}") from error
     return params, self._state(params)
 
   def _state(self, params: Params) -> Params:

@@ -1,0 +1,136 @@
+"""Pre-trains a fusion model on scenes, and fine-tunes it on the tasks.
+
+python -m experiments.fusion --workdir=runs/fusion
+
+The stages are runs of the trainer, each in a folder of the workdir: `pretraining`,
+then of every task one that begins with it. Started again, the program goes on where
+it was.
+"""
+
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+
+import ml_collections
+from absl import flags
+
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import runner, workdirs
+from experiments import flags as flags_lib
+from experiments.configs import _fusion
+
+_FLAGS = flags.FlagValues()
+_WORKDIR = flags.DEFINE_string(
+  "workdir", "runs/fusion", "Folder of the stages.", flag_values=_FLAGS
+)
+_TASKS = flags.DEFINE_list(
+  "tasks", list(_fusion.TASKS), "Those to fine-tune on.", flag_values=_FLAGS
+)
+_SEED = flags.DEFINE_integer(
+  "seed", 0, "Of all stages.", lower_bound=0, flag_values=_FLAGS
+)
+_STEPS = flags.DEFINE_integer(
+  "steps", 0, "Of each stage; 0 is as usual.", lower_bound=0, flag_values=_FLAGS
+)
+
+_USAGE = """Pre-trains a fusion model on scenes, and fine-tunes it on the tasks.
+
+  python -m experiments.fusion --workdir=runs/fusion
+  python -m experiments.fusion --tasks=vqa --steps=20 --workdir=runs/smoke
+
+Flags:
+  --workdir=DIR   gets a folder a stage: pretraining/, vqa/, ... and results.json;
+                  the same command again goes on where it was
+  --tasks=A,B     of vqa, nlvr2, entailment; default all
+  --seed=N        of all stages
+  --steps=N       of each stage, instead of the usual ones
+One stage by hand, with any field changed:
+  python -m experiments.train --config=experiments/configs/vqa_scenes.py \\
+      --config.fusion.initial=runs/fusion/pretraining --workdir=runs/vqa
+"""
+
+Train = Callable[[config_lib.Config, pathlib.Path], Mapping[str, float]]
+
+
+def stages(
+  workdir: pathlib.Path, tasks: Sequence[str], *, seed: int, steps: int
+) -> dict[str, config_lib.Config]:
+  """The configuration of each stage, in order.
+
+  Args:
+    workdir: the folder of the stages.
+    tasks: of `configs._fusion.TASKS`.
+    seed: of all of them.
+    steps: of each; 0 is as the recipes have it.
+
+  Returns:
+    Configurations by the name of the stage.
+
+  Raises:
+    UserError: if there is no such task.
+  """
+  for name in tasks:
+    if name not in _fusion.TASKS:
+      raise config_lib.UserError(
+        f"--tasks must be some of {', '.join(_fusion.TASKS)}; got {name!r}."
+      )
+
+  def finished(values: ml_collections.ConfigDict) -> config_lib.Config:
+    values.seed = seed
+    if steps:
+      values.steps = steps
+    return config_lib.parse(values.to_dict())
+
+  out = {"pretraining": finished(_fusion.pretraining())}
+  for name in tasks:
+    values = _fusion.task(name)
+    values.fusion.initial = str(workdir / "pretraining")
+    out[name] = finished(values)
+  return out
+
+
+def run(
+  workdir: pathlib.Path,
+  configs: Mapping[str, config_lib.Config],
+  *,
+  train: Train = runner.train,
+  report: Callable[[str], None] = print,
+) -> dict[str, float]:
+  """Makes the stages one after the other.
+
+  Args:
+    workdir: the folder of the stages.
+    configs: by `stages`.
+    train: makes one.
+    report: receives lines for the user.
+
+  Returns:
+    The results of all, names beginning with the stage's.
+  """
+  out = {}
+  for number, (name, config) in enumerate(configs.items(), start=1):
+    report(f"Stage {number} of {len(configs)}: {name}.")
+    results = train(config, workdir / name)
+    out |= {f"{name}/{key}": value for key, value in results.items()}
+  return out
+
+
+def main() -> None:
+  """Runs the program."""
+  workdir = pathlib.Path(_WORKDIR.value).expanduser()
+  configs = stages(workdir, _TASKS.value, seed=_SEED.value, steps=_STEPS.value)
+  results = run(workdir, configs)
+  path = workdir / "results.json"
+  # Beside those of tasks that an earlier call made.
+  earlier = workdirs.read_json(path) if path.exists() else {}
+  workdirs.write_json(path, earlier | results)
+  print("\n" + runner.table(results))
+  print(f"\nresults.json is in {workdir}.")
+
+
+if __name__ == "__main__":
+  flags_lib.run(
+    main,
+    flag_values=_FLAGS,
+    usage=_USAGE,
+    interrupted="the same command goes on where it was",
+  )

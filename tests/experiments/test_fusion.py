@@ -1,0 +1,55 @@
+"""experiments.fusion: its stages, in order, each begun with the first."""
+
+import pathlib
+
+import pytest
+
+from contrastive_jax.training import config as config_lib
+from experiments import fusion
+
+ALL = ("vqa", "nlvr2", "entailment")
+
+
+def test_stages():
+  workdir = pathlib.Path("runs/x")
+  found = fusion.stages(workdir, ALL, seed=3, steps=0)
+  assert list(found) == ["pretraining", *ALL]
+  assert [config.objective for config in found.values()] == ["albef", *ALL]
+  assert {config.seed for config in found.values()} == {3}
+  assert found["pretraining"].fusion.initial == ""
+  for name in ALL:
+    assert found[name].fusion.initial == "runs/x/pretraining"
+    # The parameters of the one must fit the other.
+    assert found[name].model == found["pretraining"].model
+    assert found[name].data == found["pretraining"].data
+
+
+def test_fewer_tasks_and_steps():
+  found = fusion.stages(pathlib.Path("x"), ["vqa"], seed=0, steps=5)
+  assert list(found) == ["pretraining", "vqa"]
+  assert {config.steps for config in found.values()} == {5}
+
+
+def test_a_mistyped_task():
+  with pytest.raises(config_lib.UserError, match="--tasks must be some of vqa"):
+    fusion.stages(pathlib.Path("x"), ["vqq"], seed=0, steps=0)
+
+
+def test_runs_are_made_in_order(tmp_path):
+  made, lines = [], []
+
+  def train(config, workdir):
+    made.append((config.objective, workdir))
+    return {f"{config.objective}/accuracy": 0.25}
+
+  configs = fusion.stages(tmp_path, ["entailment"], seed=0, steps=0)
+  results = fusion.run(tmp_path, configs, train=train, report=lines.append)
+  assert made == [
+    ("albef", tmp_path / "pretraining"),
+    ("entailment", tmp_path / "entailment"),
+  ]
+  assert results == {
+    "pretraining/albef/accuracy": 0.25,
+    "entailment/entailment/accuracy": 0.25,
+  }
+  assert lines[0] == "Stage 1 of 2: pretraining."
