@@ -34,5 +34,12 @@ def get_sweep() -> Sweep:
     baseline="CLIP",
     setting="batch size",
     seeds=(0, 1, 2),
+    reading=(
+      "On noisier captions, each image shown 21 times, separation and consistency"
+      " raise retrieval of unseen things by about .01, with intervals above 0,"
+      " at the weights that were chosen on the emoji. Consistency costs zero-shot"
+      " classification into the folders, whose names are no captions; few-shot"
+      " and probe are level within three seeds' intervals."
+    ),
     metrics=_structure.OPENCLIPART_METRICS,
   )
