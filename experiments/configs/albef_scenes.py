@@ -4,7 +4,8 @@ python -m experiments.train --config=experiments/configs/albef_scenes.py \
     --workdir=runs/albef_scenes
 
 On two CPU cores 112 examples a second, about 15 minutes; not run to its end, so that
-its score is not known. With the second paper's regularisers: --config.structure.bridge=.1 and so on, as in the two-tower recipes.
+its score is not known. With the second paper's regularisers:
+--config.structure.bridge=.1 and so on, as in the two-tower recipes.
 """
 
 import ml_collections
