@@ -217,21 +217,7 @@ def open_run(
   *,
   report: Report = print,
 ) -> Run:
-  """Opens the data and builds the model of a configuration.
-
-  Args:
-    config: the run.
-    workdir: an existing directory.
-    report: receives lines for the user.
-
-  Returns:
-    The run, nothing of it trained.
-
-  Raises:
-    UserError: if the configuration describes no model, or the workdir's
-      vocabulary cannot be read.
-    DataError: if the data cannot be used.
-  """
+  """Opens the data and builds the model; see `runner.open_run`."""
   _own_synonyms(config)  # A mistake in it must show before data are opened.
   with sharding.main_process_first("data"):
     data = _open_data(config, workdir, report)

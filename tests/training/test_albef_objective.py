@@ -15,6 +15,8 @@ from contrastive_jax.training.objectives import queue
 from tests.training import tiny
 
 ROWS = 8
+# Whole runs and forms like others.
+_REST = pytest.mark.exhaustive
 OVERRIDES = json.dumps(
   {
     "image": {"patch_size": 8, "width": 16, "depth": 1, "num_heads": 2},
@@ -210,7 +212,9 @@ def by_hand(objective, params, state, batch, alpha):
   )
 
 
-@pytest.mark.parametrize("count", [0, 1, 7])
+@pytest.mark.parametrize(
+  "count", [1, *(pytest.param(c, marks=_REST) for c in (0, 7))]
+)
 def test_a_step_by_hand(monkeypatch, count):
   """Alpha's ramp is 2 of the 8 steps."""
   changes = {
@@ -246,8 +250,15 @@ def test_a_step_by_hand(monkeypatch, count):
 # --- Devices ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("loss", ["soft_target", "augmented"])
-@pytest.mark.parametrize("block", [0, 4])
+@pytest.mark.parametrize(
+  "loss, block",
+  [
+    ("soft_target", 0),
+    ("augmented", 4),
+    pytest.param("soft_target", 4, marks=_REST),
+    pytest.param("augmented", 0, marks=_REST),
+  ],
+)
 def test_any_number_of_devices(loss, block):
   changes = {
     "loss__name": loss,
@@ -353,7 +364,13 @@ def test_a_batch_of_one():
   assert metrics["matching_accuracy"] in (0.0, 1.0)
 
 
-@pytest.mark.parametrize("name", ["contrast", "matching", "language"])
+@pytest.mark.parametrize(
+  "name",
+  [
+    "contrast",
+    *(pytest.param(n, marks=_REST) for n in ("matching", "language")),
+  ],
+)
 def test_each_loss_can_be_left_out(name):
   terms = {
     "contrast": "contrastive_loss",

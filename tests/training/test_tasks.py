@@ -29,6 +29,8 @@ from contrastive_jax.training.objectives import fusion
 from tests.training import test_albef_objective as pretraining
 from tests.training import tiny
 
+# Whole runs and forms like others.
+_REST = pytest.mark.exhaustive
 ANSWERS = ("red", "green", "dark red", "dark blue", "two")
 COUNTS = {"train": 12, "validation": 4, "test": 5}
 
@@ -306,7 +308,9 @@ def by_hand(objective, params, momentum, batch, alpha):
   return total / count
 
 
-@pytest.mark.parametrize("task", ["vqa", "nlvr2", "entailment"])
+@pytest.mark.parametrize(
+  "task", ["vqa", "nlvr2", pytest.param("entailment", marks=_REST)]
+)
 def test_a_step_by_hand(task, monkeypatch):
   objective, params, state = started(task)
   batch = {k: v[:2] for k, v in batch_of(task).items()}
@@ -332,7 +336,12 @@ def test_a_step_by_hand(task, monkeypatch):
 
 
 @pytest.mark.parametrize(
-  "objective", ["vqa", "nlvr2", "entailment", "text_assignment"]
+  "objective",
+  [
+    "vqa",
+    "text_assignment",
+    *(pytest.param(t, marks=_REST) for t in ("nlvr2", "entailment")),
+  ],
 )
 def test_any_number_of_devices(objective):
   _, params, state = started(objective)
@@ -503,7 +512,10 @@ def fixture_opened(monkeypatch):
   )
 
 
-@pytest.mark.parametrize("task", ["vqa", "nlvr2", "entailment"])
+@pytest.mark.parametrize(
+  "task",
+  ["vqa", *(pytest.param(t, marks=_REST) for t in ("nlvr2", "entailment"))],
+)
 def test_a_run_begins_with_an_earlier_one(task, pretrained, opened, tmp_path):
   workdir, source = pretrained
   lines = []
@@ -552,6 +564,7 @@ def test_it_says_where_it_begins(opened, tmp_path):
   assert any("It begins at random" in line for line in lines)
 
 
+@_REST
 def test_killed_and_started_again(opened, tmp_path, monkeypatch):
   config = make_config(
     "entailment", steps=8, evaluation__plots=False, evaluation__final=False
@@ -656,6 +669,7 @@ def test_a_run_that_has_begun_needs_the_earlier_one_no_more(
   assert again.items() <= results.items()
 
 
+@_REST
 def test_retrieval_begins_with_pretraining(pretrained, tmp_path, monkeypatch):
   """Fine-tuning with objective=albef, at another size of image."""
   workdir, source = pretrained
@@ -680,6 +694,7 @@ def test_retrieval_begins_with_pretraining(pretrained, tmp_path, monkeypatch):
   )
 
 
+@_REST
 def test_written_answers_are_scored(pretrained, opened, tmp_path):
   config = make_config(
     "vqa",
@@ -815,6 +830,7 @@ def test_data_that_have_no_such_task(tmp_path):
     runner.train(config, tmp_path, report=lambda line: None)
 
 
+@_REST
 def test_text_assignment_begins_nlvr2(
   pretrained, opened, tmp_path, monkeypatch
 ):
