@@ -19,7 +19,7 @@ types or ranges.
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -33,10 +33,35 @@ from contrastive_jax.losses._shared import (
 Scalar = float | jax.Array
 
 _ROWS = 128
+_Class = TypeVar("_Class", bound=type)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclass_transform(frozen_default=True)
+def _rule(cls: _Class) -> _Class:
+  """A frozen dataclass, and a pytree whose structure names the class.
+
+  `jax.tree_util.register_dataclass` alone makes structures that are equal for
+  two classes with as many fields (jaxlib 0.10): a jitted function that has seen
+  one rule might then run its program for another.
+  """
+  made: Any = dataclasses.dataclass(frozen=True)(cls)
+  names = tuple(field.name for field in dataclasses.fields(made))
+
+  def flatten(rule):
+    return tuple(getattr(rule, name) for name in names), made.__name__
+
+  def unflatten(name, leaves):
+    del name
+    rule = object.__new__(made)  # Leaves may be anything here: no checks.
+    for field, leaf in zip(names, leaves):
+      object.__setattr__(rule, field, leaf)
+    return rule
+
+  jax.tree_util.register_pytree_node(made, flatten, unflatten)
+  return made
+
+
+@_rule
 class BatchEstimate:
   """The batch's own estimate: InfoNCE's and DCL's gradient, bias included."""
 
@@ -46,8 +71,7 @@ class BatchEstimate:
     return batch
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@_rule
 class MovingAverage:
   r"""Moving average of Z (SogCLR, FastCLIP).
 
@@ -84,8 +108,7 @@ class MovingAverage:
     return jnp.logaddexp(jnp.log1p(-rate) + previous, jnp.log(rate) + batch)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@_rule
 class Conjugate:
   r"""Posterior mean of u = 1/Z under a gamma prior that forgets (SCENT).
 
@@ -118,8 +141,7 @@ class Conjugate:
     )
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@_rule
 class Amortized:
   """A network's prediction: pass it as `previous` (AmorLIP, NeuCLIP).
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 
 import jax
@@ -296,6 +297,22 @@ RULES = (
   losses.Conjugate(6.0),
   losses.Amortized(),
 )
+
+
+@pytest.mark.parametrize(
+  "first, second",
+  itertools.combinations(
+    [*RULES, losses.MovingAverage(0.1, 0.0, 0.0), losses.Conjugate(1.0)], 2
+  ),
+  ids=lambda r: type(r).__name__,
+)
+def test_no_rule_is_taken_for_another(first, second):
+  """A jitted function looks its programs up by the structures of arguments."""
+  a, b = map(jax.tree.structure, (first, second))
+  assert (a == b) == (type(first) is type(second))
+  for rule in (first, second):
+    leaves, tree = jax.tree.flatten(rule)
+    assert jax.tree.unflatten(tree, leaves) == rule
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda r: type(r).__name__)
