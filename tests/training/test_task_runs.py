@@ -1,0 +1,438 @@
+"""Whole runs on the tasks of fusion models: begun, resumed, scored, refused."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from contrastive_jax.data import sources
+from contrastive_jax.models import transfer
+from contrastive_jax.training import (
+  config as config_lib,
+)
+from contrastive_jax.training import (
+  evaluators,
+  runner,
+  runs,
+  task_runs,
+  workdirs,
+)
+from tests.training import test_albef_objective as pretraining
+from tests.training import tiny
+from tests.training.tiny_tasks import (
+  make_config,
+  make_data,
+  tokenizer,
+)
+
+# Whole runs and forms like others.
+_REST = pytest.mark.exhaustive
+
+
+@pytest.fixture(name="pretrained", scope="module")
+def fixture_pretrained(tmp_path_factory):
+  """The workdir of a short pre-training, and the parameters that it ended with."""
+  workdir = tmp_path_factory.mktemp("pretrained")
+  data = dataclasses.replace(tiny.make_data(), tokenizer=tokenizer())
+  config = pretraining.make_config(steps=2, optimizer__ema_decay=0.0)
+  state, _ = tiny.fit(config, workdir, data)
+  workdirs.write_json(workdir / "config.json", config.to_dict())
+  workdirs.write_json(workdir / "results.json", {})
+  tokenizer().save(workdir / "tokenizer.json")
+  return workdir, state.params
+
+
+@pytest.fixture(name="opened")
+def fixture_opened(monkeypatch):
+  monkeypatch.setattr(
+    task_runs,
+    "_open_data",
+    lambda config, workdir, report: (make_data(config.objective), None),
+  )
+
+
+@pytest.mark.parametrize(
+  "task",
+  ["vqa", *(pytest.param(t, marks=_REST) for t in ("nlvr2", "entailment"))],
+)
+def test_a_run_begins_with_an_earlier_one(task, pretrained, opened, tmp_path):
+  workdir, source = pretrained
+  lines = []
+  config = make_config(
+    task,
+    steps=1,
+    optimizer__learning_rate=0.0,
+    optimizer__ema_decay=0.5,
+    fusion__initial=str(workdir),
+  )
+  results = runner.train(config, tmp_path / task, report=lines.append)
+  run, state = runner.restore(tmp_path / task, report=lines.append)
+  begun = jax.jit(run.objective.init)(jax.random.key(config.seed), {})[0]
+  expected = transfer(source, begun)
+  for name in ("image", "embeddings", "text_layers", "fusion_layers"):
+    tiny.assert_same(state.params[name], expected[name])
+  # Averages that a step rounds.
+  pretraining.assert_trees_close(state.ema_params, expected, 1e-6)
+  pretraining.assert_trees_close(
+    state.objective_state["momentum"], expected, 1e-6
+  )
+  assert 0 <= results[f"{task}/accuracy"] <= 1
+  assert f"{task}_validation/accuracy" in results
+  assert 0 <= results[f"{task}/text_only_accuracy"] <= 1
+  assert (tmp_path / task / "plots" / "curves.png").exists()
+  predicted = run.scorer.predictions(state, run.data.splits["test"])
+  records = run.data.splits["test"].records
+  if task == "vqa":
+    # Of ten annotators three are .9 by the official rule, seven or ten are 1.
+    same = [
+      sum(a.count for a in r["answers"] if a.text == p)
+      for p, r in zip(predicted, records)
+    ]
+    right = [{0: 0.0, 3: 0.9}.get(count, 1.0) for count in same]
+  else:
+    right = [p == r["label"] for p, r in zip(predicted, records)]
+  np.testing.assert_allclose(
+    results[f"{task}/accuracy"], np.mean(right), rtol=1e-9
+  )
+
+
+def test_it_says_where_it_begins(opened, tmp_path):
+  lines = []
+  config = make_config("entailment", steps=1, evaluation__plots=False)
+  runner.train(config, tmp_path, report=lines.append)
+  assert any("It begins at random" in line for line in lines)
+
+
+@_REST
+def test_killed_and_started_again(opened, tmp_path, monkeypatch):
+  config = make_config(
+    "entailment", steps=8, evaluation__plots=False, evaluation__final=False
+  )
+  runner.train(config, tmp_path / "a", report=lambda line: None)
+  whole = runner.restore(tmp_path / "a", report=lambda line: None)[1]
+
+  class StopError(Exception):
+    pass
+
+  def stop(self, state):
+    raise StopError
+
+  changed = config_lib.parse(
+    {
+      **config.to_dict(),
+      "evaluation": {**config.to_dict()["evaluation"], "retrieval_every": 6},
+    }
+  )
+  with monkeypatch.context() as patch:
+    patch.setattr(task_runs.TaskRun, "validate", stop)
+    with pytest.raises(StopError):
+      runner.train(changed, tmp_path / "b", report=lambda line: None)
+  runner.train(changed, tmp_path / "b", report=lambda line: None)
+  again = runner.restore(tmp_path / "b", report=lambda line: None)[1]
+  tiny.assert_same(again, whole)
+
+
+def test_mistakes_do_not_claim_the_workdir(pretrained, opened, tmp_path):
+  workdir, _ = pretrained
+  empty = tmp_path / "empty"
+  empty.mkdir()
+  two_towers = tmp_path / "towers"
+  shutil.copytree(workdir, two_towers)
+  values = workdirs.read_json(two_towers / "config.json")
+  workdirs.write_json(
+    two_towers / "config.json", {**values, "objective": "clip"}
+  )
+  wider = json.dumps({**json.loads(pretraining.OVERRIDES), "text_depth": 2})
+  for number, (changes, message) in enumerate(
+    (
+      ({"fusion__initial": str(empty)}, "which has no config.json"),
+      ({"fusion__initial": str(two_towers)}, "of a run of a fusion model"),
+      (
+        {"fusion__initial": str(workdir), "model__overrides": wider},
+        "initial: The two models must have the same encoders, but text_layers/"
+        "layer_1/attention/out/bias is absent in the one to begin with",
+      ),
+    )
+  ):
+    run = tmp_path / f"run{number}"
+    with pytest.raises(config_lib.ConfigError, match=message) as caught:
+      runner.train(make_config("vqa", **changes), run, report=lambda line: None)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+    assert not (run / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+  "task, changes, message",
+  [
+    ("vqa", {"fusion__answer_length": 14}, "answer_length must be at most one"),
+    ("nlvr2", {"evaluation__benchmarks": "cifar10"}, "which embeds no images"),
+    ("vqa", {"loss__temperature": "robust"}, "needs config.loss.name='augm"),
+  ],
+)
+def test_fields_that_do_not_go_together(task, changes, message):
+  with pytest.raises(config_lib.ConfigError, match=message):
+    make_config(task, **changes)
+
+
+@pytest.mark.parametrize(
+  "overrides, message",
+  [
+    ({"task": "vqa"}, "must not hold 'task': the run decides it"),
+    ({"pad_id": 5}, "must not hold 'pad_id'"),
+    ({"num_heads": 3}, "width must be divisible by num_heads = 3; got 16"),
+    ({"image": {"pool": "gap"}}, "image must have pool='cls'; got 'gap'"),
+  ],
+)
+def test_overrides_that_make_no_model(overrides, message, opened, tmp_path):
+  merged = {**json.loads(pretraining.OVERRIDES), **overrides}
+  config = make_config("vqa", model__overrides=json.dumps(merged))
+  with pytest.raises(config_lib.ConfigError, match=message):
+    runner.train(config, tmp_path, report=lambda line: None)
+
+
+def test_a_run_that_has_begun_needs_the_earlier_one_no_more(
+  pretrained, opened, tmp_path
+):
+  workdir = tmp_path / "pretrained"
+  shutil.copytree(pretrained[0], workdir)
+  config = make_config(
+    "entailment",
+    steps=1,
+    evaluation__plots=False,
+    fusion__initial=str(workdir),
+  )
+  results = runner.train(config, tmp_path / "run", report=lambda line: None)
+  shutil.rmtree(workdir)
+  run, state = runner.restore(tmp_path / "run", report=lambda line: None)
+  again = run.evaluate(state, report=lambda line: None)
+  assert again.items() <= results.items()
+
+
+@_REST
+def test_retrieval_begins_with_pretraining(pretrained, tmp_path, monkeypatch):
+  """Fine-tuning with objective=albef, at another size of image."""
+  workdir, source = pretrained
+  data = dataclasses.replace(tiny.make_data(), tokenizer=tokenizer())
+  monkeypatch.setattr(runs, "_open_data", lambda *unused: data)
+  config = pretraining.make_config(
+    steps=1,
+    model__image_size=24,
+    optimizer__learning_rate=0.0,
+    evaluation__plots=False,
+    fusion__initial=str(workdir),
+  )
+  runner.train(config, tmp_path, report=lambda line: None)
+  _, state = runner.restore(tmp_path, report=lambda line: None)
+  tiny.assert_same(state.params["fusion_layers"], source["fusion_layers"])
+  positions = state.params["image"]["position_embedding"]
+  old = source["image"]["position_embedding"]
+  assert (old.shape[0], positions.shape[0]) == (5, 10)
+  np.testing.assert_array_equal(positions[0], old[0])
+  np.testing.assert_allclose(
+    positions[1:].reshape(3, 3, -1)[1, 1], old[1:].mean(0), atol=1e-6
+  )
+
+
+@_REST
+def test_written_answers_are_scored(pretrained, opened, tmp_path):
+  config = make_config(
+    "vqa",
+    steps=1,
+    evaluation__plots=False,
+    fusion__answering="generate",
+    fusion__initial=str(pretrained[0]),
+  )
+  runner.train(config, tmp_path, report=lambda line: None)
+  run, state = runner.restore(tmp_path, report=lambda line: None)
+  said = run.scorer.predictions(state, run.data.splits["test"])
+  assert len(said) == len(run.data.splits["test"])
+  assert all(isinstance(text, str) for text in said)
+
+
+def test_a_split_without_answers_is_left_out(pretrained, tmp_path, monkeypatch):
+  data = make_data("vqa")
+  records = [{**r, "answers": ()} for r in data.splits["test"].records]
+  bare = sources.ArraySource(data.splits["test"].images, records)
+  splits = {**data.splits, "test": bare, "validation": bare}
+  other = dataclasses.replace(data, splits=splits)
+  monkeypatch.setattr(task_runs, "_open_data", lambda *unused: (other, None))
+  lines = []
+  config = make_config("vqa", steps=1, evaluation__retrieval_every=1)
+  results = runner.train(config, tmp_path, report=lines.append)
+  assert not any("accuracy" in name for name in results if "train" not in name)
+  assert sum("questions without an answer" in line for line in lines) == 2
+
+
+def test_scenes_through_the_trainer(tmp_path):
+  config = make_config(
+    "entailment",
+    steps=1,
+    data__name="scenes",
+    data__scenes=64,
+    data__data_dir=str(tmp_path / "data"),
+    model__image_size=32,
+    evaluation__plots=False,
+  )
+  results = runner.train(config, tmp_path / "run", report=lambda line: None)
+  assert 0 <= results["entailment/accuracy"] <= 1
+  assert results["entailment/text_only_accuracy"] < 0.5
+  assert "entailment_test_unseen_pairs/accuracy" in results
+
+
+def test_scenes_of_a_size_that_they_do_not_have(tmp_path):
+  config = make_config("vqa", data__name="scenes", data__data_dir=str(tmp_path))
+  with pytest.raises(
+    config_lib.ConfigError, match="config.model.image_size must be an integer"
+  ):
+    runner.train(config, tmp_path / "run", report=lambda line: None)
+
+
+def write_official(root, splits=("train", "validation")):
+  """Entailment in ALBEF's form."""
+  (root / "images").mkdir(parents=True)
+  rng = np.random.default_rng(0)
+  files = {}
+  for split in splits:
+    rows = []
+    for i in range(8):
+      pixels = rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+      Image.fromarray(pixels).save(root / "images" / f"{split}{i}.png")
+      label = ("entailment", "neutral", "contradiction")[i % 3]
+      rows.append(
+        {"image": f"{split}{i}.png", "sentence": f"is {i}", "label": label}
+      )
+    files[split] = str(root / f"{split}.json")
+    (root / f"{split}.json").write_text(json.dumps(rows))
+  return files
+
+
+def official(root, files, **changes):
+  return make_config(
+    "entailment",
+    steps=1,
+    data__name="official",
+    data__format="albef",
+    data__path=str(root),
+    data__image_root=str(root / "images"),
+    data__official_options=json.dumps({"path": files}),
+    evaluation__plots=False,
+    **changes,
+  )
+
+
+def test_official_files_through_the_trainer(tmp_path):
+  files = write_official(tmp_path / "data")
+  config = official(tmp_path / "data", files)
+  results = runner.train(config, tmp_path / "run", report=lambda line: None)
+  assert 0 <= results["entailment_validation/accuracy"] <= 1
+
+
+@pytest.mark.parametrize(
+  "changes, message",
+  [
+    ({"data__format": ""}, "needs config.data.format"),
+    ({"data__format": "coco"}, "config.data: "),
+    (
+      {"data__official_options": "[1]"},
+      "official_options must be a JSON object",
+    ),
+    ({"data__official_options": "{"}, "official_options must be JSON; got '{'"),
+    ({"data__official_options": '{"mincount": 1}'}, "config.data: .*mincount"),
+  ],
+)
+def test_mistakes_in_official_data(changes, message, tmp_path):
+  root = tmp_path / "data"
+  config = official(root, write_official(root))
+  values = config.to_dict()
+  for name, value in changes.items():
+    values["data"][name.removeprefix("data__")] = value
+  with pytest.raises(config_lib.ConfigError, match=message):
+    runner.train(
+      config_lib.parse(values), tmp_path / "run", report=lambda line: None
+    )
+
+
+def test_official_data_without_training(tmp_path):
+  root = tmp_path / "data"
+  files = write_official(root, splits=("validation",))
+  with pytest.raises(config_lib.ConfigError, match="has no training examples"):
+    runner.train(
+      official(root, files), tmp_path / "run", report=lambda line: None
+    )
+
+
+def test_data_that_have_no_such_task(tmp_path):
+  config = make_config("nlvr2", data__name="emoji")
+  with pytest.raises(
+    config_lib.ConfigError, match="needs config.data=scenes or official"
+  ):
+    runner.train(config, tmp_path, report=lambda line: None)
+
+
+@_REST
+def test_text_assignment_begins_nlvr2(
+  pretrained, opened, tmp_path, monkeypatch
+):
+  """Pre-training, text assignment, NLVR2: each begins where the other ended."""
+  workdir, _ = pretrained
+  data = dataclasses.replace(tiny.make_data(), tokenizer=tokenizer())
+  monkeypatch.setattr(runs, "_open_data", lambda *unused: data)
+  config = make_config("text_assignment", steps=2, fusion__initial=str(workdir))
+  results = runner.train(config, tmp_path / "a", report=lambda line: None)
+  assert set(results) >= {"train/steps"} and "retrieval" not in str(results)
+  assert (tmp_path / "a/plots/curves.png").exists()
+  _, state = runner.restore(tmp_path / "a", report=lambda line: None)
+  config = make_config(
+    "nlvr2",
+    steps=1,
+    optimizer__learning_rate=0.0,
+    evaluation__plots=False,
+    fusion__initial=str(tmp_path / "a"),
+  )
+  runner.train(config, tmp_path / "b", report=lambda line: None)
+  _, begun = runner.restore(tmp_path / "b", report=lambda line: None)
+  tiny.assert_same(
+    begun.params["fusion_layers"], state.eval_params["fusion_layers"]
+  )
+
+
+def test_pretraining_is_scored_before_and_after_matching(tmp_path, monkeypatch):
+  data = dataclasses.replace(tiny.make_data(), tokenizer=tokenizer())
+  monkeypatch.setattr(runs, "_open_data", lambda *unused: data)
+  config = pretraining.make_config(
+    steps=2, fusion__rerank=3, evaluation__batch_size=8
+  )
+  results = runner.train(config, tmp_path, report=lambda line: None)
+  run, state = runner.restore(tmp_path, report=lambda line: None)
+  source = data.splits["test"]
+  texts, ids = evaluators.names_of(source, keywords=True)
+  tokens = tokenizer().encode(texts, 12)
+  images = run.encoder.images(state, source)
+  scores = images.images @ run.encoder.texts(state, texts).T
+  params = state.eval_params
+  tokens_of = jax.jit(run.objective.image_tokens)(params, source.images)
+  match = jax.jit(lambda *pair: run.objective.match(params, *pair))
+  for way, similarity, asked, answers in (
+    ("image_to_text", scores, images.concept_ids, ids),
+    ("text_to_image", scores.T, ids, images.concept_ids),
+  ):
+    right = []
+    for row, line in enumerate(similarity):
+      best = np.argsort(-line, kind="stable")[:3]
+      matched = []
+      for other in best:
+        i, t = (row, other) if way == "image_to_text" else (other, row)
+        matched.append(float(match(tokens_of[i : i + 1], tokens[t : t + 1])[0]))
+      first = best[int(np.argmax(matched))]
+      right.append(answers[first] == asked[row])
+    key = f"{way}/recall_at_1"
+    np.testing.assert_allclose(
+      results[f"retrieval_reranked/{key}"], np.mean(right)
+    )
+    # Three are ranked: nothing more is found among ten.
+    at_10 = results[f"retrieval_reranked/{way}/recall_at_10"]
+    assert at_10 <= results[f"retrieval/{way}/recall_at_10"]
