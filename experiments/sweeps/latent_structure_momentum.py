@@ -3,8 +3,8 @@
 python -m experiments.sweep --sweep=experiments/sweeps/latent_structure_momentum.py
 
 latent_structure with config.structure.source=momentum: the other view of an image or
-a caption is what a slow copy of the model says of the same one. 63 runs of 35 to 50
-seconds on one CPU core.
+a caption is what a slow copy of the model says of the same one. 45 runs of 35 to 50
+seconds on one CPU core; those of CLIP are latent_structure's.
 """
 
 import dataclasses
@@ -13,8 +13,7 @@ from experiments.sweep import Sweep
 from experiments.sweeps import latent_structure
 
 _SOURCE = {"structure.source": "momentum"}
-# The same with either source: CLIP and what has no other view.
-_ALIKE = ("CLIP at the common rate", "four terms", "CyCLIP")
+_METHODS = ("separation", "bridge", "consistency", "separation + consistency")
 
 
 def get_sweep() -> Sweep:
@@ -25,7 +24,7 @@ def get_sweep() -> Sweep:
     if arm.method == whole.baseline
     else dataclasses.replace(arm, fields={**arm.fields, **_SOURCE})
     for arm in whole.arms
-    if arm.method not in _ALIKE
+    if arm.method in (whole.baseline, *_METHODS)
   ]
   return dataclasses.replace(
     whole,
@@ -36,5 +35,18 @@ def get_sweep() -> Sweep:
       " encoder (.995), of the same image and caption."
     ),
     arms=arms,
-    reading="",
+    reading=(
+      "With features of a momentum encoder, of the same image and caption, as the"
+      " other view, geometric consistency at weight .1 beats CLIP with intervals"
+      " above 0 in retrieval and zero-shot in an unseen style (+.031, +.028), in"
+      " four-shot (+.020) and in the linear probe (+.012); on unseen things it is"
+      " level (+.004 ± .013). Deep feature separation gains .013 in zero-shot and"
+      " in the probe, and adds nothing to consistency. The bridge still costs"
+      " retrieval in an unseen style: at t = .25 its mean is nearer to the text"
+      " than to the image, so that it pulls the image's view to the text; what it"
+      " needs is in latent_structure_bridge. The weights chosen are the smallest"
+      " of the grid but for the bridge's: more of a regulariser costs retrieval."
+      " So separation and consistency each help somewhere with certainty,"
+      " and no regulariser helps on unseen things."
+    ),
   )
