@@ -72,8 +72,9 @@ def get_sweep() -> Sweep:
       " cost retrieval in an unseen style at the smallest weight of the grid,"
       " which validation chose, and no score is better: the bar that each"
       " beats CLIP somewhere is not reached. 400 steps show each image 12 times,"
-      " where the paper's models see theirs 64 times; what else was tried is in"
-      " latent_structure_ablation."
+      " where the paper's models see theirs 64 times. What else was tried is in"
+      " latent_structure_ablation; with a momentum encoder's features consistency"
+      " and separation gain (latent_structure_momentum)."
     ),
     metrics=_structure.METRICS,
     tune_metric=_structure.VALIDATION,
