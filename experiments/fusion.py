@@ -40,7 +40,8 @@ _USAGE = """Pre-trains a fusion model on scenes, and fine-tunes it on the tasks.
 Flags:
   --workdir=DIR   gets a folder a stage: pretraining/, vqa/, ... and results.json;
                   the same command again goes on where it was
-  --tasks=A,B     of vqa, nlvr2, entailment; default all
+  --tasks=A,B     of vqa, nlvr2, entailment, easy_vqa; default the first three;
+                  easy_vqa needs the package easy-vqa
   --seed=N        of all stages
   --steps=N       of each stage, instead of the usual ones
 One stage by hand, with any field changed:
@@ -48,17 +49,46 @@ One stage by hand, with any field changed:
       --config.fusion.initial=runs/fusion/pretraining --workdir=runs/vqa
 """
 
+PRETRAINING = "pretraining"
+
 Train = Callable[[config_lib.Config, pathlib.Path], Mapping[str, float]]
 
 
+def recipes(tasks: Sequence[str]) -> dict[str, ml_collections.ConfigDict]:
+  """What each stage is made with.
+
+  Args:
+    tasks: of `configs._fusion.ALL_TASKS`.
+
+  Returns:
+    Recipes by the name of the stage, `pretraining` first.
+
+  Raises:
+    UserError: if there is no such task.
+  """
+  for name in tasks:
+    if name not in _fusion.ALL_TASKS:
+      raise config_lib.UserError(
+        f"--tasks must be some of {', '.join(_fusion.ALL_TASKS)}; got {name!r}."
+      )
+  return {
+    PRETRAINING: _fusion.pretraining(),
+    **{name: _fusion.task(name) for name in tasks},
+  }
+
+
 def stages(
-  workdir: pathlib.Path, tasks: Sequence[str], *, seed: int, steps: int
+  workdir: pathlib.Path,
+  recipes: Mapping[str, ml_collections.ConfigDict],
+  *,
+  seed: int,
+  steps: int = 0,
 ) -> dict[str, config_lib.Config]:
   """The configuration of each stage, in order.
 
   Args:
     workdir: the folder of the stages.
-    tasks: of `configs._fusion.TASKS`.
+    recipes: of each; those of tasks begin with the pre-training.
     seed: of all of them.
     steps: of each; 0 is as the recipes have it.
 
@@ -66,25 +96,17 @@ def stages(
     Configurations by the name of the stage.
 
   Raises:
-    UserError: if there is no such task.
+    ConfigError: if a recipe is wrong.
   """
-  for name in tasks:
-    if name not in _fusion.TASKS:
-      raise config_lib.UserError(
-        f"--tasks must be some of {', '.join(_fusion.TASKS)}; got {name!r}."
-      )
-
-  def finished(values: ml_collections.ConfigDict) -> config_lib.Config:
+  out = {}
+  for name, recipe in recipes.items():
+    values = recipe.copy_and_resolve_references()
     values.seed = seed
     if steps:
       values.steps = steps
-    return config_lib.parse(values.to_dict())
-
-  out = {"pretraining": finished(_fusion.pretraining())}
-  for name in tasks:
-    values = _fusion.task(name)
-    values.fusion.initial = str(workdir / "pretraining")
-    out[name] = finished(values)
+    if name != PRETRAINING:
+      values.fusion.initial = str(workdir / PRETRAINING)
+    out[name] = config_lib.parse(values.to_dict())
   return out
 
 
@@ -117,7 +139,9 @@ def run(
 def main() -> None:
   """Runs the program."""
   workdir = pathlib.Path(_WORKDIR.value).expanduser()
-  configs = stages(workdir, _TASKS.value, seed=_SEED.value, steps=_STEPS.value)
+  configs = stages(
+    workdir, recipes(_TASKS.value), seed=_SEED.value, steps=_STEPS.value
+  )
   results = run(workdir, configs)
   path = workdir / "results.json"
   # Beside those of tasks that an earlier call made.

@@ -102,6 +102,7 @@ class Sweep:
     tune_metric: chooses, the larger the better; of validation data.
     tune_seed: of the runs that choose, none of `seeds`.
     reading: what the finished record shows, Markdown.
+    train_fn: a configuration's results; None is a run of the trainer.
   """
 
   name: str
@@ -118,6 +119,7 @@ class Sweep:
   tune_metric: str = ""
   tune_seed: int = 1000
   reading: str = ""
+  train_fn: Callable[[config_lib.Config], Mapping[str, float]] | None = None
 
   def __post_init__(self):
     if self.tune_seed in self.seeds:
@@ -225,7 +227,7 @@ def run(
   out: pathlib.Path,
   *,
   minutes: float = 0.0,
-  train_fn: Callable[[config_lib.Config], Mapping[str, float]] = train,
+  train_fn: Callable[[config_lib.Config], Mapping[str, float]] | None = None,
   report: Callable[[str], None] = print,
 ) -> Runs:
   """Makes the runs that the record lacks, and writes it after each.
@@ -234,7 +236,7 @@ def run(
     sweep: the grid.
     out: folder of the record.
     minutes: begin no run after so many; 0 is no limit.
-    train_fn: a configuration's results.
+    train_fn: a configuration's results; None is the sweep's own.
     report: receives lines for the user.
 
   Returns:
@@ -246,6 +248,7 @@ def run(
   for arm in sweep.arms:  # A mistake must show before hours of others.
     first = (*sweep.tuning(arm)[1], None)[0]
     configuration(sweep, Job(arm, sweep.seeds[0], first))
+  train_fn = train_fn or sweep.train_fn or train
   path = out / f"{sweep.name}.json"
   runs = sweep_report.read(sweep, path)
   total, began = sweep.total_runs, time.monotonic()

@@ -12,11 +12,20 @@ from contrastive_jax.models import layers
 Array = jax.Array
 Dtype = Any
 
-_INIT = nn.initializers.normal(0.02)
+# Weights begin as BERT's of its own width; of narrower layers larger ones, or
+# products of queries and keys would be nearly 0 and no token be told from another.
+_INIT_STD, _INIT_WIDTH = 0.02, 768
 
 
-def _dense(features: int, dtype: Dtype | None, name: str | None = None):
-  return nn.Dense(features, kernel_init=_INIT, dtype=dtype, name=name)
+def _initial(width: int) -> nn.initializers.Initializer:
+  return nn.initializers.normal(_INIT_STD * (_INIT_WIDTH / width) ** 0.5)
+
+
+def _dense(
+  features: int, width: int, dtype: Dtype | None, name: str | None = None
+) -> nn.Dense:
+  """A dense layer of a model of this width."""
+  return nn.Dense(features, kernel_init=_initial(width), dtype=dtype, name=name)
 
 
 def padding_mask(valid: Array) -> Array:
@@ -42,7 +51,7 @@ class KeyValue(nn.Module):
     """Maps x [N, T, d] to its keys and values."""
 
     def heads(name: str) -> Array:
-      flat = _dense(self.width, self.dtype, name)(x)
+      flat = _dense(self.width, self.width, self.dtype, name)(x)
       return flat.reshape(*x.shape[:2], self.num_heads, -1)
 
     return heads("key"), heads("value")
@@ -50,6 +59,9 @@ class KeyValue(nn.Module):
 
 class Attention(nn.Module):
   """Multi-head attention to given keys and values, with the output's dense layer.
+
+  Sequences may share keys and values: of N sequences and M keys, N / M that follow
+  each other attend to the same ones, which are neither computed nor held again.
 
   Attributes:
     num_heads: attention heads; divide the width.
@@ -67,16 +79,26 @@ class Attention(nn.Module):
 
     Args:
       x: [N, T, d], what asks.
-      key_value: [N, S, heads, d / heads] each.
-      mask: booleans, broadcastable to [N, heads, T, S]; False is not attended.
+      key_value: [M, S, heads, d / heads] each; M divides N.
+      mask: booleans, broadcastable to [M, heads, N / M * T, S]; False is not
+        attended.
 
     Returns:
       [N, T, d], and the weights [N, heads, T, S] float32.
+
+    Raises:
+      ValueError: if M does not divide N.
     """
     n, length, width = x.shape
     key, value = key_value
-    query = _dense(width, self.dtype, "query")(x)
-    query = query.reshape(n, length, self.num_heads, -1)
+    m, sources = key.shape[:2]
+    if n % m:
+      raise ValueError(
+        f"The {n} sequences must be a multiple of those that they attend to;"
+        f" got {m} of these."
+      )
+    query = _dense(width, width, self.dtype, "query")(x)
+    query = query.reshape(m, -1, self.num_heads, width // self.num_heads)
     # Weights are wanted by those who look at them, so no fused attention; the
     # softmax runs in float32 whatever the compute type.
     logits = jnp.einsum("nthd,nshd->nhts", query, key)
@@ -86,11 +108,13 @@ class Attention(nn.Module):
     weights = jax.nn.softmax(logits)
     out = jnp.einsum("nhts,nshd->nthd", weights.astype(value.dtype), value)
     out = out.reshape(n, length, width)
-    return _dense(width, self.dtype, "out")(out), weights
+    weights = weights.reshape(m, self.num_heads, n // m, length, sources)
+    weights = weights.swapaxes(1, 2).reshape(n, self.num_heads, length, sources)
+    return _dense(width, width, self.dtype, "out")(out), weights
 
 
 class BertLayer(nn.Module):
-  """A post-norm layer: self-attention, cross-attention if asked, MLP.
+  """A layer: self-attention, cross-attention if asked, MLP.
 
   Attributes:
     num_heads: attention heads.
@@ -99,6 +123,8 @@ class BertLayer(nn.Module):
     own_context: whether it has keys and values of its own for the context; else
       they are given.
     activation: of the MLP.
+    norm_first: whether a norm comes before each part instead of after the sum, as
+      BERT has it; then what a stack returns has one more.
     layer_norm_eps: epsilon of the layer norms.
     dropout: rate after attention and MLP.
     dtype: compute type.
@@ -109,6 +135,7 @@ class BertLayer(nn.Module):
   cross: bool = False
   own_context: bool = True
   activation: str = "gelu"
+  norm_first: bool = False
   layer_norm_eps: float = 1e-12
   dropout: float = 0.0
   dtype: Dtype | None = None
@@ -127,8 +154,8 @@ class BertLayer(nn.Module):
     Args:
       x: the tokens.
       mask: of self-attention, see `Attention`.
-      context: [N, S, e], what cross-attention attends to, or its keys and values
-        (`own_context=False`).
+      context: [M, S, e], what cross-attention attends to, or its keys and values
+        (`own_context=False`); see `Attention` for an M that is not N.
       context_mask: of cross-attention.
       train: whether dropout is active.
 
@@ -138,15 +165,22 @@ class BertLayer(nn.Module):
     """
     width = x.shape[-1]
 
-    def add(x: Array, branch: Array, name: str) -> Array:
-      branch = nn.Dropout(self.dropout)(branch, deterministic=not train)
+    def norm(x: Array, name: str) -> Array:
       return nn.LayerNorm(
         epsilon=self.layer_norm_eps, dtype=self.dtype, name=name
-      )(x + branch)
+      )(x)
 
-    own = KeyValue(width, self.num_heads, self.dtype, name="key_value")(x)
+    def before(x: Array, name: str) -> Array:
+      return norm(x, name) if self.norm_first else x
+
+    def add(x: Array, branch: Array, name: str) -> Array:
+      branch = nn.Dropout(self.dropout)(branch, deterministic=not train)
+      return x + branch if self.norm_first else norm(x + branch, name)
+
+    y = before(x, "attention_norm")
+    own = KeyValue(width, self.num_heads, self.dtype, name="key_value")(y)
     branch, _ = Attention(self.num_heads, self.dtype, name="attention")(
-      x, own, mask
+      y, own, mask
     )
     x = add(x, branch, "attention_norm")
     if self.cross:
@@ -160,12 +194,13 @@ class BertLayer(nn.Module):
         )(context)
       branch, weights = Attention(
         self.num_heads, self.dtype, name="cross_attention"
-      )(x, context, context_mask)
+      )(before(x, "cross_norm"), context, context_mask)
       self.sow("intermediates", "cross_attention_weights", weights)
       x = add(x, branch, "cross_norm")
-    branch = _dense(int(width * self.mlp_ratio), self.dtype, "fc")(x)
+    y = before(x, "mlp_norm")
+    branch = _dense(int(width * self.mlp_ratio), width, self.dtype, "fc")(y)
     branch = layers.activation(self.activation)(branch)
-    branch = _dense(width, self.dtype, "proj")(branch)
+    branch = _dense(width, width, self.dtype, "proj")(branch)
     return add(x, branch, "mlp_norm")
 
 
@@ -244,6 +279,12 @@ class BertStack(nn.Module):
       # The name is given, so that remat does not change the parameters' paths.
       layer = kind(**self.layer, name=f"layer_{i}")
       x = layer(x, mask, context, context_mask, train)
+    if self.layer.get("norm_first"):
+      x = nn.LayerNorm(
+        epsilon=self.layer.get("layer_norm_eps", BertLayer.layer_norm_eps),
+        dtype=self.layer.get("dtype"),
+        name="norm",
+      )(x)
     return x
 
 
@@ -268,13 +309,14 @@ class BertEmbeddings(nn.Module):
 
   def setup(self):
     """Makes the tables."""
+    init = _initial(self.width)
     self.embedding = self.param(
-      "embedding", _INIT, (self.vocab_size, self.width), jnp.float32
+      "embedding", init, (self.vocab_size, self.width), jnp.float32
     )
     self.positions = self.param(
-      "positions", _INIT, (self.context_length, self.width), jnp.float32
+      "positions", init, (self.context_length, self.width), jnp.float32
     )
-    self.segment = self.param("segment", _INIT, (self.width,), jnp.float32)
+    self.segment = self.param("segment", init, (self.width,), jnp.float32)
     self.norm = nn.LayerNorm(epsilon=self.layer_norm_eps, dtype=self.dtype)
     self.drop = nn.Dropout(self.dropout)
 
@@ -326,7 +368,7 @@ class LanguageModelHead(nn.Module):
   @nn.compact
   def __call__(self, x: Array, embeddings: BertEmbeddings) -> Array:
     """Maps states [..., d] to float32 logits [..., vocab_size]."""
-    x = _dense(x.shape[-1], self.dtype, "dense")(x)
+    x = _dense(x.shape[-1], x.shape[-1], self.dtype, "dense")(x)
     x = layers.activation(self.activation)(x)
     x = nn.LayerNorm(
       epsilon=self.layer_norm_eps, dtype=self.dtype, name="norm"

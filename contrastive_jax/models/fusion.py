@@ -41,6 +41,8 @@ class FusionModel(nn.Module):
       feature separation.
     pad_id: id of padding.
     activation: of the text's layers.
+    norm_first: whether the text's layers have their norms before their parts
+      instead of after, as BERT has them.
     layer_norm_eps: epsilon of the text's layer norms.
     dropout: rate of the text's layers.
     init_temperature: of the contrast.
@@ -65,6 +67,7 @@ class FusionModel(nn.Module):
   independent_head: bool = False
   pad_id: int = 0
   activation: str = "gelu"
+  norm_first: bool = False
   layer_norm_eps: float = 1e-12
   dropout: float = 0.1
   init_temperature: float = 0.07
@@ -88,6 +91,7 @@ class FusionModel(nn.Module):
     layer = dict(
       num_heads=self.num_heads,
       activation=self.activation,
+      norm_first=self.norm_first,
       layer_norm_eps=self.layer_norm_eps,
       dropout=self.dropout,
       dtype=self.dtype,
@@ -232,7 +236,9 @@ class FusionModel(nn.Module):
     Args:
       text: [N, T, d], by `encode_text`.
       valid: [N, T], its tokens that are not padding.
-      image: [N, P, e], tokens of the images; with nlvr2 of both, a tuple.
+      image: [M, P, e], tokens of the images; with nlvr2 of both, a tuple. M
+        divides N: of more texts than images, N / M after each other have the
+        same image.
       train: whether dropout is active.
 
     Returns:
@@ -266,8 +272,8 @@ class FusionModel(nn.Module):
 
     Args:
       answers: integers [N, A], from the start token on.
-      states: [N, T, d], of the fused question.
-      valid: [N, T], its tokens that are not padding.
+      states: [M, T, d], of the fused questions; M divides N, as in `fuse`.
+      valid: [M, T], their tokens that are not padding.
       train: whether dropout is active.
 
     Returns:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from contrastive_jax.models import layers, transformer
+from contrastive_jax.models import convnet, layers, transformer
 
 Array = jax.Array
 Dtype = Any
@@ -77,6 +77,9 @@ class ViT(nn.Module):
     num_heads: attention heads.
     mlp_ratio: hidden width of the MLPs over the width.
     pool: `cls` (class token), `gap` (mean over patches) or `map` (attention).
+    stem_width: channels of a convolutional stem: patches of half the size, a
+      residual block of two 3x3 convolutions over them, and 2x2 of its places a
+      token; 0 is none, patches alone.
     num_registers: number of register tokens.
     position: `learned` or `sincos`; registers have no position.
     activation: `gelu`, `gelu_tanh`, `quick_gelu` or `relu`.
@@ -89,8 +92,9 @@ class ViT(nn.Module):
     activation_sharding: see `Transformer`.
     dtype: compute type; parameters are always float32.
 
-  References: Dosovitskiy et al., An image is worth 16x16 words, 2021; Darcet
-  et al., Vision transformers need registers, 2024.
+  References: Dosovitskiy et al., An image is worth 16x16 words, 2021; Xiao et
+  al., Early convolutions help transformers see better, 2021; Darcet et al.,
+  Vision transformers need registers, 2024.
 
   >>> import jax, jax.numpy as jnp
   >>> vit = ViT(image_size=8, patch_size=4, width=16, depth=1, num_heads=2)
@@ -108,6 +112,7 @@ class ViT(nn.Module):
   num_heads: int = 12
   mlp_ratio: float = 4.0
   pool: str = "cls"
+  stem_width: int = 0
   num_registers: int = 0
   position: str = "learned"
   activation: str = "gelu"
@@ -146,18 +151,31 @@ class ViT(nn.Module):
         f"image_size must be divisible by patch_size = {self.patch_size};"
         f" got {self.image_size}."
       )
+    if self.stem_width and self.patch_size % 2:
+      raise ValueError(
+        f"patch_size must be even with a stem; got {self.patch_size}."
+      )
     layers.check_images(images, self.image_size)
     n = images.shape[0]
     grid = self.image_size // self.patch_size
     has_class = self.pool == "cls"
 
+    x, patch_size = images, self.patch_size
+    if self.stem_width:
+      x = layers.PatchEmbed(
+        self.stem_width, patch_size // 2, dtype=self.dtype, name="stem_patches"
+      )(x)
+      x = convnet.ConvBlock(
+        activation=self.activation, dtype=self.dtype, name="stem_block"
+      )(x, train)
+      patch_size = 2
     x = layers.PatchEmbed(
       self.width,
-      self.patch_size,
+      patch_size,
       use_bias=self.patch_bias,
       dtype=self.dtype,
       name="patch_embedding",
-    )(images).reshape(n, grid * grid, self.width)
+    )(x).reshape(n, grid * grid, self.width)
 
     def token(name: str, count: int) -> Array:
       value = self.param(

@@ -366,6 +366,12 @@ class Fusion:
   candidates: int = _field(
     128, "vqa: answers that are ranked by all of their tokens.", low=1
   )
+  inputs: str = _field(
+    "both",
+    "vqa, nlvr2, entailment: what the model sees; with image the text is empty, with text the"
+    " image is grey, which tells what the other alone gives away.",
+    choices=("both", "image", "text"),
+  )
   rerank: int = _field(
     16, "albef: answers of the contrast that matching ranks again.", low=1
   )

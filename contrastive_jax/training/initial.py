@@ -39,6 +39,29 @@ def workdir_of(config: config_lib.Config) -> pathlib.Path | None:
   return path
 
 
+def take_tokenizer(config: config_lib.Config, workdir: pathlib.Path) -> None:
+  """Copies the earlier run's vocabulary, unless the workdir has one.
+
+  The parameters mean nothing under another one. A run that has begun has what it
+  needs, wherever the earlier one is now.
+
+  Args:
+    config: of the run.
+    workdir: of the run.
+
+  Raises:
+    ConfigError: if the earlier run is not there.
+  """
+  kept = workdir / "tokenizer.json"
+  if kept.exists():
+    return
+  earlier = workdir_of(config)
+  if earlier is not None:
+    found = workdirs.read_tokenizer(earlier / "tokenizer.json")
+    assert found is not None  # `workdir_of` has looked.
+    found.save(kept)
+
+
 def check(config: config_lib.Config, abstract: state_lib.TrainState) -> None:
   """Raises unless a run can begin with the earlier one's parameters.
 

@@ -366,4 +366,5 @@ def _brief(numbers: Mapping[str, float]) -> str:
     f"{k} {v:.3f}"
     for k, v in numbers.items()
     if any(part in k for part in ("recall", "loss", "knn"))
+    or k.endswith("/accuracy")
   )

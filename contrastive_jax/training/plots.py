@@ -21,28 +21,44 @@ class Pictures(Protocol):
     ...
 
 
+_RETRIEVAL = {
+  "image to text R@1": "retrieval_validation/image_to_text/recall_at_1",
+  "image to text R@10": "retrieval_validation/image_to_text/recall_at_10",
+  "text to image R@10": "retrieval_validation/text_to_image/recall_at_10",
+}
+# Of these a plot shows the first that a run has.
+_THIRD = (
+  ("Logit scale", "train/logit_scale"),
+  ("Temperature", "train/temperature"),
+  ("Accuracy on the batch", "train/accuracy"),
+)
+
+
 def curves(rows: Sequence[Mapping[str, float]], path: pathlib.Path) -> None:
-  """Loss, validation recall, logit scale and gradient norm over steps.
+  """Loss, scores on validation, logit scale and gradient norm over steps.
+
+  A run without a logit scale shows its temperature or, of tasks, its accuracy on
+  the batches.
 
   Args:
     rows: of `metrics.jsonl`.
     path: the PNG to write.
   """
+  names = set().union(*rows)
+  third = next((p for p in _THIRD if p[1] in names), _THIRD[0])
+  second = "Retrieval on validation", _RETRIEVAL
+  # Of a task, or of images alone.
+  accuracies = {
+    name.removesuffix("_validation/accuracy"): name
+    for name in sorted(names)
+    if name.endswith("_validation/accuracy")
+  }
+  if accuracies:
+    second = "Accuracy on validation", accuracies
   panels = (
     ("Training loss", {"loss": "train/loss"}),
-    (
-      "Retrieval on validation",
-      {
-        "image to text R@1": ("retrieval_validation/image_to_text/recall_at_1"),
-        "image to text R@10": (
-          "retrieval_validation/image_to_text/recall_at_10"
-        ),
-        "text to image R@10": (
-          "retrieval_validation/text_to_image/recall_at_10"
-        ),
-      },
-    ),
-    ("Logit scale", {"logit scale": "train/logit_scale"}),
+    second,
+    (third[0], {third[0]: third[1]}),
     ("Gradient norm", {"gradient norm": "train/gradient_norm"}),
   )
   figure = Figure(figsize=(10, 6.5), layout="constrained")
@@ -54,7 +70,7 @@ def curves(rows: Sequence[Mapping[str, float]], path: pathlib.Path) -> None:
         axis.plot(*zip(*points), label=label, marker="o", markersize=2.5)
     axis.set(title=title, xlabel="step")
     axis.grid(alpha=0.3)
-    if len(lines) > 1 and axis.lines:
+    if lines is second[1] and axis.lines:
       axis.legend(fontsize=8)
   axes[0, 1].set_ylim(0, 1)
   _save(figure, path)

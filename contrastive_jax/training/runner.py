@@ -47,6 +47,8 @@ def open_run(
       vocabulary cannot be read.
     DataError: if the data cannot be used.
   """
+  with sharding.main_process_first("tokenizer"):
+    initial.take_tokenizer(config, workdir)
   opener = runs.open_run
   if config.objective in task_runs.OBJECTIVES:
     opener = task_runs.open_run

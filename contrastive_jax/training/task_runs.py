@@ -14,7 +14,6 @@ from contrastive_jax.data import sources, task_pipeline, tasks
 from contrastive_jax.data import tokenizer as tokenizer_lib
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import (
-  initial,
   objectives,
   official_data,
   runs,
@@ -26,7 +25,9 @@ from contrastive_jax.training import state as state_lib
 
 Report = Callable[[str], None]
 
-OBJECTIVES = ("vqa", "nlvr2", "entailment", "text_assignment")
+# Those with texts and labels of their own; text assignment has captions.
+TASKS = ("vqa", "nlvr2", "entailment")
+OBJECTIVES = (*TASKS, "text_assignment")
 
 
 @dataclasses.dataclass
@@ -159,25 +160,14 @@ def open_run(
   report: Report = print,
 ) -> TaskRun | AssignmentRun:
   """Opens the data and builds the model of a configuration; see `runner`."""
-  earlier = None
-  # A run that has begun has what it needs, wherever the earlier one is now.
-  if not (workdir / "tokenizer.json").exists():
-    earlier = initial.workdir_of(config)
   if config.objective == "text_assignment":
-    with sharding.main_process_first("tokenizer"):
-      if earlier is not None:
-        found = workdirs.read_tokenizer(earlier / "tokenizer.json")
-        assert found is not None
-        found.save(workdir / "tokenizer.json")
     run = runs.open_run(config, workdir, report=report)
     return AssignmentRun(
       **{f.name: getattr(run, f.name) for f in dataclasses.fields(run)}
     )
   with sharding.main_process_first("data"):
     data, own_tokenizer = _open_data(config, workdir, report)
-    tokenizer = _tokenizer(
-      workdir, earlier, own_tokenizer, data, config.data.vocab_size
-    )
+    tokenizer = _tokenizer(workdir, own_tokenizer, data, config.data.vocab_size)
   mesh = sharding.make_mesh()
   with workdirs.mistakes_of_config():
     objective: Any = objectives.create(
@@ -242,12 +232,11 @@ def _draw_curves(workdir: pathlib.Path, folder: pathlib.Path | None) -> None:
 
 def _tokenizer(
   workdir: pathlib.Path,
-  earlier: pathlib.Path | None,
   own: tokenizer_lib.Tokenizer | None,
   data: tasks.TaskData,
   vocab_size: int,
 ) -> tokenizer_lib.Tokenizer:
-  """The workdir's, the earlier run's, the data's, or one learned on the task.
+  """The workdir's, the data's, or one learned on the task.
 
   A copy stays with the run: its parameters mean nothing under another one.
   """
@@ -255,9 +244,7 @@ def _tokenizer(
   found = workdirs.read_tokenizer(kept)
   if found is not None:
     return found
-  if earlier is not None:
-    found = workdirs.read_tokenizer(earlier / "tokenizer.json")
-  found = found or own
+  found = own
   if found is None:
     source = data.splits[sources.TRAIN]
     field = task_pipeline.TEXT_FIELDS[data.task]

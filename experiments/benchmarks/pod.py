@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from absl import flags
 
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import loop, objectives, sharding
+from contrastive_jax.training import loop, objectives, sharding, task_runs
 from contrastive_jax.training import state as state_lib
 from experiments import flags as flags_lib
 from experiments.benchmarks import flops as flops_lib
@@ -141,16 +141,9 @@ def compile_step(
   )
   state = loop.abstract_state(config, objective, mesh)
   rows = sharding.batch_sharding(mesh)
-  n, captions = config.batch_size, config.captions_per_example
-
-  def field(dtype, *shape):
-    return jax.ShapeDtypeStruct((n, *shape), dtype, sharding=rows)
-
   batch = {
-    "image": field(jnp.uint8, stored, stored, 3),
-    "tokens": field(jnp.int32, captions, config.model.context_length),
-    "index": field(jnp.int32),
-    "concept_id": field(jnp.int32),
+    name: jax.ShapeDtypeStruct(form.shape, form.dtype, sharding=rows)
+    for name, form in batch_forms(config, stored).items()
   }
   began = time.monotonic()
   with jax.sharding.set_mesh(mesh):
@@ -158,6 +151,44 @@ def compile_step(
     compiled = traced.lower().compile()
   seconds = time.monotonic() - began
   return compiled, seconds, flops_lib.products(traced.jaxpr)
+
+
+def batch_forms(
+  config: config_lib.Config, stored: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """The arrays that a train step takes.
+
+  Args:
+    config: the run.
+    stored: side of the images.
+
+  Returns:
+    Forms by name.
+  """
+  length, texts = config.model.context_length, config.captions_per_example
+  # Of the last axes; all have a row an example.
+  forms: dict[str, tuple[Any, ...]] = {
+    "image": (jnp.uint8, stored, stored, 3),
+    "index": (jnp.int32,),
+  }
+  if config.objective in task_runs.TASKS:
+    fusion = config.fusion
+    texts = fusion.questions_per_image
+    if config.objective == "nlvr2":
+      forms["image"] = (jnp.uint8, 2, stored, stored, 3)
+    if config.objective == "vqa":
+      answers = texts, fusion.answers_per_question
+      forms["answers"] = (jnp.int32, *answers, fusion.answer_length)
+      forms["weights"] = (jnp.float32, *answers)
+    else:
+      forms["label"] = (jnp.int32, texts)
+  else:
+    forms["concept_id"] = (jnp.int32,)
+  forms["tokens"] = (jnp.int32, texts, length)
+  return {
+    name: jax.ShapeDtypeStruct((config.batch_size, *shape), dtype)
+    for name, (dtype, *shape) in forms.items()
+  }
 
 
 def describe(

@@ -3,8 +3,8 @@ r"""Visual question answering on scenes, fine-tuned from ALBEF's pre-training.
 python -m experiments.train --config=experiments/configs/vqa_scenes.py \
     --config.fusion.initial=runs/albef_scenes --workdir=runs/vqa_scenes
 
-For two CPU cores; made to take less than the 15 minutes of the pre-training, and not
-run to its end, so that neither its time nor its score is known.
+For two CPU cores and about 10 minutes; not run to its end, so that neither its time nor
+its score is known.
 """
 
 import ml_collections

@@ -12,7 +12,7 @@ ALL = ("vqa", "nlvr2", "entailment")
 
 def test_stages():
   workdir = pathlib.Path("runs/x")
-  found = fusion.stages(workdir, ALL, seed=3, steps=0)
+  found = fusion.stages(workdir, fusion.recipes(ALL), seed=3)
   assert list(found) == ["pretraining", *ALL]
   assert [config.objective for config in found.values()] == ["albef", *ALL]
   assert {config.seed for config in found.values()} == {3}
@@ -25,14 +25,15 @@ def test_stages():
 
 
 def test_fewer_tasks_and_steps():
-  found = fusion.stages(pathlib.Path("x"), ["vqa"], seed=0, steps=5)
+  recipes = fusion.recipes(["vqa"])
+  found = fusion.stages(pathlib.Path("x"), recipes, seed=0, steps=5)
   assert list(found) == ["pretraining", "vqa"]
   assert {config.steps for config in found.values()} == {5}
 
 
 def test_a_mistyped_task():
   with pytest.raises(config_lib.UserError, match="--tasks must be some of vqa"):
-    fusion.stages(pathlib.Path("x"), ["vqq"], seed=0, steps=0)
+    fusion.recipes(["vqq"])
 
 
 def test_runs_are_made_in_order(tmp_path):
@@ -42,7 +43,7 @@ def test_runs_are_made_in_order(tmp_path):
     made.append((config.objective, workdir))
     return {f"{config.objective}/accuracy": 0.25}
 
-  configs = fusion.stages(tmp_path, ["entailment"], seed=0, steps=0)
+  configs = fusion.stages(tmp_path, fusion.recipes(["entailment"]), seed=0)
   results = fusion.run(tmp_path, configs, train=train, report=lines.append)
   assert made == [
     ("albef", tmp_path / "pretraining"),

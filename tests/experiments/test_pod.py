@@ -7,7 +7,8 @@ import pytest
 
 from contrastive_jax.training import config as config_lib
 from experiments.benchmarks import hlo, pod
-from tests.training import tiny
+from tests.training import test_albef_objective as albef
+from tests.training import tiny, tiny_tasks
 
 TEXT = """
   %ag = bf16[64,512]{1,0:T(8,128)} all-gather(bf16[4,512]{1,0} %p), channel_id=1, replica_groups=[16,16]<=[256], dimensions={0}
@@ -67,6 +68,22 @@ def test_the_step_of_a_recipe_is_compiled_and_described(fsdp):
   }
   line = pod.record_page([row]).splitlines()[-1]
   assert line.startswith("| tiny | 8 | 2 | v5e:2x4 | 8 |")
+
+
+@pytest.mark.parametrize("objective", ["albef", "vqa", "nlvr2", "entailment"])
+def test_the_forms_of_a_batch_are_the_pipelines(objective):
+  if objective == "albef":
+    config, batch = albef.make_config(), albef.make_batch()
+  else:
+    config = tiny_tasks.make_config(objective)
+    batch = tiny_tasks.batch_of(objective)
+  forms = pod.batch_forms(config, 16)
+  assert forms.keys() == batch.keys()
+  for name, form in forms.items():
+    assert form.shape == batch[name].shape, name
+    # JAX makes int32 of the number of an example.
+    if name != "index":
+      assert form.dtype == batch[name].dtype, name
 
 
 @pytest.mark.parametrize("name", ["v9:2x2", "v5e"])

@@ -94,6 +94,15 @@ def test_rates_are_chosen_for_each_arm_and_seeds_are_compared_in_pairs(
   assert record["runs"] == runs
 
 
+def test_a_sweep_may_have_a_program_of_its_own(tmp_path):
+  made = make_sweep(train_fn=train)
+  runs = sweep.run(made, tmp_path, report=lambda line: None)
+  assert len(runs) == made.total_runs
+  assert runs["ours @ 64 | 0.002 | seed 2"]["results"]["score/test"] == (
+    pytest.approx(0.2 + 0.064 + 0.4)
+  )
+
+
 def test_what_a_record_shows_is_said_when_it_is_whole(tmp_path):
   run(tmp_path, seeds=(0, 1))
   run(tmp_path, reading="Ours wins.")

@@ -300,6 +300,63 @@ def test_weights_of_cross_attention():
     np.testing.assert_allclose(w.sum(-1), 1, rtol=1e-5)
 
 
+@pytest.mark.parametrize("task", ["pretrain", "nlvr2"])
+def test_texts_of_one_image_share_its_keys(task):
+  """Two texts after each other of each of three images, and their weights."""
+  model, params = initialised(task)
+  image = run(model, params, images(), method="encode_image")["tokens"]
+  tokens = jnp.concatenate([TOKENS, TOKENS[::-1]])
+  text = run(model, params, tokens, method="encode_text")
+
+  def fuse(image):
+    context = (image, image[::-1]) if task == "nlvr2" else image
+    return model.apply(
+      params,
+      text["tokens"],
+      text["valid"],
+      context,
+      method="fuse",
+      mutable=["intermediates"],
+    )
+
+  # Of a symmetric pair of images the repeated ones are symmetric too.
+  shared = fuse(image)
+  repeated = fuse(jnp.repeat(image, 2, axis=0))
+  for ours, wanted in zip(jax.tree.leaves(shared), jax.tree.leaves(repeated)):
+    assert ours.shape == wanted.shape
+    np.testing.assert_allclose(ours, wanted, atol=2e-6)
+  with pytest.raises(ValueError, match="multiple of .* got 4 of these"):
+    fuse(jnp.repeat(image[:1], 4, axis=0))
+
+
+def test_norms_come_first_if_asked():
+  """Without its branches a layer then changes nothing, and a stack is a norm."""
+  x = 3.0 + 2.0 * jax.random.normal(jax.random.key(0), (2, 4, 16))
+  mask = bert.padding_mask(jnp.ones((2, 4), bool))
+  image = jax.random.normal(jax.random.key(1), (2, 3, 24))
+  layer = {"num_heads": 2, "cross": True, "norm_first": True}
+  stack = bert.BertStack(2, layer)
+  params = stack.init(jax.random.key(2), x, mask, image)["params"]
+  out = stack.apply({"params": params}, x, mask, image)
+  normed = (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True)
+  assert np.abs(out - normed).max() > 0.1
+  np.testing.assert_allclose(out.mean(-1), 0, atol=1e-5)
+  silent = jax.tree_util.tree_map_with_path(
+    lambda path, leaf: (
+      jnp.zeros_like(leaf)
+      if {"out", "proj"} & {key.key for key in path}
+      else leaf
+    ),
+    params,
+  )
+  out = stack.apply({"params": silent}, x, mask, image)
+  np.testing.assert_allclose(out, normed, atol=1e-5)
+  same = bert.BertLayer(**layer).apply(
+    {"params": silent["layer_0"]}, x, mask, image, None, False
+  )
+  np.testing.assert_array_equal(same, x)
+
+
 def test_an_answers_token_sees_none_after_it():
   model, params = initialised("vqa")
   image = run(model, params, images(), method="encode_image")["tokens"]
@@ -460,9 +517,22 @@ def test_transfer_to_two_images_changes_nothing_at_first():
   )
 
 
-def test_transfer_keeps_what_a_finished_task_has():
+@pytest.mark.parametrize("task", ["vqa", "nlvr2"])
+def test_transfer_keeps_the_last_norm(task):
+  source = initialised(norm_first=True)[1]["params"]
+  target = initialised(task, norm_first=True)[1]["params"]
+  out = fusion_presets.transfer(source, target)
+  assert jax.tree.structure(out) == jax.tree.structure(target)
+  np.testing.assert_array_equal(
+    out["fusion_layers"]["norm"]["scale"],
+    source["fusion_layers"]["norm"]["scale"],
+  )
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_transfer_keeps_what_a_finished_task_has(norm_first):
   """From a task to itself every parameter is the source's."""
-  source = initialised("nlvr2")[1]["params"]
+  source = initialised("nlvr2", norm_first=norm_first)[1]["params"]
   target = jax.tree.map(jnp.zeros_like, source)
   out = fusion_presets.transfer(source, target)
   jax.tree.map(np.testing.assert_array_equal, out, source)

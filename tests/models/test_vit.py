@@ -81,6 +81,35 @@ def test_positions_matter():
   )
 
 
+def test_a_stem_looks_over_the_edges_of_patches():
+  """Two 3x3 convolutions over half-patches: no further than half a patch on."""
+  images = _images(1)
+  module = models.ViT(stem_width=6, **SMALL)
+  variables = init(module, images)
+  stem = {
+    name: value
+    for name, value in variables["params"].items()
+    if name.startswith(("stem_", "patch_"))
+  }
+  assert stem["patch_embedding"]["kernel"].shape == (2, 2, 6, 32)
+
+  def embedded(module, x):
+    _, seen = module.apply(
+      variables,
+      x,
+      capture_intermediates=lambda m, _: m.name == "patch_embedding",
+    )
+    return seen["intermediates"]["patch_embedding"]["__call__"][0][0]
+
+  # The group norm sees the whole image: its parts change a little everywhere.
+  before = embedded(module, images)
+  after = embedded(module, images.at[:, 9, 9].add(0.5))
+  change = np.abs(after - before).max(axis=-1)
+  assert change.shape == (4, 4)
+  far = np.concatenate([change[0], change[:, 0]])
+  assert change[1:, 1:].min() > 2 * far.max()
+
+
 @pytest.mark.parametrize("pool", ["cls", "map"])
 def test_bfloat16_is_close_to_float32(pool):
   images = _images(8)
@@ -102,6 +131,11 @@ def test_bfloat16_is_close_to_float32(pool):
   [
     (dict(patch_size=5), 16, "image_size must be divisible by patch_size = 5"),
     (dict(), 32, "images must be 16 x 16.*got 32 x 32"),
+    (
+      dict(patch_size=1, stem_width=4),
+      16,
+      "patch_size must be even with a stem; got 1",
+    ),
     (dict(pool="max"), 16, "pool must be one of cls, gap, map; got 'max'"),
     (dict(position="rope"), 16, "position must be one of learned, sincos"),
   ],

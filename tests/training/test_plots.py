@@ -51,6 +51,37 @@ def test_curves(tmp_path, rows):
   check(path)
 
 
+@pytest.mark.parametrize(
+  "names, shown",
+  [
+    (
+      ("train/logit_scale", "retrieval_validation/image_to_text/recall_at_10"),
+      {"Logit scale", "Retrieval on validation"},
+    ),
+    (
+      ("train/accuracy", "vqa_validation/accuracy"),
+      {
+        "Accuracy on the batch",
+        "Accuracy on validation",
+      },
+    ),
+    (("train/temperature",), {"Temperature"}),
+  ],
+)
+def test_curves_show_what_a_run_has(tmp_path, monkeypatch, names, shown):
+  figures = []
+  monkeypatch.setattr(
+    plots, "_save", lambda figure, path: figures.append(figure)
+  )
+  rows = [
+    {"step": s, "train/loss": 1.0, **dict.fromkeys(names, s / 9)}
+    for s in range(3)
+  ]
+  plots.curves(rows, tmp_path / "curves.png")
+  drawn = {a.get_title() for a in figures[0].axes if a.lines}
+  assert drawn == {"Training loss", *shown}
+
+
 @pytest.mark.parametrize("images, texts", [(1, 1), (3, 1), (1, 4), (20, 9)])
 def test_histogram(tmp_path, images, texts):
   plots.histogram(

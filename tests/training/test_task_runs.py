@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 import shutil
 
 import jax
@@ -310,9 +311,11 @@ def write_official(root, splits=("train", "validation")):
   return files
 
 
-def official(root, files, **changes):
+def official(root, files, objective="entailment", **changes):
+  if objective == "albef":
+    changes["loss__name"] = "soft_target"
   return make_config(
-    "entailment",
+    objective,
     steps=1,
     data__name="official",
     data__format="albef",
@@ -322,6 +325,36 @@ def official(root, files, **changes):
     evaluation__plots=False,
     **changes,
   )
+
+
+@pytest.mark.parametrize("objective", ["albef", "text_assignment"])
+def test_captions_are_read_with_the_words_of_the_earlier_run(
+  objective, pretrained, tmp_path
+):
+  """Parameters mean nothing under a vocabulary that these captions would give."""
+  files = write_official(tmp_path / "data")
+  for file in files.values():
+    path = pathlib.Path(file)
+    rows = json.loads(path.read_text())
+    for row in rows:
+      row["caption"] = row["sentence"]
+    path.write_text(json.dumps(rows))
+  config = official(
+    tmp_path / "data",
+    files,
+    objective=objective,
+    fusion__initial=str(pretrained[0]),
+  )
+  (tmp_path / "run").mkdir()
+  run = runner.open_run(config, tmp_path / "run", report=lambda line: None)
+  text = "what 3 is 5."
+  assert run.data.tokenizer.encode([text], 12).tolist() == (
+    tokenizer().encode([text], 12).tolist()
+  )
+  fresh = official(tmp_path / "data", files, objective=objective)
+  (tmp_path / "fresh").mkdir()
+  own = runner.open_run(fresh, tmp_path / "fresh", report=lambda line: None)
+  assert own.data.tokenizer.vocab_size != tokenizer().vocab_size
 
 
 def test_official_files_through_the_trainer(tmp_path):

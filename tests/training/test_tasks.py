@@ -256,6 +256,29 @@ def test_without_distillation_there_is_no_momentum_model():
   assert np.isfinite(value)
 
 
+@pytest.mark.parametrize("task", ["vqa", "nlvr2"])
+@pytest.mark.parametrize("seen", ["image", "text"])
+def test_a_blind_model_is_told_nothing_of_the_other_input(task, seen):
+  objective, params, _ = started(task, fusion__inputs=seen)
+  batch = jax.tree.map(jnp.asarray, batch_of(task))
+  hidden = {"image": "tokens", "text": "image"}[seen]
+  applied = fusion.Applied(objective.model, params)
+
+  def logits(**changes):
+    return jax.jit(lambda b: objective.logits(applied, b))(
+      {**batch, "image": objective.plain(batch["image"]), **changes}
+    )
+
+  changed = {
+    "image": objective.plain(batch["image"][::-1]),
+    # The first token is every text's.
+    "tokens": batch["tokens"].at[..., 1:].set(7),
+  }
+  plain = logits()
+  np.testing.assert_array_equal(plain, logits(**{hidden: changed.pop(hidden)}))
+  assert np.abs(plain - logits(**changed)).max() > 1e-3
+
+
 def test_text_assignment_of_a_batch_of_one():
   objective, params, state = started("text_assignment")
   batch = {k: v[:1] for k, v in pretraining.make_batch().items()}
@@ -276,8 +299,8 @@ def test_text_assignment_shows_what_the_label_says(monkeypatch):
       out = jnp.stack([cls, jnp.broadcast_to(tokens[:, None], cls.shape)], 1)
       return {"tokens": out}
 
-    def fuse_all(self, inputs):
-      seen.append([part[:, 1, 0] for part in inputs[0][2]])
+    def fuse(self, texts, image):
+      seen.append([part[:, 1, 0] for part in image])
       return jnp.zeros((len(batch["index"]), 5, 16))
 
     def apply(self, *args, method, **options):

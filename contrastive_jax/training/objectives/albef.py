@@ -258,21 +258,22 @@ class Albef:
 
     other_image, image_valid = draw(text["feature"], image_m["feature"], 0)
     other_text, text_valid = draw(image["feature"], text_m["feature"], 1)
-    states = model.fuse_all(
-      [
-        (text["tokens"], text["valid"], image["tokens"]),
-        (text["tokens"], text["valid"], take(image["tokens"], other_image)),
-        (
-          take(text["tokens"], other_text),
-          take(text["valid"], other_text),
-          image["tokens"],
-        ),
-      ]
-    )
-    logits = model.apply(states, method="match")
+    pair = text["tokens"], text["valid"]
+    wrong_text = take(pair[0], other_text), take(pair[1], other_text)
+    # Texts of one image share its keys and values.
+    logits = [
+      model.apply(model.fuse(texts, tokens), method="match")
+      for texts, tokens in (
+        ([pair, wrong_text], image["tokens"]),
+        ([pair], take(image["tokens"], other_image)),
+      )
+    ]
+    logits = jnp.concatenate(
+      [logits[0].reshape(count, 2, 2), logits[1][:, None]], axis=1
+    ).reshape(-1, 2)
     ones = jnp.ones(count, bool)
     matches = jnp.stack([ones, ~ones, ~ones], axis=1).reshape(-1)
-    valid = jnp.stack([ones, image_valid, text_valid], axis=1).reshape(-1)
+    valid = jnp.stack([ones, text_valid, image_valid], axis=1).reshape(-1)
     values = losses.image_text_matching(logits, matches, valid)
     total = jnp.sum(valid)
     right = (jnp.argmax(logits, axis=1) == matches) & valid
@@ -298,9 +299,7 @@ class Albef:
     def predict(applied, image):
       # A random token may be the padding's; it is read all the same.
       text = applied.text(masked, valid)
-      states = applied.fuse_all(
-        [(text["tokens"], text["valid"], image["tokens"])]
-      )
+      states = applied.fuse([(text["tokens"], text["valid"])], image["tokens"])
       return applied.apply(states, method="predict_tokens")
 
     logits = predict(model, image)
@@ -382,6 +381,6 @@ class Albef:
     """[N, P, e] and int32 [N, L] -> log-odds [N] that they belong together."""
     applied = fusion.Applied(self.model, params)
     text = applied.text(tokens)
-    states = applied.fuse_all([(text["tokens"], text["valid"], image_tokens)])
+    states = applied.fuse([(text["tokens"], text["valid"])], image_tokens)
     logits = applied.apply(states, method="match")
     return logits[:, 1] - logits[:, 0]

@@ -95,8 +95,9 @@ class Views:
 
 
 def under_patches(path: Sequence[Any]) -> bool:
-  """Whether a parameter's path leads to the patch projection of a ViT."""
-  return any(getattr(part, "key", None) == "patch_embedding" for part in path)
+  """Whether a parameter's path leads to a patch projection of a ViT."""
+  names = "patch_embedding", "stem_patches"
+  return any(getattr(part, "key", None) in names for part in path)
 
 
 def check_microbatches(config: config_lib.Config, collections: Params) -> None:

@@ -97,17 +97,19 @@ class Applied:
     """See `FusionModel.encode_text`."""
     return self._run(tokens, valid, method="encode_text")
 
-  def fuse_all(self, inputs: Sequence[tuple[Any, jax.Array, Any]]) -> jax.Array:
-    """Fuses several (text, valid, image) of N rows at once: [N * K, T, d].
+  def fuse(
+    self, texts: Sequence[tuple[jax.Array, jax.Array]], image: Any
+  ) -> jax.Array:
+    """Fuses K texts (states, valid) of each of N images: [N * K, T, d].
 
     Row i of all of them comes before row i + 1 of any, so that rows stay on the
     devices that have them.
     """
-    interleaved = jax.tree.map(
-      lambda *parts: jnp.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:]),
-      *inputs,
+    states, valid = (
+      jnp.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:])
+      for parts in zip(*texts)
     )
-    return self._run(*interleaved, method="fuse")
+    return self._run(states, valid, image, method="fuse")
 
   def _run(self, *args: Any, method: str) -> Any:
     return self.apply(*args, method=method, train=self.trains)

@@ -107,6 +107,29 @@ class Task:
     accuracy = jnp.mean(jnp.argmax(logits, axis=1) == right)
     return jnp.mean(values), {"accuracy": accuracy}
 
+  def states(
+    self, applied: fusion.Applied, batch: Batch
+  ) -> tuple[jax.Array, jax.Array]:
+    """Fused states [B * Q, T, d] of Q texts an image, and their `valid`."""
+    images, tokens = self._shown(batch)
+    # Every image is encoded once, whatever is asked of it.
+    image = self._encode(applied, images)
+    text = applied.text(tokens.reshape(-1, tokens.shape[-1]))
+    states = applied.fuse([(text["tokens"], text["valid"])], image)
+    return states, text["valid"]
+
+  def _encode(self, applied: fusion.Applied, images: jax.Array) -> Any:
+    return applied.image(images)["tokens"]
+
+  def _shown(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """Images and tokens; of what `fusion.inputs` leaves out nothing is told."""
+    images, tokens = batch["image"], batch["tokens"]
+    if self.config.fusion.inputs == "text":
+      images = jnp.zeros_like(images)
+    elif self.config.fusion.inputs == "image":
+      tokens = tokens.at[..., 1:].set(self.model.pad_id)
+    return images, tokens
+
   def constrain(self, params: Params) -> Params:
     """Nothing has bounds."""
     return params
@@ -116,19 +139,6 @@ class Task:
     return self._views.plain(images)
 
 
-def _question_states(
-  applied: fusion.Applied, batch: Batch
-) -> tuple[jax.Array, jax.Array]:
-  """Fused states [B * Q, T, d] of Q texts an image, and their `valid`."""
-  tokens = batch["tokens"]
-  image = applied.image(batch["image"])["tokens"]
-  # Every image is encoded once, whatever is asked of it.
-  repeated = jnp.repeat(image, tokens.shape[1], axis=0)
-  text = applied.text(tokens.reshape(-1, tokens.shape[-1]))
-  states = applied.fuse_all([(text["tokens"], text["valid"], repeated)])
-  return states, text["valid"]
-
-
 class Entailment(Task):
   """Whether an image entails a hypothesis, contradicts it, or neither."""
 
@@ -136,7 +146,7 @@ class Entailment(Task):
 
   def logits(self, applied: fusion.Applied, batch: Batch) -> jax.Array:
     """[B * Q, 3]."""
-    states, _ = _question_states(applied, batch)
+    states, _ = self.states(applied, batch)
     return applied.apply(states, method="classify")
 
 
@@ -147,18 +157,14 @@ class Nlvr2(Task):
 
   def logits(self, applied: fusion.Applied, batch: Batch) -> jax.Array:
     """[B * Q, 2]."""
-    return applied.apply(self.states(applied, batch), method="classify")
+    states, _ = self.states(applied, batch)
+    return applied.apply(states, method="classify")
 
-  def states(self, applied: fusion.Applied, batch: Batch) -> jax.Array:
-    """Fused states [B * Q, T, d] of texts and both images [B, 2, ...]."""
-    tokens, images = batch["tokens"], batch["image"]
+  def _encode(self, applied: fusion.Applied, images: jax.Array) -> Any:
+    """Tokens of the first and the second images of [B, 2, ...]."""
     both = applied.image(images.reshape(-1, *images.shape[2:]))["tokens"]
     both = both.reshape(-1, 2, *both.shape[1:])
-    first, second = (
-      jnp.repeat(both[:, i], tokens.shape[1], axis=0) for i in (0, 1)
-    )
-    text = applied.text(tokens.reshape(-1, tokens.shape[-1]))
-    return applied.fuse_all([(text["tokens"], text["valid"], (first, second))])
+    return both[:, 0], both[:, 1]
 
   def plain(self, images: jax.Array) -> jax.Array:
     """uint8 [N, 2, H, W, 3] -> float32 [N, 2, S, S, 3]."""
@@ -218,9 +224,7 @@ class TextAssignment(Nlvr2):
     near, far = own[other], own[third]
     first, second = choose(own, near, near), choose(near, own, far)
     text = applied.text(tokens)
-    states = applied.fuse_all(
-      [(text["tokens"], text["valid"], (first, second))]
-    )
+    states = applied.fuse([(text["tokens"], text["valid"])], (first, second))
     logits = applied.apply(states, method="assign")
     log_p = jax.nn.log_softmax(logits)
     values = -jnp.take_along_axis(log_p, label[:, None], axis=1)[:, 0]
@@ -244,14 +248,13 @@ class Vqa(Task):
 
   def logits(self, applied: fusion.Applied, batch: Batch) -> jax.Array:
     """[B * Q * K, A - 1, V], of each answer's tokens after the first."""
-    states, valid = _question_states(applied, batch)
+    states, valid = self.states(applied, batch)
     answers = batch["answers"]
-    count = answers.shape[2]
     rows = answers.reshape(-1, answers.shape[-1])
     return applied.apply(
       rows[:, :-1],
-      jnp.repeat(states, count, axis=0),
-      jnp.repeat(valid, count, axis=0),
+      states,
+      valid,
       method="decode",
       train=applied.trains,
     )
@@ -287,7 +290,7 @@ class Vqa(Task):
     """uint8 [B, H, W, 3], int32 [B, Q, T] -> states [B * Q, T, d], `valid`."""
     applied = fusion.Applied(self.model, params)
     batch: Mapping[str, Any] = {"image": self.plain(images), "tokens": tokens}
-    return _question_states(applied, batch)
+    return self.states(applied, batch)
 
   def rank(
     self,
