@@ -368,8 +368,8 @@ class Fusion:
   )
   inputs: str = _field(
     "both",
-    "vqa, nlvr2, entailment: what the model sees; with image the text is empty, with text the"
-    " image is grey, which tells what the other alone gives away.",
+    "vqa, nlvr2, entailment: what the model sees. With image every text is"
+    " empty, with text every image is grey: what one input alone gives away.",
     choices=("both", "image", "text"),
   )
   rerank: int = _field(
