@@ -3,8 +3,9 @@ r"""ALBEF's pre-training on scenes.
 python -m experiments.train --config=experiments/configs/albef_scenes.py \
     --workdir=runs/albef_scenes
 
-On two CPU cores 170 examples a second, about 10 minutes; not run to its end, so that
-its score is not known. With the second paper's regularisers:
+On two CPU cores 11 minutes. One run (seed 0): of 500 test images the right caption is
+first for .164 by contrast and for .360 after re-ranking by matching, the other way .100
+and .165; all of these were still rising. With the second paper's regularisers:
 --config.structure.bridge=.1 and so on, as in the two-tower recipes.
 """
 
