@@ -35,11 +35,12 @@ def get_sweep() -> Sweep:
         candidates=_WEIGHTS,
       )
     )
-  near = _CHANGES["image's view, t = .75"]
+  near = {
+    **_CHANGES["image's view, t = .75"],
+    "structure.source": "momentum",
+    "structure.bridge": _FIXED_WEIGHT,
+  }
   for method, fields in (("CLIP", {}), ("image's view, t = .75", near)):
-    if fields:
-      fields = {**fields, "structure.source": "momentum"}
-      fields["structure.bridge"] = _FIXED_WEIGHT
     arms.append(
       Arm(
         f"{method}, temperature fixed",
