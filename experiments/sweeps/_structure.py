@@ -1,12 +1,11 @@
 """What the sweeps over latent structure share: data, towers, scores."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 
-from contrastive_jax.training import config as config_lib
+from experiments.configs import structure_emoji
 
 BATCH = 128
 WEIGHTS = (0.1, 0.25, 0.5, 1.0)
@@ -41,21 +40,8 @@ OPENCLIPART_METRICS = {
 
 def config() -> ml_collections.ConfigDict:
   """A CLIP model on emoji in English, one caption an image."""
-  values = config_lib.default_config()
-  values.steps = 400
-  values.batch_size = BATCH
-  values.log_every = 100_000
-  values.checkpoint_every = 100_000
-  values.data.languages = "en"
-  values.data.main_language_share = 1.0
-  values.augment.crop_scale = (0.8, 1.3)
-  values.augment.brightness = 0.1
-  values.augment.contrast = 0.1
-  values.augment.saturation = 0.1
-  values.model.overrides = json.dumps({"image": {"widths": [16, 32, 64]}})
-  values.optimizer.learning_rate = RATE
-  values.optimizer.warmup_share = 0.05
-  values.optimizer.weight_decay = 0.25
-  values.evaluation.retrieval_every = 0
+  values = structure_emoji.get_config()
+  # What costs time and changes no score.
+  values.log_every = values.checkpoint_every = 100_000
   values.evaluation.plots = False
   return values

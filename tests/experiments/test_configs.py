@@ -31,6 +31,7 @@ SMALL = (
   "nlvr2_scenes",
   "simclr_emoji",
   "simclr_fashion_mnist",
+  "structure_emoji",
   "vqa_scenes",
 )
 LARGE = sorted(set(RECIPES) - set(SMALL))
