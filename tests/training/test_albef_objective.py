@@ -19,7 +19,15 @@ ROWS = 8
 _REST = pytest.mark.exhaustive
 OVERRIDES = json.dumps(
   {
-    "image": {"patch_size": 8, "width": 16, "depth": 1, "num_heads": 2},
+    # As published: patches alone, positions learned.
+    "image": {
+      "patch_size": 8,
+      "width": 16,
+      "depth": 1,
+      "num_heads": 2,
+      "stem_width": 0,
+      "position": "learned",
+    },
     "width": 16,
     "text_depth": 1,
     "fusion_depth": 1,
