@@ -15,6 +15,7 @@ from ml_collections import config_flags
 from contrastive_jax.data import folder
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import loop
+from experiments import huge_pages
 
 DEFAULT_CONFIG = str(
   pathlib.Path(__file__).parent / "configs" / "clip_emoji.py"
@@ -59,6 +60,7 @@ def run(
     usage: what `--help` prints first.
     interrupted: what a user who stops the program should know.
   """
+  huge_pages.restart_with()
 
   def checked(argv: Sequence[str]) -> None:
     if len(argv) > 1:

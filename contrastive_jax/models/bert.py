@@ -25,7 +25,13 @@ def _dense(
   features: int, width: int, dtype: Dtype | None, name: str | None = None
 ) -> nn.Dense:
   """A dense layer of a model of this width."""
-  return nn.Dense(features, kernel_init=_initial(width), dtype=dtype, name=name)
+  return nn.Dense(
+    features,
+    kernel_init=_initial(width),
+    dtype=dtype,
+    dot_general=layers.flat_dot_general,
+    name=name,
+  )
 
 
 def padding_mask(valid: Array) -> Array:

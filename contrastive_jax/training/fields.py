@@ -379,16 +379,16 @@ class Fusion:
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-  """Warm-up and cosine decay of AdamW or LARS."""
+  """Warm-up and cosine decay of AdamW, LARS or Muon."""
 
-  name: str = _field("adamw", "Optimizer.", choices=("adamw", "lars"))
+  name: str = _field("adamw", "Optimizer.", choices=("adamw", "lars", "muon"))
   learning_rate: float = _field(1e-3, "Peak.", low=0)
   warmup_share: float = _field(0.1, "Share of the steps.", low=0, high=1)
   final_share: float = _field(0.0, "Last rate over peak.", low=0, high=1)
   weight_decay: float = _field(0.1, "On matrices only.", low=0)
   # With 1 nothing new would ever count, and the bias correction divide by 0.
   beta1: float = _field(
-    0.9, "First moment; the momentum of lars.", low=0, high=0.999999
+    0.9, "First moment; the momentum of lars and muon.", low=0, high=0.999999
   )
   beta2: float = _field(0.98, "Second moment.", low=0, high=0.999999)
   clip_norm: float = _field(1.0, "Gradient norm bound; 0 is off.", low=0)

@@ -14,6 +14,9 @@ from contrastive_jax.training.objectives import base
 
 Params = Mapping[str, Any]
 
+# The size that an update of Adam has, over the rate.
+_ADAM_RMS = 0.2
+
 
 @flax.struct.dataclass
 class TrainState:
@@ -56,7 +59,11 @@ def learning_rate(config: config_lib.Config) -> optax.Schedule:
 
 
 def make_optimizer(config: config_lib.Config) -> optax.GradientTransformation:
-  """Clipping, then AdamW or LARS; only kernels and embeddings are decayed.
+  """Clipping, then AdamW, LARS or Muon; only kernels and embeddings are decayed.
+
+  Muon (Jordan et al., 2024) is for the matrices, see `matrices`; what else there is
+  gets Adam with Nesterov's moment, undecayed. Its updates have the size of Adam's (Liu et al., Muon is
+  scalable for LLM training, 2025, equation 4), so that rates mean the same.
 
   LARS adapts the rates of those alone as well, as SimCLR and MoCo v3 do. A
   patch projection that is frozen (`config.ssl.freeze_patches`) gets no gradient,
@@ -82,6 +89,19 @@ def make_optimizer(config: config_lib.Config) -> optax.GradientTransformation:
         weight_decay_mask=mask,
         trust_ratio_mask=mask,
         momentum=settings.beta1,
+      )
+    )
+  elif settings.name == "muon":
+    steps.append(
+      optax.contrib.muon(
+        learning_rate(config),
+        beta=settings.beta1,
+        adam_b1=settings.beta1,
+        adam_b2=settings.beta2,
+        weight_decay=settings.weight_decay,
+        weight_decay_mask=mask,
+        muon_weight_dimension_numbers=matrices,
+        consistent_rms=_ADAM_RMS,
       )
     )
   else:
@@ -110,6 +130,31 @@ def decayed(params: Params) -> Any:
     del leaf
     name = jax.tree_util.keystr(path[-1:], simple=True)
     return name.startswith("kernel") or name == "embedding"
+
+  return jax.tree_util.tree_map_with_path(rule, params)
+
+
+def matrices(params: Params) -> Any:
+  """Which axes of a kernel are its input and its output; None of what has none.
+
+  A kernel of Flax has the output last, but those of
+  `nn.MultiHeadDotProductAttention` have the heads apart: in `query`, `key` and
+  `value` after the input, in `out` before the output. Depthwise kernels mix no
+  channels, and embeddings are no products: they have none.
+  """
+
+  def rule(path, leaf):
+    *_, module, name = [
+      "",
+      *(jax.tree_util.keystr((k,), simple=True) for k in path),
+    ]
+    if name != "kernel" or leaf.ndim < 2:
+      return None
+    inputs = leaf.ndim - 1
+    if leaf.ndim == 3 and module in ("query", "key", "value"):
+      inputs = 1
+    axes = tuple(range(leaf.ndim))
+    return optax.contrib.MuonDimensionNumbers(axes[:inputs], axes[inputs:])
 
   return jax.tree_util.tree_map_with_path(rule, params)
 

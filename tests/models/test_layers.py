@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from contrastive_jax.models import layers
 from tests.models.jitted import apply, init, jit
@@ -116,3 +117,26 @@ def test_projection_head_checks_its_norm():
 def test_check_images_names_what_is_wrong(images, message):
   with pytest.raises(ValueError, match=message):
     layers.check_images(images, 8)
+
+
+@pytest.mark.parametrize("shape", [(3,), (5, 3), (2, 4, 3), (2, 4, 1, 3)])
+def test_a_dense_layer_with_one_axis_of_rows_is_the_same(shape):
+  x = jax.random.normal(jax.random.key(0), shape)
+  plain = nn.Dense(6)
+  flat = nn.Dense(6, dot_general=layers.flat_dot_general)
+  params = plain.init(jax.random.key(1), x)
+
+  def loss(module, params, x):
+    out = module.apply(params, x)
+    return jnp.sum(jnp.sin(out)), out
+
+  results = [
+    jax.value_and_grad(
+      lambda p, x, module=module: loss(module, p, x), (0, 1), has_aux=True
+    )(params, x)
+    for module in (plain, flat)
+  ]
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+    *results,
+  )

@@ -80,6 +80,96 @@ def test_only_kernels_and_embeddings_are_decayed(preset, changes):
   assert {"bias", "scale", "log_logit_scale", "logit_bias"} <= no <= known
 
 
+def test_matrices_are_the_kernels_with_their_inputs_and_outputs():
+  model = models.create_model(
+    "vit_b16",
+    vocab_size=9,
+    context_length=4,
+    image={"pool": "map", "depth": 1},
+    text={"depth": 1},
+  )
+  shapes = jax.eval_shape(
+    model.init,
+    jax.random.key(0),
+    jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32),
+    jax.ShapeDtypeStruct((1, 4), jnp.int32),
+  )["params"]
+  rules = state_lib.matrices(shapes)
+  image = rules["image"]
+  whole = optax.contrib.MuonDimensionNumbers
+  pool = image["map_pool"]["attention"]
+  # [width, heads, d] and [heads, d, width].
+  for name in ("query", "key", "value"):
+    assert pool[name] == {"kernel": whole((0,), (1, 2)), "bias": None}
+  assert pool["out"]["kernel"] == whole((0, 1), (2,))
+  # [patch, patch, colours, width]
+  assert image["patch_embedding"]["kernel"] == whole((0, 1, 2), (3,))
+  assert rules["text"]["token_embedding"]["embedding"] is None
+  assert rules["log_logit_scale"] is None
+  is_rule = lambda x: x is None or isinstance(x, whole)  # noqa: E731
+  flat = jax.tree_util.tree_leaves_with_path(rules, is_leaf=is_rule)
+  assert len(flat) == len(jax.tree.leaves(shapes))
+  for path, rule in flat:
+    name = jax.tree_util.keystr(path[-1:], simple=True)
+    assert (rule is not None) == (name == "kernel"), path
+  depthwise = {"depthwise": {"kernel_0": jnp.ones((5, 1, 8))}}
+  assert state_lib.matrices(depthwise)["depthwise"]["kernel_0"] is None
+
+
+def test_muon_orthogonalises_matrices_and_leaves_the_rest_to_adam():
+  """Against a NumPy version; a second step has its momentum."""
+  config = tiny.make_config(
+    optimizer={
+      "name": "muon",
+      "learning_rate": 0.1,
+      "warmup_share": 0.0,
+      "final_share": 1.0,
+      "weight_decay": 0.3,
+      "beta1": 0.9,
+      "clip_norm": 0.0,
+    }
+  )
+  rng = np.random.default_rng(0)
+  kernel, embedding = rng.normal(size=(4, 6)), rng.normal(size=(5, 3))
+  params = {
+    "dense": {"kernel": jnp.asarray(kernel, jnp.float32)},
+    "table": {"embedding": jnp.asarray(embedding, jnp.float32)},
+  }
+  gradients = rng.normal(size=(2, 4, 6))
+  optimizer = state_lib.make_optimizer(config)
+  state = optimizer.init(params)
+  for g in gradients:
+    grads = {
+      "dense": {"kernel": jnp.asarray(g, jnp.float32)},
+      "table": {"embedding": jnp.full((5, 3), -2.0)},
+    }
+    updates, state = optimizer.update(grads, state, params)
+    params = optax.apply_updates(params, updates)
+
+  moment = np.zeros((4, 6))
+  for i, g in enumerate(gradients, start=1):
+    moment = 0.9 * moment + 0.1 * g
+    # Nesterov's, both corrected for their beginning at 0.
+    ahead = 0.9 * moment / (1 - 0.9 ** (i + 1)) + 0.1 * g / (1 - 0.9**i)
+    x = ahead / np.linalg.norm(ahead)
+    for _ in range(5):
+      square = x @ x.T
+      x = 3.4445 * x + (-4.775 * square + 2.0315 * square @ square) @ x
+    # Nearly all singular values are near 1, and the largest side makes the size.
+    assert np.all(np.abs(np.linalg.svd(x)[1] - 1) < 0.5)
+    kernel -= 0.1 * (0.2 * np.sqrt(6) * x + 0.3 * kernel)
+  np.testing.assert_allclose(params["dense"]["kernel"], kernel, atol=1e-4)
+  # Of a constant gradient Adam makes steps of the rate, but here it has Nesterov's
+  # moment too, whose corrections do not cancel. Nothing decays.
+  steps = [
+    0.9 * (1 - 0.9**i) / (1 - 0.9 ** (i + 1)) + 0.1 / (1 - 0.9**i)
+    for i in (1, 2)
+  ]
+  np.testing.assert_allclose(
+    params["table"]["embedding"], embedding + 0.1 * sum(steps), atol=1e-5
+  )
+
+
 def run(steps, optimizer__ema_decay=0.0, **changes):
   """States and metrics of a toy objective, one a step."""
   config = tiny.make_config(

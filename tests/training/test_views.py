@@ -76,7 +76,7 @@ def test_the_predictor_may_end_without_normalisation(norm):
   assert "final_norm" in heads["projection_head"]
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "lars"])
+@pytest.mark.parametrize("optimizer", ["adamw", "lars", "muon"])
 @pytest.mark.parametrize("frozen", [True, False])
 def test_a_frozen_patch_projection_does_not_decay(optimizer, frozen):
   config = tiny.make_config(
