@@ -98,7 +98,11 @@ class TaskRun:
   def evaluate(
     self, state: state_lib.TrainState, *, report: Report = print
   ) -> dict[str, float]:
-    """The accuracy on all splits but that of training, and of texts alone."""
+    """The accuracy on all splits but that of training, and of texts alone.
+
+    Of questions whose answers are kept back, as those of VQA v2's tests, the
+    model's answers are written instead, see `write_answers`.
+    """
     out = {}
     for split, source in self.data.splits.items():
       if split == sources.TRAIN:
@@ -106,12 +110,32 @@ class TaskRun:
       reason = _unscorable(source)
       if reason:
         report(f"Left out: the split {split}, because {reason}.")
+        if len(source):
+          self.write_answers(state, split, report=report)
         continue
       name = self._name(split)
       out |= self.scorer.accuracy(state, source, name=name)
       alone = evaluation.task_text_only_accuracy(self.data, split)
       out[f"{name}/text_only_accuracy"] = alone["accuracy"]
     return out
+
+  def write_answers(
+    self, state: state_lib.TrainState, split: str, *, report: Report = print
+  ) -> None:
+    """Writes `answers_{split}.json` into the workdir, as VQA's server takes it.
+
+    That is a list of `{"question_id": 1, "answer": "yes"}`.
+    """
+    source = self.data.splits[split]
+    answers = self.scorer.predictions(state, source)
+    rows = [
+      {"question_id": source.fields(row)["question_id"], "answer": answer}
+      for row, answer in enumerate(answers)
+    ]
+    path = self.workdir / f"answers_{split}.json"
+    if jax.process_index() == 0:
+      workdirs.write_json(path, rows)
+      report(f"{len(rows):,} answers for the server of VQA are in {path}.")
 
   def validate(self, state: state_lib.TrainState) -> dict[str, float]:
     """The accuracy on the validation split."""

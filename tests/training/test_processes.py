@@ -10,6 +10,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import logging, processes, runner
@@ -54,8 +55,56 @@ def fields_of(folder, *, fsdp):
   }
 
 
-def command(folder, workdir, *more, fsdp):
+def fusion_fields(folder, *, fsdp):
+  """Of ALBEF's pre-training on the folder, dropout included."""
   fields = fields_of(folder, fsdp=fsdp)
+  del fields["data.captions_per_example"]
+  overrides = {
+    "image": {"width": 32, "depth": 1, "patch_size": 8, "stem_width": 0},
+    # Large enough to be split: 301 x 256.
+    "width": 256,
+    "fusion_depth": 1,
+    "dropout": 0.1,
+  }
+  return fields | {
+    "objective": "albef",
+    "loss.name": "soft_target",
+    "fusion.queue_size": 32,
+    "structure.source": "momentum",
+    "model.preset": "albef_tiny",
+    "model.overrides": json.dumps(overrides),
+  }
+
+
+def task_fields(root, initial, *, fsdp):
+  """Of entailment in files of ALBEF's form, begun with a pre-training."""
+  rng = np.random.default_rng(0)
+  rows = []
+  root.mkdir(exist_ok=True)
+  for i in range(24):
+    pixels = rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(root / f"{i}.png")
+    label = ("entailment", "neutral", "contradiction")[i % 3]
+    rows.append({"image": f"{i}.png", "sentence": f"thing {i}", "label": label})
+  for split in ("ve_train", "ve_test"):
+    (root / f"{split}.json").write_text(json.dumps(rows))
+    rows = [{**row, "image": f"copy_{row['image']}"} for row in rows]
+    for i in range(24):
+      (root / f"copy_{i}.png").write_bytes((root / f"{i}.png").read_bytes())
+  fields = fusion_fields(root, fsdp=fsdp)
+  for name in ("fusion.queue_size", "structure.source"):
+    del fields[name]
+  return fields | {
+    "objective": "entailment",
+    "loss.name": "cross_entropy",
+    "data.name": "official",
+    "data.format": "albef",
+    "fusion.initial": str(initial),
+    "fusion.questions_per_image": 2,
+  }
+
+
+def command(fields, workdir, *more):
   return [
     sys.executable,
     "-m",
@@ -85,22 +134,17 @@ def fixture_folder(tmp_path_factory):
   return tiny.write_folder(tmp_path_factory.mktemp("images"), 40, labels=True)
 
 
-def test_two_processes_are_like_one(folder, tmp_path):
-  one, two = tmp_path / "one", tmp_path / "two"
-  config = clip_emoji.get_config()  # The program's default.
-  fields = fields_of(folder, fsdp=False) | {"evaluation.final": False}
-  config.update_from_flattened_dict(fields)
-  runner.train(config_lib.parse(config), one, report=lambda _: None)
+def train_in_two(fields, workdir):
+  """Trains in two processes of one device each."""
   port = free_port()
   running = start(
     [
       command(
-        folder,
-        two,
+        fields,
+        workdir,
         f"--coordinator=localhost:{port}",
         "--process_count=2",
         f"--process_id={i}",
-        fsdp=True,
       )
       for i in range(2)
     ],
@@ -111,6 +155,18 @@ def test_two_processes_are_like_one(folder, tmp_path):
     assert process.returncode == 0, text
   assert "step 3/3" in first and "Plots and results.json" in first
   assert "step" not in second
+
+
+def train_in_one(fields, workdir):
+  """Trains in this process; returns the configuration."""
+  config = clip_emoji.get_config()  # The program's default.
+  config.update_from_flattened_dict(fields | {"evaluation.final": False})
+  runner.train(config_lib.parse(config), workdir, report=lambda _: None)
+  return config
+
+
+def check_like(one, two, config):
+  """Raises unless two runs had the same losses and parameters."""
   losses = [
     [r["train/loss"] for r in logging.read_metrics(w) if "train/loss" in r]
     for w in (one, two)
@@ -125,10 +181,37 @@ def test_two_processes_are_like_one(folder, tmp_path):
     difference = np.abs(np.asarray(a) - np.asarray(b))
     assert difference.max() < 2 * config.optimizer.learning_rate
     assert np.mean(difference > 5e-4) < 1e-4
+
+
+def test_two_processes_are_like_one(folder, tmp_path):
+  one, two = tmp_path / "one", tmp_path / "two"
+  config = train_in_one(fields_of(folder, fsdp=False), one)
+  train_in_two(fields_of(folder, fsdp=True), two)
+  check_like(one, two, config)
   results = json.loads((two / "results.json").read_text())
   assert {"retrieval", "zero_shot", "knn", "train"} <= {
     name.split("/")[0] for name in results
   }
+
+
+@pytest.mark.exhaustive
+def test_fusion_models_in_two_processes_are_like_in_one(folder, tmp_path):
+  """Queue, negatives and dropout too; then a task that begins with either."""
+  one, two = tmp_path / "one", tmp_path / "two"
+  config = train_in_one(fusion_fields(folder, fsdp=False), one)
+  train_in_two(fusion_fields(folder, fsdp=True), two)
+  check_like(one, two, config)
+  results = json.loads((two / "results.json").read_text())
+  assert {"retrieval", "retrieval_reranked"} <= {
+    name.split("/")[0] for name in results
+  }
+  # Both begin with what two processes wrote.
+  root = tmp_path / "task"
+  config = train_in_one(task_fields(root, two, fsdp=False), tmp_path / "first")
+  train_in_two(task_fields(root, two, fsdp=True), tmp_path / "second")
+  check_like(tmp_path / "first", tmp_path / "second", config)
+  results = json.loads((tmp_path / "second" / "results.json").read_text())
+  assert 0 <= results["entailment/accuracy"] <= 1
 
 
 def test_a_killed_process_stops_the_other_which_names_it(folder, tmp_path):
@@ -136,14 +219,13 @@ def test_a_killed_process_stops_the_other_which_names_it(folder, tmp_path):
   first, second = start(
     [
       command(
-        folder,
+        fields_of(folder, fsdp=True),
         workdir,
         f"--coordinator=localhost:{port}",
         "--process_count=2",
         f"--process_id={i}",
         "--dead_after=3",
         "--config.steps=1000000",
-        fsdp=True,
       )
       for i in range(2)
     ],

@@ -364,6 +364,79 @@ def test_official_files_through_the_trainer(tmp_path):
   assert 0 <= results["entailment_validation/accuracy"] <= 1
 
 
+def write_vqa_v2(root):
+  """VQA v2 with a test whose answers are kept back, and Visual Genome."""
+
+  def write(name, value):
+    (root / name).write_text(json.dumps(value))
+
+  def image(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (20, 20), "red").save(path)
+
+  root.mkdir()
+  numbers = {"train2014": (1, 2), "val2014": (3,), "test2015": (4, 5)}
+  for subset, images in numbers.items():
+    for i in images:
+      image(root / subset / f"COCO_{subset}_{i:012d}.jpg")
+    asked = [
+      {"question_id": 10 * i + j, "image_id": i, "question": f"Is {j} it?"}
+      for i in images
+      for j in range(2)
+    ]
+    write(f"v2_OpenEnded_mscoco_{subset}_questions.json", {"questions": asked})
+    if subset != "test2015":
+      given = [
+        {
+          "question_id": q["question_id"],
+          "answer_type": "other",
+          "multiple_choice_answer": "a dog",
+          "answers": [{"answer": a} for a in ["a dog"] * 6 + ["yes"] * 4],
+        }
+        for q in asked
+      ]
+      write(f"v2_mscoco_{subset}_annotations.json", {"annotations": given})
+  image(root / "VG_100K" / "7.jpg")
+  url = "https://host/VG_100K/7.jpg"
+  write("image_data.json", [{"image_id": 7, "url": url}])
+  genome = {"qa_id": 1, "image_id": 7, "question": "Who?", "answer": "A dog."}
+  write("question_answers.json", [{"id": 7, "qas": [genome]}])
+  return {
+    "visual_genome": str(root / "question_answers.json"),
+    "min_count": 1,
+  }
+
+
+@pytest.mark.parametrize("answering", ["rank", "generate"])
+def test_vqa_v2_with_visual_genome_through_the_trainer(answering, tmp_path):
+  """Answers that nobody may score here are written for the official server."""
+  root = tmp_path / "data"
+  options = write_vqa_v2(root)
+  config = make_config(
+    "vqa",
+    steps=1,
+    data__name="official",
+    data__format="vqa_v2",
+    data__path=str(root),
+    data__official_options=json.dumps(options),
+    fusion__answering=answering,
+    evaluation__plots=False,
+  )
+  lines = []
+  results = runner.train(config, tmp_path / "run", report=lines.append)
+  assert 0 <= results["vqa_validation/accuracy"] <= 1
+  assert not any(name.startswith("vqa/") for name in results)
+  assert any("5 training records" in line for line in lines)
+  path = tmp_path / "run" / "answers_test.json"
+  rows = json.loads(path.read_text())
+  assert sorted(row["question_id"] for row in rows) == [40, 41, 50, 51]
+  assert all(row.keys() == {"question_id", "answer"} for row in rows)
+  assert all(isinstance(row["answer"], str) for row in rows)
+  if answering == "rank":
+    assert {row["answer"] for row in rows} <= {"dog", "yes"}
+  assert f"4 answers for the server of VQA are in {path}." in lines
+
+
 @pytest.mark.parametrize(
   "changes, message",
   [
