@@ -1,0 +1,247 @@
+"""Records the stages of `experiments.fusion` in `experiments/results/`.
+
+python -m experiments.fusion_report --workdir=runs/fusion --name=fusion_scenes
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from absl import flags
+
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import logging, runner, workdirs
+from experiments import flags as flags_lib
+from experiments import reporting
+from experiments.configs import _fusion
+from experiments.fusion import PRETRAINING
+
+_FLAGS = flags.FlagValues()
+_WORKDIR = flags.DEFINE_string(
+  "workdir", "runs/fusion", "Folder of the stages.", flag_values=_FLAGS
+)
+_NAME = flags.DEFINE_string(
+  "name", "fusion_scenes", "Name of the record.", flag_values=_FLAGS
+)
+_OUT = flags.DEFINE_string(
+  "out",
+  str(pathlib.Path(__file__).parent / "results"),
+  "Folder it goes to.",
+  flag_values=_FLAGS,
+)
+
+_USAGE = """Records finished stages of experiments.fusion: NAME.json, .md, .png.
+
+  python -m experiments.fusion_report --workdir=runs/fusion --name=fusion_scenes
+
+Flags:
+  --workdir=DIR   of experiments.fusion
+  --name=NAME     of the record
+  --out=DIR       where it goes; default experiments/results
+"""
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "grain")
+_TITLES = {
+  "vqa": "questions (VQA)",
+  "nlvr2": "statements on two images (NLVR2)",
+  "entailment": "visual entailment",
+  "easy_vqa": "easy-VQA",
+}
+_WAYS = {
+  "image_to_text": "the caption of an image",
+  "text_to_image": "the image of a caption",
+}
+
+
+def collect(workdir: pathlib.Path) -> dict[str, Any]:
+  """Reads the finished stages of a folder.
+
+  Args:
+    workdir: of `experiments.fusion`.
+
+  Returns:
+    Versions, and by stage its configuration, its results and its curve: minutes
+    of training and the score on validation.
+
+  Raises:
+    config_lib.UserError: if the pre-training is not there, or not finished.
+  """
+  stages = {}
+  for name in (PRETRAINING, *_fusion.ALL_TASKS):
+    folder = workdir / name
+    results = runner.read_results(folder)
+    if results is None:
+      continue
+    config = config_lib.parse(workdirs.read_json(folder / "config.json"))
+    stages[name] = {
+      "config": config.to_dict(),
+      "results": dict(results),
+      "curve": list(_curve(folder, name, config.batch_size)),
+    }
+  if PRETRAINING not in stages:
+    raise config_lib.UserError(
+      f"{workdir / PRETRAINING} holds no finished run (no results.json): run"
+      " python -m experiments.fusion first."
+    )
+  return {"versions": reporting.versions(*_PACKAGES), "stages": stages}
+
+
+def _curve(
+  folder: pathlib.Path, name: str, batch_size: int
+) -> Iterator[tuple[float, float]]:
+  """Minutes of training, compiling and evaluation apart, and the score then."""
+  metric = (
+    "retrieval_validation/image_to_text/recall_at_1"
+    if name == PRETRAINING
+    else "_validation/accuracy"
+  )
+  minutes, step = 0.0, 0
+  for row in logging.read_metrics(folder):
+    speed = row.get("train/examples_per_second")
+    if speed:
+      minutes += (row["step"] - step) * batch_size / speed / 60
+      step = row["step"]
+    for key, value in row.items():
+      if key.endswith(metric):
+        yield minutes, value
+
+
+def page(name: str, record: Mapping[str, Any]) -> str:
+  """The record as Markdown."""
+  stages = record["stages"]
+  seed = stages[PRETRAINING]["config"]["seed"]
+  tasks = [stage for stage in stages if stage != PRETRAINING]
+  lines = [
+    f"# {name}",
+    "",
+    f"One run of every stage (seed {seed}). Minutes are those of a whole stage with"
+    " compiling and evaluation; the test has 500 images, or pairs of them.",
+    "",
+    "```sh",
+    f"python -m experiments.fusion --tasks={','.join(tasks)} --seed={seed}",
+    "```",
+    "",
+    "| pre-training | R@1 by contrast | re-ranked by matching |",
+    "|---|---|---|",
+  ]
+  results = stages[PRETRAINING]["results"]
+  for way, title in _WAYS.items():
+    cells = [
+      f"{results[f'{kind}/{way}/recall_at_1']:.3f}"
+      for kind in ("retrieval", "retrieval_reranked")
+    ]
+    lines.append(f"| {title}, among 500 images' | {' | '.join(cells)} |")
+  lines += [
+    "",
+    "| stage | steps | minutes | test | unseen pairs | texts alone |",
+    "|---|---|---|---|---|---|",
+    _row("pre-training", stages[PRETRAINING], ["–"] * 3),
+  ]
+  for task in tasks:
+    prefix = stages[task]["config"]["objective"]
+    scores = stages[task]["results"]
+    keys = (
+      f"{prefix}/accuracy",
+      f"{prefix}_test_unseen_pairs/accuracy",
+      f"{prefix}/text_only_accuracy",
+    )
+    cells = [f"{scores[key]:.3f}" if key in scores else "–" for key in keys]
+    lines.append(_row(_TITLES[task], stages[task], cells))
+  lines += [
+    "",
+    "Texts alone: the accuracy of the commonest training answer to each text.",
+    "Unseen pairs: images with, and texts about, colours of shapes that training"
+    " never shows together.",
+  ]
+  for task in tasks:
+    lines += ["", *_kinds(_TITLES[task], stages[task])]
+  versions = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
+  lines += [
+    "",
+    f"![Validation scores over the minutes of training]({name}.png)",
+    "",
+    f"All numbers are in [{name}.json]({name}.json). Recorded with {versions},"
+    f" {os.cpu_count()} CPU cores.",
+    "",
+  ]
+  return "\n".join(lines)
+
+
+def _row(title: str, stage: Mapping[str, Any], cells: list[str]) -> str:
+  minutes = stage["results"]["train/seconds"] / 60
+  steps = stage["config"]["steps"]
+  return f"| {title} | {steps:,} | {minutes:.1f} | {' | '.join(cells)} |"
+
+
+def _kinds(title: str, stage: Mapping[str, Any]) -> list[str]:
+  """The table of a task's kinds of texts, on the test split."""
+  start = f"{stage['config']['objective']}/accuracy/"
+  kinds = {
+    key.removeprefix(start): value
+    for key, value in stage["results"].items()
+    if key.startswith(start)
+  }
+  if not kinds:
+    return []
+  ordered = sorted(kinds.items(), key=lambda item: -item[1])
+  return [
+    f"| {title} | accuracy |",
+    "|---|---|",
+    *(f"| {kind.replace('_', ' ')} | {value:.3f} |" for kind, value in ordered),
+  ]
+
+
+def draw(record: Mapping[str, Any], path: pathlib.Path) -> None:
+  """Draws the scores on validation over the minutes of training.
+
+  Args:
+    record: by `collect`.
+    path: of the picture.
+  """
+  import matplotlib
+
+  matplotlib.use("agg")
+  from matplotlib import pyplot as plt
+
+  figure, axis = plt.subplots(figsize=(7, 4.2), layout="constrained")
+  for number, (name, stage) in enumerate(record["stages"].items()):
+    if not stage["curve"]:
+      continue
+    minutes, values = zip(*stage["curve"])
+    colour = f"C{number}"
+    title = _TITLES.get(name, "pre-training (R@1, image to text)")
+    axis.plot(minutes, values, "o-", color=colour, markersize=3, label=title)
+    prefix = stage["config"]["objective"]
+    alone = stage["results"].get(f"{prefix}_validation/text_only_accuracy")
+    if alone is not None:
+      axis.axhline(alone, color=colour, linestyle=":", linewidth=1)
+  axis.set(
+    xlabel="minutes of the stage's training, two CPU cores",
+    ylabel="accuracy or recall on validation",
+    ylim=(0, 1.02),
+    xlim=(0, None),
+  )
+  axis.grid(alpha=0.3)
+  axis.legend(loc="lower right", fontsize=8, title="dotted: texts alone")
+  figure.savefig(path, dpi=150)
+  plt.close(figure)
+
+
+def main() -> None:
+  """Runs the program."""
+  record = collect(pathlib.Path(_WORKDIR.value).expanduser())
+  out = pathlib.Path(_OUT.value)
+  out.mkdir(parents=True, exist_ok=True)
+  name = _NAME.value
+  (out / f"{name}.json").write_text(
+    json.dumps(record, indent=1) + "\n", encoding="utf-8"
+  )
+  (out / f"{name}.md").write_text(page(name, record), encoding="utf-8")
+  draw(record, out / f"{name}.png")
+  print(f"Wrote {name}.json, .md and .png to {out}.")
+
+
+if __name__ == "__main__":
+  flags_lib.run(main, flag_values=_FLAGS, usage=_USAGE)

@@ -1,0 +1,92 @@
+"""Tests of experiments.fusion_report."""
+
+import json
+
+import pytest
+
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import workdirs
+from experiments import fusion, fusion_report
+
+
+@pytest.fixture(name="workdir")
+def fixture_workdir(tmp_path):
+  """A pre-training and one task, as the trainer leaves them."""
+  stages = fusion.stages(tmp_path, fusion.recipes(["vqa", "nlvr2"]), seed=3)
+  recall = "image_to_text/recall_at_1"
+  results = {
+    "pretraining": {
+      f"retrieval/{recall}": 0.25,
+      "retrieval/text_to_image/recall_at_1": 0.125,
+      f"retrieval_reranked/{recall}": 0.5,
+      "retrieval_reranked/text_to_image/recall_at_1": 0.375,
+      "train/seconds": 90.0,
+    },
+    "vqa": {
+      "vqa/accuracy": 0.75,
+      "vqa/accuracy/colour": 0.5,
+      "vqa/accuracy/shape": 0.875,
+      "vqa/text_only_accuracy": 0.3,
+      "vqa_validation/text_only_accuracy": 0.4,
+      "train/seconds": 120.0,
+    },
+  }
+  metrics = {
+    "pretraining": [
+      {"step": 60, "train/examples_per_second": 32.0},
+      {"step": 60, f"retrieval_validation/{recall}": 0.1},
+      {"step": 120, "train/examples_per_second": 16.0},
+      {"step": 120, f"retrieval_validation/{recall}": 0.2},
+    ],
+    "vqa": [
+      {
+        "step": 30,
+        "train/examples_per_second": 8.0,
+        "vqa_validation/accuracy": 0.7,
+        "vqa_validation/accuracy/colour": 0.1,
+      }
+    ],
+  }
+  for name, config in stages.items():
+    folder = tmp_path / name
+    folder.mkdir()
+    workdirs.write_json(folder / "config.json", config.to_dict())
+    if name in results:
+      workdirs.write_json(folder / "results.json", results[name])
+      rows = "".join(json.dumps(row) + "\n" for row in metrics[name])
+      (folder / "metrics.jsonl").write_text(rows)
+  return tmp_path
+
+
+def test_minutes_are_those_of_training(workdir):
+  record = fusion_report.collect(workdir)
+  # Batches of 32, then of 16: a second a step, then two; and two again.
+  assert list(record["stages"]) == ["pretraining", "vqa"]
+  assert record["stages"]["pretraining"]["config"]["batch_size"] == 32
+  assert record["stages"]["pretraining"]["curve"] == [(1.0, 0.1), (3.0, 0.2)]
+  assert record["stages"]["vqa"]["curve"] == [(1.0, 0.7)]
+
+
+def test_the_page_tells_what_was_reached(workdir):
+  page = fusion_report.page("x", fusion_report.collect(workdir))
+  assert "python -m experiments.fusion --tasks=vqa --seed=3" in page
+  assert (
+    "| the caption of an image, among 500 images' | 0.250 | 0.500 |" in page
+  )
+  assert "| the image of a caption, among 500 images' | 0.125 | 0.375 |" in page
+  assert "| questions (VQA) | 5,000 | 2.0 | 0.750 | – | 0.300 |" in page
+  assert page.index("| shape | 0.875 |") < page.index("| colour | 0.500 |")
+  assert "nlvr2" not in page.lower().replace("experiments.fusion", "")
+
+
+def test_record_and_picture_are_written(workdir, tmp_path):
+  record = fusion_report.collect(workdir)
+  fusion_report.draw(record, tmp_path / "x.png")
+  assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+  assert json.loads(json.dumps(record))["stages"]["vqa"]["results"]
+
+
+def test_without_a_finished_pretraining(workdir):
+  (workdir / "pretraining" / "results.json").unlink()
+  with pytest.raises(config_lib.UserError, match="holds no finished run"):
+    fusion_report.collect(workdir)
