@@ -31,6 +31,13 @@ _SEED = flags.DEFINE_integer(
 _STEPS = flags.DEFINE_integer(
   "steps", 0, "Of each stage; 0 is as usual.", lower_bound=0, flag_values=_FLAGS
 )
+_TIMES = flags.DEFINE_float(
+  "times",
+  1.0,
+  "The usual steps of each stage times this.",
+  lower_bound=0.001,
+  flag_values=_FLAGS,
+)
 
 _USAGE = """Pre-trains a fusion model on scenes, and fine-tunes it on the tasks.
 
@@ -44,6 +51,7 @@ Flags:
                   easy_vqa needs the package easy-vqa
   --seed=N        of all stages
   --steps=N       of each stage, instead of the usual ones
+  --times=X       X times the usual steps of each stage
 One stage by hand, with any field changed:
   python -m experiments.train --config=experiments/configs/vqa_scenes.py \\
       --config.fusion.initial=runs/fusion/pretraining --workdir=runs/vqa
@@ -83,6 +91,7 @@ def stages(
   *,
   seed: int,
   steps: int = 0,
+  times: float = 1.0,
 ) -> dict[str, config_lib.Config]:
   """The configuration of each stage, in order.
 
@@ -91,6 +100,7 @@ def stages(
     recipes: of each; those of tasks begin with the pre-training.
     seed: of all of them.
     steps: of each; 0 is as the recipes have it.
+    times: factor of the recipes' steps.
 
   Returns:
     Configurations by the name of the stage.
@@ -102,8 +112,7 @@ def stages(
   for name, recipe in recipes.items():
     values = recipe.copy_and_resolve_references()
     values.seed = seed
-    if steps:
-      values.steps = steps
+    values.steps = steps or max(1, round(times * values.steps))
     if name != PRETRAINING:
       values.fusion.initial = str(workdir / PRETRAINING)
     out[name] = config_lib.parse(values.to_dict())
@@ -140,7 +149,11 @@ def main() -> None:
   """Runs the program."""
   workdir = pathlib.Path(_WORKDIR.value).expanduser()
   configs = stages(
-    workdir, recipes(_TASKS.value), seed=_SEED.value, steps=_STEPS.value
+    workdir,
+    recipes(_TASKS.value),
+    seed=_SEED.value,
+    steps=_STEPS.value,
+    times=_TIMES.value,
   )
   results = run(workdir, configs)
   path = workdir / "results.json"

@@ -69,6 +69,11 @@ class Data:
   scenes: int = _field(
     4000, "name=scenes: training images; of nlvr2, pairs.", low=1
   )
+  scenes_private: str = _field(
+    "background,texture,rotation",
+    "name=scenes: what captions never mention, comma-separated, of size,"
+    " texture, colour, shape, rotation, position, background.",
+  )
   official_options: str = _field(
     "",
     "name=official: further arguments of the format's function as JSON, such as"

@@ -309,13 +309,12 @@ def scenes_settings(config: config_lib.Config) -> Any:
     return scenes.Settings(
       image_size=config.model.image_size,
       sizes=scenes.Sizes(train=config.data.scenes),
+      private=tuple(n for n in config.data.scenes_private.split(",") if n),
     )
   except ValueError as error:
-    raise config_lib.ConfigError(
-      f"config.model.{error}"
-      if str(error).startswith("image_size")
-      else f"config.data.scenes: {error}"
-    ) from error
+    names = {"image_size": "model.", "private": "data.scenes_"}
+    place = names.get(str(error).split(" ")[0], "data.scenes: ")
+    raise config_lib.ConfigError(f"config.{place}{error}") from error
 
 
 def _open_official(

@@ -31,6 +31,18 @@ def test_fewer_tasks_and_steps():
   assert {config.steps for config in found.values()} == {5}
 
 
+def test_more_steps():
+  recipes = fusion.recipes(["vqa"])
+  usual, more, least = (
+    fusion.stages(pathlib.Path("x"), recipes, seed=0, times=times)
+    for times in (1.0, 2.5, 1e-6)
+  )
+  for name, config in usual.items():
+    assert config.steps == recipes[name].steps
+    assert more[name].steps == round(2.5 * config.steps)
+    assert least[name].steps == 1
+
+
 def test_a_mistyped_task():
   with pytest.raises(config_lib.UserError, match="--tasks must be some of vqa"):
     fusion.recipes(["vqq"])

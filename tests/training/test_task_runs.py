@@ -292,6 +292,24 @@ def test_scenes_of_a_size_that_they_do_not_have(tmp_path):
     runner.train(config, tmp_path / "run", report=lambda line: None)
 
 
+@pytest.mark.parametrize("text", ["", "colour", "position,size"])
+def test_what_captions_of_scenes_do_not_tell(text, tmp_path):
+  config = make_config("vqa", data__name="scenes", data__scenes_private=text)
+  values = config.to_dict()
+  values["model"]["image_size"] = 64
+  settings = runs.scenes_settings(config_lib.parse(values))
+  assert set(settings.private) == set(text.split(",")) - {""}
+
+
+def test_what_captions_of_scenes_cannot_leave_out(tmp_path):
+  config = make_config("vqa", data__name="scenes", data__scenes_private="colr")
+  values = config.to_dict()
+  values["model"]["image_size"] = 64
+  message = "config.data.scenes_private must be names of size, .*; got 'colr'"
+  with pytest.raises(config_lib.ConfigError, match=message):
+    runs.scenes_settings(config_lib.parse(values))
+
+
 def write_official(root, splits=("train", "validation")):
   """Entailment in ALBEF's form."""
   (root / "images").mkdir(parents=True)
