@@ -1,0 +1,93 @@
+"""What the sweeps over fusion models share: their stages, and their scores."""
+
+import pathlib
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import runner
+from experiments import fusion
+from experiments.configs import _fusion
+
+# Of each stage: about a third of what `experiments.fusion` takes.
+STEPS = {
+  fusion.PRETRAINING: 800,
+  "vqa": 500,
+  "nlvr2": 300,
+  "entailment": 300,
+  "easy_vqa": 300,
+}
+METRICS = {
+  "vqa/vqa/accuracy": "questions",
+  "vqa/vqa_test_unseen_pairs/accuracy": "questions, unseen pairs",
+  "nlvr2/nlvr2/accuracy": "statements on two images",
+  "entailment/entailment/accuracy": "entailment",
+  "easy_vqa/vqa/accuracy": "easy-VQA",
+  "pretraining/retrieval/image_to_text/recall_at_1": "R@1 by contrast",
+  "pretraining/retrieval_reranked/image_to_text/recall_at_1": "R@1 re-ranked",
+}
+
+
+def config() -> ml_collections.ConfigDict:
+  """The pre-training; a run's seed, model and inputs are those of its tasks too."""
+  values = _fusion.pretraining()
+  values.steps = STEPS[fusion.PRETRAINING]
+  values.evaluation.retrieval_every = 0
+  values.evaluation.plots = False
+  return values
+
+
+class Stages:
+  """Pre-trains and fine-tunes on every task; runs of one pre-training share it.
+
+  The latest pre-training is kept, in a folder that goes with this object. What
+  `fusion.inputs` says is for the tasks: the pre-training needs both.
+  """
+
+  def __init__(self):
+    """Has no pre-training yet."""
+    self._folder: tempfile.TemporaryDirectory | None = None
+    self._made: dict[str, Any] = {}
+
+  def __call__(self, config: config_lib.Config) -> Mapping[str, float]:
+    """The scores of a pre-training's configuration, by `{stage}/{score}`."""
+    values: dict[str, Any] = config.to_dict()
+    inputs = values["fusion"].pop("inputs")
+    if self._folder is None or values != self._made:
+      if self._folder is not None:
+        self._folder.cleanup()
+      self._folder, self._made = tempfile.TemporaryDirectory(), values
+    shared = pathlib.Path(self._folder.name)
+    recipes = {fusion.PRETRAINING: ml_collections.ConfigDict(values)}
+    for name in STEPS:
+      if name != fusion.PRETRAINING:
+        recipes[name] = self._task(name, inputs, values["model"])
+    configs = fusion.stages(shared, recipes, seed=config.seed)
+
+    def train(config, workdir):
+      # Those that are not the shared one's begin anew each time.
+      if workdir.name == fusion.PRETRAINING:
+        return runner.train(config, workdir, report=_say_nothing)
+      with tempfile.TemporaryDirectory() as own:
+        return runner.train(config, own, report=_say_nothing)
+
+    return fusion.run(shared, configs, train=train, report=_say_nothing)
+
+  @staticmethod
+  def _task(
+    name: str, inputs: str, model: Mapping[str, Any]
+  ) -> ml_collections.ConfigDict:
+    recipe = _fusion.task(name)
+    recipe.steps = STEPS[name]
+    recipe.fusion.inputs = inputs
+    recipe.evaluation.retrieval_every = 0
+    recipe.evaluation.plots = False
+    recipe.model = ml_collections.ConfigDict(model)
+    return recipe
+
+
+def _say_nothing(line: str) -> None:
+  del line

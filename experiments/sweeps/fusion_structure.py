@@ -1,0 +1,58 @@
+"""Study: ALBEF, its losses, and regularisers of latent structure, on four tasks.
+
+python -m experiments.sweep --sweep=experiments/sweeps/fusion_structure.py
+
+33 runs: each pre-trains on scenes, and fine-tunes on questions, statements about two
+images, entailment and easy-VQA (the package easy-vqa).
+"""
+
+from experiments.sweep import Arm, Sweep
+from experiments.sweeps import _fusion
+
+# Those that latent_structure chose on validation, for two towers.
+_REGULARISERS = {
+  "+ separation": {"structure.separation": 0.25},
+  "+ bridge": {"structure.bridge": 0.1},
+  "+ consistency": {"structure.consistency": 0.1},
+}
+_WITHOUT = {
+  "- contrast": {"fusion.contrast": 0.0},
+  "- matching": {"fusion.matching": 0.0},
+  "- masked language": {"fusion.language": 0.0},
+  "- distillation": {"fusion.alpha": 0.0},
+}
+_BLIND = {
+  "texts alone": {"fusion.inputs": "text"},
+  "images alone": {"fusion.inputs": "image"},
+}
+_GAMMA = {"augmented": {"loss.name": "augmented"}}
+_BATCH = _fusion.config().batch_size
+
+
+def get_sweep() -> Sweep:
+  """The methods; those of one pre-training follow each other, and share it."""
+  methods = {
+    "ALBEF": {},
+    **_BLIND,
+    **_REGULARISERS,
+    **_GAMMA,
+    **_WITHOUT,
+  }
+  return Sweep(
+    name="fusion_structure",
+    title="Latent structure in a fusion model",
+    text=(
+      "ALBEF, pre-trained on scenes and fine-tuned on each task, with each of the"
+      " second paper's regularisers, with the first paper's augmented loss as its"
+      ' contrast, and without each of its losses; of "texts alone" and "images'
+      ' alone" the fine-tuned models see one side. The weights of regularisers are'
+      " those that latent_structure chose for two towers; nothing is tuned here."
+    ),
+    config=_fusion.config(),
+    arms=[Arm(name, _BATCH, fields) for name, fields in methods.items()],
+    baseline="ALBEF",
+    setting="batch size",
+    seeds=(0, 1, 2),
+    metrics=_fusion.METRICS,
+    train_fn=_fusion.Stages(),
+  )

@@ -1,0 +1,93 @@
+"""The sweeps over fusion models: their stages, and what runs share."""
+
+import pathlib
+
+import pytest
+
+from contrastive_jax.training import runner
+from experiments import sweep
+from experiments.sweeps import _fusion, fusion_structure
+
+
+@pytest.fixture(name="made")
+def fixture_made(monkeypatch):
+  """What would be trained: objective, data, seed, inputs and initial folder."""
+  calls = []
+
+  def train(config, workdir, report):
+    del report
+    if not (pathlib.Path(workdir) / "done").exists():
+      calls.append((config, workdir))
+    pathlib.Path(workdir).mkdir(exist_ok=True)
+    (pathlib.Path(workdir) / "done").touch()
+    return {f"{config.objective}/accuracy": 0.5}
+
+  monkeypatch.setattr(runner, "train", train)
+  return calls
+
+
+def configurations():
+  """Of every arm, with seed 0."""
+  made = fusion_structure.get_sweep()
+  return {
+    arm.method: sweep.configuration(made, sweep.Job(arm, 0, None))
+    for arm in made.arms
+  }
+
+
+def test_a_run_is_a_pretraining_and_all_tasks(made):
+  config = configurations()["ALBEF"]
+  results = _fusion.Stages()(config)
+  assert [c.objective for c, _ in made] == [
+    "albef",
+    "vqa",
+    "nlvr2",
+    "entailment",
+    "vqa",
+  ]
+  assert [c.data.name for c, _ in made] == ["scenes"] * 4 + ["easy_vqa"]
+  assert [c.steps for c, _ in made] == list(_fusion.STEPS.values())
+  (first, folder), *tasks = made
+  assert first == config
+  assert {c.fusion.initial for c, _ in tasks} == {str(folder)}
+  assert {c.model for c, _ in tasks} == {config.model}
+  assert results["easy_vqa/vqa/accuracy"] == 0.5
+  assert set(results) == {
+    "pretraining/albef/accuracy",
+    "vqa/vqa/accuracy",
+    "nlvr2/nlvr2/accuracy",
+    "entailment/entailment/accuracy",
+    "easy_vqa/vqa/accuracy",
+  }
+
+
+def test_models_that_see_one_side_share_the_pretraining(made):
+  configs, stages = configurations(), _fusion.Stages()
+  for method in ("ALBEF", "texts alone", "images alone", "+ bridge"):
+    stages(configs[method])
+  objectives = [c.objective for c, _ in made]
+  assert [i for i, name in enumerate(objectives) if name == "albef"] == [0, 13]
+  inputs = [c.fusion.inputs for c, _ in made]
+  # The pre-training sees both.
+  assert inputs == ["both"] * 5 + ["text"] * 4 + ["image"] * 4 + ["both"] * 5
+  # The earlier pre-training is gone, the later one there.
+  first, second = (folder for c, folder in made if c.objective == "albef")
+  assert not first.exists() and second.exists()
+
+
+def test_arms_differ_in_what_their_names_say():
+  configs = configurations()
+  base = configs["ALBEF"]
+  assert configs["+ separation"].structure.separation == 0.25
+  assert configs["+ bridge"].structure.bridge == 0.1
+  assert configs["+ consistency"].structure.consistency == 0.1
+  assert configs["augmented"].loss.name == "augmented"
+  assert configs["- contrast"].fusion.contrast == 0
+  assert configs["- matching"].fusion.matching == 0
+  assert configs["- masked language"].fusion.language == 0
+  assert configs["- distillation"].fusion.alpha == 0
+  assert base.structure.source == "momentum"
+  assert not base.structure.active and base.fusion.alpha > 0
+  order = list(configs)
+  # Those that share a pre-training follow each other.
+  assert order[:3] == ["ALBEF", "texts alone", "images alone"]
