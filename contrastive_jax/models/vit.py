@@ -79,8 +79,7 @@ class ViT(nn.Module):
     pool: `cls` (class token), `gap` (mean over patches) or `map` (attention).
     stem_width: channels of a convolutional stem: patches of half the size, a
       residual block of two 3x3 convolutions over them, and 2x2 of its places a
-      token, with a layer norm: the block's sums grow, and positions would be lost
-      in them. 0 is none, patches alone.
+      token; 0 is none, patches alone.
     num_registers: number of register tokens.
     position: `learned` or `sincos`; registers have no position.
     activation: `gelu`, `gelu_tanh`, `quick_gelu` or `relu`.
@@ -177,10 +176,6 @@ class ViT(nn.Module):
       dtype=self.dtype,
       name="patch_embedding",
     )(x).reshape(n, grid * grid, self.width)
-    if self.stem_width:
-      x = nn.LayerNorm(
-        epsilon=self.layer_norm_eps, dtype=self.dtype, name="stem_norm"
-      )(x)
 
     def token(name: str, count: int) -> Array:
       value = self.param(

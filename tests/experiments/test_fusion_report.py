@@ -74,7 +74,7 @@ def test_the_page_tells_what_was_reached(workdir):
     "| the caption of an image, among 500 images' | 0.250 | 0.500 |" in page
   )
   assert "| the image of a caption, among 500 images' | 0.125 | 0.375 |" in page
-  assert "| questions (VQA) | 4,500 | 2.0 | 0.750 | – | 0.300 |" in page
+  assert "| questions (VQA) | 5,000 | 2.0 | 0.750 | – | 0.300 |" in page
   assert page.index("| shape | 0.875 |") < page.index("| colour | 0.500 |")
   assert "nlvr2" not in page.lower().replace("experiments.fusion", "")
 
