@@ -46,6 +46,7 @@ def run(
   flag_values: flags.FlagValues,
   usage: str,
   interrupted: str = "",
+  trains: bool = False,
 ) -> NoReturn:
   """Parses the command line and calls `main`.
 
@@ -59,14 +60,16 @@ def run(
       together may have flags of the same name.
     usage: what `--help` prints first.
     interrupted: what a user who stops the program should know.
+    trains: whether it trains, for which huge pages of memory are worth a restart.
   """
-  huge_pages.restart_with()
 
   def checked(argv: Sequence[str]) -> None:
     if len(argv) > 1:
       _stop(f"unexpected argument {argv[1]!r}; all arguments are --flags.")
     # Libraries report every file that they touch; a run has its own lines.
     logging.set_verbosity(logging.ERROR)
+    if trains:
+      huge_pages.restart_with()
     try:
       main()
     except _EXPECTED as error:

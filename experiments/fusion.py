@@ -51,7 +51,8 @@ Flags:
                   easy_vqa needs the package easy-vqa
   --seed=N        of all stages
   --steps=N       of each stage, instead of the usual ones
-  --times=X       X times the usual steps of each stage
+  --times=X       X times the usual steps of each stage; another number of steps
+                  needs another --workdir
 One stage by hand, with any field changed:
   python -m experiments.train --config=experiments/configs/vqa_scenes.py \\
       --config.fusion.initial=runs/fusion/pretraining --workdir=runs/vqa
@@ -147,6 +148,8 @@ def run(
 
 def main() -> None:
   """Runs the program."""
+  if _STEPS.value and _TIMES.value != 1.0:
+    raise config_lib.UserError("--steps and --times exclude each other.")
   workdir = pathlib.Path(_WORKDIR.value).expanduser()
   configs = stages(
     workdir,
@@ -169,5 +172,6 @@ if __name__ == "__main__":
     main,
     flag_values=_FLAGS,
     usage=_USAGE,
+    trains=True,
     interrupted="the same command goes on where it was",
   )

@@ -14,7 +14,7 @@ from absl import flags
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import logging, runner, workdirs
 from experiments import flags as flags_lib
-from experiments import reporting
+from experiments import fusion, reporting
 from experiments.configs import _fusion
 from experiments.fusion import PRETRAINING
 
@@ -78,7 +78,7 @@ def collect(workdir: pathlib.Path) -> dict[str, Any]:
     stages[name] = {
       "config": config.to_dict(),
       "results": dict(results),
-      "curve": list(_curve(folder, name, config.batch_size)),
+      "curve": list(_curve(folder, name, config.batch_size, results)),
     }
   if PRETRAINING not in stages:
     raise config_lib.UserError(
@@ -89,7 +89,10 @@ def collect(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def _curve(
-  folder: pathlib.Path, name: str, batch_size: int
+  folder: pathlib.Path,
+  name: str,
+  batch_size: int,
+  results: Mapping[str, float],
 ) -> Iterator[tuple[float, float]]:
   """Minutes of training, compiling and evaluation apart, and the score then."""
   metric = (
@@ -106,21 +109,23 @@ def _curve(
     for key, value in row.items():
       if key.endswith(metric):
         yield minutes, value
+  for key, value in results.items():
+    if key.endswith(metric):
+      yield minutes, value
 
 
 def page(name: str, record: Mapping[str, Any]) -> str:
   """The record as Markdown."""
   stages = record["stages"]
-  seed = stages[PRETRAINING]["config"]["seed"]
   tasks = [stage for stage in stages if stage != PRETRAINING]
   lines = [
     f"# {name}",
     "",
-    f"One run of every stage (seed {seed}). Minutes are those of a whole stage with"
-    " compiling and evaluation; the test has 500 images, or pairs of them.",
+    "One run of every stage. Minutes are those of a whole stage with compiling and"
+    " evaluation; the test of scenes has 500 images, or pairs of them.",
     "",
     "```sh",
-    f"python -m experiments.fusion --tasks={','.join(tasks)} --seed={seed}",
+    _command(stages, tasks),
     "```",
     "",
     "| pre-training | R@1 by contrast | re-ranked by matching |",
@@ -167,6 +172,26 @@ def page(name: str, record: Mapping[str, Any]) -> str:
     "",
   ]
   return "\n".join(lines)
+
+
+def _command(stages: Mapping[str, Any], tasks: list[str]) -> str:
+  """What made the stages; without a factor of steps if they have none in common."""
+  seed = stages[PRETRAINING]["config"]["seed"]
+  words = [
+    "python -m experiments.fusion",
+    f"--tasks={','.join(tasks)}",
+    f"--seed={seed}",
+  ]
+  recipes = fusion.recipes(tasks)
+  shares = {
+    round(stage["config"]["steps"] / recipes[name].steps, 2)
+    for name, stage in stages.items()
+  }
+  if shares == {1.0}:
+    return " ".join(words)
+  if len(shares) == 1:
+    return " ".join([*words, f"--times={shares.pop():g}"])
+  return "# Each stage by hand, with the steps of the table."
 
 
 def _row(title: str, stage: Mapping[str, Any], cells: list[str]) -> str:
@@ -218,7 +243,7 @@ def draw(record: Mapping[str, Any], path: pathlib.Path) -> None:
     if alone is not None:
       axis.axhline(alone, color=colour, linestyle=":", linewidth=1)
   axis.set(
-    xlabel="minutes of the stage's training, two CPU cores",
+    xlabel="minutes of the stage's training",
     ylabel="accuracy or recall on validation",
     ylim=(0, 1.02),
     xlim=(0, None),

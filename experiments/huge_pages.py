@@ -1,10 +1,11 @@
 """Huge pages for the memory of a program, where the system leaves it to programs.
 
 A training step on a CPU writes hundreds of megabytes of temporary arrays. In pages
-of 4 KB the look-up of their addresses takes a quarter of the time of a small
-transformer's step; glibc asks for huge ones if told so before a program begins.
+of 4 KB much of the time goes to looking up their addresses; glibc asks for huge ones
+if told so before a program begins.
 """
 
+import contextlib
 import os
 import pathlib
 import sys
@@ -19,7 +20,7 @@ def restart_with() -> None:
 
   Only a program of `experiments` that Python was called with is started again,
   once, on a Linux that gives huge pages to who asks. Whoever has set
-  GLIBC_TUNABLES, to whatever value, has chosen.
+  the variable GLIBC_TUNABLES, to whatever value, has chosen.
   """
   if sys.platform != "linux" or _VARIABLE in os.environ:
     return
@@ -34,4 +35,6 @@ def restart_with() -> None:
   if asked:
     environment = {**os.environ, _VARIABLE: _SETTING}
     sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+    arguments = [sys.executable, *sys.orig_argv[1:]]
+    with contextlib.suppress(OSError):
+      os.execve(sys.executable, arguments, environment)

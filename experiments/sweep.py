@@ -103,6 +103,7 @@ class Sweep:
     tune_seed: of the runs that choose, none of `seeds`.
     reading: what the finished record shows, Markdown.
     train_fn: a configuration's results; None is a run of the trainer.
+    others: what else `train_fn` trains: configurations by name, for the record.
   """
 
   name: str
@@ -120,6 +121,9 @@ class Sweep:
   tune_seed: int = 1000
   reading: str = ""
   train_fn: Callable[[config_lib.Config], Mapping[str, float]] | None = None
+  others: Mapping[str, ml_collections.ConfigDict] = dataclasses.field(
+    default_factory=dict
+  )
 
   def __post_init__(self):
     if self.tune_seed in self.seeds:
@@ -327,5 +331,6 @@ if __name__ == "__main__":
     main,
     flag_values=_FLAGS,
     usage=_USAGE,
+    trains=True,
     interrupted="the same command goes on with the runs that are missing",
   )

@@ -66,6 +66,12 @@ def read(sweep: "sweep_lib.Sweep", path: pathlib.Path) -> dict[str, Any]:
       f"{path} holds runs of another configuration ({difference}): move it"
       " away, or choose another --out."
     )
+  others = record.get("others", {})
+  if runs and others != _others(sweep):
+    raise config_lib.UserError(
+      f"{path} holds runs whose other stages are configured otherwise: move it"
+      " away, or choose another --out."
+    )
   return runs
 
 
@@ -83,6 +89,7 @@ def write(
     "config": _config(sweep),
     "arms": _arms(sweep),
     "tuned": _tuned(sweep),
+    **({"others": _others(sweep)} if sweep.others else {}),
     "versions": reporting.versions(*_PACKAGES),
     "runs": runs,
   }
@@ -418,6 +425,14 @@ def _arms(sweep) -> dict[str, Any]:
 def _tuned(sweep) -> dict[str, str]:
   """What is chosen for each arm; the values may become more."""
   return {arm.name: sweep.tuning(arm)[0] for arm in sweep.arms}
+
+
+def _others(sweep) -> dict[str, Any]:
+  found = {
+    name: config_lib.parse(values).to_dict()
+    for name, values in sweep.others.items()
+  }
+  return json.loads(json.dumps(found))
 
 
 def _config(sweep) -> dict[str, Any]:

@@ -108,5 +108,6 @@ if __name__ == "__main__":
     main,
     flag_values=_FLAGS,
     usage=_USAGE,
+    trains=True,
     interrupted="the same command resumes at the last checkpoint",
   )

@@ -78,8 +78,8 @@ def flat_dot_general(
 ) -> Array:
   """`lax.dot_general` of an `nn.Dense`, all axes of `x` but the last made one.
 
-  The same product; but of one with several leading axes XLA computes the kernel's
-  gradient on CPUs up to twice as slowly.
+  The same product; of one with several leading axes XLA computes the kernel's
+  gradient more slowly on CPUs.
 
   Args:
     x: [..., d].
@@ -92,9 +92,14 @@ def flat_dot_general(
     [..., e].
   """
   flat = x.reshape(-1, x.shape[-1])
-  (_, over), shared = dimension_numbers
+  (contracted, over), shared = dimension_numbers
+  if tuple(contracted) != (x.ndim - 1,) or shared != ((), ()):
+    raise ValueError(
+      "dimension_numbers must contract the last axis of x and share none; got"
+      f" {dimension_numbers}."
+    )
   out = jax.lax.dot_general(flat, kernel, (((1,), over), shared), **options)
-  return out.reshape(*x.shape[:-1], -1)
+  return out.reshape(*x.shape[:-1], out.shape[-1])
 
 
 class PatchEmbed(nn.Module):

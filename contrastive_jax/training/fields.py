@@ -390,7 +390,9 @@ class Optimizer:
   learning_rate: float = _field(1e-3, "Peak.", low=0)
   warmup_share: float = _field(0.1, "Share of the steps.", low=0, high=1)
   final_share: float = _field(0.0, "Last rate over peak.", low=0, high=1)
-  weight_decay: float = _field(0.1, "On matrices only.", low=0)
+  weight_decay: float = _field(
+    0.1, "On matrices only; with muon not on embeddings.", low=0
+  )
   # With 1 nothing new would ever count, and the bias correction divide by 0.
   beta1: float = _field(
     0.9, "First moment; the momentum of lars and muon.", low=0, high=0.999999

@@ -309,7 +309,11 @@ def scenes_settings(config: config_lib.Config) -> Any:
     return scenes.Settings(
       image_size=config.model.image_size,
       sizes=scenes.Sizes(train=config.data.scenes),
-      private=tuple(n for n in config.data.scenes_private.split(",") if n),
+      private=tuple(
+        name.strip()
+        for name in config.data.scenes_private.split(",")
+        if name.strip()
+      ),
     )
   except ValueError as error:
     names = {"image_size": "model.", "private": "data.scenes_"}

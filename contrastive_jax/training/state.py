@@ -14,7 +14,7 @@ from contrastive_jax.training.objectives import base
 
 Params = Mapping[str, Any]
 
-# The size that an update of Adam has, over the rate.
+# The root mean square of Adam's updates, over the rate, as Liu et al. found it.
 _ADAM_RMS = 0.2
 
 
@@ -61,13 +61,15 @@ def learning_rate(config: config_lib.Config) -> optax.Schedule:
 def make_optimizer(config: config_lib.Config) -> optax.GradientTransformation:
   """Clipping, then AdamW, LARS or Muon; only kernels and embeddings are decayed.
 
-  Muon (Jordan et al., 2024) is for the matrices, see `matrices`; what else there is
-  gets Adam with Nesterov's moment, undecayed. Its updates have the size of Adam's (Liu et al., Muon is
-  scalable for LLM training, 2025, equation 4), so that rates mean the same.
-
   LARS adapts the rates of those alone as well, as SimCLR and MoCo v3 do. A
   patch projection that is frozen (`config.ssl.freeze_patches`) gets no gradient,
   so that decay alone would shrink it to nothing: it is left out.
+
+  Muon (Jordan et al., 2024) is for the kernels of `matrices`, all of them: those of
+  patches and of heads too, and of queries, keys and values as one where they are
+  one. What else there is, embeddings too, gets Adam with Nesterov's moment and no
+  decay. Its updates have the size of Adam's (Liu et al., Muon is scalable for LLM
+  training, 2025, equation 4), so that rates mean the same.
   """
   settings = config.optimizer
   frozen = config.objective == "moco_v3" and config.ssl.freeze_patches

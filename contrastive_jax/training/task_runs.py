@@ -124,7 +124,9 @@ class TaskRun:
   ) -> None:
     """Writes `answers_{split}.json` into the workdir, as VQA's server takes it.
 
-    That is a list of `{"question_id": 1, "answer": "yes"}`.
+    That is a list of `{"question_id": 1, "answer": "yes"}`. Of a state that is not
+    the run's last one the name has its step too. Questions that could not be read
+    (`skipped.jsonl`) are not in it.
     """
     source = self.data.splits[split]
     answers = self.scorer.predictions(state, source)
@@ -132,7 +134,9 @@ class TaskRun:
       {"question_id": source.fields(row)["question_id"], "answer": answer}
       for row, answer in enumerate(answers)
     ]
-    path = self.workdir / f"answers_{split}.json"
+    step = int(state.step)
+    of_step = "" if step == self.config.steps else f"_{step}"
+    path = self.workdir / f"answers_{split}{of_step}.json"
     if jax.process_index() == 0:
       workdirs.write_json(path, rows)
       report(f"{len(rows):,} answers for the server of VQA are in {path}.")

@@ -39,7 +39,7 @@ def task(name: str) -> ml_collections.ConfigDict:
     config.objective, config.data.name = "vqa", name
   config.loss.name = "cross_entropy"
   config.steps = STEPS[name]
-  # Many small steps with all that is asked of an image learn the most in a time.
+  # In single runs small steps with all that is asked of an image learned the most.
   config.batch_size = 16
   config.fusion.questions_per_image = TEXTS[name]
   # The teacher's pass would cost a third of the steps.
@@ -64,7 +64,7 @@ def _common() -> ml_collections.ConfigDict:
   # Colours, places and sizes are what the texts speak of.
   config.augment.random_resized_crop = False
   config.augment.color_jitter = 0.0
-  # Of AdamW's steps four are needed where Muon takes one.
+  # In single runs AdamW needed several times the steps.
   config.optimizer.name = "muon"
   config.optimizer.learning_rate = 2e-3
   config.optimizer.beta1 = 0.95

@@ -9,7 +9,7 @@ the training split, as this recipe, and a run is scored on the validation split.
 trains on both and on Visual Genome's questions: 'visual_genome' and 'path' of
 config.data.official_options, and more --config.steps.)
 
-Expected, accuracy in % on test-dev and test-std, whose answers only the server has and
+Expected, accuracy in % on test-dev and test-std, whose answers only the server has;
 which nothing here writes a file for (Jiang et al. 2023, table 4, all re-run by its authors):
   ALBEF        73.38 73.52      separation   73.52 73.59
   bridge       74.26 74.36      consistency  73.90 73.87

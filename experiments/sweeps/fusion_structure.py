@@ -2,8 +2,10 @@
 
 python -m experiments.sweep --sweep=experiments/sweeps/fusion_structure.py
 
-33 runs: each pre-trains on scenes, and fine-tunes on questions, statements about two
-images, entailment and easy-VQA (the package easy-vqa).
+33 runs, each of which pre-trains on scenes, and fine-tunes on questions, statements
+about two images, entailment and easy-VQA (the package easy-vqa); those of models that
+see one side take ALBEF's pre-training. By the rates of single runs about three hours
+on two CPU cores; not made yet.
 """
 
 from experiments.sweep import Arm, Sweep
@@ -55,4 +57,5 @@ def get_sweep() -> Sweep:
     seeds=(0, 1, 2),
     metrics=_fusion.METRICS,
     train_fn=_fusion.Stages(),
+    others=_fusion.tasks(_fusion.config().model),
   )

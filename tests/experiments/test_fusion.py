@@ -43,6 +43,21 @@ def test_more_steps():
     assert least[name].steps == 1
 
 
+def test_steps_and_their_factor_exclude_each_other(monkeypatch, tmp_path):
+  for name, value in (
+    ("steps", "5"),
+    ("times", "2"),
+    ("workdir", str(tmp_path)),
+  ):
+    monkeypatch.setattr(
+      fusion._FLAGS[name], "value", fusion._FLAGS[name].parser.parse(value)
+    )
+  monkeypatch.setattr(fusion._FLAGS["tasks"], "value", ["vqa"])
+  fusion._FLAGS.mark_as_parsed()
+  with pytest.raises(config_lib.UserError, match="exclude each other"):
+    fusion.main()
+
+
 def test_a_mistyped_task():
   with pytest.raises(config_lib.UserError, match="--tasks must be some of vqa"):
     fusion.recipes(["vqq"])

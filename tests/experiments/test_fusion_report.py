@@ -1,6 +1,9 @@
 """Tests of experiments.fusion_report."""
 
 import json
+import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -28,6 +31,7 @@ def fixture_workdir(tmp_path):
       "vqa/accuracy/shape": 0.875,
       "vqa/text_only_accuracy": 0.3,
       "vqa_validation/text_only_accuracy": 0.4,
+      "vqa_validation/accuracy": 0.8,
       "train/seconds": 120.0,
     },
   }
@@ -64,7 +68,8 @@ def test_minutes_are_those_of_training(workdir):
   assert list(record["stages"]) == ["pretraining", "vqa"]
   assert record["stages"]["pretraining"]["config"]["batch_size"] == 32
   assert record["stages"]["pretraining"]["curve"] == [(1.0, 0.1), (3.0, 0.2)]
-  assert record["stages"]["vqa"]["curve"] == [(1.0, 0.7)]
+  # The last score is in the results.
+  assert record["stages"]["vqa"]["curve"] == [(1.0, 0.7), (1.0, 0.8)]
 
 
 def test_the_page_tells_what_was_reached(workdir):
@@ -76,14 +81,45 @@ def test_the_page_tells_what_was_reached(workdir):
   assert "| the image of a caption, among 500 images' | 0.125 | 0.375 |" in page
   assert "| questions (VQA) | 5,000 | 2.0 | 0.750 | – | 0.300 |" in page
   assert page.index("| shape | 0.875 |") < page.index("| colour | 0.500 |")
-  assert "nlvr2" not in page.lower().replace("experiments.fusion", "")
+  assert "nlvr2" not in page.lower()
+
+
+@pytest.mark.parametrize(
+  "factors, command",
+  [
+    ({"pretraining": 2, "vqa": 2}, "--tasks=vqa --seed=3 --times=2"),
+    ({"pretraining": 2}, "# Each stage by hand, with the steps of the table."),
+  ],
+)
+def test_the_page_tells_of_other_steps(workdir, factors, command):
+  record = fusion_report.collect(workdir)
+  for name, factor in factors.items():
+    record["stages"][name]["config"]["steps"] *= factor
+  assert command in fusion_report.page("x", record)
 
 
 def test_record_and_picture_are_written(workdir, tmp_path):
-  record = fusion_report.collect(workdir)
-  fusion_report.draw(record, tmp_path / "x.png")
-  assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
-  assert json.loads(json.dumps(record))["stages"]["vqa"]["results"]
+  out = tmp_path / "out"
+  done = subprocess.run(
+    [
+      sys.executable,
+      "-m",
+      "experiments.fusion_report",
+      f"--workdir={workdir}",
+      "--name=x",
+      f"--out={out}",
+    ],
+    cwd=pathlib.Path(__file__).parents[2],
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  assert done.returncode == 0, done.stderr
+  assert f"Wrote x.json, .md and .png to {out}." in done.stdout
+  assert (out / "x.png").read_bytes().startswith(b"\x89PNG")
+  record = json.loads((out / "x.json").read_text())
+  assert record["stages"]["vqa"]["results"]["vqa/accuracy"] == 0.75
+  assert "0.875" in (out / "x.md").read_text()
 
 
 def test_without_a_finished_pretraining(workdir):

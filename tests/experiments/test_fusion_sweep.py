@@ -1,9 +1,12 @@
 """The sweeps over fusion models: their stages, and what runs share."""
 
+import dataclasses
+import json
 import pathlib
 
 import pytest
 
+from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import runner
 from experiments import sweep
 from experiments.sweeps import _fusion, fusion_structure
@@ -73,6 +76,37 @@ def test_models_that_see_one_side_share_the_pretraining(made):
   # The earlier pre-training is gone, the later one there.
   first, second = (folder for c, folder in made if c.objective == "albef")
   assert not first.exists() and second.exists()
+
+
+def test_blind_models_have_no_retrieval_of_their_own(made):
+  configs, stages = configurations(), _fusion.Stages()
+  assert "pretraining/albef/accuracy" in stages(configs["ALBEF"])
+  blind = stages(configs["texts alone"])
+  assert "vqa/vqa/accuracy" in blind
+  assert not any(name.startswith("pretraining/") for name in blind)
+
+
+def test_a_record_is_of_its_tasks_too(made, tmp_path):
+  whole = fusion_structure.get_sweep()
+  short = dataclasses.replace(
+    whole,
+    arms=whole.arms[:1],
+    seeds=(0,),
+    metrics={"vqa/vqa/accuracy": "questions"},
+  )
+  sweep.run(short, tmp_path, report=lambda line: None)
+  record = json.loads((tmp_path / "fusion_structure.json").read_text())
+  assert len(record["runs"]) == 1
+  assert record["others"]["vqa"]["steps"] == _fusion.STEPS["vqa"]
+  lines = []
+  sweep.run(short, tmp_path, report=lines.append)
+  assert not lines  # The same again is the same.
+  others = dict(whole.others)
+  others["vqa"] = others["vqa"].copy_and_resolve_references()
+  others["vqa"].steps += 1
+  changed = dataclasses.replace(short, others=others)
+  with pytest.raises(config_lib.UserError, match="stages are configured"):
+    sweep.run(changed, tmp_path, report=lambda line: None)
 
 
 def test_arms_differ_in_what_their_names_say():

@@ -1,6 +1,7 @@
 """Tests of experiments.huge_pages."""
 
 import os
+import pathlib
 import subprocess
 import sys
 import types
@@ -59,13 +60,49 @@ def test_other_systems_are_left_alone(started, text):
   assert not started.calls
 
 
-def test_a_real_program_runs_once_more_and_ends_as_ever():
+def test_a_real_program_begins_once_more_and_ends_as_ever(tmp_path):
+  """A recipe is a program: it says what memory is asked for."""
+  recipe = tmp_path / "recipe.py"
+  recipe.write_text(
+    "import os\n"
+    "from experiments.configs.clip_emoji import get_config\n"
+    "print('asked:', os.environ.get('GLIBC_TUNABLES'), flush=True)\n"
+  )
+  command = [
+    sys.executable,
+    "-m",
+    "experiments.train",
+    f"--config={recipe}",
+    "--config.objective=nothing",
+    f"--workdir={tmp_path / 'run'}",
+  ]
   environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
   done = subprocess.run(
-    [sys.executable, "-m", "experiments.train", "--config.stepps=3"],
+    command,
     env=environment,
+    cwd=pathlib.Path(__file__).parents[2],
     capture_output=True,
     text=True,
+    timeout=120,
   )
-  assert done.returncode == 2
-  assert done.stderr.count("did you mean --config.steps?") == 1
+  assert done.returncode == 2, done.stderr
+  assert done.stderr.count("Error: ") == 1
+  asked = [
+    line.removeprefix("asked: ")
+    for line in done.stdout.splitlines()
+    if line.startswith("asked: ")
+  ]
+  given = (
+    sys.platform == "linux"
+    and huge_pages._MODES.exists()
+    and "[madvise]" in huge_pages._MODES.read_text()
+  )
+  assert asked == ["None", *["glibc.malloc.hugetlb=1"] * given]
+
+
+def test_a_refused_start_is_no_error(started, monkeypatch):
+  def refuse(*call):
+    raise PermissionError
+
+  monkeypatch.setattr(os, "execve", refuse)
+  huge_pages.restart_with()

@@ -119,7 +119,9 @@ def test_check_images_names_what_is_wrong(images, message):
     layers.check_images(images, 8)
 
 
-@pytest.mark.parametrize("shape", [(3,), (5, 3), (2, 4, 3), (2, 4, 1, 3)])
+@pytest.mark.parametrize(
+  "shape", [(3,), (5, 3), (2, 4, 3), (2, 4, 1, 3), (0, 4, 3)]
+)
 def test_a_dense_layer_with_one_axis_of_rows_is_the_same(shape):
   x = jax.random.normal(jax.random.key(0), shape)
   plain = nn.Dense(6)

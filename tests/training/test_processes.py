@@ -56,7 +56,7 @@ def fields_of(folder, *, fsdp):
 
 
 def fusion_fields(folder, *, fsdp):
-  """Of ALBEF's pre-training on the folder, dropout included."""
+  """Of ALBEF's pre-training on the folder, with dropout and Muon."""
   fields = fields_of(folder, fsdp=fsdp)
   del fields["data.captions_per_example"]
   overrides = {
@@ -71,6 +71,7 @@ def fusion_fields(folder, *, fsdp):
     "loss.name": "soft_target",
     "fusion.queue_size": 32,
     "structure.source": "momentum",
+    "optimizer.name": "muon",
     "model.preset": "albef_tiny",
     "model.overrides": json.dumps(overrides),
   }

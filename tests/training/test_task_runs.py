@@ -292,13 +292,15 @@ def test_scenes_of_a_size_that_they_do_not_have(tmp_path):
     runner.train(config, tmp_path / "run", report=lambda line: None)
 
 
-@pytest.mark.parametrize("text", ["", "colour", "position,size"])
+@pytest.mark.parametrize(
+  "text", ["", "colour", "position,size", " size, colour"]
+)
 def test_what_captions_of_scenes_do_not_tell(text, tmp_path):
   config = make_config("vqa", data__name="scenes", data__scenes_private=text)
   values = config.to_dict()
   values["model"]["image_size"] = 64
   settings = runs.scenes_settings(config_lib.parse(values))
-  assert set(settings.private) == set(text.split(",")) - {""}
+  assert set(settings.private) == {n.strip() for n in text.split(",")} - {""}
 
 
 def test_what_captions_of_scenes_cannot_leave_out(tmp_path):
@@ -453,6 +455,11 @@ def test_vqa_v2_with_visual_genome_through_the_trainer(answering, tmp_path):
   if answering == "rank":
     assert {row["answer"] for row in rows} <= {"dog", "yes"}
   assert f"4 answers for the server of VQA are in {path}." in lines
+  # Those of an earlier state do not take their place.
+  run, state = runner.restore(tmp_path / "run", report=lambda line: None)
+  earlier = dataclasses.replace(state, step=state.step - 1)
+  run.evaluate(earlier, report=lambda line: None)
+  assert (tmp_path / "run" / "answers_test_0.json").exists()
 
 
 @pytest.mark.parametrize(
