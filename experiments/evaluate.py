@@ -44,8 +44,9 @@ Flags:
                   TFDS's data directory, which has them
   --plots         draw the plots too: of the last step into plots/, of an
                   earlier one into plots_STEP/ of the workdir
-The numbers are written to evaluation_STEP.json in the workdir. The run's
-configuration comes from its config.json.
+The numbers are written to evaluation_STEP.json in the workdir; answers to questions
+whose own are kept back to answers_SPLIT_STEP.json (of the last step without it). The
+run's configuration comes from its config.json.
 """
 
 
