@@ -25,6 +25,9 @@ _WORKDIR = flags.DEFINE_string(
 _NAME = flags.DEFINE_string(
   "name", "fusion_scenes", "Name of the record.", flag_values=_FLAGS
 )
+_NOTE = flags.DEFINE_string(
+  "note", "", "What a reader of the page should know.", flag_values=_FLAGS
+)
 _OUT = flags.DEFINE_string(
   "out",
   str(pathlib.Path(__file__).parent / "results"),
@@ -39,6 +42,7 @@ _USAGE = """Records finished stages of experiments.fusion: NAME.json, .md, .png.
 Flags:
   --workdir=DIR   of experiments.fusion
   --name=NAME     of the record
+  --note=TEXT     what a reader of its page should know
   --out=DIR       where it goes; default experiments/results
 """
 
@@ -75,8 +79,12 @@ def collect(workdir: pathlib.Path) -> dict[str, Any]:
     if results is None:
       continue
     config = config_lib.parse(workdirs.read_json(folder / "config.json"))
+    values = config.to_dict()
+    if name != PRETRAINING:
+      # Wherever on this machine it was.
+      values["fusion"]["initial"] = PRETRAINING
     stages[name] = {
-      "config": config.to_dict(),
+      "config": values,
       "results": dict(results),
       "curve": list(_curve(folder, name, config.batch_size, results)),
     }
@@ -114,8 +122,8 @@ def _curve(
       yield minutes, value
 
 
-def page(name: str, record: Mapping[str, Any]) -> str:
-  """The record as Markdown."""
+def page(name: str, record: Mapping[str, Any], note: str = "") -> str:
+  """The record as Markdown; the note comes after what was run."""
   stages = record["stages"]
   tasks = [stage for stage in stages if stage != PRETRAINING]
   lines = [
@@ -128,6 +136,7 @@ def page(name: str, record: Mapping[str, Any]) -> str:
     _command(stages, tasks),
     "```",
     "",
+    *([note, ""] if note else []),
     "| pre-training | R@1 by contrast | re-ranked by matching |",
     "|---|---|---|",
   ]
@@ -263,7 +272,9 @@ def main() -> None:
   (out / f"{name}.json").write_text(
     json.dumps(record, indent=1) + "\n", encoding="utf-8"
   )
-  (out / f"{name}.md").write_text(page(name, record), encoding="utf-8")
+  (out / f"{name}.md").write_text(
+    page(name, record, _NOTE.value), encoding="utf-8"
+  )
   draw(record, out / f"{name}.png")
   print(f"Wrote {name}.json, .md and .png to {out}.")
 

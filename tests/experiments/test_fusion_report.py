@@ -107,6 +107,7 @@ def test_record_and_picture_are_written(workdir, tmp_path):
       "experiments.fusion_report",
       f"--workdir={workdir}",
       "--name=x",
+      "--note=Beside other work.",
       f"--out={out}",
     ],
     cwd=pathlib.Path(__file__).parents[2],
@@ -119,7 +120,10 @@ def test_record_and_picture_are_written(workdir, tmp_path):
   assert (out / "x.png").read_bytes().startswith(b"\x89PNG")
   record = json.loads((out / "x.json").read_text())
   assert record["stages"]["vqa"]["results"]["vqa/accuracy"] == 0.75
-  assert "0.875" in (out / "x.md").read_text()
+  # Nothing tells where it was made.
+  assert str(workdir) not in (out / "x.json").read_text()
+  page = (out / "x.md").read_text()
+  assert "0.875" in page and "\nBeside other work.\n" in page
 
 
 def test_without_a_finished_pretraining(workdir):
