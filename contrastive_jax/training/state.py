@@ -136,7 +136,7 @@ def decayed(params: Params) -> Any:
   return jax.tree_util.tree_map_with_path(rule, params)
 
 
-def matrices(params: Params) -> Any:
+def matrices(params: Any) -> Any:
   """Which axes of a kernel are its input and its output; None of what has none.
 
   A kernel of Flax has the output last, but those of
