@@ -58,7 +58,6 @@ def fields_of(folder, *, fsdp):
 def fusion_fields(folder, *, fsdp):
   """Of ALBEF's pre-training on the folder, with dropout and Muon."""
   fields = fields_of(folder, fsdp=fsdp)
-  del fields["data.captions_per_example"]
   overrides = {
     "image": {"width": 32, "depth": 1, "patch_size": 8, "stem_width": 0},
     # Large enough to be split: 301 x 256.
@@ -69,6 +68,10 @@ def fusion_fields(folder, *, fsdp):
   return fields | {
     "objective": "albef",
     "loss.name": "soft_target",
+    "loss.label_smoothing": 0.0,
+    "loss.temperature": "fixed",
+    "loss.image_image": 0.0,
+    "data.images_per_concept": 1,
     "fusion.queue_size": 32,
     "structure.source": "momentum",
     "optimizer.name": "muon",
