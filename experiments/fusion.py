@@ -3,8 +3,8 @@
 python -m experiments.fusion --workdir=runs/fusion
 
 The stages are runs of the trainer, each in a folder of the workdir: `pretraining`,
-then of every task one that begins with it. Started again, the program goes on where
-it was.
+then of every task one that begins with it, but for nlvr2, which begins with vqa.
+Started again, the program goes on where it was.
 """
 
 import pathlib
@@ -48,7 +48,8 @@ Flags:
   --workdir=DIR   gets a folder a stage: pretraining/, vqa/, ... and results.json;
                   the same command again goes on where it was
   --tasks=A,B     of vqa, nlvr2, entailment, easy_vqa; default the first three;
-                  easy_vqa needs the package easy-vqa
+                  easy_vqa needs the package easy-vqa; nlvr2 begins with the
+                  model of vqa, which is made before it
   --seed=N        of all stages
   --steps=N       of each stage, instead of the usual ones
   --times=X       X times the usual steps of each stage; another number of steps
@@ -70,7 +71,7 @@ def recipes(tasks: Sequence[str]) -> dict[str, ml_collections.ConfigDict]:
     tasks: of `configs._fusion.ALL_TASKS`.
 
   Returns:
-    Recipes by the name of the stage, `pretraining` first.
+    Recipes by the name of the stage, each after the one that it begins with.
 
   Raises:
     UserError: if there is no such task.
@@ -80,10 +81,12 @@ def recipes(tasks: Sequence[str]) -> dict[str, ml_collections.ConfigDict]:
       raise config_lib.UserError(
         f"--tasks must be some of {', '.join(_fusion.ALL_TASKS)}; got {name!r}."
       )
-  return {
-    PRETRAINING: _fusion.pretraining(),
-    **{name: _fusion.task(name) for name in tasks},
-  }
+  out = {PRETRAINING: _fusion.pretraining()}
+  for name in tasks:
+    for stage in (_fusion.BEGINS.get(name), name):
+      if stage is not None and stage not in out:
+        out[stage] = _fusion.task(stage)
+  return out
 
 
 def stages(
@@ -93,15 +96,18 @@ def stages(
   seed: int,
   steps: int = 0,
   times: float = 1.0,
+  begins: Mapping[str, str] | None = None,
 ) -> dict[str, config_lib.Config]:
   """The configuration of each stage, in order.
 
   Args:
     workdir: the folder of the stages.
-    recipes: of each; those of tasks begin with the pre-training.
+    recipes: of each.
     seed: of all of them.
     steps: of each; 0 is as the recipes have it.
     times: factor of the recipes' steps.
+    begins: of tasks that do not begin with the pre-training, the stage that they
+      begin with; None is `configs._fusion.BEGINS`.
 
   Returns:
     Configurations by the name of the stage.
@@ -109,13 +115,14 @@ def stages(
   Raises:
     ConfigError: if a recipe is wrong.
   """
+  begins = _fusion.BEGINS if begins is None else begins
   out = {}
   for name, recipe in recipes.items():
     values = recipe.copy_and_resolve_references()
     values.seed = seed
     values.steps = steps or max(1, round(times * values.steps))
     if name != PRETRAINING:
-      values.fusion.initial = str(workdir / PRETRAINING)
+      values.fusion.initial = str(workdir / begins.get(name, PRETRAINING))
     out[name] = config_lib.parse(values.to_dict())
   return out
 

@@ -25,6 +25,9 @@ FUSION_PRESETS: dict[str, FusionModel] = {
       num_heads=4,
       stem_width=64,
       position="sincos",
+      # Places that differ between 64 patches, and that fusion can see.
+      position_period=10.0,
+      position_output=True,
       activation="relu",
     ),
     context_length=32,
@@ -115,8 +118,14 @@ def create_fusion_model(
   )
 
 
+_ENCODERS = ("image", "embeddings", "text_layers")
+
+
 def transfer(
-  source: Mapping[str, Any], target: Mapping[str, Any]
+  source: Mapping[str, Any],
+  target: Mapping[str, Any],
+  *,
+  encoders_only: bool = False,
 ) -> dict[str, Any]:
   """Parameters of a task's model, begun with those of another task's.
 
@@ -128,6 +137,8 @@ def transfer(
   Args:
     source: parameters of a `FusionModel`.
     target: those of another, as initialised; they stay where the source has none.
+    encoders_only: takes the two encoders, and leaves fusion layers, projections
+      and heads as they are.
 
   Returns:
     Parameters of the target's form.
@@ -135,11 +146,34 @@ def transfer(
   Raises:
     ValueError: if the encoders do not have the same forms.
   """
-  source = dict(source)
-  for name in ("image", "embeddings", "text_layers", "fusion_layers"):
+  needed = _ENCODERS if encoders_only else (*_ENCODERS, "fusion_layers")
+  for name in needed:
     if name not in source:
       raise ValueError(f"The parameters to begin with have no {name!r}.")
+  source = {
+    name: part
+    for name, part in source.items()
+    if name in _ENCODERS or not encoders_only
+  }
   source["image"] = _resized(source["image"], target["image"])
+  if not encoders_only:
+    _begin_others(source, target)
+  for name in needed:
+    ours, theirs = (_forms(part[name]) for part in (target, source))
+    for place in [*ours, *theirs]:
+      if ours.get(place) != theirs.get(place):
+        raise ValueError(
+          f"The two models must have the same encoders, but {name}/{place} is"
+          f" {theirs.get(place, 'absent')} in the one to begin with and"
+          f" {ours.get(place, 'absent')} here."
+        )
+  return {
+    name: _matching(value, source.get(name)) for name, value in target.items()
+  }
+
+
+def _begin_others(source: dict[str, Any], target: Mapping[str, Any]) -> None:
+  """Gives the source what the target has and begins with a like part."""
   for new, old in (
     ("decoder_layers", "fusion_layers"),
     ("decoder_embeddings", "embeddings"),
@@ -152,18 +186,6 @@ def transfer(
       name: _pair(layer) if "attention" in layer else layer
       for name, layer in source["fusion_layers"].items()
     }
-  for name in ("image", "embeddings", "text_layers", "fusion_layers"):
-    ours, theirs = (_forms(part[name]) for part in (target, source))
-    for place in [*ours, *theirs]:
-      if ours.get(place) != theirs.get(place):
-        raise ValueError(
-          f"The two models must have the same encoders, but {name}/{place} is"
-          f" {theirs.get(place, 'absent')} in the one to begin with and"
-          f" {ours.get(place, 'absent')} here."
-        )
-  return {
-    name: _matching(value, source.get(name)) for name, value in target.items()
-  }
 
 
 def _pair(layer: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,21 +14,25 @@ Array = jax.Array
 Dtype = Any
 
 
-def sincos_position_embedding(grid: int, width: int) -> np.ndarray:
+def sincos_position_embedding(
+  grid: int, width: int, period: float = 10_000.0
+) -> np.ndarray:
   r"""Fixed two-dimensional sine-cosine position embedding.
 
   .. math:: [\sin(x \omega), \cos(x \omega), \sin(y \omega), \cos(y \omega)],
-            \quad \omega_k = 10000^{-k / (d/4 - 1)}
+            \quad \omega_k = p^{-k / (d/4 - 1)}
 
   Args:
     grid: number of patches in a row and in a column.
     width: d, divisible by four.
+    period: p, the longest period over the shortest. Of a p far above the grid most
+      values are the same at all places.
 
   Returns:
     float32 [grid * grid, d].
 
   Raises:
-    ValueError: if `width` is not divisible by four.
+    ValueError: if `width` is not divisible by four, or `period` below 1.
 
   Reference: Beyer et al., Better plain ViT baselines for ImageNet-1k, 2022.
 
@@ -37,8 +41,10 @@ def sincos_position_embedding(grid: int, width: int) -> np.ndarray:
   """
   if width % 4:
     raise ValueError(f"width must be divisible by 4; got {width}.")
+  if not period >= 1.0:
+    raise ValueError(f"period must be at least 1; got {period}.")
   quarter = width // 4
-  omega = 10_000.0 ** -(np.arange(quarter) / max(quarter - 1, 1))
+  omega = float(period) ** -(np.arange(quarter) / max(quarter - 1, 1))
   y, x = np.mgrid[:grid, :grid].reshape(2, -1, 1) * omega  # [grid², d/4] each
   table = np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=-1)
   return table.astype(np.float32)

@@ -82,6 +82,9 @@ class ViT(nn.Module):
       token; 0 is none, patches alone.
     num_registers: number of register tokens.
     position: `learned` or `sincos`; registers have no position.
+    position_period: of `sincos`, the longest period over the shortest.
+    position_output: whether the positions are added to the tokens that are
+      returned as well, for those who attend to them; features have none.
     activation: `gelu`, `gelu_tanh`, `quick_gelu` or `relu`.
     patch_bias: whether the patch embedding has a bias (CLIP's has none).
     embedding_norm: whether a layer norm precedes the blocks (as CLIP's does).
@@ -115,6 +118,8 @@ class ViT(nn.Module):
   stem_width: int = 0
   num_registers: int = 0
   position: str = "learned"
+  position_period: float = 10_000.0
+  position_output: bool = False
   activation: str = "gelu"
   patch_bias: bool = True
   embedding_norm: bool = False
@@ -196,7 +201,9 @@ class ViT(nn.Module):
         jnp.float32,
       )
     else:
-      table = transformer.sincos_position_embedding(grid, self.width)
+      table = transformer.sincos_position_embedding(
+        grid, self.width, self.position_period
+      )
       position = jnp.pad(table, ((int(has_class), 0), (0, 0)))
     x = x + position.astype(x.dtype)
     if self.num_registers:
@@ -244,7 +251,14 @@ class ViT(nn.Module):
         self.dtype,
         name="map_pool",
       )(patches, train=train)
-    return (feature, x) if return_tokens else feature
+    if not return_tokens:
+      return feature
+    if self.position_output:
+      patches = patches + position[int(has_class) :].astype(x.dtype)
+      x = jnp.concatenate(
+        [x[:, : int(has_class) + self.num_registers], patches], axis=1
+      )
+    return feature, x
 
 
 def vit(variant: str, **settings: Any) -> ViT:

@@ -207,6 +207,11 @@ def _check_loss(config: Config) -> None:
       "config.fusion.initial is for objectives of fusion models; got"
       f" config.objective={objective!r}: leave it empty."
     )
+  if config.fusion.initial_part != "all" and not config.fusion.initial:
+    raise ConfigError(
+      f"config.fusion.initial_part={config.fusion.initial_part!r} needs"
+      " config.fusion.initial, the workdir of the run to take it from."
+    )
   if loss.temperature in ("robust", "individual") and loss.name != "augmented":
     raise ConfigError(
       f"config.loss.temperature={loss.temperature!r} needs"

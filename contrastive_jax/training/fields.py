@@ -330,6 +330,11 @@ class Fusion:
   initial: str = _field(
     "", "Workdir of the run whose parameters a task begins with."
   )
+  initial_part: str = _field(
+    "all",
+    "What is taken of it: all, or the two encoders alone.",
+    choices=("all", "encoders"),
+  )
   contrast: float = _field(1.0, "albef: weight of the contrast.", low=0)
   matching: float = _field(1.0, "albef: weight of image-text matching.", low=0)
   language: float = _field(

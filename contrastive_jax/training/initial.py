@@ -1,8 +1,10 @@
 """Runs that begin with the parameters of another one."""
 
 import dataclasses
+import functools
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -83,9 +85,14 @@ def check(config: config_lib.Config, abstract: state_lib.TrainState) -> None:
   finally:
     saved.close()
   try:
-    jax.eval_shape(models.transfer, source, abstract.params)
+    jax.eval_shape(_transfer(config), source, abstract.params)
   except ValueError as error:
     raise config_lib.ConfigError(f"config.fusion.initial: {error}") from error
+
+
+def _transfer(config: config_lib.Config) -> Callable[..., dict[str, Any]]:
+  only = config.fusion.initial_part == "encoders"
+  return functools.partial(models.transfer, encoders_only=only)
 
 
 def begin(
@@ -116,7 +123,7 @@ def begin(
     source = saved.parameters(sharding.replicated(mesh))
   finally:
     saved.close()
-  params = models.transfer(source, state.params)
+  params = _transfer(config)(source, state.params)
   others = dict(state.objective_state)
   if "momentum" in others:
     others["momentum"] = params

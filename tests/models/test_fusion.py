@@ -538,6 +538,24 @@ def test_transfer_keeps_what_a_finished_task_has(norm_first):
   jax.tree.map(np.testing.assert_array_equal, out, source)
 
 
+@pytest.mark.parametrize("task", ["pretrain", "vqa", "nlvr2"])
+def test_transfer_of_encoders_alone(task):
+  source = initialised(fusion_depth=1)[1]["params"]
+  source = jax.tree.map(lambda x: x + 1, source)
+  target = initialised(task)[1]["params"]
+  out = fusion_presets.transfer(source, target, encoders_only=True)
+  assert set(out) == set(target)
+  encoders = {"image", "embeddings", "text_layers"}
+  for name, part in out.items():
+    expected = source[name] if name in encoders else target[name]
+    jax.tree.map(np.testing.assert_array_equal, part, expected)
+  # Of fusion layers it needs none.
+  del source["fusion_layers"]
+  fusion_presets.transfer(source, target, encoders_only=True)
+  with pytest.raises(ValueError, match="have no 'fusion_layers'"):
+    fusion_presets.transfer(source, target)
+
+
 def test_transfer_of_another_form():
   source = initialised()[1]["params"]
   target = dict(initialised("vqa")[1]["params"])

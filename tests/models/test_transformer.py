@@ -126,6 +126,16 @@ def test_sincos_positions_are_distinct_and_bounded():
     transformer.sincos_position_embedding(2, 6)
 
 
+def test_a_sincos_position_by_hand():
+  table = transformer.sincos_position_embedding(3, 8, 4.0)
+  # Row 1, column 2: two frequencies a coordinate, 1 and 1/4.
+  x, y = np.array([2.0, 0.5]), np.array([1.0, 0.25])
+  expected = np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)])
+  np.testing.assert_allclose(table[5], expected, rtol=1e-6)
+  with pytest.raises(ValueError, match=r"period must be at least 1; got 0\.5"):
+    transformer.sincos_position_embedding(3, 8, 0.5)
+
+
 def test_attention_refuses_a_width_its_heads_do_not_divide():
   with pytest.raises(ValueError, match="num_heads = 3; got 16"):
     transformer.SelfAttention(3).init(jax.random.key(0), jnp.zeros((1, 2, 16)))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax import models
+from contrastive_jax.models import transformer
 from tests.models.jitted import apply, init
 
 SMALL = dict(image_size=16, patch_size=4, width=32, depth=1, num_heads=2)
@@ -78,6 +79,27 @@ def test_positions_matter():
   rolled = apply(module, variables, jnp.roll(images, 4, axis=1))
   np.testing.assert_allclose(
     apply(module, variables, images), rolled, atol=1e-5
+  )
+
+
+@pytest.mark.parametrize("position", ["learned", "sincos"])
+def test_positions_of_the_output_are_added_to_returned_patches_alone(position):
+  images = _images(2)
+  fields = dict(position=position, position_period=6.0, num_registers=3)
+  plain = models.ViT(**fields, **SMALL)
+  placed = models.ViT(position_output=True, **fields, **SMALL)
+  variables = init(plain, images)
+  feature, tokens = apply(plain, variables, images, return_tokens=True)
+  same, moved = apply(placed, variables, images, return_tokens=True)
+  np.testing.assert_array_equal(feature, same)
+  np.testing.assert_array_equal(apply(placed, variables, images), feature)
+  if position == "learned":
+    table = variables["params"]["position_embedding"][1:]
+  else:
+    table = transformer.sincos_position_embedding(4, 32, 6.0)
+  np.testing.assert_array_equal(moved[:, :4], tokens[:, :4])
+  np.testing.assert_allclose(
+    moved[:, 4:] - tokens[:, 4:], np.stack([table] * 2), atol=1e-6
   )
 
 

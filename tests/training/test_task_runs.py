@@ -239,6 +239,28 @@ def test_retrieval_begins_with_pretraining(pretrained, tmp_path, monkeypatch):
 
 
 @_REST
+def test_a_run_can_begin_with_the_encoders_alone(pretrained, opened, tmp_path):
+  workdir, source = pretrained
+  config = make_config(
+    "entailment",
+    steps=1,
+    optimizer__learning_rate=0.0,
+    evaluation__plots=False,
+    fusion__initial=str(workdir),
+    fusion__initial_part="encoders",
+  )
+  runner.train(config, tmp_path, report=lambda line: None)
+  _, state = runner.restore(tmp_path, report=lambda line: None)
+  for name in ("image", "embeddings", "text_layers"):
+    tiny.assert_same(state.params[name], source[name])
+  own, theirs = (
+    params["fusion_layers"]["layer_1"]["key_value"]["kernel"]
+    for params in (state.params, source)
+  )
+  assert np.abs(np.asarray(own) - np.asarray(theirs)).max() > 0.01
+
+
+@_REST
 def test_written_answers_are_scored(pretrained, opened, tmp_path):
   config = make_config(
     "vqa",
