@@ -389,11 +389,18 @@ class Fusion:
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-  """Warm-up and cosine decay of AdamW, LARS or Muon."""
+  """Warm-up, peak and cosine decay of AdamW, LARS or Muon."""
 
   name: str = _field("adamw", "Optimizer.", choices=("adamw", "lars", "muon"))
   learning_rate: float = _field(1e-3, "Peak.", low=0)
   warmup_share: float = _field(0.1, "Share of the steps.", low=0, high=1)
+  decay_share: float = _field(
+    1.0,
+    "Share of the steps, at their end and after the warm-up, in which the rate"
+    " falls.",
+    low=0,
+    high=1,
+  )
   final_share: float = _field(0.0, "Last rate over peak.", low=0, high=1)
   weight_decay: float = _field(
     0.1, "On matrices only; with muon not on embeddings.", low=0

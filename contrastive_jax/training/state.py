@@ -46,9 +46,27 @@ class TrainState:
 
 
 def learning_rate(config: config_lib.Config) -> optax.Schedule:
-  """Linear warm-up, then cosine decay, over the steps of the run."""
+  """Linear warm-up, the peak, and cosine decay, over the steps of the run.
+
+  With `decay_share=1` the decay follows the warm-up.
+  """
   peak = config.optimizer.learning_rate
   warmup = round(config.optimizer.warmup_share * config.steps)
+  decay = round(config.optimizer.decay_share * config.steps)
+  start = config.steps - decay
+  if start > warmup:
+    # A run without decay has no step in its last part.
+    fall = optax.cosine_decay_schedule(
+      peak, max(decay, 1), config.optimizer.final_share
+    )
+    return optax.join_schedules(
+      [
+        optax.linear_schedule(0.0, peak, warmup),
+        optax.constant_schedule(peak),
+        fall,
+      ],
+      [warmup, start],
+    )
   return optax.warmup_cosine_decay_schedule(
     init_value=0.0 if warmup else peak,
     peak_value=peak,

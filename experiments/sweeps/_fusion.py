@@ -21,6 +21,8 @@ STEPS = {
   "entailment": 300,
   "easy_vqa": 300,
 }
+# Whose encoders each pre-training begins with.
+ENCODERS = "runs/fusion/vqa"
 METRICS = {
   "vqa/vqa/accuracy": "questions",
   "vqa/vqa_test_unseen_pairs/accuracy": "questions, unseen pairs",
@@ -35,6 +37,9 @@ METRICS = {
 def config() -> ml_collections.ConfigDict:
   """The pre-training; a run's seed, model and inputs are those of its tasks too."""
   values = _fusion.pretraining()
+  # As the paper's begins with DeiT's and BERT's: so short a pre-training would see
+  # nothing in images otherwise.
+  values.fusion.initial, values.fusion.initial_part = ENCODERS, "encoders"
   values.steps = STEPS[fusion.PRETRAINING]
   values.evaluation.retrieval_every = 0
   values.evaluation.plots = False
@@ -92,7 +97,7 @@ class Stages:
       fusion.PRETRAINING: ml_collections.ConfigDict(values),
       **tasks(ml_collections.ConfigDict(values["model"]), inputs),
     }
-    configs = fusion.stages(shared, recipes, seed=config.seed)
+    configs = fusion.stages(shared, recipes, seed=config.seed, begins={})
 
     def train(config, workdir):
       # Those that are not the shared one's begin anew each time.

@@ -1,4 +1,4 @@
-"""experiments.fusion: its stages, in order, each begun with the first."""
+"""experiments.fusion: its stages, in order, and what each begins with."""
 
 import pathlib
 
@@ -17,8 +17,13 @@ def test_stages():
   assert [config.objective for config in found.values()] == ["albef", *ALL]
   assert {config.seed for config in found.values()} == {3}
   assert found["pretraining"].fusion.initial == ""
+  starts = {name: found[name].fusion.initial for name in ALL}
+  assert starts == {
+    "vqa": "runs/x/pretraining",
+    "nlvr2": "runs/x/vqa",
+    "entailment": "runs/x/pretraining",
+  }
   for name in ALL:
-    assert found[name].fusion.initial == "runs/x/pretraining"
     # The parameters of the one must fit the other.
     assert found[name].model == found["pretraining"].model
     assert found[name].data == found["pretraining"].data
@@ -29,6 +34,14 @@ def test_fewer_tasks_and_steps():
   found = fusion.stages(pathlib.Path("x"), recipes, seed=0, steps=5)
   assert list(found) == ["pretraining", "vqa"]
   assert {config.steps for config in found.values()} == {5}
+
+
+def test_what_a_task_begins_with_is_made_before_it():
+  recipes = fusion.recipes(["nlvr2", "vqa"])
+  assert list(recipes) == ["pretraining", "vqa", "nlvr2"]
+  assert list(fusion.recipes(["nlvr2"])) == list(recipes)
+  found = fusion.stages(pathlib.Path("x"), recipes, seed=0, begins={})
+  assert found["nlvr2"].fusion.initial == "x/pretraining"
 
 
 def test_more_steps():

@@ -27,6 +27,31 @@ def test_the_rate_rises_linearly_and_falls_as_a_cosine():
   np.testing.assert_allclose(values[10:], cosine, rtol=1e-5)
 
 
+def test_the_rate_stays_at_its_peak_before_it_falls():
+  fields = dict(optimizer__warmup_share=0.1, optimizer__final_share=0.2)
+  values = rates(steps=100, optimizer__decay_share=0.25, **fields)
+  np.testing.assert_allclose(values[:11], np.linspace(0, 0.5, 11), rtol=1e-6)
+  np.testing.assert_array_equal(values[10:76], np.float32(0.5))
+  share = np.arange(26) / 25
+  cosine = 0.1 + 0.4 * 0.5 * (1 + np.cos(np.pi * share))
+  np.testing.assert_allclose(values[75:], cosine, rtol=1e-5)
+  # A fall longer than what the warm-up leaves is that of the whole run.
+  whole = rates(steps=100, optimizer__decay_share=0.95, **fields)
+  np.testing.assert_array_equal(whole, rates(steps=100, **fields))
+  level = rates(steps=100, optimizer__decay_share=0.0, **fields)
+  np.testing.assert_array_equal(level[10:100], np.float32(0.5))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_the_rate_of_short_runs_that_fall_late(steps, decay):
+  values = rates(
+    steps=steps, optimizer__warmup_share=0.0, optimizer__decay_share=decay
+  )
+  assert values[0] == 0.5 and np.all(np.isfinite(values))
+  assert values.min() >= 0
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3])
 @pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
 def test_the_rate_of_short_runs_is_sound(steps, share):
