@@ -12,14 +12,13 @@ from contrastive_jax.training import runner
 from experiments import fusion
 from experiments.configs import _fusion
 
-# Of each stage, so that a run takes some five minutes of two CPU cores: a quarter of
-# `experiments.fusion` for the pre-training, a tenth to a fifth for the tasks.
+# Of each stage, so that a run takes some two minutes of two CPU cores.
 STEPS = {
-  fusion.PRETRAINING: 800,
-  "vqa": 500,
-  "nlvr2": 300,
-  "entailment": 300,
-  "easy_vqa": 300,
+  fusion.PRETRAINING: 500,
+  "vqa": 400,
+  "nlvr2": 250,
+  "entailment": 250,
+  "easy_vqa": 120,
 }
 # Whose encoders each pre-training begins with.
 ENCODERS = "runs/fusion/vqa"
