@@ -1,6 +1,10 @@
 """Encoders as Flax modules, the two-tower model, and named presets."""
 
+from contrastive_jax.models.bert_encoder import BertEncoder as BertEncoder
 from contrastive_jax.models.convnet import ConvNet as ConvNet
+from contrastive_jax.models.efficientnet import (
+  EfficientNetLite as EfficientNetLite,
+)
 from contrastive_jax.models.fusion import FusionModel as FusionModel
 from contrastive_jax.models.fusion_presets import (
   FUSION_PRESETS as FUSION_PRESETS,
@@ -27,7 +31,9 @@ from contrastive_jax.models.vit import vit as vit
 __all__ = (
   "FUSION_PRESETS",
   "PRESETS",
+  "BertEncoder",
   "ConvNet",
+  "EfficientNetLite",
   "FusionModel",
   "ModifiedResNet",
   "ProjectionHead",

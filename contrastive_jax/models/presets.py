@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from contrastive_jax.models.bert_encoder import BertEncoder
 from contrastive_jax.models.convnet import ConvNet
+from contrastive_jax.models.efficientnet import EfficientNetLite
 from contrastive_jax.models.resnet import ModifiedResNet, resnet
 from contrastive_jax.models.text import TextTransformer
 from contrastive_jax.models.two_tower import TwoTower
@@ -27,7 +29,7 @@ class TwoTowerConfig:
     text: the text tower; `create_model` fits it to vocabulary and context.
     embed_dim: width of the embeddings.
     image_size: height and width of the images.
-    image_head: `linear`, `mlp` or `none`.
+    image_head: `linear`, `affine`, `mlp` or `none`.
     text_head: likewise.
     independent_head: see `TwoTower`.
     init_logit_scale: where the logit scale starts.
@@ -35,7 +37,7 @@ class TwoTowerConfig:
   """
 
   image: nn.Module
-  text: TextTransformer
+  text: TextTransformer | BertEncoder
   embed_dim: int
   image_size: int = 224
   image_head: str = "linear"
@@ -71,6 +73,28 @@ def _clip_vit(
   )
 
 
+def _siglip(variant: str, width: int, vocab_size: int) -> TwoTowerConfig:
+  """SigLIP: both towers equally wide, attention pooling, texts padded to 64."""
+  return TwoTowerConfig(
+    vit(variant, pool="map", activation="gelu_tanh"),
+    _text(
+      width,
+      vocab_size=vocab_size,
+      context_length=64,
+      causal=False,
+      pool="last",
+      pad_id=1,
+      attend_padding=True,
+      activation="gelu_tanh",
+      layer_norm_eps=1e-6,
+    ),
+    embed_dim=width,
+    image_head="none",
+    text_head="affine",
+    init_logit_scale=10.0,
+  )
+
+
 PRESETS: dict[str, TwoTowerConfig] = {
   # For one or two CPU cores: small images; texts as bags of tokens, which on
   # captions of a few words score as two attention layers do, at half the cost
@@ -103,7 +127,19 @@ PRESETS: dict[str, TwoTowerConfig] = {
   "vit_b32": _clip_vit("B/32", 512, 512, "quick_gelu"),
   "vit_b16": _clip_vit("B/16", 512, 512, "quick_gelu"),
   "vit_l14": _clip_vit("L/14", 768, 768, "quick_gelu"),
-  # Smaller ones of the same form, both towers equally wide (open_clip's).
+  # SigLIP and SigLIP 2, as big_vision trains them (GELU by tanh in both towers).
+  "siglip_b16": _siglip("B/16", 768, 32_000),
+  "siglip2_b16": _siglip("B/16", 768, 256_000),
+  # Two encoders whose weights packages ship, each trained by itself, for maps into
+  # one space on top of them: EfficientNet-Lite0 and all-MiniLM-L6-v2.
+  "lite0_minilm": TwoTowerConfig(
+    EfficientNetLite(),
+    BertEncoder(
+      context_length=64, width=384, depth=6, num_heads=12, pool="mean"
+    ),
+    embed_dim=256,
+  ),
+  # Smaller ones of CLIP's form, both towers equally wide (open_clip's).
   "vit_s16": _clip_vit("S/16", 384, 384, "gelu"),
   "vit_ti16": _clip_vit("Ti/16", 192, 192, "gelu"),
 }

@@ -56,9 +56,12 @@ class TextTransformer(nn.Module):
     num_heads: attention heads.
     mlp_ratio: hidden width of the MLPs over the width.
     causal: whether a token sees only those before it.
-    pool: `eot` (the end token), `mean` (over tokens that are not padding) or
-      `cls` (the first token; bidirectional towers only).
+    pool: `eot` (the end token), `mean` (over tokens that are not padding), `cls`
+      (the first token; bidirectional towers only) or `last` (the last column, of
+      texts that are all padded to `context_length`, as SigLIP has it).
     pad_id: id of padding.
+    attend_padding: whether a bidirectional tower's padding is attended like other
+      tokens, as SigLIP's is.
     eot_id: id of the end token; None takes the last token before padding.
     activation: `gelu`, `gelu_tanh`, `quick_gelu` or `relu`.
     layer_norm_eps: epsilon of the layer norms.
@@ -90,6 +93,7 @@ class TextTransformer(nn.Module):
   causal: bool = True
   pool: str = "eot"
   pad_id: int = 0
+  attend_padding: bool = False
   eot_id: int | None = None
   activation: str = "gelu"
   layer_norm_eps: float = 1e-5
@@ -138,6 +142,8 @@ class TextTransformer(nn.Module):
     is_token = tokens != self.pad_id
     if self.causal:
       mask = jnp.tril(jnp.ones((1, 1, length, length), bool))
+    elif self.attend_padding:
+      mask = None
     else:
       mask = is_token[:, None, None, :]
     x = transformer.Transformer(
@@ -167,13 +173,15 @@ class TextTransformer(nn.Module):
     x = norm(x)
     if self.pool == "cls":
       feature = x[:, 0]
+    elif self.pool == "last":
+      feature = x[:, -1]
     else:
       end = end_positions(tokens, pad_id=self.pad_id, eot_id=self.eot_id)
       feature = jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]
     return (feature, x) if return_tokens else feature
 
   def _check(self, tokens: Array) -> None:
-    layers.check_choice("pool", self.pool, ("eot", "mean", "cls"))
+    layers.check_choice("pool", self.pool, ("eot", "mean", "cls", "last"))
     if self.causal and self.pool == "cls":
       raise ValueError(
         "pool='cls' needs causal=False: the first token of a causal tower"
@@ -188,4 +196,9 @@ class TextTransformer(nn.Module):
       raise ValueError(
         f"tokens must be 1 to context_length = {self.context_length} long;"
         f" got {tokens.shape[1]}."
+      )
+    if self.pool == "last" and tokens.shape[1] != self.context_length:
+      raise ValueError(
+        f"tokens must be context_length = {self.context_length} long with"
+        f" pool='last'; got {tokens.shape[1]}."
       )

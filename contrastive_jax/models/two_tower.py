@@ -30,8 +30,9 @@ class TwoTower(nn.Module):
     image: a module called as `image(images, train=...) -> [N, width]`.
     text: a module called as `text(tokens, train=...) -> [N, width]`.
     embed_dim: d, the width of the embeddings.
-    image_head: `linear` (no bias), `mlp` (one hidden layer as wide as the
-      tower's feature), or `none`, which needs a tower of width `embed_dim`.
+    image_head: `linear` (no bias), `affine` (with bias), `mlp` (one hidden layer
+      as wide as the tower's feature), or `none`, which needs a tower of width
+      `embed_dim`.
     text_head: likewise.
     independent_head: `linear` or `mlp`, the form of both towers' second head;
       None leaves it out.
@@ -191,7 +192,7 @@ class _Head(nn.Module):
 
   @nn.compact
   def __call__(self, feature: Array, *, train: bool) -> Array:
-    layers.check_choice("head", self.kind, ("linear", "mlp", "none"))
+    layers.check_choice("head", self.kind, ("linear", "affine", "mlp", "none"))
     width = feature.shape[-1]
     if self.kind == "none":
       if width != self.embed_dim:
@@ -202,5 +203,9 @@ class _Head(nn.Module):
       return feature
     hidden = (width,) if self.kind == "mlp" else ()
     return layers.ProjectionHead(
-      self.embed_dim, hidden, dtype=self.dtype, name="head"
+      self.embed_dim,
+      hidden,
+      use_bias=self.kind == "affine",
+      dtype=self.dtype,
+      name="head",
     )(feature, train=train)

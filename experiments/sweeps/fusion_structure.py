@@ -1,11 +1,13 @@
-"""Study: ALBEF, its losses, and regularisers of latent structure, on four tasks.
+"""Study: ALBEF, its losses, and regularisers of latent structure, on three tasks.
 
+python -m experiments.fusion --tasks=vqa
 python -m experiments.sweep --sweep=experiments/sweeps/fusion_structure.py
 
-33 runs, each of which pre-trains on scenes, and fine-tunes on questions, statements
-about two images, entailment and easy-VQA (the package easy-vqa); those of models that
-see one side take ALBEF's pre-training. By the rates of single runs about three hours
-on two CPU cores; not made yet.
+33 runs, each of which pre-trains on scenes, and fine-tunes on questions, entailment and
+easy-VQA (the package easy-vqa); those of models that see one side take ALBEF's
+pre-training. All begin with the two encoders that the first command trains (20
+minutes), as ALBEF's begin with DeiT's and BERT's. Statements about two images, which take
+longer to learn, are fusion_structure_nlvr2's.
 """
 
 from experiments.sweep import Arm, Sweep

@@ -10,6 +10,7 @@ import pytest
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import workdirs
 from experiments import fusion, fusion_report
+from experiments.configs import _fusion
 
 
 @pytest.fixture(name="workdir")
@@ -79,7 +80,8 @@ def test_the_page_tells_what_was_reached(workdir):
     "| the caption of an image, among 500 images' | 0.250 | 0.500 |" in page
   )
   assert "| the image of a caption, among 500 images' | 0.125 | 0.375 |" in page
-  assert "| questions (VQA) | 5,000 | 2.0 | 0.750 | – | 0.300 |" in page
+  steps = f"{_fusion.STEPS['vqa']:,}"
+  assert f"| questions (VQA) | {steps} | 2.0 | 0.750 | – | 0.300 |" in page
   assert page.index("| shape | 0.875 |") < page.index("| colour | 0.500 |")
   assert "nlvr2" not in page.lower()
 

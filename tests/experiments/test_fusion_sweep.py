@@ -9,7 +9,11 @@ import pytest
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import runner
 from experiments import sweep
-from experiments.sweeps import _fusion, fusion_structure
+from experiments.sweeps import (
+  _fusion,
+  fusion_structure,
+  fusion_structure_nlvr2,
+)
 
 
 @pytest.fixture(name="made")
@@ -44,21 +48,22 @@ def test_a_run_is_a_pretraining_and_all_tasks(made):
   assert [c.objective for c, _ in made] == [
     "albef",
     "vqa",
-    "nlvr2",
     "entailment",
     "vqa",
   ]
-  assert [c.data.name for c, _ in made] == ["scenes"] * 4 + ["easy_vqa"]
+  assert [c.data.name for c, _ in made] == ["scenes"] * 3 + ["easy_vqa"]
   assert [c.steps for c, _ in made] == list(_fusion.STEPS.values())
   (first, folder), *tasks = made
   assert first == config
+  assert first.fusion.initial == "runs/fusion/vqa"
+  assert first.fusion.initial_part == "encoders"
+  assert {c.fusion.initial_part for c, _ in tasks} == {"all"}
   assert {c.fusion.initial for c, _ in tasks} == {str(folder)}
   assert {c.model for c, _ in tasks} == {config.model}
   assert results["easy_vqa/vqa/accuracy"] == 0.5
   assert set(results) == {
     "pretraining/albef/accuracy",
     "vqa/vqa/accuracy",
-    "nlvr2/nlvr2/accuracy",
     "entailment/entailment/accuracy",
     "easy_vqa/vqa/accuracy",
   }
@@ -69,10 +74,10 @@ def test_models_that_see_one_side_share_the_pretraining(made):
   for method in ("ALBEF", "texts alone", "images alone", "+ bridge"):
     stages(configs[method])
   objectives = [c.objective for c, _ in made]
-  assert [i for i, name in enumerate(objectives) if name == "albef"] == [0, 13]
+  assert [i for i, name in enumerate(objectives) if name == "albef"] == [0, 10]
   inputs = [c.fusion.inputs for c, _ in made]
   # The pre-training sees both.
-  assert inputs == ["both"] * 5 + ["text"] * 4 + ["image"] * 4 + ["both"] * 5
+  assert inputs == ["both"] * 4 + ["text"] * 3 + ["image"] * 3 + ["both"] * 4
   # The earlier pre-training is gone, the later one there.
   first, second = (folder for c, folder in made if c.objective == "albef")
   assert not first.exists() and second.exists()
@@ -107,6 +112,18 @@ def test_a_record_is_of_its_tasks_too(made, tmp_path):
   changed = dataclasses.replace(short, others=others)
   with pytest.raises(config_lib.UserError, match="stages are configured"):
     sweep.run(changed, tmp_path, report=lambda line: None)
+
+
+def test_statements_about_two_images_are_a_sweep_of_their_own(made):
+  whole = fusion_structure_nlvr2.get_sweep()
+  job = sweep.Job(whole.arms[0], 0, None)
+  results = whole.train_fn(sweep.configuration(whole, job))
+  assert [c.objective for c, _ in made] == ["albef", "nlvr2"]
+  assert [c.steps for c, _ in made] == [400, 3000]
+  # From the pre-training, not from another task.
+  assert made[1][0].fusion.initial == str(made[0][1])
+  assert "nlvr2/nlvr2/accuracy" in results
+  assert list(whole.others) == ["nlvr2"] and len(whole.arms) == 5
 
 
 def test_arms_differ_in_what_their_names_say():

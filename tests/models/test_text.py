@@ -64,6 +64,19 @@ def test_bidirectional_tokens_see_what_follows():
   assert np.all(np.abs(change).max(-1) > 1e-4)
 
 
+def test_last_pooling_takes_the_last_column_and_attends_padding():
+  fields = dict(causal=False, pool="last", context_length=6)
+  module, variables = _make(attend_padding=True, **fields)
+  feature, tokens = apply(module, variables, TOKENS, return_tokens=True)
+  np.testing.assert_array_equal(feature, tokens[:, -1])
+  masked = models.TextTransformer(**{**SMALL, **fields})
+  changed = np.abs(apply(masked, variables, TOKENS) - feature).max(axis=1)
+  # Without padding there is none to attend.
+  assert changed[:2].min() > 1e-3 and changed[2] < 1e-6
+  with pytest.raises(ValueError, match="context_length = 6 long.*got 5"):
+    apply(module, variables, TOKENS[:, :5])
+
+
 def test_eot_pooling_takes_the_end_token():
   for settings in (dict(), dict(eot_id=2)):
     module, variables = _make(**settings)

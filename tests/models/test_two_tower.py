@@ -86,11 +86,16 @@ def test_heads():
   params = _init(_make(image_head="mlp", text_head="linear"))["params"]
   assert set(params["image_projection"]["head"]) == {"hidden_0", "out"}
   assert set(params["text_projection"]["head"]) == {"out"}
+  params = _init(_make(text_head="affine"))["params"]
+  assert set(params["text_projection"]["head"]["out"]) == {"kernel", "bias"}
+  assert set(params["image_projection"]["head"]["out"]) == {"kernel"}
   params = _init(_make(embed_dim=16, image_head="none"))["params"]
   assert "image_projection" not in params
   with pytest.raises(ValueError, match="width embed_dim = 24; got 16"):
     _init(_make(image_head="none"))
-  with pytest.raises(ValueError, match="head must be one of linear, mlp, none"):
+  with pytest.raises(
+    ValueError, match="head must be one of linear, affine, mlp"
+  ):
     _init(_make(text_head="linar"))
 
 

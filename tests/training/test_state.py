@@ -98,9 +98,11 @@ def test_only_kernels_and_embeddings_are_decayed(preset, changes):
     "log_logit_scale",
     "logit_bias",
     "position_embedding",
+    "positions",
     "probe",
     "registers",
     "scale",
+    "segment",
   }
   assert {"bias", "scale", "log_logit_scale", "logit_bias"} <= no <= known
 

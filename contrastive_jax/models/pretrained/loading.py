@@ -1,0 +1,143 @@
+"""Published weights into our models, and ours out again."""
+
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from contrastive_jax.models.bert_encoder import BertEncoder
+from contrastive_jax.models.efficientnet import EfficientNetLite
+from contrastive_jax.models.fusion import FusionModel
+from contrastive_jax.models.pretrained import (
+  albef,
+  clip,
+  encoders,
+  files,
+  rules,
+  siglip,
+)
+from contrastive_jax.models.resnet import ModifiedResNet, ResNet
+from contrastive_jax.models.text import TextTransformer
+from contrastive_jax.models.two_tower import TwoTower
+from contrastive_jax.models.vit import ViT
+
+
+def names(model: nn.Module) -> tuple[list[rules.Rule], Sequence[str]]:
+  """How a model's parameters are called where its weights are published.
+
+  Args:
+    model: a two-tower model (OpenAI's and open_clip's names, SigLIP's if its image
+      tower has attention pooling), a fusion model (ALBEF's), a `ViT` (timm's), a
+      `ResNet` (torchvision's), an `EfficientNetLite` or a `BertEncoder` (Hugging
+      Face's).
+
+  Returns:
+    The rules, and patterns of names that are no weights.
+
+  Raises:
+    PretrainedError: if no names are known for such a model.
+  """
+  match model:
+    case TwoTower(
+      image=ViT(pool="map") as image, text=TextTransformer() as text
+    ):
+      return siglip.image(image.depth) + siglip.text(text.depth), siglip.IGNORED
+    case TwoTower(
+      image=ViT(pool="cls") as image, text=TextTransformer() as text
+    ):
+      return clip.vit(image.depth) + clip.text(text.depth), clip.IGNORED
+    case TwoTower(
+      image=ModifiedResNet() as image, text=TextTransformer() as text
+    ):
+      return clip.resnet(image.stage_sizes) + clip.text(
+        text.depth
+      ), clip.IGNORED
+    case FusionModel(task="pretrain" | "vqa" | "entailment"):
+      return albef.rules_of(model), albef.IGNORED
+    case ViT():
+      return encoders.vit(model), encoders.VIT_IGNORED
+    case ResNet(stem="imagenet", norm="batch"):
+      found = encoders.torchvision_resnet(
+        model.stage_sizes, model.block == "bottleneck"
+      )
+      return found, encoders.RESNET_IGNORED
+    case EfficientNetLite():
+      return encoders.efficientnet(model), encoders.EFFICIENTNET_IGNORED
+    case BertEncoder():
+      return encoders.bert(model.depth), encoders.BERT_IGNORED
+  raise rules.PretrainedError(
+    f"No published names are known for {type(model).__name__} with these settings."
+  )
+
+
+def load(
+  model: nn.Module,
+  path: str | pathlib.Path,
+  variables: Any,
+  *,
+  allow: Iterable[str] = (),
+) -> tuple[Any, rules.Report]:
+  """Gives a model published weights.
+
+  Args:
+    model: see `names`.
+    path: of a weight file or its folder, see `files.read_tensors`.
+    variables: of the model, as initialised; or their shapes, if the file has all of
+      them.
+    allow: of `missing`, `unexpected` and `misshapen`, what is no error; such
+      parameters stay as initialised.
+
+  Returns:
+    Variables with the weights, float32, and what did not fit.
+
+  Raises:
+    WeightFileError: if the file cannot be read or is refused.
+    PretrainedError: if the weights do not fit.
+  """
+  tensors = files.read_tensors(path)
+  found, ignored = names(model)
+  tensors = _renamed(model, tensors)
+  out, report = rules.load(
+    found, tensors, variables, ignored=ignored, allow=allow
+  )
+  bare = [
+    name
+    for name, leaf in rules.flatten(out).items()
+    if isinstance(leaf, jax.ShapeDtypeStruct)
+  ]
+  if bare:
+    raise rules.PretrainedError(
+      f"variables must be initialised where weights are missing; {bare[0]} is a"
+      " shape alone."
+    )
+  return out, report
+
+
+def save(model: nn.Module, variables: Any, path: str | pathlib.Path) -> None:
+  """Writes a model's weights under their published names, as safetensors.
+
+  Args:
+    model: see `names`.
+    variables: of the model.
+    path: of the file.
+
+  Raises:
+    PretrainedError: if the model has parameters without a published name.
+  """
+  found, _ = names(model)
+  files.write_safetensors(path, rules.dump(found, variables))
+
+
+def _renamed(
+  model: nn.Module, tensors: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+  """Names without a beginning that all those of a family have or lack."""
+  for prefix in encoders.PREFIXES.get(type(model), ()):
+    if any(name.startswith(prefix) for name in tensors):
+      return {
+        name.removeprefix(prefix): value for name, value in tensors.items()
+      }
+  return tensors
