@@ -56,7 +56,7 @@ Flags:
                   needs another --workdir
 One stage by hand, with any field changed:
   python -m experiments.train --config=experiments/configs/vqa_scenes.py \\
-      --config.fusion.initial=runs/fusion/pretraining --workdir=runs/vqa
+      --config.initial.workdir=runs/fusion/pretraining --workdir=runs/vqa
 """
 
 PRETRAINING = "pretraining"
@@ -122,7 +122,7 @@ def stages(
     values.seed = seed
     values.steps = steps or max(1, round(times * values.steps))
     if name != PRETRAINING:
-      values.fusion.initial = str(workdir / begins.get(name, PRETRAINING))
+      values.initial.workdir = str(workdir / begins.get(name, PRETRAINING))
     out[name] = config_lib.parse(values.to_dict())
   return out
 

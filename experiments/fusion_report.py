@@ -82,7 +82,7 @@ def collect(workdir: pathlib.Path) -> dict[str, Any]:
     values = config.to_dict()
     if name != PRETRAINING:
       # Wherever on this machine it was.
-      values["fusion"]["initial"] = _fusion.BEGINS.get(name, PRETRAINING)
+      values["initial"]["workdir"] = _fusion.BEGINS.get(name, PRETRAINING)
     stages[name] = {
       "config": values,
       "results": dict(results),

@@ -219,7 +219,7 @@ def test_fusion(execute, tmp_path):
   # The task began with the pre-training.
   assert "It begins at random" not in text_of(outputs["vqa"])
   config = json.loads((runs / "vqa" / "config.json").read_text())
-  assert config["fusion"]["initial"] == "runs/fusion_3_steps/pretraining"
+  assert config["initial"]["workdir"] == "runs/fusion_3_steps/pretraining"
 
   for way in ("text_to_image", "image_to_text"):
     [line] = [

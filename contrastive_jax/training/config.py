@@ -202,15 +202,15 @@ def _check_loss(config: Config) -> None:
       "config.loss.image_image needs an even config.data.images_per_concept;"
       f" got {images}."
     )
-  if config.fusion.initial and objective not in FUSION_OBJECTIVES:
+  if config.initial.workdir and objective not in FUSION_OBJECTIVES:
     raise ConfigError(
-      "config.fusion.initial is for objectives of fusion models; got"
+      "config.initial.workdir is for objectives of fusion models; got"
       f" config.objective={objective!r}: leave it empty."
     )
-  if config.fusion.initial_part != "all" and not config.fusion.initial:
+  if config.initial.part != "all" and not config.initial.workdir:
     raise ConfigError(
-      f"config.fusion.initial_part={config.fusion.initial_part!r} needs"
-      " config.fusion.initial, the workdir of the run to take it from."
+      f"config.initial.part={config.initial.part!r} needs"
+      " config.initial.workdir, the workdir of the run to take it from."
     )
   if loss.temperature in ("robust", "individual") and loss.name != "augmented":
     raise ConfigError(

@@ -324,17 +324,21 @@ class Structure:
 
 
 @dataclasses.dataclass(frozen=True)
-class Fusion:
-  """ALBEF: its pre-training (objective=albef) and its tasks."""
+class Initial:
+  """The finished run that a run begins with."""
 
-  initial: str = _field(
-    "", "Workdir of the run whose parameters a task begins with."
-  )
-  initial_part: str = _field(
+  workdir: str = _field("", "Its folder; empty begins at random.")
+  part: str = _field(
     "all",
     "What is taken of it: all, or the two encoders alone.",
     choices=("all", "encoders"),
   )
+
+
+@dataclasses.dataclass(frozen=True)
+class Fusion:
+  """ALBEF: its pre-training (objective=albef) and its tasks."""
+
   contrast: float = _field(1.0, "albef: weight of the contrast.", low=0)
   matching: float = _field(1.0, "albef: weight of image-text matching.", low=0)
   language: float = _field(
@@ -502,6 +506,7 @@ class Config:
   log_every: int = _field(20, "Steps between log lines.", low=1)
   checkpoint_every: int = _field(200, "Steps between checkpoints.", low=1)
   keep_checkpoints: int = _field(2, "Newest checkpoints kept.", low=1)
+  initial: Initial = Initial()
   data: Data = Data()
   augment: Augment = Augment()
   model: Model = Model()

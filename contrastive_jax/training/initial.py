@@ -17,24 +17,24 @@ from contrastive_jax.training import state as state_lib
 
 
 def workdir_of(config: config_lib.Config) -> pathlib.Path | None:
-  """The earlier run's workdir, `config.fusion.initial`; None if there is none.
+  """The earlier run's workdir, `config.initial.workdir`; None if there is none.
 
   Raises:
     ConfigError: if it holds no finished run of a fusion model.
   """
-  if not config.fusion.initial:
+  if not config.initial.workdir:
     return None
-  path = pathlib.Path(os.path.expanduser(config.fusion.initial))
+  path = pathlib.Path(os.path.expanduser(config.initial.workdir))
   for name in ("config.json", "tokenizer.json", "checkpoints", "results.json"):
     if not (path / name).exists():
       raise config_lib.ConfigError(
-        f"config.fusion.initial must be the workdir of a finished run; got"
+        f"config.initial.workdir must be the workdir of a finished run; got"
         f" {path}, which has no {name}."
       )
   objective = workdirs.read_json(path / "config.json").get("objective")
   if objective not in config_lib.FUSION_OBJECTIVES:
     raise config_lib.ConfigError(
-      "config.fusion.initial must be the workdir of a run of a fusion model,"
+      "config.initial.workdir must be the workdir of a run of a fusion model,"
       f" config.objective={', '.join(config_lib.FUSION_OBJECTIVES)}; got"
       f" {path}, of {objective!r}."
     )
@@ -87,11 +87,11 @@ def check(config: config_lib.Config, abstract: state_lib.TrainState) -> None:
   try:
     jax.eval_shape(_transfer(config), source, abstract.params)
   except ValueError as error:
-    raise config_lib.ConfigError(f"config.fusion.initial: {error}") from error
+    raise config_lib.ConfigError(f"config.initial.workdir: {error}") from error
 
 
 def _transfer(config: config_lib.Config) -> Callable[..., dict[str, Any]]:
-  only = config.fusion.initial_part == "encoders"
+  only = config.initial.part == "encoders"
   return functools.partial(models.transfer, encoders_only=only)
 
 
@@ -110,7 +110,7 @@ def begin(
     state: as it was initialised.
 
   Returns:
-    The same state where `config.fusion.initial` is empty.
+    The same state where `config.initial.workdir` is empty.
 
   Raises:
     CheckpointError: if the earlier run's checkpoint cannot be read.

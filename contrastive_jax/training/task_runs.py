@@ -89,9 +89,9 @@ class TaskRun:
       f" {self.encoder.tokenizer.vocab_size:,} tokens; {self.mesh.size}"
       f" {jax.devices()[0].platform} device(s)."
     )
-    if not self.config.fusion.initial:
+    if not self.config.initial.workdir:
       report(
-        "It begins at random: config.fusion.initial=DIR takes the parameters of"
+        "It begins at random: config.initial.workdir=DIR takes the parameters of"
         " an earlier run of objective=albef."
       )
 

@@ -1,10 +1,10 @@
 r"""NLVR2, fine-tuned from ALBEF's pre-training by way of text assignment.
 
 python -m experiments.train --config=experiments/configs/albef_nlvr2.py:assignment \
-    --config.fusion.initial=runs/albef_4m --workdir=runs/albef_assignment \
+    --config.initial.workdir=runs/albef_4m --workdir=runs/albef_assignment \
     (and the data as of albef_4m)
 python -m experiments.train --config=experiments/configs/albef_nlvr2.py \
-    --config.fusion.initial=runs/albef_assignment --config.data.path=DIR \
+    --config.initial.workdir=runs/albef_assignment --config.data.path=DIR \
     --config.data.image_root=IMAGES --workdir=runs/albef_nlvr2
 
 DIR has the lists of NLVR2 as published. The first run is one epoch on pairs of images: which of them does a caption belong to?

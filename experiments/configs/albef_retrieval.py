@@ -1,7 +1,7 @@
 r"""Retrieval on Flickr30k or COCO, fine-tuned from ALBEF's pre-training.
 
 python -m experiments.train --config=experiments/configs/albef_retrieval.py \
-    --config.fusion.initial=runs/albef_4m --config.data.path=dataset_flickr30k.json \
+    --config.initial.workdir=runs/albef_4m --config.data.path=dataset_flickr30k.json \
     --config.data.image_root=IMAGES --workdir=runs/albef_retrieval
 
 The Karpathy split of Flickr30k: 10 epochs of its 145,000 captions. For COCO, five of

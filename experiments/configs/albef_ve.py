@@ -1,7 +1,7 @@
 r"""Visual entailment on SNLI-VE, fine-tuned from ALBEF's pre-training.
 
 python -m experiments.train --config=experiments/configs/albef_ve.py \
-    --config.fusion.initial=runs/albef_4m --config.data.path=DIR \
+    --config.initial.workdir=runs/albef_4m --config.data.path=DIR \
     --config.data.image_root=IMAGES --workdir=runs/albef_ve
 
 DIR has snli_ve_train.jsonl, _dev and _test as published, IMAGES Flickr30k's.

@@ -1,7 +1,7 @@
 r"""VQA v2, fine-tuned from ALBEF's pre-training.
 
 python -m experiments.train --config=experiments/configs/albef_vqa.py \
-    --config.fusion.initial=runs/albef_4m --config.data.path=DIR \
+    --config.initial.workdir=runs/albef_4m --config.data.path=DIR \
     --config.data.image_root=IMAGES --workdir=runs/albef_vqa
 
 DIR has the questions and annotations of VQA v2 as published. The second paper trains on

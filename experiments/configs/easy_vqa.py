@@ -1,7 +1,7 @@
 r"""Easy-VQA (the package easy-vqa), fine-tuned from ALBEF's pre-training on scenes.
 
 python -m experiments.train --config=experiments/configs/easy_vqa.py \
-    --config.fusion.initial=runs/albef_scenes --workdir=runs/easy_vqa
+    --config.initial.workdir=runs/albef_scenes --workdir=runs/easy_vqa
 
 On two CPU cores 4 minutes. One run (seed 0): accuracy .999 of the 9,673 test questions;
 .667 are right without the picture.

@@ -38,7 +38,7 @@ def config() -> ml_collections.ConfigDict:
   values = _fusion.pretraining()
   # As the paper's begins with DeiT's and BERT's: so short a pre-training would see
   # nothing in images otherwise.
-  values.fusion.initial, values.fusion.initial_part = ENCODERS, "encoders"
+  values.initial.workdir, values.initial.part = ENCODERS, "encoders"
   values.steps = STEPS[fusion.PRETRAINING]
   values.evaluation.retrieval_every = 0
   values.evaluation.plots = False

@@ -16,8 +16,8 @@ def test_stages():
   assert list(found) == ["pretraining", *ALL]
   assert [config.objective for config in found.values()] == ["albef", *ALL]
   assert {config.seed for config in found.values()} == {3}
-  assert found["pretraining"].fusion.initial == ""
-  starts = {name: found[name].fusion.initial for name in ALL}
+  assert found["pretraining"].initial.workdir == ""
+  starts = {name: found[name].initial.workdir for name in ALL}
   assert starts == {
     "vqa": "runs/x/pretraining",
     "nlvr2": "runs/x/vqa",
@@ -41,7 +41,7 @@ def test_what_a_task_begins_with_is_made_before_it():
   assert list(recipes) == ["pretraining", "vqa", "nlvr2"]
   assert list(fusion.recipes(["nlvr2"])) == list(recipes)
   found = fusion.stages(pathlib.Path("x"), recipes, seed=0, begins={})
-  assert found["nlvr2"].fusion.initial == "x/pretraining"
+  assert found["nlvr2"].initial.workdir == "x/pretraining"
 
 
 def test_more_steps():

@@ -55,10 +55,10 @@ def test_a_run_is_a_pretraining_and_all_tasks(made):
   assert [c.steps for c, _ in made] == list(_fusion.STEPS.values())
   (first, folder), *tasks = made
   assert first == config
-  assert first.fusion.initial == "runs/fusion/vqa"
-  assert first.fusion.initial_part == "encoders"
-  assert {c.fusion.initial_part for c, _ in tasks} == {"all"}
-  assert {c.fusion.initial for c, _ in tasks} == {str(folder)}
+  assert first.initial.workdir == "runs/fusion/vqa"
+  assert first.initial.part == "encoders"
+  assert {c.initial.part for c, _ in tasks} == {"all"}
+  assert {c.initial.workdir for c, _ in tasks} == {str(folder)}
   assert {c.model for c, _ in tasks} == {config.model}
   assert results["easy_vqa/vqa/accuracy"] == 0.5
   assert set(results) == {
@@ -121,7 +121,7 @@ def test_statements_about_two_images_are_a_sweep_of_their_own(made):
   assert [c.objective for c, _ in made] == ["albef", "nlvr2"]
   assert [c.steps for c, _ in made] == [400, 3000]
   # From the pre-training, not from another task.
-  assert made[1][0].fusion.initial == str(made[0][1])
+  assert made[1][0].initial.workdir == str(made[0][1])
   assert "nlvr2/nlvr2/accuracy" in results
   assert list(whole.others) == ["nlvr2"] and len(whole.arms) == 5
 

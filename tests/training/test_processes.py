@@ -103,7 +103,7 @@ def task_fields(root, initial, *, fsdp):
     "loss.name": "cross_entropy",
     "data.name": "official",
     "data.format": "albef",
-    "fusion.initial": str(initial),
+    "initial.workdir": str(initial),
     "fusion.questions_per_image": 2,
   }
 

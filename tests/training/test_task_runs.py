@@ -68,7 +68,7 @@ def test_a_run_begins_with_an_earlier_one(task, pretrained, opened, tmp_path):
     steps=1,
     optimizer__learning_rate=0.0,
     optimizer__ema_decay=0.5,
-    fusion__initial=str(workdir),
+    initial__workdir=str(workdir),
   )
   results = runner.train(config, tmp_path / task, report=lines.append)
   run, state = runner.restore(tmp_path / task, report=lines.append)
@@ -150,11 +150,11 @@ def test_mistakes_do_not_claim_the_workdir(pretrained, opened, tmp_path):
   wider = json.dumps({**json.loads(pretraining.OVERRIDES), "text_depth": 2})
   for number, (changes, message) in enumerate(
     (
-      ({"fusion__initial": str(empty)}, "which has no config.json"),
-      ({"fusion__initial": str(two_towers)}, "of a run of a fusion model"),
+      ({"initial__workdir": str(empty)}, "which has no config.json"),
+      ({"initial__workdir": str(two_towers)}, "of a run of a fusion model"),
       (
-        {"fusion__initial": str(workdir), "model__overrides": wider},
-        "initial: The two models must have the same encoders, but text_layers/"
+        {"initial__workdir": str(workdir), "model__overrides": wider},
+        "initial.workdir: The two models must have the same encoders, but text_layers/"
         "layer_1/attention/out/bias is absent in the one to begin with",
       ),
     )
@@ -204,7 +204,7 @@ def test_a_run_that_has_begun_needs_the_earlier_one_no_more(
     "entailment",
     steps=1,
     evaluation__plots=False,
-    fusion__initial=str(workdir),
+    initial__workdir=str(workdir),
   )
   results = runner.train(config, tmp_path / "run", report=lambda line: None)
   shutil.rmtree(workdir)
@@ -224,7 +224,7 @@ def test_retrieval_begins_with_pretraining(pretrained, tmp_path, monkeypatch):
     model__image_size=24,
     optimizer__learning_rate=0.0,
     evaluation__plots=False,
-    fusion__initial=str(workdir),
+    initial__workdir=str(workdir),
   )
   runner.train(config, tmp_path, report=lambda line: None)
   _, state = runner.restore(tmp_path, report=lambda line: None)
@@ -246,8 +246,8 @@ def test_a_run_can_begin_with_the_encoders_alone(pretrained, opened, tmp_path):
     steps=1,
     optimizer__learning_rate=0.0,
     evaluation__plots=False,
-    fusion__initial=str(workdir),
-    fusion__initial_part="encoders",
+    initial__workdir=str(workdir),
+    initial__part="encoders",
   )
   runner.train(config, tmp_path, report=lambda line: None)
   _, state = runner.restore(tmp_path, report=lambda line: None)
@@ -267,7 +267,7 @@ def test_written_answers_are_scored(pretrained, opened, tmp_path):
     steps=1,
     evaluation__plots=False,
     fusion__answering="generate",
-    fusion__initial=str(pretrained[0]),
+    initial__workdir=str(pretrained[0]),
   )
   runner.train(config, tmp_path, report=lambda line: None)
   run, state = runner.restore(tmp_path, report=lambda line: None)
@@ -385,7 +385,7 @@ def test_captions_are_read_with_the_words_of_the_earlier_run(
     tmp_path / "data",
     files,
     objective=objective,
-    fusion__initial=str(pretrained[0]),
+    initial__workdir=str(pretrained[0]),
   )
   (tmp_path / "run").mkdir()
   run = runner.open_run(config, tmp_path / "run", report=lambda line: None)
@@ -534,7 +534,9 @@ def test_text_assignment_begins_nlvr2(
   workdir, _ = pretrained
   data = dataclasses.replace(tiny.make_data(), tokenizer=tokenizer())
   monkeypatch.setattr(runs, "_open_data", lambda *unused: data)
-  config = make_config("text_assignment", steps=2, fusion__initial=str(workdir))
+  config = make_config(
+    "text_assignment", steps=2, initial__workdir=str(workdir)
+  )
   results = runner.train(config, tmp_path / "a", report=lambda line: None)
   assert set(results) >= {"train/steps"} and "retrieval" not in str(results)
   assert (tmp_path / "a/plots/curves.png").exists()
@@ -544,7 +546,7 @@ def test_text_assignment_begins_nlvr2(
     steps=1,
     optimizer__learning_rate=0.0,
     evaluation__plots=False,
-    fusion__initial=str(tmp_path / "a"),
+    initial__workdir=str(tmp_path / "a"),
   )
   runner.train(config, tmp_path / "b", report=lambda line: None)
   _, begun = runner.restore(tmp_path / "b", report=lambda line: None)

@@ -2,7 +2,7 @@
 
 Each trains with momentum distillation: beside the right answer the targets are a
 share alpha of what the momentum model says. A run begins with the parameters of
-an earlier one, `config.fusion.initial` (`training.initial`).
+an earlier one, `config.initial.workdir` (`training.initial`).
 """
 
 from collections.abc import Mapping
