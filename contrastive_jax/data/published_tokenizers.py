@@ -6,6 +6,7 @@ import pathlib
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
+from contrastive_jax.data import clip as clip_data
 from contrastive_jax.data import tokenizer as tokenizer_lib
 
 # How CLIP cuts a text before its pieces.
@@ -48,12 +49,12 @@ def load(path: str | pathlib.Path) -> tokenizer_lib.Tokenizer:
     ) from error
 
 
-def clip(merges: str) -> tokenizer_lib.Tokenizer:
+def clip(merges: str | None = None) -> tokenizer_lib.Tokenizer:
   """CLIP's byte-level BPE.
 
   Args:
     merges: content of `bpe_simple_vocab_16e6.txt`: a line that is passed over, and
-      pairs of pieces, of which CLIP takes the first 48,894.
+      pairs of pieces, of which CLIP takes the first 48,894; None takes the package's.
 
   Returns:
     The tokenizer.
@@ -61,6 +62,7 @@ def clip(merges: str) -> tokenizer_lib.Tokenizer:
   Raises:
     ValueError: if there are too few pairs.
   """
+  merges = clip_data.merges() if merges is None else merges
   letters = _byte_letters()
   pieces = [*letters, *(f"{letter}</w>" for letter in letters)]
   count = _CLIP_IDS - len(pieces) - 2

@@ -207,6 +207,7 @@ def _check_loss(config: Config) -> None:
       "config.initial.workdir is for objectives of fusion models; got"
       f" config.objective={objective!r}: leave it empty."
     )
+  _check_weights(config)
   if config.initial.part != "all" and not config.initial.workdir:
     raise ConfigError(
       f"config.initial.part={config.initial.part!r} needs"
@@ -238,6 +239,46 @@ def _check_loss(config: Config) -> None:
     raise ConfigError(
       "config.loss.e_step='amortized' needs config.objective='clip'; got"
       f" {objective!r}: set config.loss.e_step=conjugate."
+    )
+
+
+def _check_weights(config: Config) -> None:
+  """Raises on published weights where there can be none."""
+  initial = config.initial
+  towers = {
+    "image_weights": initial.image_weights,
+    "text_weights": initial.text_weights,
+  }
+  given = [name for name, value in towers.items() if value]
+  if given and config.objective != "clip":
+    raise ConfigError(
+      f"config.initial.{given[0]} is for config.objective='clip'; got"
+      f" {config.objective!r}: leave it empty."
+    )
+  if initial.weights:
+    given.append("weights")
+  if initial.weights and config.objective not in ("clip", *FUSION_OBJECTIVES):
+    raise ConfigError(
+      "config.initial.weights is for two-tower and fusion models; got"
+      f" config.objective={config.objective!r}: leave it empty."
+    )
+  others = [name for name in given if name != "weights"]
+  if initial.weights and (others or initial.workdir):
+    raise ConfigError(
+      "config.initial.weights is of the whole model; leave"
+      f" config.initial.{others[0] if others else 'workdir'} empty."
+    )
+  kinds = [kind for kind in initial.allow.split(",") if kind]
+  for kind in kinds:
+    if kind not in ("missing", "unexpected", "misshapen"):
+      raise ConfigError(
+        "config.initial.allow must be some of missing, unexpected, misshapen;"
+        f" got {kind!r}."
+      )
+  if kinds and not given:
+    raise ConfigError(
+      f"config.initial.allow={initial.allow!r} needs config.initial.weights,"
+      " image_weights or text_weights."
     )
 
 

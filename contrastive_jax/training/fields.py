@@ -138,6 +138,11 @@ class Model:
   context_length: int = _field(
     0, "Tokens of a caption; 0 is the preset's own.", low=0
   )
+  tokenizer: str = _field(
+    "",
+    "Published vocabulary: clip, or a vocab.txt or tokenizer.json; empty is the"
+    " data's own.",
+  )
   dtype: str = _field(
     "float32", "Compute type.", choices=("float32", "bfloat16")
   )
@@ -325,13 +330,27 @@ class Structure:
 
 @dataclasses.dataclass(frozen=True)
 class Initial:
-  """The finished run that a run begins with."""
+  """What a run begins with: a finished run, or published weights."""
 
-  workdir: str = _field("", "Its folder; empty begins at random.")
+  workdir: str = _field(
+    "", "Fusion models: folder of the finished run; empty begins at random."
+  )
   part: str = _field(
     "all",
     "What is taken of it: all, or the two encoders alone.",
     choices=("all", "encoders"),
+  )
+  weights: str = _field(
+    "",
+    "File or folder of published weights of the whole model: safetensors, npz or"
+    " torch.",
+  )
+  image_weights: str = _field("", "clip: of the image tower alone.")
+  text_weights: str = _field("", "clip: of the text tower alone.")
+  allow: str = _field(
+    "",
+    "Of missing, unexpected and misshapen weights those that are no mistake,"
+    " comma-separated.",
   )
 
 

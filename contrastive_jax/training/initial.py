@@ -1,4 +1,4 @@
-"""Runs that begin with the parameters of another one."""
+"""Runs that begin with the parameters of another one, or published ones."""
 
 import dataclasses
 import functools
@@ -9,8 +9,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
 
 from contrastive_jax import models
+from contrastive_jax.data import published_tokenizers
+from contrastive_jax.data import tokenizer as tokenizer_lib
+from contrastive_jax.models import pretrained
 from contrastive_jax.training import checkpoints, sharding, workdirs
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import state as state_lib
@@ -42,7 +47,7 @@ def workdir_of(config: config_lib.Config) -> pathlib.Path | None:
 
 
 def take_tokenizer(config: config_lib.Config, workdir: pathlib.Path) -> None:
-  """Copies the earlier run's vocabulary, unless the workdir has one.
+  """Puts the vocabulary of what the run begins with into an empty workdir.
 
   The parameters mean nothing under another one. A run that has begun has what it
   needs, wherever the earlier one is now.
@@ -52,7 +57,7 @@ def take_tokenizer(config: config_lib.Config, workdir: pathlib.Path) -> None:
     workdir: of the run.
 
   Raises:
-    ConfigError: if the earlier run is not there.
+    ConfigError: if the earlier run or the vocabulary is not there.
   """
   kept = workdir / "tokenizer.json"
   if kept.exists():
@@ -62,32 +67,54 @@ def take_tokenizer(config: config_lib.Config, workdir: pathlib.Path) -> None:
     found = workdirs.read_tokenizer(earlier / "tokenizer.json")
     assert found is not None  # `workdir_of` has looked.
     found.save(kept)
+  elif config.model.tokenizer:
+    _published_tokenizer(config.model.tokenizer).save(kept)
 
 
-def check(config: config_lib.Config, abstract: state_lib.TrainState) -> None:
-  """Raises unless a run can begin with the earlier one's parameters.
+def _published_tokenizer(name: str) -> tokenizer_lib.Tokenizer:
+  try:
+    if name == "clip":
+      return published_tokenizers.clip()
+    return published_tokenizers.load(name)
+  except ValueError as error:
+    raise config_lib.ConfigError(f"config.model.tokenizer: {error}") from error
 
-  Only forms are read.
+
+def check(
+  config: config_lib.Config, model: nn.Module, abstract: state_lib.TrainState
+) -> None:
+  """Raises unless a run can begin with what it is told to.
+
+  Of an earlier run only forms are read.
 
   Args:
     config: of the run.
+    model: its model.
     abstract: the form of its state.
 
   Raises:
-    ConfigError: if the earlier run is not there, or of another form.
+    ConfigError: if the earlier run or the weights are not there, or of another form.
   """
   workdir = workdir_of(config)
-  if workdir is None:
-    return
-  saved = checkpoints.Checkpoints(workdir, keep=None)
-  try:
-    source = saved.parameter_forms()
-  finally:
-    saved.close()
-  try:
-    jax.eval_shape(_transfer(config), source, abstract.params)
-  except ValueError as error:
-    raise config_lib.ConfigError(f"config.initial.workdir: {error}") from error
+  if workdir is not None:
+    saved = checkpoints.Checkpoints(workdir, keep=None)
+    try:
+      source = saved.parameter_forms()
+    finally:
+      saved.close()
+    try:
+      jax.eval_shape(_transfer(config), source, abstract.params)
+    except ValueError as error:
+      raise config_lib.ConfigError(
+        f"config.initial.workdir: {error}"
+      ) from error
+  else:
+    # One value for all of a shape takes no memory.
+    empty = jax.tree.map(
+      lambda x: np.broadcast_to(np.zeros((), np.float32), x.shape),
+      _variables(abstract),
+    )
+    _published(config, model, empty)
 
 
 def _transfer(config: config_lib.Config) -> Callable[..., dict[str, Any]]:
@@ -95,38 +122,94 @@ def _transfer(config: config_lib.Config) -> Callable[..., dict[str, Any]]:
   return functools.partial(models.transfer, encoders_only=only)
 
 
+def _variables(state: state_lib.TrainState) -> dict[str, Any]:
+  """The model's variables: parameters, and what else it has."""
+  return {"params": state.params, **state.objective_state.get("model", {})}
+
+
+def _published(
+  config: config_lib.Config,
+  model: Any,
+  variables: dict[str, Any],
+  report: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+  """The variables with published weights where the configuration has them."""
+  initial = config.initial
+  allow = [kind for kind in initial.allow.split(",") if kind]
+
+  def load(field: str, module: nn.Module, tree: Any) -> Any:
+    path = os.path.expanduser(getattr(initial, field))
+    try:
+      out, found = pretrained.load(module, path, tree, allow=allow)
+    except (pretrained.PretrainedError, pretrained.WeightFileError) as error:
+      raise config_lib.ConfigError(
+        f"config.initial.{field}: {error}"
+      ) from error
+    for kind, names in dataclasses.asdict(found).items():
+      if names and report is not None:
+        report(f"{path}: {kind}: {', '.join(names)}.")
+    return out
+
+  if initial.weights:
+    variables = load("weights", model, variables)
+  for side in ("image", "text"):
+    if getattr(initial, f"{side}_weights"):
+      part = {k: tree[side] for k, tree in variables.items() if side in tree}
+      part = load(f"{side}_weights", getattr(model, side), part)
+      variables = {
+        k: {**tree, side: part[k]} if k in part else tree
+        for k, tree in variables.items()
+      }
+  return variables
+
+
 def begin(
   config: config_lib.Config,
   mesh: jax.sharding.Mesh,
+  model: nn.Module,
   state: state_lib.TrainState,
+  report: Callable[[str], None] = print,
 ) -> state_lib.TrainState:
-  """The state before the first step, with an earlier run's parameters.
+  """The state before the first step, with an earlier run's or published parameters.
 
   A momentum model begins as they do.
 
   Args:
     config: of the run; `check` has passed.
     mesh: the devices.
+    model: that the state is of.
     state: as it was initialised.
+    report: receives what of published weights was left out or resampled.
 
   Returns:
-    The same state where `config.initial.workdir` is empty.
+    The same state where `config.initial` names nothing.
 
   Raises:
     CheckpointError: if the earlier run's checkpoint cannot be read.
   """
-  workdir = workdir_of(config)
-  if workdir is None:
+  workdir, initial = workdir_of(config), config.initial
+  if workdir is not None:
+    saved = checkpoints.Checkpoints(workdir, keep=None)
+    try:
+      source = saved.parameters(sharding.replicated(mesh))
+    finally:
+      saved.close()
+    variables = {
+      **_variables(state),
+      "params": _transfer(config)(source, state.params),
+    }
+  elif initial.weights or initial.image_weights or initial.text_weights:
+    variables = _published(config, model, _variables(state), report)
+  else:
     return state
-  saved = checkpoints.Checkpoints(workdir, keep=None)
-  try:
-    source = saved.parameters(sharding.replicated(mesh))
-  finally:
-    saved.close()
-  params = _transfer(config)(source, state.params)
+  params = variables.pop("params")
   others = dict(state.objective_state)
+  if "model" in others:
+    others["model"] = variables
   if "momentum" in others:
-    others["momentum"] = params
+    others["momentum"] = (
+      {"params": params, "model": variables} if "model" in others else params
+    )
   begun: dict[str, Any] = {
     "params": params,
     "objective_state": others,

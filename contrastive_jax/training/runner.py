@@ -126,7 +126,7 @@ def _train(
   # Raises on a model that cannot be built, or not begun as it should be.
   abstract = _abstract_state(run)
   if fresh:
-    initial.check(config, abstract)
+    initial.check(config, run.objective.model, abstract)
   _check_data(run, begins=True)
   if fresh and jax.process_index() == 0:
     # Only now: a mistake in the configuration does not claim the workdir.
@@ -145,7 +145,9 @@ def _train(
       mesh=run.mesh,
       workdir=workdir,
       evaluators=tuple(watch),
-      begin=lambda state: initial.begin(config, run.mesh, state),
+      begin=lambda state: initial.begin(
+        config, run.mesh, run.objective.model, state, report
+      ),
       report=report,
     )
   if config.evaluation.final:

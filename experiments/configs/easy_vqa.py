@@ -3,7 +3,7 @@ r"""Easy-VQA (the package easy-vqa), fine-tuned from ALBEF's pre-training on sce
 python -m experiments.train --config=experiments/configs/easy_vqa.py \
     --config.initial.workdir=runs/albef_scenes --workdir=runs/easy_vqa
 
-On two CPU cores 4 minutes. One run (seed 0): accuracy .999 of the 9,673 test questions;
+On two CPU cores 4 minutes. One run (seed 0): accuracy 1.000 (3 wrong) of the 9,673 test questions;
 .667 are right without the picture.
 """
 

@@ -3,7 +3,7 @@ r"""Visual entailment on scenes, fine-tuned from ALBEF's pre-training.
 python -m experiments.train --config=experiments/configs/entailment_scenes.py \
     --config.initial.workdir=runs/albef_scenes --workdir=runs/entailment_scenes
 
-On two CPU cores 4 minutes. One run (seed 0): accuracy .795, where texts alone give .335.
+On two CPU cores 5 minutes. One run (seed 0): accuracy .805, where texts alone give .335.
 """
 
 import ml_collections
