@@ -24,6 +24,12 @@ from contrastive_jax.data import randaugment
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+# Mean and deviation of levels (0..1) a channel, by name.
+NORMALIZATIONS = {
+  "clip": (CLIP_MEAN, CLIP_STD),
+  "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+  "symmetric": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
 
 _CROP_TRIES = 10  # Boxes drawn before the crop falls back to the centre.
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, the grey of Pillow and JPEG.

@@ -121,6 +121,12 @@ class Augment:
   second_solarize: float = _field(-1.0, "The same.", low=-1, high=1)
   randaugment_num_ops: int = _field(0, "RandAugment steps; 0 is off.", low=0)
   randaugment_magnitude: float = _field(7.0, "Out of 10.", low=0, high=10)
+  normalization: str = _field(
+    "clip",
+    "Mean and deviation that levels are made to have: CLIP's, ImageNet's, or"
+    " symmetric, -1 to 1. Published weights need their own.",
+    choices=("clip", "imagenet", "symmetric"),
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -514,7 +520,9 @@ class Config:
     ),
   )
   seed: int = _field(0, "Of everything random.", low=0, high=2**31 - 2)
-  steps: int = _field(1000, "Training steps.", low=1)
+  steps: int = _field(
+    1000, "Training steps; 0 evaluates what the run begins with.", low=0
+  )
   batch_size: int = _field(256, "Examples a step, over all devices.", low=1)
   fsdp: bool = _field(
     False, "Split large parameters and moments over all devices."

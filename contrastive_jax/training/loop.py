@@ -48,6 +48,8 @@ def fit(
 ) -> tuple[state_lib.TrainState, dict[str, float]]:
   """Trains for `config.steps`, from the newest checkpoint if there is one.
 
+  Of no steps the checkpoint is what the run begins with.
+
   Args:
     config: the run.
     objective: what is trained.
@@ -213,6 +215,8 @@ def _fit(
           progress.say(f"  step {step}: {_brief(numbers)}")
         if saving:
           saved.save(step, state, iterator)
+    if not config.steps and saved.latest_step is None:
+      saved.save(0, state, iterator)
     rates = clock.overall(config.batch_size) or _logged_rates(workdir)
   finally:
     progress.close()

@@ -102,7 +102,7 @@ def test_wrong_types_are_refused_by_name(name, value, said):
 @pytest.mark.parametrize(
   "name, value, said",
   [
-    ("steps", 0, "config.steps must be at least 1; got 0."),
+    ("steps", -1, "config.steps must be at least 0; got -1."),
     ("seed", -1, "config.seed must be in [0, 2147483646]; got -1."),
     ("seed", 2**31, "config.seed must be in"),
     ("augment.flip", 1.5, "must be in [0, 1]; got 1.5."),
@@ -128,6 +128,43 @@ def test_values_out_of_range_are_refused(name, value, said):
       {"loss": {"name": "sigmoid", "label_smoothing": 0.1}},
       "label_smoothing needs config.loss.name='clip'; got 'sigmoid': set"
       " config.loss.label_smoothing=0.",
+    ),
+    (
+      {
+        "objective": "simclr",
+        "loss": {"name": "nt_xent"},
+        "initial": {"weights": "x"},
+      },
+      "initial.weights is for two-tower and fusion models; got"
+      " config.objective='simclr'",
+    ),
+    (
+      {
+        "objective": "albef",
+        "loss": {"name": "soft_target"},
+        "initial": {"text_weights": "x"},
+      },
+      "initial.text_weights is for config.objective='clip'; got 'albef'",
+    ),
+    (
+      {"initial": {"weights": "x", "image_weights": "y"}},
+      "of the whole model; leave config.initial.image_weights empty",
+    ),
+    (
+      {"initial": {"weights": "x", "allow": "missing,all"}},
+      "must be some of missing, unexpected, misshapen; got 'all'",
+    ),
+    (
+      {"initial": {"allow": "missing"}},
+      "initial.allow='missing' needs config.initial.weights",
+    ),
+    (
+      {
+        "objective": "vqa",
+        "loss": {"name": "cross_entropy"},
+        "initial": {"part": "encoders"},
+      },
+      "initial.part='encoders' needs config.initial.workdir",
     ),
     (
       {"loss": {"image_image": 0.5}},

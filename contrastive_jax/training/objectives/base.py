@@ -25,6 +25,7 @@ class Objective(Protocol):
   """What the loop asks of an objective; see the package's docstring."""
 
   has_text: bool
+  model: Any
 
   def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Params]:
     """Parameters and state."""
@@ -69,8 +70,13 @@ class Views:
       for name in config.augment.__dataclass_fields__
     }
     second = {k: fields.pop(f"second_{k}") for k in ("blur", "solarize")}
+    mean, std = augment.NORMALIZATIONS[fields.pop("normalization")]
     self._config = augment.AugmentConfig(
-      image_size=config.model.image_size, resize="squash", **fields
+      image_size=config.model.image_size,
+      resize="squash",
+      mean=mean,
+      std=std,
+      **fields,
     )
     self._second = dataclasses.replace(
       self._config, **{k: v for k, v in second.items() if v >= 0}

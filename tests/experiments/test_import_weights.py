@@ -1,0 +1,211 @@
+"""Published weights into a workdir, out again, and into training."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from contrastive_jax import models
+from contrastive_jax.models import pretrained
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import runner
+from experiments import export_weights, import_weights
+from tests.models import make_golden_pretrained as golden
+from tests.training import tiny
+
+OVERRIDES = {
+  "embed_dim": 24,
+  "image": {"width": 32, "depth": 1, "num_heads": 2},
+  "text": {"width": 32, "depth": 1, "num_heads": 2},
+}
+VOCABULARY = 49_408
+
+
+def quiet(line):
+  del line
+
+
+@pytest.fixture(name="weights", scope="module")
+def fixture_weights(tmp_path_factory):
+  """A small CLIP's weights, and the folder of images that it is for."""
+  root = tmp_path_factory.mktemp("weights")
+  tiny.write_folder(root / "data", 24)
+  model = models.create_model("vit_b32", vocab_size=VOCABULARY, **OVERRIDES)
+  shapes = jax.eval_shape(
+    model.init,
+    jax.random.key(0),
+    jnp.zeros((1, 224, 224, 3)),
+    jnp.zeros((1, 77), jnp.int32),
+  )
+  zeros = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes)
+  path = root / "clip.safetensors"
+  pretrained.save(model, zeros, path)
+  forms = {k: v.shape for k, v in pretrained.read_tensors(path).items()}
+  tensors = golden.weights(forms)
+  tensors["logit_scale"] = np.float32(2.0)
+  pretrained.write_safetensors(path, tensors)
+  return path, root / "data"
+
+
+def recipe(data, **changes):
+  values = config_lib.default_config()
+  fields = {
+    "data.name": "folder",
+    "data.path": str(data),
+    "batch_size": 8,
+    "log_every": 1,
+    "data.images_per_concept": 1,
+    "evaluation.plots": False,
+    "evaluation.batch_size": 8,
+    "model.overrides": json.dumps(OVERRIDES),
+    **changes,
+  }
+  for name, value in fields.items():
+    *groups, last = name.split(".")
+    place = values
+    for group in groups:
+      place = place[group]
+    place[last] = value
+  return values
+
+
+def imported(weights, workdir, **changes):
+  path, data = weights
+  config = import_weights.configure(
+    recipe(data, **changes),
+    preset="vit_b32",
+    weights=str(path),
+    tokenizer="clip",
+  )
+  return runner.train(config, workdir, report=quiet)
+
+
+def test_a_workdir_of_published_weights(weights, tmp_path, monkeypatch):
+  results = imported(weights, tmp_path / "run")
+  assert results["train/steps"] == 0
+  assert any("retrieval" in name for name in results)
+  run, state = runner.restore(tmp_path / "run", report=quiet)
+  assert int(state.step) == 0
+  assert run.data.tokenizer.kind == "clip"
+  # Evaluated again it is the same.
+  assert run.evaluate(state, report=quiet).items() <= results.items()
+  out = tmp_path / "out.safetensors"
+  flags = {"workdir": str(tmp_path / "run"), "out": str(out)}
+  for name, value in flags.items():
+    monkeypatch.setattr(export_weights._FLAGS[name], "value", value)
+  export_weights._FLAGS.mark_as_parsed()
+  export_weights.main()
+  written = pretrained.read_tensors(out)
+  original = pretrained.read_tensors(weights[0])
+  assert set(written) == set(original)
+  for name, value in original.items():
+    np.testing.assert_array_equal(written[name], value, err_msg=name)
+
+
+def test_training_begins_with_weights(weights, tmp_path):
+  path, data = weights
+  values = recipe(
+    data,
+    **{
+      "steps": 1,
+      "optimizer.learning_rate": 0.0,
+      "optimizer.ema_decay": 0.5,
+      "structure.consistency": 0.1,
+      "structure.source": "momentum",
+      "model.preset": "vit_b32",
+      "model.tokenizer": "clip",
+      "initial.weights": str(path),
+    },
+  )
+  runner.train(config_lib.parse(values.to_dict()), tmp_path, report=quiet)
+  _, state = runner.restore(tmp_path, report=quiet)
+  expected = pretrained.read_tensors(path)["visual.conv1.weight"]
+  for params in (
+    state.params,
+    state.ema_params,
+    state.objective_state["momentum"]["params"],
+  ):
+    kernel = np.asarray(params["image"]["patch_embedding"]["kernel"])
+    np.testing.assert_allclose(
+      kernel, expected.transpose(2, 3, 1, 0), atol=1e-7
+    )
+
+
+def test_a_tower_alone(tmp_path):
+  tiny.write_folder(tmp_path / "data", 24)
+  tower = models.ViT(
+    image_size=16, patch_size=8, width=32, depth=1, num_heads=2
+  )
+  variables = tower.init(jax.random.key(3), jnp.zeros((1, 16, 16, 3)))
+  pretrained.save(tower, variables, tmp_path / "vit.safetensors")
+  image = {
+    "patch_size": 8,
+    "embedding_norm": False,
+    "patch_bias": True,
+    "activation": "gelu",
+  }
+  values = recipe(
+    tmp_path / "data",
+    **{
+      "steps": 0,
+      "model.preset": "vit_b32",
+      "model.image_size": 16,
+      "model.context_length": 12,
+      "model.overrides": json.dumps(
+        {**OVERRIDES, "image": {**OVERRIDES["image"], **image}}
+      ),
+      "data.vocab_size": 300,
+      "initial.image_weights": str(tmp_path / "vit.safetensors"),
+    },
+  )
+  runner.train(
+    config_lib.parse(values.to_dict()), tmp_path / "run", report=quiet
+  )
+  _, state = runner.restore(tmp_path / "run", report=quiet)
+  tiny.assert_same(state.params["image"], variables["params"])
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"initial.weights": "none.pt"}, "weights: none.pt cannot be read"),
+    ({"model.tokenizer": ""}, r"misshapen \(1\): token_embedding.weight"),
+    ({"model.tokenizer": "none.txt"}, "tokenizer: none.txt cannot be read"),
+    (
+      {"initial.image_weights": "x", "initial.weights": ""},
+      "image_weights: x cannot be read",
+    ),
+    ({"model.preset": "rn50", "model.overrides": ""}, "weights: .*missing"),
+  ],
+  ids=str,
+)
+def test_mistakes_do_not_claim_the_workdir(weights, changes, message, tmp_path):
+  path, data = weights
+  values = recipe(
+    data,
+    **{
+      "steps": 0,
+      "model.preset": "vit_b32",
+      "model.tokenizer": "clip",
+      "initial.weights": str(path),
+      **changes,
+    },
+  )
+  config = config_lib.parse(values.to_dict())
+  with pytest.raises(config_lib.ConfigError, match=message):
+    runner.train(config, tmp_path / "run", report=quiet)
+  assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_flags_that_are_missing_or_mistyped():
+  values = config_lib.default_config()
+  with pytest.raises(config_lib.UserError, match="must name the weights"):
+    import_weights.configure(
+      values, preset="vit_b32", weights="", tokenizer="clip"
+    )
+  with pytest.raises(config_lib.UserError, match="must be one of.*'vit_b33'"):
+    import_weights.configure(
+      values, preset="vit_b33", weights="x", tokenizer="clip"
+    )
