@@ -148,6 +148,7 @@ def main() -> None:
     del model
   np.savez_compressed(PATH, **arrays)
   write_torch_files()
+  write_albef_names()
   print(f"Wrote {PATH}.")
 
 
@@ -190,6 +191,51 @@ def write_torch_files() -> None:
     for parameter in module.parameters():
       parameter.copy_(torch.arange(parameter.numel()).reshape(parameter.shape))
   torch.jit.save(torch.jit.script(module), FOLDER / "script.pt")
+
+
+def write_albef_names() -> None:
+  """The names of a small ALBEF's tensors, of the libraries that it is built of.
+
+  ALBEF is timm's ViT and BERT, of whose layers the last have cross-attention.
+  """
+  import timm
+  import transformers
+
+  vit = timm.create_model(
+    "deit_tiny_patch16_224",
+    num_classes=0,
+    img_size=IMAGE,
+    patch_size=8,
+    embed_dim=WIDTH,
+    depth=2,
+    num_heads=2,
+  )
+  bert = transformers.BertLMHeadModel(
+    transformers.BertConfig(
+      vocab_size=VOCABULARY + 60,
+      hidden_size=WIDTH,
+      num_hidden_layers=3,
+      num_attention_heads=2,
+      intermediate_size=4 * WIDTH,
+      max_position_embeddings=CONTEXT + 2,
+      is_decoder=True,
+      add_cross_attention=True,
+    )
+  )
+  shapes = {f"visual_encoder.{k}": v.shape for k, v in vit.state_dict().items()}
+  for key, value in bert.state_dict().items():
+    # The first layer is the text encoder's.
+    if not key.startswith("bert.encoder.layer.0.crossattention"):
+      shapes[f"text_encoder.{key}"] = value.shape
+  for name, (out, width) in {
+    "vision_proj": (EMBED, WIDTH),
+    "text_proj": (EMBED, WIDTH),
+    "itm_head": (2, WIDTH),
+  }.items():
+    shapes |= {f"{name}.weight": (out, width), f"{name}.bias": (out,)}
+  shapes["temp"] = ()
+  named = {key: tuple(value) for key, value in shapes.items()}
+  (FOLDER / "albef_names.json").write_text(json.dumps(named, indent=0) + "\n")
 
 
 def record(

@@ -169,6 +169,126 @@ def test_layers_equal_those_of_the_library(name, weight_file):
     np.testing.assert_allclose(actual, expected, atol=1e-4, err_msg=key)
 
 
+def albef_model(task="pretrain", **fields):
+  return models.FusionModel(
+    image=models.ViT(num_heads=2, **_SMALL_VIT),
+    vocab_size=golden.VOCABULARY + 61,
+    context_length=golden.CONTEXT,
+    width=golden.WIDTH,
+    text_depth=1,
+    fusion_depth=2,
+    num_heads=2,
+    embed_dim=golden.EMBED,
+    decoder_depth=2,
+    task=task,
+    **fields,
+  )
+
+
+def albef_tensors():
+  names = json.loads((golden.FOLDER / "albef_names.json").read_text())
+  return golden.weights({name: tuple(shape) for name, shape in names.items()})
+
+
+def albef_shapes(model):
+  return shapes_of(
+    model,
+    (
+      jnp.zeros((1, golden.IMAGE, golden.IMAGE, 3)),
+      jnp.ones((1, 4), jnp.int32),
+    ),
+  )
+
+
+def test_albef_is_its_parts(tmp_path):
+  """The ViT and BERT within it are those that are loaded by themselves."""
+  model, path = albef_model(), tmp_path / "albef.safetensors"
+  weights = albef_tensors()
+  # What its checkpoints hold beside the model.
+  others = {
+    name.replace("text_encoder.", "text_encoder_m."): value
+    for name, value in weights.items()
+    if name.startswith("text_encoder.")
+  }
+  others |= {"image_queue": np.zeros((4, 2), np.float32)}
+  pretrained.write_safetensors(path, weights | others)
+  variables, report = pretrained.load(model, path, albef_shapes(model))
+  assert not (report.missing or report.unexpected or report.misshapen)
+  # Two positions are more than the model's longest text.
+  assert report.resized == [
+    "text_encoder.bert.embeddings.position_embeddings.weight"
+  ]
+  params = variables["params"]
+  bert = models.BertEncoder(
+    **{**_SMALL_TEXT, "depth": 3, "vocab_size": golden.VOCABULARY + 60}
+  )
+  parts = {
+    "image": (model.image, "visual_encoder."),
+    "bert": (bert, "text_encoder.bert."),
+  }
+  for name, (part, prefix) in parts.items():
+    file = tmp_path / f"{name}.safetensors"
+    pretrained.write_safetensors(
+      file,
+      {
+        k.removeprefix(prefix): v
+        for k, v in weights.items()
+        if k.startswith(prefix)
+      },
+    )
+    args = arguments(part, golden.IMAGE, golden.CONTEXT, golden.VOCABULARY)
+    own, _ = pretrained.load(
+      part, file, shapes_of(part, args), allow=("unexpected",)
+    )
+    if name == "image":
+      jax.tree.map(
+        np.testing.assert_array_equal, params["image"], own["params"]
+      )
+      continue
+    words = params["embeddings"]["embedding"]
+    np.testing.assert_array_equal(
+      words[:-1], own["params"]["embeddings"]["embedding"]
+    )
+    np.testing.assert_array_equal(words[-1], words[103])  # The mask.
+    layers = {**params["text_layers"], **params["fusion_layers"]}
+    for layer, theirs in own["params"]["layers"].items():
+      for key, value in theirs.items():
+        jax.tree.map(np.testing.assert_array_equal, layers[layer][key], value)
+  out = tmp_path / "out.safetensors"
+  pretrained.save(model, variables, out)
+  written = pretrained.read_tensors(out)
+  for name, value in written.items():
+    expected = weights[name]
+    if "position_embeddings" in name or "token_type" in name:
+      expected = expected[: len(value)]
+    np.testing.assert_array_equal(np.squeeze(value), np.squeeze(expected), name)
+
+
+@pytest.mark.parametrize("task", ["vqa", "entailment"])
+def test_a_task_begins_with_albefs_pretraining(task, tmp_path):
+  path = tmp_path / "albef.safetensors"
+  pretrained.write_safetensors(path, albef_tensors())
+  model = albef_model(task)
+  variables = jit(model.init)(
+    jax.random.key(0),
+    jnp.zeros((1, golden.IMAGE, golden.IMAGE, 3)),
+    jnp.ones((1, 4), jnp.int32),
+  )
+  out, report = pretrained.load(
+    model, path, variables, allow=("missing", "unexpected")
+  )
+  assert all(
+    name.startswith(("text_decoder", "cls_head")) for name in report.missing
+  )
+  kernel = out["params"]["fusion_layers"]["layer_1"]["cross_attention"]["query"]
+  np.testing.assert_array_equal(
+    kernel["kernel"],
+    albef_tensors()[
+      "text_encoder.bert.encoder.layer.1.crossattention.self.query.weight"
+    ].T,
+  )
+
+
 FULL = {
   "RN50": ("rn50", {}),
   "ViT-B-32": ("vit_b32", {}),

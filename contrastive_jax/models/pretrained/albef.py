@@ -14,22 +14,26 @@ IGNORED = (
   r".*\.pooler\..*",
   r".*predictions\.decoder\..*",
 )
+# Our models have an id of their own for a mask, after those of the vocabulary; BERT's
+# uncased one has it in the middle.
+_WORDS = rules.vocabulary(103)
 _HEADS = {"image_projection": "vision_proj", "text_projection": "text_proj"}
 
 
-def rules_of(model: FusionModel, bert: str = "bert.") -> list[Rule]:
-  """The names of a model's weights.
+# What names of the text encoder begin with: BERT is within a language model in the
+# pre-training, and by itself in tasks.
+PRETRAINED, TASK = "text_encoder.bert.", "text_encoder."
 
-  Args:
-    model: of any task.
-    bert: what the names of BERT begin with after `text_encoder.`: `bert.` of the
-      pre-training, nothing of tasks.
-  """
-  text = f"text_encoder.{bert}"
+
+def rules_of(model: FusionModel) -> list[Rule]:
+  """The names of a model's weights; those for two images are not known."""
+  text = PRETRAINED if model.task == "pretrain" else TASK
   out = [
     *encoders.timm_positions(1, "params/image", "visual_encoder."),
     *encoders.timm_vit(model.image.depth, "params/image", "visual_encoder."),
-    *encoders.bert_embeddings("params/embeddings", f"{text}embeddings."),
+    *encoders.bert_embeddings(
+      "params/embeddings", f"{text}embeddings.", _WORDS
+    ),
   ]
   layers = model.text_depth + model.fusion_depth
   for i in range(layers):
@@ -48,7 +52,7 @@ def rules_of(model: FusionModel, bert: str = "bert.") -> list[Rule]:
     ]
   elif model.task == "vqa":
     out += encoders.bert_embeddings(
-      "params/decoder_embeddings", "text_decoder.bert.embeddings."
+      "params/decoder_embeddings", "text_decoder.bert.embeddings.", _WORDS
     )
     for i in range(model.decoder_depth):
       out += encoders.bert_layer(
@@ -67,5 +71,5 @@ def _language_head(ours: str, theirs: str) -> list[Rule]:
   return [
     *rules.layer(f"{ours}/dense", f"{theirs}.transform.dense"),
     *rules.norm(f"{ours}/norm", f"{theirs}.transform.LayerNorm"),
-    Rule((f"{ours}/bias",), (f"{theirs}.bias",), rules.SAME),
+    Rule((f"{ours}/bias",), (f"{theirs}.bias",), _WORDS),
   ]

@@ -131,12 +131,12 @@ def shortcut(ours: str, conv: str, norm: str) -> list[Rule]:
   ]
 
 
-def bert_embeddings(ours: str, theirs: str) -> list[Rule]:
+def bert_embeddings(
+  ours: str, theirs: str, words: rules.Form = rules.SAME
+) -> list[Rule]:
   """BERT's embeddings; of its segments the first is taken."""
   return [
-    Rule(
-      (f"{ours}/embedding",), (f"{theirs}word_embeddings.weight",), rules.SAME
-    ),
+    Rule((f"{ours}/embedding",), (f"{theirs}word_embeddings.weight",), words),
     Rule(
       (f"{ours}/positions",),
       (f"{theirs}position_embeddings.weight",),

@@ -135,6 +135,12 @@ def _renamed(
   model: nn.Module, tensors: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
   """Names without a beginning that all those of a family have or lack."""
+  if isinstance(model, FusionModel) and model.task != "pretrain":
+    # A task may begin with the pre-training's weights.
+    return {
+      name.replace(albef.PRETRAINED, albef.TASK, 1): value
+      for name, value in tensors.items()
+    }
   for prefix in encoders.PREFIXES.get(type(model), ()):
     if any(name.startswith(prefix) for name in tensors):
       return {

@@ -160,6 +160,28 @@ JOIN_BIAS = Form(
 )
 
 
+def vocabulary(mask: int) -> Form:
+  """A table or bias by token ids; ours may have one id more, the last, for a mask.
+
+  Args:
+    mask: the id that theirs have for it.
+  """
+
+  def ours(theirs: Arrays, shapes: Shapes) -> Arrays:
+    (table,) = theirs
+    if len(table) + 1 == shapes[0][0]:
+      table = np.concatenate([table, table[mask : mask + 1]])
+    return (_same(table, shapes[0]),)
+
+  def theirs(ours: Arrays) -> Arrays:
+    (table,) = ours
+    table = table.copy()
+    table[mask] = table[-1]
+    return (table[:-1],)
+
+  return Form(ours, theirs)
+
+
 def positions(extra: int | None) -> Form:
   """Positions [T, d] of ours, of theirs perhaps [1, T, d].
 
