@@ -250,23 +250,22 @@ def _check_weights(config: Config) -> None:
     "text_weights": initial.text_weights,
   }
   given = [name for name, value in towers.items() if value]
-  if given and config.objective != "clip":
-    raise ConfigError(
-      f"config.initial.{given[0]} is for config.objective='clip'; got"
-      f" {config.objective!r}: leave it empty."
-    )
   if initial.weights:
     given.append("weights")
-  if initial.weights and config.objective not in ("clip", *FUSION_OBJECTIVES):
+  if given and config.objective not in ("clip", *FUSION_OBJECTIVES):
     raise ConfigError(
-      "config.initial.weights is for two-tower and fusion models; got"
+      f"config.initial.{given[0]} is for two-tower and fusion models; got"
       f" config.objective={config.objective!r}: leave it empty."
     )
   others = [name for name in given if name != "weights"]
-  if initial.weights and (others or initial.workdir):
+  if initial.weights and others:
     raise ConfigError(
       "config.initial.weights is of the whole model; leave"
-      f" config.initial.{others[0] if others else 'workdir'} empty."
+      f" config.initial.{others[0]} empty."
+    )
+  if given and initial.workdir:
+    raise ConfigError(
+      f"config.initial.workdir and {given[0]} exclude each other: leave one empty."
     )
   kinds = [kind for kind in initial.allow.split(",") if kind]
   for kind in kinds:

@@ -351,8 +351,11 @@ class Initial:
     "File or folder of published weights of the whole model: safetensors, npz or"
     " torch.",
   )
-  image_weights: str = _field("", "clip: of the image tower alone.")
-  text_weights: str = _field("", "clip: of the text tower alone.")
+  image_weights: str = _field("", "The same of the image tower alone.")
+  text_weights: str = _field(
+    "",
+    "The same of the text tower alone; of a fusion model's layers, of a BERT.",
+  )
   allow: str = _field(
     "",
     "Of missing, unexpected and misshapen weights those that are no mistake,"

@@ -137,10 +137,16 @@ def _published(
   initial = config.initial
   allow = [kind for kind in initial.allow.split(",") if kind]
 
-  def load(field: str, module: nn.Module, tree: Any) -> Any:
+  for field, load in {
+    "weights": pretrained.load,
+    "image_weights": pretrained.load_image,
+    "text_weights": pretrained.load_text,
+  }.items():
+    if not getattr(initial, field):
+      continue
     path = os.path.expanduser(getattr(initial, field))
     try:
-      out, found = pretrained.load(module, path, tree, allow=allow)
+      variables, found = load(model, path, variables, allow=allow)
     except (pretrained.PretrainedError, pretrained.WeightFileError) as error:
       raise config_lib.ConfigError(
         f"config.initial.{field}: {error}"
@@ -148,18 +154,6 @@ def _published(
     for kind, names in dataclasses.asdict(found).items():
       if names and report is not None:
         report(f"{path}: {kind}: {', '.join(names)}.")
-    return out
-
-  if initial.weights:
-    variables = load("weights", model, variables)
-  for side in ("image", "text"):
-    if getattr(initial, f"{side}_weights"):
-      part = {k: tree[side] for k, tree in variables.items() if side in tree}
-      part = load(f"{side}_weights", getattr(model, side), part)
-      variables = {
-        k: {**tree, side: part[k]} if k in part else tree
-        for k, tree in variables.items()
-      }
   return variables
 
 

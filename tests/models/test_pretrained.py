@@ -264,6 +264,46 @@ def test_albef_is_its_parts(tmp_path):
     np.testing.assert_array_equal(np.squeeze(value), np.squeeze(expected), name)
 
 
+def test_albef_begins_with_a_vit_and_a_bert(tmp_path):
+  """As the paper's with DeiT and BERT-base: what they lack stays at random."""
+  model = albef_model()
+  variables = jit(model.init)(
+    jax.random.key(0),
+    jnp.zeros((1, golden.IMAGE, golden.IMAGE, 3)),
+    jnp.ones((1, 4), jnp.int32),
+  )
+  files = {}
+  for name, prefix in (("image", "visual_encoder."), ("text", "text_encoder.")):
+    files[name] = tmp_path / name
+    pretrained.write_safetensors(
+      files[name],
+      {
+        key.removeprefix(prefix): value
+        for key, value in albef_tensors().items()
+        if key.startswith(prefix) and "crossattention" not in key
+      },
+    )
+  out, _ = pretrained.load_image(model, files["image"], variables)
+  out, report = pretrained.load_text(model, files["text"], out)
+  assert not (report.missing or report.unexpected or report.misshapen)
+  weights = albef_tensors()
+  for stack, layer, part, theirs in (
+    ("text_layers", 0, "fc", "intermediate.dense"),
+    ("fusion_layers", 2, "proj", "output.dense"),
+  ):
+    np.testing.assert_array_equal(
+      out["params"][stack][f"layer_{layer}"][part]["kernel"],
+      weights[f"text_encoder.bert.encoder.layer.{layer}.{theirs}.weight"].T,
+    )
+  before = variables["params"]["fusion_layers"]["layer_1"]["cross_attention"]
+  after = out["params"]["fusion_layers"]["layer_1"]["cross_attention"]
+  jax.tree.map(np.testing.assert_array_equal, after, before)
+  np.testing.assert_array_equal(
+    out["params"]["image"]["class_token"],
+    weights["visual_encoder.cls_token"][0],
+  )
+
+
 @pytest.mark.parametrize("task", ["vqa", "entailment"])
 def test_a_task_begins_with_albefs_pretraining(task, tmp_path):
   path = tmp_path / "albef.safetensors"

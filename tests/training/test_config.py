@@ -142,9 +142,9 @@ def test_values_out_of_range_are_refused(name, value, said):
       {
         "objective": "albef",
         "loss": {"name": "soft_target"},
-        "initial": {"text_weights": "x"},
+        "initial": {"text_weights": "x", "workdir": "y"},
       },
-      "initial.text_weights is for config.objective='clip'; got 'albef'",
+      "initial.workdir and text_weights exclude each other",
     ),
     (
       {"initial": {"weights": "x", "image_weights": "y"}},

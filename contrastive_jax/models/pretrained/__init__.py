@@ -10,7 +10,13 @@ from contrastive_jax.models.pretrained.files import (
   read_tensors,
   write_safetensors,
 )
-from contrastive_jax.models.pretrained.loading import load, names, save
+from contrastive_jax.models.pretrained.loading import (
+  load,
+  load_image,
+  load_text,
+  names,
+  save,
+)
 from contrastive_jax.models.pretrained.rules import PretrainedError, Report
 
 __all__ = [
@@ -18,6 +24,8 @@ __all__ = [
   "Report",
   "WeightFileError",
   "load",
+  "load_image",
+  "load_text",
   "names",
   "read_tensors",
   "save",

@@ -67,6 +67,21 @@ def rules_of(model: FusionModel) -> list[Rule]:
   return out
 
 
+def bert_rules(model: FusionModel) -> list[Rule]:
+  """The names of a BERT from which a model's text and fusion layers begin.
+
+  Cross-attention has none there; the head over words is there in checkpoints of the
+  pre-training alone.
+  """
+  out = encoders.bert_embeddings("params/embeddings", "embeddings.", _WORDS)
+  for i in range(model.text_depth + model.fusion_depth):
+    stack = "text_layers" if i < model.text_depth else "fusion_layers"
+    out += encoders.bert_layer(
+      f"params/{stack}/layer_{i}", f"encoder.layer.{i}"
+    )
+  return out
+
+
 def _language_head(ours: str, theirs: str) -> list[Rule]:
   return [
     *rules.layer(f"{ours}/dense", f"{theirs}.transform.dense"),

@@ -116,6 +116,69 @@ def load(
   return out, report
 
 
+def load_text(
+  model: nn.Module,
+  path: str | pathlib.Path,
+  variables: Any,
+  *,
+  allow: Iterable[str] = (),
+) -> tuple[Any, rules.Report]:
+  """Gives a model's text side published weights of a text encoder.
+
+  Args:
+    model: a `TwoTower`, whose text tower has names of its own (see `names`), or a
+      `FusionModel`, whose text and fusion layers begin as the first layers of a BERT.
+    path: as of `load`.
+    variables: of the model, as initialised.
+    allow: as of `load`.
+
+  Returns:
+    Variables with the weights, and what did not fit.
+
+  Raises:
+    WeightFileError: if the file cannot be read or is refused.
+    PretrainedError: if the weights do not fit.
+  """
+  if not isinstance(model, FusionModel):
+    return _load_tower(model, "text", path, variables, allow)
+  tensors = _without(files.read_tensors(path), encoders.PREFIXES[BertEncoder])
+  return rules.load(
+    albef.bert_rules(model),
+    tensors,
+    variables,
+    ignored=encoders.BERT_IGNORED,
+    allow=allow,
+    partial=True,
+  )
+
+
+def load_image(
+  model: nn.Module,
+  path: str | pathlib.Path,
+  variables: Any,
+  *,
+  allow: Iterable[str] = (),
+) -> tuple[Any, rules.Report]:
+  """Gives a model's image tower published weights; arguments as of `load_text`."""
+  return _load_tower(model, "image", path, variables, allow)
+
+
+def _load_tower(
+  model: Any,
+  side: str,
+  path: str | pathlib.Path,
+  variables: Any,
+  allow: Iterable[str],
+) -> tuple[Any, rules.Report]:
+  part = {k: tree[side] for k, tree in variables.items() if side in tree}
+  part, report = load(getattr(model, side), path, part, allow=allow)
+  whole = {
+    k: {**tree, side: part[k]} if k in part else tree
+    for k, tree in variables.items()
+  }
+  return whole, report
+
+
 def save(model: nn.Module, variables: Any, path: str | pathlib.Path) -> None:
   """Writes a model's weights under their published names, as safetensors.
 
@@ -141,7 +204,13 @@ def _renamed(
       name.replace(albef.PRETRAINED, albef.TASK, 1): value
       for name, value in tensors.items()
     }
-  for prefix in encoders.PREFIXES.get(type(model), ()):
+  return _without(tensors, encoders.PREFIXES.get(type(model), ()))
+
+
+def _without(
+  tensors: dict[str, np.ndarray], prefixes: Iterable[str]
+) -> dict[str, np.ndarray]:
+  for prefix in prefixes:
     if any(name.startswith(prefix) for name in tensors):
       return {
         name.removeprefix(prefix): value for name, value in tensors.items()

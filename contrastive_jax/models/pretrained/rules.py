@@ -239,6 +239,7 @@ def load(
   *,
   ignored: Iterable[str] = (),
   allow: Iterable[str] = (),
+  partial: bool = False,
 ) -> tuple[Any, Report]:
   """Makes a model's variables of tensors.
 
@@ -252,6 +253,8 @@ def load(
     ignored: patterns of names of theirs that are no weights.
     allow: of `missing`, `unexpected` and `misshapen`, those that are no error;
       parameters that then get nothing stay.
+    partial: whether the rules are those of a part, so that parameters without a
+      rule stay.
 
   Returns:
     The variables float32, and what did not fit.
@@ -289,7 +292,8 @@ def load(
     if resized:
       report.resized += rule.theirs
     out |= dict(zip(rule.ours, made))
-  report.missing += [name for name in out if name in nameless]
+  if not partial:
+    report.missing += [name for name in out if name in nameless]
   patterns = [re.compile(pattern) for pattern in ignored]
   report.unexpected += [
     name
