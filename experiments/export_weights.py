@@ -9,7 +9,7 @@ from absl import flags
 
 from contrastive_jax.models import pretrained
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import runner
+from contrastive_jax.training import runner, workdirs
 from experiments import flags as flags_lib
 
 _FLAGS = flags.FlagValues()
@@ -48,9 +48,16 @@ def main() -> None:
     "params": state.eval_params,
     **state.objective_state.get("model", {}),
   }
+  tokenizer = workdirs.read_tokenizer(workdir / "tokenizer.json")
   try:
-    pretrained.save(run.objective.model, variables, path)
-  except pretrained.PretrainedError as error:
+    pretrained.save(
+      run.objective.model,
+      variables,
+      path,
+      logit_bias=run.config.loss.name == "sigmoid",
+      mask=tokenizer.mask_id if tokenizer else None,
+    )
+  except (pretrained.PretrainedError, pretrained.WeightFileError) as error:
     raise config_lib.UserError(str(error)) from error
   print(f"Wrote {path}.")
 

@@ -36,7 +36,8 @@ _USAGE = """Makes a workdir of published weights, and evaluates it.
 
 Flags:
   --weights=FILE     safetensors, npz or torch, or a folder that has one; nothing in it
-                     is executed. Names of OpenAI's CLIP, open_clip, SigLIP (open_clip's)
+                     is executed. Names of OpenAI's CLIP, open_clip, SigLIP (open_clip's;
+                     its image towers have an exact GELU, the presets big_vision's)
   --preset=NAME      the model: vit_b32, vit_b16, vit_l14, rn50, siglip_b16, ...;
                      OpenAI's have quick GELU, as the presets; of open_clip's without
                      it: --config.model.overrides='{"image": {"activation": "gelu"},
@@ -80,10 +81,13 @@ def configure(
     raise config_lib.UserError(
       f"--preset must be one of {', '.join(models.PRESETS)}; got {preset!r}."
     )
+  if values.model.tokenizer or values.initial.weights:
+    raise config_lib.UserError(
+      "--weights and --tokenizer say what --config.initial.weights and"
+      " --config.model.tokenizer would: leave these out."
+    )
   values.steps = 0
   values.model.preset = preset
-  # The recipe's own are of another model.
-  values.model.image_size = values.model.context_length = 0
   values.model.tokenizer = tokenizer
   values.initial.weights = weights
   return config_lib.parse(values.to_dict())

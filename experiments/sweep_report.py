@@ -55,6 +55,10 @@ def read(sweep: "sweep_lib.Sweep", path: pathlib.Path) -> dict[str, Any]:
   try:
     # Fields that are newer than the record have the default there.
     config = config_lib.parse(record["config"]).to_dict()
+    others = {
+      name: config_lib.parse(values).to_dict()
+      for name, values in record.get("others", {}).items()
+    }
   except (KeyError, config_lib.ConfigError) as error:
     raise config_lib.UserError(
       f"{path} holds runs of another version ({error}): move it away, or choose"
@@ -66,7 +70,6 @@ def read(sweep: "sweep_lib.Sweep", path: pathlib.Path) -> dict[str, Any]:
       f"{path} holds runs of another configuration ({difference}): move it"
       " away, or choose another --out."
     )
-  others = record.get("others", {})
   if runs and others != _others(sweep):
     raise config_lib.UserError(
       f"{path} holds runs whose other stages are configured otherwise: move it"

@@ -70,6 +70,6 @@ def test_the_licences_of_the_data_are_named():
     "Unicode-3.0",
   }
   files = {p for g in about["license-files"] for p in ROOT.glob(g)}
-  for name in ("emoji", "fashion_mnist"):
+  for name in ("clip", "emoji", "fashion_mnist"):
     data = ROOT / "contrastive_jax" / "data" / name
     assert {*(data / "LICENSES").iterdir(), data / "NOTICE.md"} <= files

@@ -1,7 +1,9 @@
 """Vocabularies of published models, from the files that they come in."""
 
 import gzip
+import os
 import pathlib
+import zlib
 
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
@@ -27,7 +29,7 @@ def load(path: str | pathlib.Path) -> tokenizer_lib.Tokenizer:
   Raises:
     ValueError: if there is no such file, or it is none of these.
   """
-  path = pathlib.Path(path).expanduser()
+  path = pathlib.Path(os.path.expanduser(path))
   if path.is_dir():
     names = ("tokenizer.json", "vocab.txt", "bpe_simple_vocab_16e6.txt.gz")
     found = [path / name for name in names if (path / name).exists()]
@@ -43,7 +45,7 @@ def load(path: str | pathlib.Path) -> tokenizer_lib.Tokenizer:
       with gzip.open(path, "rt", encoding="utf-8") as file:
         return clip(file.read())
     return bert(path.read_text(encoding="utf-8"))
-  except (OSError, UnicodeDecodeError, EOFError) as error:
+  except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
     raise ValueError(
       f"{path} cannot be read as a vocabulary: {error}."
     ) from error
@@ -74,15 +76,19 @@ def clip(merges: str | None = None) -> tokenizer_lib.Tokenizer:
     )
   pieces += ["".join(pair) for pair in pairs]
   special = ["<start_of_text>", "<end_of_text>"]
-  backend = tokenizers.Tokenizer(
-    models.BPE(
+  try:
+    model = models.BPE(
       {piece: number for number, piece in enumerate(pieces + special)},
       [(first, second) for first, second in pairs],
       continuing_subword_prefix="",
       end_of_word_suffix="</w>",
       fuse_unk=False,
     )
-  )
+  except Exception as error:  # The library raises bare Exception.
+    raise ValueError(
+      f"CLIP's vocabulary must have pairs of pieces of its own: {error}"
+    ) from error
+  backend = tokenizers.Tokenizer(model)
   backend.add_special_tokens(special)
   backend.pre_tokenizer = pre_tokenizers.Sequence(
     [
@@ -113,9 +119,9 @@ def bert(vocabulary: str) -> tokenizer_lib.Tokenizer:
   Raises:
     ValueError: if it lacks BERT's special tokens.
   """
-  pieces = {
-    piece: number for number, piece in enumerate(vocabulary.splitlines())
-  }
+  # Pieces may be what other functions take for ends of lines.
+  lines = vocabulary.removesuffix("\n").split("\n")
+  pieces = {piece.rstrip("\r"): number for number, piece in enumerate(lines)}
   special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
   missing = [token for token in special if token not in pieces]
   if missing:

@@ -100,6 +100,7 @@ class Tokenizer:
     start_id: id of the start token; None if there is none.
     end_id: id of the end token.
     pad_id: id of padding.
+    mask_id: id of a token that stands for a hidden one; None if there is none.
   """
 
   def __init__(self, backend: tokenizers.Tokenizer):
@@ -127,6 +128,7 @@ class Tokenizer:
     self.start_id = None if kind.start is None else number(kind.start)
     self.end_id = number(kind.end)
     self.pad_id = kind.pad if isinstance(kind.pad, int) else number(kind.pad)
+    self.mask_id = number("[MASK]") if kind.name == "bert" else None
 
   @classmethod
   def train(cls, texts: Iterable[str], *, vocab_size: int) -> "Tokenizer":

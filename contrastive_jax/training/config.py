@@ -81,6 +81,19 @@ def default_config() -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(dataclasses.asdict(Config()))
 
 
+def _with_moved(values: Mapping[str, Any]) -> Mapping[str, Any]:
+  """Stored values of before a field was moved, where it is now."""
+  fusion = values.get("fusion")
+  if not isinstance(fusion, Mapping) or "initial" not in fusion:
+    return values
+  rest = {name: value for name, value in fusion.items() if name != "initial"}
+  return {
+    **values,
+    "fusion": rest,
+    "initial": {"workdir": fusion["initial"], **values.get("initial", {})},
+  }
+
+
 def parse(values: Mapping[str, Any]) -> Config:
   """Makes a `Config` of nested values; absent fields keep their default.
 
@@ -97,7 +110,7 @@ def parse(values: Mapping[str, Any]) -> Config:
     values = values.to_dict()
   if not isinstance(values, Mapping):
     raise ConfigError(f"The configuration must be a mapping; got {values!r}.")
-  config = _parse(Config, values, "")
+  config = _parse(Config, _with_moved(values), "")
   if config.batch_size % config.microbatches:
     raise ConfigError(
       f"config.microbatches must divide config.batch_size"
@@ -263,18 +276,23 @@ def _check_weights(config: Config) -> None:
       "config.initial.weights is of the whole model; leave"
       f" config.initial.{others[0]} empty."
     )
-  if given and initial.workdir:
+  if initial.workdir and (given or config.model.tokenizer):
+    other = f"config.initial.{given[0]}" if given else "config.model.tokenizer"
     raise ConfigError(
-      f"config.initial.workdir and {given[0]} exclude each other: leave one empty."
+      f"config.initial.workdir and {other} exclude each other: leave one empty."
     )
-  kinds = [kind for kind in initial.allow.split(",") if kind]
-  for kind in kinds:
+  if config.model.tokenizer and config.objective in ("simclr", "moco_v3"):
+    raise ConfigError(
+      "config.model.tokenizer is for models with texts; got config.objective="
+      f"{config.objective!r}: leave it empty."
+    )
+  for kind in initial.allowed:
     if kind not in ("missing", "unexpected", "misshapen"):
       raise ConfigError(
         "config.initial.allow must be some of missing, unexpected, misshapen;"
         f" got {kind!r}."
       )
-  if kinds and not given:
+  if initial.allowed and not given:
     raise ConfigError(
       f"config.initial.allow={initial.allow!r} needs config.initial.weights,"
       " image_weights or text_weights."

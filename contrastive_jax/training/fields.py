@@ -362,6 +362,17 @@ class Initial:
     " comma-separated.",
   )
 
+  @property
+  def allowed(self) -> tuple[str, ...]:
+    """The kinds of `allow`."""
+    kinds = (kind.strip() for kind in self.allow.split(","))
+    return tuple(kind for kind in kinds if kind)
+
+  @property
+  def has_weights(self) -> bool:
+    """Whether there are published weights of any part."""
+    return bool(self.weights or self.image_weights or self.text_weights)
+
 
 @dataclasses.dataclass(frozen=True)
 class Fusion:

@@ -80,6 +80,36 @@ def _published_tokenizer(name: str) -> tokenizer_lib.Tokenizer:
     raise config_lib.ConfigError(f"config.model.tokenizer: {error}") from error
 
 
+def check_tokenizer(
+  config: config_lib.Config, model: Any, tokenizer: tokenizer_lib.Tokenizer
+) -> None:
+  """Raises if a model would take words for padding, or padding for words.
+
+  Args:
+    config: of the run.
+    model: its model; one without texts takes any.
+    tokenizer: its vocabulary.
+
+  Raises:
+    ConfigError: if they do not go together.
+  """
+  fuses = isinstance(model, models.FusionModel)
+  if fuses and tokenizer.kind not in ("own", "bert"):
+    raise config_lib.ConfigError(
+      "config.model.tokenizer must be BERT's (or empty) for a fusion model, which"
+      f" needs a start token and padding that is no word; got {tokenizer.kind}'s."
+    )
+  side = model if fuses else getattr(model, "text", None)
+  expected = getattr(side, "pad_id", tokenizer.pad_id)
+  if expected != tokenizer.pad_id:
+    raise config_lib.ConfigError(
+      f"The vocabulary pads texts with id {tokenizer.pad_id}, but the text tower of"
+      f" config.model.preset={config.model.preset!r} takes id {expected} for"
+      " padding: set config.model.tokenizer to the vocabulary of that model, or"
+      ' config.model.overrides to {"text": {"pad_id": N}}.'
+    )
+
+
 def check(
   config: config_lib.Config, model: nn.Module, abstract: state_lib.TrainState
 ) -> None:
@@ -94,6 +124,7 @@ def check(
 
   Raises:
     ConfigError: if the earlier run or the weights are not there, or of another form.
+    CheckpointError: if the earlier run's checkpoint cannot be read.
   """
   workdir = workdir_of(config)
   if workdir is not None:
@@ -108,7 +139,7 @@ def check(
       raise config_lib.ConfigError(
         f"config.initial.workdir: {error}"
       ) from error
-  else:
+  elif config.initial.has_weights:
     # One value for all of a shape takes no memory.
     empty = jax.tree.map(
       lambda x: np.broadcast_to(np.zeros((), np.float32), x.shape),
@@ -135,7 +166,6 @@ def _published(
 ) -> dict[str, Any]:
   """The variables with published weights where the configuration has them."""
   initial = config.initial
-  allow = [kind for kind in initial.allow.split(",") if kind]
 
   for field, load in {
     "weights": pretrained.load,
@@ -146,7 +176,7 @@ def _published(
       continue
     path = os.path.expanduser(getattr(initial, field))
     try:
-      variables, found = load(model, path, variables, allow=allow)
+      variables, found = load(model, path, variables, allow=initial.allowed)
     except (pretrained.PretrainedError, pretrained.WeightFileError) as error:
       raise config_lib.ConfigError(
         f"config.initial.{field}: {error}"
@@ -179,6 +209,7 @@ def begin(
     The same state where `config.initial` names nothing.
 
   Raises:
+    ConfigError: if the earlier run or the weights are gone since `check`.
     CheckpointError: if the earlier run's checkpoint cannot be read.
   """
   workdir, initial = workdir_of(config), config.initial
@@ -192,7 +223,7 @@ def begin(
       **_variables(state),
       "params": _transfer(config)(source, state.params),
     }
-  elif initial.weights or initial.image_weights or initial.text_weights:
+  elif initial.has_weights:
     variables = _published(config, model, _variables(state), report)
   else:
     return state

@@ -216,6 +216,7 @@ def _fit(
         if saving:
           saved.save(step, state, iterator)
     if not config.steps and saved.latest_step is None:
+      _check_state(0, state, finite_fn)
       saved.save(0, state, iterator)
     rates = clock.overall(config.batch_size) or _logged_rates(workdir)
   finally:

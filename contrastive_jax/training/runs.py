@@ -17,6 +17,7 @@ from contrastive_jax.data import eda, pipeline, sources, tokenizer
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import (
   evaluators,
+  initial,
   objectives,
   official_data,
   sharding,
@@ -229,6 +230,7 @@ def open_run(
       num_examples=sources.index_bound(data.splits[sources.TRAIN]),
       mesh=mesh,
     )
+  initial.check_tokenizer(config, objective.model, data.tokenizer)
   encoder: Any = None
   if config.objective != "text_assignment":  # Which embeds nothing.
     encoder = evaluators.Encoder(

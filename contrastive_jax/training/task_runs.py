@@ -14,6 +14,7 @@ from contrastive_jax.data import sources, task_pipeline, tasks
 from contrastive_jax.data import tokenizer as tokenizer_lib
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import (
+  initial,
   objectives,
   official_data,
   runs,
@@ -89,7 +90,8 @@ class TaskRun:
       f" {self.encoder.tokenizer.vocab_size:,} tokens; {self.mesh.size}"
       f" {jax.devices()[0].platform} device(s)."
     )
-    if not self.config.initial.workdir:
+    begins = self.config.initial
+    if not begins.workdir and not begins.has_weights:
       report(
         "It begins at random: config.initial.workdir=DIR takes the parameters of"
         " an earlier run of objective=albef."
@@ -205,6 +207,7 @@ def open_run(
       num_examples=sources.index_bound(data.splits[sources.TRAIN]),
       mesh=mesh,
     )
+  initial.check_tokenizer(config, objective.model, tokenizer)
   encoder = task_pipeline.Encoder(
     data.task,
     tokenizer,

@@ -19,7 +19,10 @@ momentum model's.
 
 Expected of what begins with it, in %: the recipes albef_vqa, albef_nlvr2, albef_ve
 and albef_retrieval say it. Published scores are those of encoders that began as DeiT-B
-and BERT-base; this run begins at random, and the vocabulary is learned on the captions.
+and BERT-base, which these flags take (the normalisation is ALBEF's, CLIP's):
+    --config.initial.image_weights=deit_base_patch16_224.pth
+    --config.initial.text_weights=BERT --config.model.tokenizer=BERT/vocab.txt
+Without them the run begins at random, and the vocabulary is learned on the captions.
 
 Hardware: made for 8 chips of v5e (2x4); traced in tests, neither compiled nor run.
 Settings: ALBEF, https://arxiv.org/abs/2107.07651, and its code: batch 512, 30 epochs,

@@ -50,7 +50,12 @@ def get_sweep() -> Sweep:
       " second paper's regularisers, with the first paper's augmented loss as its"
       ' contrast, and without each of its losses; of "texts alone" and "images'
       ' alone" the fine-tuned models see one side. The weights of regularisers are'
-      " those that latent_structure chose for two towers; nothing is tuned here."
+      " those that latent_structure chose for two towers; nothing is tuned here.\n\n"
+      "Every pre-training begins with the same two encoders, those of a model that"
+      " answers questions about scenes (`experiments.fusion --tasks=vqa`, seed 0);"
+      " fusion layers, projections and heads are new in each. So short a pre-training"
+      " from nothing would see little in images; but the encoders know the task of"
+      " questions, which is scored here too."
     ),
     config=_fusion.config(),
     arms=[Arm(name, _BATCH, fields) for name, fields in methods.items()],

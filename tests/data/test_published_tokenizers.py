@@ -56,6 +56,11 @@ def test_saved_and_pickled_they_are_the_same(kind, made, tmp_path):
 
 
 def test_files_as_they_are_published(made, tmp_path):
+  # Some pieces are ends of lines to others.
+  pieces = [*golden.PIECES, "\u2028", "\x85", "last"]
+  text = "\r\n".join(pieces)
+  (tmp_path / "vocab.txt").write_bytes(text.encode())
+  assert published_tokenizers.load(tmp_path).vocab_size == len(pieces)
   (tmp_path / "vocab.txt").write_text("\n".join(golden.PIECES))
   assert published_tokenizers.load(tmp_path).kind == "bert"
   path = tmp_path / "bpe_simple_vocab_16e6.txt.gz"
@@ -98,6 +103,14 @@ def test_bad_files_are_named(tmp_path):
   path.write_bytes(gzip.compress(b"#version\ni n\n"))
   with pytest.raises(ValueError, match="48894 pairs.*got 1"):
     published_tokenizers.load(path)
+  content = bytearray(gzip.compress(clip.merges().encode()))
+  content[5000:5100] = bytes(100)
+  path.write_bytes(content)
+  with pytest.raises(ValueError, match="merges.txt.gz cannot be read"):
+    published_tokenizers.load(path)
+  lines = clip.merges().replace("\nt h\n", "\nnone such\n", 1)
+  with pytest.raises(ValueError, match="pairs of pieces of its own"):
+    published_tokenizers.clip(lines)
   path.write_bytes(gzip.compress(clip.merges().encode())[:5000])
   with pytest.raises(ValueError, match="merges.txt.gz cannot be read"):
     published_tokenizers.load(path)

@@ -10,7 +10,7 @@ import pytest
 from contrastive_jax import models
 from contrastive_jax.models import pretrained
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import runner
+from contrastive_jax.training import loop, runner
 from experiments import export_weights, import_weights
 from tests.models import make_golden_pretrained as golden
 from tests.training import tiny
@@ -199,11 +199,52 @@ def test_mistakes_do_not_claim_the_workdir(weights, changes, message, tmp_path):
   assert not (tmp_path / "run" / "config.json").exists()
 
 
+def test_a_vocabulary_that_pads_otherwise_is_refused(weights, tmp_path):
+  import tokenizers
+
+  backend = tokenizers.Tokenizer(
+    tokenizers.models.WordLevel({"<pad>": 0, "</s>": 1, "a": 2}, "a")
+  )
+  backend.save(str(tmp_path / "tokenizer.json"))
+  fields = {
+    "model.preset": "vit_b32",
+    "model.tokenizer": str(tmp_path / "tokenizer.json"),
+  }
+  config = config_lib.parse(recipe(weights[1], **fields).to_dict())
+  with pytest.raises(config_lib.ConfigError, match="with id 1, but the text"):
+    runner.train(config, tmp_path / "run", report=quiet)
+  fields = {
+    "objective": "albef",
+    "loss.name": "soft_target",
+    "model.preset": "albef_tiny",
+    "model.tokenizer": "clip",
+    "model.overrides": "",
+  }
+  config = config_lib.parse(recipe(weights[1], **fields).to_dict())
+  with pytest.raises(config_lib.ConfigError, match="fusion model.*clip's"):
+    runner.train(config, tmp_path / "other", report=quiet)
+
+
+def test_weights_that_are_not_finite_make_no_run(weights, tmp_path):
+  path, data = weights
+  tensors = pretrained.read_tensors(path)
+  tensors["visual.proj"] = np.full_like(tensors["visual.proj"], np.nan)
+  pretrained.write_safetensors(tmp_path / "nan.safetensors", tensors)
+  with pytest.raises(loop.NonFiniteError, match="image_projection"):
+    imported((tmp_path / "nan.safetensors", data), tmp_path / "run")
+  assert runner.read_results(tmp_path / "run") is None
+
+
 def test_flags_that_are_missing_or_mistyped():
   values = config_lib.default_config()
   with pytest.raises(config_lib.UserError, match="must name the weights"):
     import_weights.configure(
       values, preset="vit_b32", weights="", tokenizer="clip"
+    )
+  values.model.tokenizer = "clip"
+  with pytest.raises(config_lib.UserError, match="leave these out"):
+    import_weights.configure(
+      values, preset="vit_b32", weights="x", tokenizer="clip"
     )
   with pytest.raises(config_lib.UserError, match="must be one of.*'vit_b33'"):
     import_weights.configure(

@@ -258,10 +258,20 @@ def test_albef_is_its_parts(tmp_path):
   pretrained.save(model, variables, out)
   written = pretrained.read_tensors(out)
   for name, value in written.items():
-    expected = weights[name]
-    if "position_embeddings" in name or "token_type" in name:
+    expected = weights[name].copy()
+    if "position_embeddings" in name:
       expected = expected[: len(value)]
-    np.testing.assert_array_equal(np.squeeze(value), np.squeeze(expected), name)
+    if "token_type" in name:
+      expected[1] = 0  # There is one kind of sentence.
+    np.testing.assert_array_equal(value, expected, name)
+  # A mask that was trained goes where a BERT has it, if it is one.
+  words = "text_encoder.bert.embeddings.word_embeddings.weight"
+  params["embeddings"]["embedding"][-1] = 7.0
+  for mask, expected in ((None, weights[words][103]), (103, np.full(32, 7.0))):
+    pretrained.save(model, variables, out, mask=mask)
+    np.testing.assert_array_equal(
+      pretrained.read_tensors(out)[words][103], expected
+    )
 
 
 def test_albef_begins_with_a_vit_and_a_bert(tmp_path):
@@ -286,6 +296,11 @@ def test_albef_begins_with_a_vit_and_a_bert(tmp_path):
   out, _ = pretrained.load_image(model, files["image"], variables)
   out, report = pretrained.load_text(model, files["text"], out)
   assert not (report.missing or report.unexpected or report.misshapen)
+  # The file is of a language model, whose head over words comes with it.
+  np.testing.assert_array_equal(
+    out["params"]["language_head"]["bias"][:-1],
+    albef_tensors()["text_encoder.cls.predictions.bias"],
+  )
   weights = albef_tensors()
   for stack, layer, part, theirs in (
     ("text_layers", 0, "fc", "intermediate.dense"),
@@ -371,20 +386,51 @@ def test_weights_go_out_as_they_came_in(name, weight_file, tmp_path):
   path = tmp_path / "out.safetensors"
   pretrained.save(model, variables, path)
   written, original = pretrained.read_tensors(path), tensors(name)
-  # A softmax model gets a bias of 0; encoders have no classifier.
-  extra = {"logit_bias"} if name.startswith("clip") else set()
-  assert set(written) - extra <= set(original)
+  assert set(written) <= set(original)
   lost = set(original) - set(written)
   assert all(key.startswith(("head.", "fc.", "pooler.")) for key in lost)
-  for key in set(written) - extra:
-    expected = original[key]
+  for key, value in written.items():
+    expected = original[key].copy()
     if key == "embeddings.token_type_embeddings.weight":
-      expected = expected[:1]  # There is one kind of sentence.
-    np.testing.assert_array_equal(
-      np.squeeze(written[key]), np.squeeze(expected), err_msg=key
-    )
+      expected[1] = 0  # There is one kind of sentence.
+    np.testing.assert_array_equal(value, expected, err_msg=key)
   again, _ = pretrained.load(model, path, shapes)
   jax.tree.map(np.testing.assert_array_equal, again, variables)
+
+
+def test_the_bias_of_a_softmax_model_is_left_out(weight_file, tmp_path):
+  model, path = small_models()["clip_vit"], tmp_path / "out.safetensors"
+  args = arguments(model, golden.IMAGE, golden.CONTEXT, golden.VOCABULARY)
+  variables, _ = pretrained.load(
+    model, weight_file("clip_vit"), shapes_of(model, args)
+  )
+  variables["params"]["logit_bias"] = np.float32(-10)
+  for wanted in (False, True):
+    pretrained.save(model, variables, path, logit_bias=wanted)
+    assert ("logit_bias" in pretrained.read_tensors(path)) == wanted
+  # With it they come back.
+  again, _ = pretrained.load(model, path, variables)
+  assert again["params"]["logit_bias"] == -10
+
+
+def test_berts_first_files_call_norms_otherwise(tmp_path):
+  model, path = small_models()["bert"], tmp_path / "bert.safetensors"
+  args = arguments(model, golden.IMAGE, golden.CONTEXT, golden.VOCABULARY)
+  shapes, weights = shapes_of(model, args), tensors("bert")
+  pretrained.write_safetensors(path, weights)
+  expected, _ = pretrained.load(model, path, shapes)
+  old = {
+    "bert."
+    + key.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+      "LayerNorm.bias", "LayerNorm.beta"
+    ): value
+    for key, value in weights.items()
+  }
+  assert old.keys() != {f"bert.{key}" for key in weights}
+  old["cls.predictions.bias"] = np.zeros(3, np.float32)
+  pretrained.write_safetensors(path, old)
+  found, _ = pretrained.load(model, path, shapes)
+  jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 def test_positions_of_another_image_and_a_shorter_text(weight_file):

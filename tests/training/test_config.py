@@ -144,14 +144,14 @@ def test_values_out_of_range_are_refused(name, value, said):
         "loss": {"name": "soft_target"},
         "initial": {"text_weights": "x", "workdir": "y"},
       },
-      "initial.workdir and text_weights exclude each other",
+      "initial.workdir and config.initial.text_weights exclude each other",
     ),
     (
       {"initial": {"weights": "x", "image_weights": "y"}},
       "of the whole model; leave config.initial.image_weights empty",
     ),
     (
-      {"initial": {"weights": "x", "allow": "missing,all"}},
+      {"initial": {"weights": "x", "allow": "missing, all"}},
       "must be some of missing, unexpected, misshapen; got 'all'",
     ),
     (
@@ -319,6 +319,17 @@ def test_round_trip_through_config_dict():
   assert parse(values) == changed()
   # Each call gives its own.
   assert parse(config_lib.default_config()) == defaults()
+
+
+def test_fields_that_were_moved_are_found_in_old_files():
+  values = config_lib.default_config().to_dict()
+  values["objective"], values["loss"]["name"] = "vqa", "cross_entropy"
+  values["model"]["preset"] = "albef_tiny"
+  values["fusion"]["initial"] = "runs/pretraining"
+  del values["initial"]
+  config = config_lib.parse(values)
+  assert config.initial.workdir == "runs/pretraining"
+  assert config.initial.part == "all"
 
 
 def test_first_difference():

@@ -15,8 +15,8 @@ IGNORED = (
   r".*predictions\.decoder\..*",
 )
 # Our models have an id of their own for a mask, after those of the vocabulary; BERT's
-# uncased one has it in the middle.
-_WORDS = rules.vocabulary(103)
+# uncased one, which ALBEF's is, has it in the middle.
+MASK = 103
 _HEADS = {"image_projection": "vision_proj", "text_projection": "text_proj"}
 
 
@@ -25,15 +25,19 @@ _HEADS = {"image_projection": "vision_proj", "text_projection": "text_proj"}
 PRETRAINED, TASK = "text_encoder.bert.", "text_encoder."
 
 
-def rules_of(model: FusionModel) -> list[Rule]:
-  """The names of a model's weights; those for two images are not known."""
+def rules_of(model: FusionModel, mask: int | None = None) -> list[Rule]:
+  """The names of a model's weights; those for two images are not known.
+
+  Args:
+    model: of any other task.
+    mask: see `rules.vocabulary`.
+  """
+  words = rules.vocabulary(MASK, mask)
   text = PRETRAINED if model.task == "pretrain" else TASK
   out = [
     *encoders.timm_positions(1, "params/image", "visual_encoder."),
     *encoders.timm_vit(model.image.depth, "params/image", "visual_encoder."),
-    *encoders.bert_embeddings(
-      "params/embeddings", f"{text}embeddings.", _WORDS
-    ),
+    *encoders.bert_embeddings("params/embeddings", f"{text}embeddings.", words),
   ]
   layers = model.text_depth + model.fusion_depth
   for i in range(layers):
@@ -47,12 +51,14 @@ def rules_of(model: FusionModel) -> list[Rule]:
       out += rules.layer(f"params/{ours}", theirs)
     out += [
       *rules.layer("params/match_head", "itm_head"),
-      *_language_head("params/language_head", "text_encoder.cls.predictions"),
+      *_language_head(
+        "params/language_head", "text_encoder.cls.predictions", words
+      ),
       Rule(("params/temperature",), ("temp",), rules.SAME),
     ]
   elif model.task == "vqa":
     out += encoders.bert_embeddings(
-      "params/decoder_embeddings", "text_decoder.bert.embeddings.", _WORDS
+      "params/decoder_embeddings", "text_decoder.bert.embeddings.", words
     )
     for i in range(model.decoder_depth):
       out += encoders.bert_layer(
@@ -60,7 +66,9 @@ def rules_of(model: FusionModel) -> list[Rule]:
         f"text_decoder.bert.encoder.layer.{i}",
         True,
       )
-    out += _language_head("params/decoder_head", "text_decoder.cls.predictions")
+    out += _language_head(
+      "params/decoder_head", "text_decoder.cls.predictions", words
+    )
   else:
     out += rules.layer("params/classifier_hidden", "cls_head.0")
     out += rules.layer("params/classifier", "cls_head.2")
@@ -70,10 +78,11 @@ def rules_of(model: FusionModel) -> list[Rule]:
 def bert_rules(model: FusionModel) -> list[Rule]:
   """The names of a BERT from which a model's text and fusion layers begin.
 
-  Cross-attention has none there; the head over words is there in checkpoints of the
-  pre-training alone.
+  Cross-attention has none there. The head over words has, in files of the language
+  model; without it stays as it is.
   """
-  out = encoders.bert_embeddings("params/embeddings", "embeddings.", _WORDS)
+  words = rules.vocabulary(MASK)
+  out = encoders.bert_embeddings("params/embeddings", "embeddings.", words)
   for i in range(model.text_depth + model.fusion_depth):
     stack = "text_layers" if i < model.text_depth else "fusion_layers"
     out += encoders.bert_layer(
@@ -82,9 +91,17 @@ def bert_rules(model: FusionModel) -> list[Rule]:
   return out
 
 
-def _language_head(ours: str, theirs: str) -> list[Rule]:
+def head_rules(model: FusionModel) -> list[Rule]:
+  """The names of a BERT's head over words, which files of encoders lack."""
+  if model.task != "pretrain":
+    return []
+  words = rules.vocabulary(MASK)
+  return _language_head("params/language_head", "cls.predictions", words)
+
+
+def _language_head(ours: str, theirs: str, words: rules.Form) -> list[Rule]:
   return [
     *rules.layer(f"{ours}/dense", f"{theirs}.transform.dense"),
     *rules.norm(f"{ours}/norm", f"{theirs}.transform.LayerNorm"),
-    Rule((f"{ours}/bias",), (f"{theirs}.bias",), _WORDS),
+    Rule((f"{ours}/bias",), (f"{theirs}.bias",), words),
   ]

@@ -30,7 +30,7 @@ def timm_vit(depth: int, ours: str = "params", theirs: str = "") -> list[Rule]:
     theirs: what their names begin with.
   """
   out = [
-    Rule((f"{ours}/class_token",), (f"{theirs}cls_token",), rules.SAME),
+    Rule((f"{ours}/class_token",), (f"{theirs}cls_token",), rules.TOKEN),
     *rules.layer(
       f"{ours}/patch_embedding", f"{theirs}patch_embed.proj", rules.CONV
     ),
@@ -57,7 +57,7 @@ def timm_positions(
     Rule(
       (f"{ours}/position_embedding",),
       (f"{theirs}pos_embed",),
-      rules.positions(extra),
+      rules.positions(extra, batched=True),
     )
   ]
 

@@ -1,10 +1,10 @@
 """Weight files of every kind as tensors by name."""
 
 import json
+import os
 import pathlib
 import zipfile
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import safetensors
@@ -13,6 +13,7 @@ import safetensors.numpy
 from contrastive_jax.models.pretrained import torch_files
 from contrastive_jax.models.pretrained.torch_files import WeightFileError
 
+_INDEX = ".index.json"
 # Of a folder, as the tools that publish weights name them; the first is taken.
 _IN_FOLDERS = (
   "open_clip_model.safetensors",
@@ -21,8 +22,6 @@ _IN_FOLDERS = (
   "open_clip_pytorch_model.bin",
   "pytorch_model.bin",
 )
-# Where checkpoints keep the weights beside an optimizer's state and the like.
-_NESTED = ("state_dict", "model", "model_state_dict", "module")
 
 
 def read_tensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
@@ -44,9 +43,22 @@ def read_tensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     WeightFileError: if there is no such file, it is broken, wants objects other than
       tensors, or holds none.
   """
-  path = pathlib.Path(path).expanduser()
+  path = pathlib.Path(os.path.expanduser(path))
   if path.is_dir():
     path = _in_folder(path)
+  if path.name.endswith(_INDEX):
+    out = _read_shards(path)
+  else:
+    out = _read_file(path)
+  if not out:
+    raise WeightFileError(f"{path} holds no tensors.")
+  if all(name.startswith("module.") for name in out):
+    out = {name.removeprefix("module."): value for name, value in out.items()}
+  return out
+
+
+def _read_file(path: pathlib.Path) -> dict[str, np.ndarray]:
+  """The tensors of one file, by what it begins with."""
   try:
     with open(path, "rb") as file:
       start = file.read(9)
@@ -54,24 +66,18 @@ def read_tensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     raise WeightFileError(
       f"{path} cannot be read: {error.strerror}."
     ) from error
-  if path.name.endswith(".index.json"):
-    out = _read_shards(path)
-  elif start[:2] == b"PK":
-    out = _read_npz(path) if _is_npz(path) else _read_torch(path)
-  elif start[8:9] == b"{":
-    out = _read_safetensors(path)
-  elif start[:1] == b"\x80":
-    out = _read_torch(path)
-  else:
-    raise WeightFileError(
-      f"{path} must be a file of safetensors, numpy.savez or torch; got something"
-      " else, or a file that is cut off."
+  if start[:2] == b"PK":
+    return (
+      _read_npz(path) if _is_npz(path) else torch_files.read_state_dict(path)
     )
-  if not out:
-    raise WeightFileError(f"{path} holds no tensors.")
-  if all(name.startswith("module.") for name in out):
-    out = {name.removeprefix("module."): value for name, value in out.items()}
-  return out
+  if start[8:9] == b"{":
+    return _read_safetensors(path)
+  if start[:1] == b"\x80":
+    return torch_files.read_state_dict(path)
+  raise WeightFileError(
+    f"{path} must be a file of safetensors, numpy.savez or torch; got something"
+    " else, or a file that is cut off."
+  )
 
 
 def write_safetensors(
@@ -85,12 +91,19 @@ def write_safetensors(
     path: of the file; what is there is replaced.
     tensors: arrays by name.
     metadata: texts to be kept in the file.
+
+  Raises:
+    WeightFileError: if it cannot be written; what was there stays.
   """
   arrays = {name: np.asarray(x, order="C") for name, x in tensors.items()}
   path = pathlib.Path(path)
   partial = path.with_name(path.name + ".partial")
-  safetensors.numpy.save_file(arrays, partial, dict(metadata or {}))
-  partial.replace(path)
+  try:
+    safetensors.numpy.save_file(arrays, partial, dict(metadata or {}))
+    partial.replace(path)
+  except (OSError, safetensors.SafetensorError) as error:
+    partial.unlink(missing_ok=True)
+    raise WeightFileError(f"{path} cannot be written: {error}") from error
 
 
 def _in_folder(folder: pathlib.Path) -> pathlib.Path:
@@ -116,13 +129,23 @@ def _read_shards(index: pathlib.Path) -> dict[str, np.ndarray]:
   """The tensors of all files that an index names, which lie beside it."""
   try:
     names = set(json.loads(index.read_text())["weight_map"].values())
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
+  except (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+  ) as error:
     raise WeightFileError(f"{index} is not an index of shards.") from error
   out: dict[str, np.ndarray] = {}
-  for name in sorted(names):
-    if pathlib.PurePath(name).name != name:
-      raise WeightFileError(f"{index} names {name!r}, which is not beside it.")
-    out |= read_tensors(index.parent / name)
+  for name in sorted(names, key=str):
+    beside = isinstance(name, str) and pathlib.PurePath(name).name == name
+    if not beside or name in ("", "..") or name.endswith(_INDEX):
+      raise WeightFileError(
+        f"{index} names {name!r}, which is no weight file beside it."
+      )
+    out |= _read_file(index.parent / name)
   return out
 
 
@@ -143,28 +166,3 @@ def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     raise WeightFileError(
       f"{path} is not a whole file of numpy.savez with numbers alone: {error}"
     ) from error
-
-
-def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
-  found = torch_files.read(path)
-  if not isinstance(found, Mapping):
-    raise WeightFileError(
-      f"{path} must hold a state dict; got {type(found).__name__}."
-    )
-  for name in _NESTED:
-    inner = found.get(name)
-    if isinstance(inner, Mapping) and dict(_tensors(inner)):
-      found = inner
-      break
-  return dict(_tensors(found))
-
-
-def _tensors(
-  tree: Mapping[Any, Any], prefix: str = ""
-) -> Iterator[tuple[str, np.ndarray]]:
-  """Arrays by dotted name."""
-  for key, value in tree.items():
-    if isinstance(value, np.ndarray):
-      yield f"{prefix}{key}", value
-    elif isinstance(value, Mapping):
-      yield from _tensors(value, f"{prefix}{key}.")

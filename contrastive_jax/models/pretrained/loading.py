@@ -25,7 +25,9 @@ from contrastive_jax.models.two_tower import TwoTower
 from contrastive_jax.models.vit import ViT
 
 
-def names(model: nn.Module) -> tuple[list[rules.Rule], Sequence[str]]:
+def names(
+  model: nn.Module, *, mask: int | None = None
+) -> tuple[list[rules.Rule], Sequence[str]]:
   """How a model's parameters are called where its weights are published.
 
   Args:
@@ -33,6 +35,8 @@ def names(model: nn.Module) -> tuple[list[rules.Rule], Sequence[str]]:
       tower has attention pooling), a fusion model (ALBEF's), a `ViT` (timm's), a
       `ResNet` (torchvision's), an `EfficientNetLite` or a `BertEncoder` (Hugging
       Face's).
+    mask: of a fusion model's vocabulary, the id of a mask where it is saved; see
+      `rules.vocabulary`.
 
   Returns:
     The rules, and patterns of names that are no weights.
@@ -56,8 +60,8 @@ def names(model: nn.Module) -> tuple[list[rules.Rule], Sequence[str]]:
         text.depth
       ), clip.IGNORED
     case FusionModel(task="pretrain" | "vqa" | "entailment"):
-      return albef.rules_of(model), albef.IGNORED
-    case ViT():
+      return albef.rules_of(model, mask), albef.IGNORED
+    case ViT(pool="cls" | "map"):
       return encoders.vit(model), encoders.VIT_IGNORED
     case ResNet(stem="imagenet", norm="batch"):
       found = encoders.torchvision_resnet(
@@ -141,9 +145,15 @@ def load_text(
   """
   if not isinstance(model, FusionModel):
     return _load_tower(model, "text", path, variables, allow)
-  tensors = _without(files.read_tensors(path), encoders.PREFIXES[BertEncoder])
+  tensors = _without(
+    _of_norms(files.read_tensors(path)), encoders.PREFIXES[BertEncoder]
+  )
+  found, head = albef.bert_rules(model), albef.head_rules(model)
+  # Encoders are published with it and without.
+  if all(name in tensors for rule in head for name in rule.theirs):
+    found += head
   return rules.load(
-    albef.bert_rules(model),
+    found,
     tensors,
     variables,
     ignored=encoders.BERT_IGNORED,
@@ -179,25 +189,39 @@ def _load_tower(
   return whole, report
 
 
-def save(model: nn.Module, variables: Any, path: str | pathlib.Path) -> None:
+def save(
+  model: nn.Module,
+  variables: Any,
+  path: str | pathlib.Path,
+  *,
+  logit_bias: bool = False,
+  mask: int | None = None,
+) -> None:
   """Writes a model's weights under their published names, as safetensors.
 
   Args:
     model: see `names`.
     variables: of the model.
     path: of the file.
+    logit_bias: whether a model of CLIP's names has its bias with it, which those
+      that are trained by a softmax have not.
+    mask: see `names`.
 
   Raises:
     PretrainedError: if the model has parameters without a published name.
+    WeightFileError: if the file cannot be written.
   """
-  found, _ = names(model)
-  files.write_safetensors(path, rules.dump(found, variables))
+  found, _ = names(model, mask=mask)
+  tensors = rules.dump(found, variables, optional=logit_bias)
+  files.write_safetensors(path, tensors)
 
 
 def _renamed(
   model: nn.Module, tensors: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-  """Names without a beginning that all those of a family have or lack."""
+  """Names as the rules have them, of those that a family's files may have."""
+  if isinstance(model, (FusionModel, BertEncoder)):
+    tensors = _of_norms(tensors)
   if isinstance(model, FusionModel) and model.task != "pretrain":
     # A task may begin with the pre-training's weights.
     return {
@@ -205,6 +229,17 @@ def _renamed(
       for name, value in tensors.items()
     }
   return _without(tensors, encoders.PREFIXES.get(type(model), ()))
+
+
+def _of_norms(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """BERT's first files call scale and bias of layer norms gamma and beta."""
+  out = {}
+  for name, value in tensors.items():
+    for old, new in (("gamma", "weight"), ("beta", "bias")):
+      if name.endswith(f"LayerNorm.{old}"):
+        name = f"{name.removesuffix(old)}{new}"
+    out[name] = value
+  return out
 
 
 def _without(

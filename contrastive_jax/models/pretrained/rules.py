@@ -103,9 +103,15 @@ VECTOR = Form(
   lambda theirs, shapes: (_same(theirs[0], shapes[0]),),
   lambda ours: (ours[0].reshape(-1),),
 )
-# Of a table of theirs the first row. The inverse knows no others.
+# Of a table of theirs the first row. The inverse makes one of two rows, as BERT has
+# them for two kinds of sentences; of the second nothing is known.
 FIRST_ROW = Form(
   lambda theirs, shapes: (_same(theirs[0][:1], shapes[0]),),
+  lambda ours: (np.stack([ours[0], np.zeros_like(ours[0])]),),
+)
+# One row [1, d] of ours, [1, 1, d] of theirs.
+TOKEN = Form(
+  lambda theirs, shapes: (_same(theirs[0], shapes[0]),),
   lambda ours: (ours[0][None],),
 )
 # A kernel [in, out] of ours, of theirs [out, in].
@@ -160,37 +166,40 @@ JOIN_BIAS = Form(
 )
 
 
-def vocabulary(mask: int) -> Form:
+def vocabulary(read: int, write: int | None = None) -> Form:
   """A table or bias by token ids; ours may have one id more, the last, for a mask.
 
   Args:
-    mask: the id that theirs have for it.
+    read: the id of a mask in what is loaded, of which ours begins.
+    write: the id of a mask in what is saved, which ours becomes; None leaves ours
+      out, of vocabularies without a mask.
   """
 
   def ours(theirs: Arrays, shapes: Shapes) -> Arrays:
     (table,) = theirs
     if len(table) + 1 == shapes[0][0]:
-      table = np.concatenate([table, table[mask : mask + 1]])
+      table = np.concatenate([table, table[read : read + 1]])
     return (_same(table, shapes[0]),)
 
   def theirs(ours: Arrays) -> Arrays:
-    (table,) = ours
-    table = table.copy()
-    table[mask] = table[-1]
+    table = ours[0].copy()
+    if write is not None:
+      table[write] = table[-1]
     return (table[:-1],)
 
   return Form(ours, theirs)
 
 
-def positions(extra: int | None) -> Form:
-  """Positions [T, d] of ours, of theirs perhaps [1, T, d].
+def positions(extra: int | None, *, batched: bool = False) -> Form:
+  """Positions [T, d] of ours, of theirs the same or [1, T, d].
 
   Args:
     extra: tokens before the grid's; None if they are a text's.
+    batched: whether theirs have an axis more.
   """
   return Form(
     lambda theirs, shapes: (_same(theirs[0], shapes[0]),),
-    lambda ours: (ours[0],),
+    lambda ours: (ours[0][None] if batched else ours[0],),
     axis=0,
     extra=extra,
   )
@@ -282,7 +291,8 @@ def load(
     theirs = tuple(np.asarray(tensors[n]) for n in rule.theirs)
     try:
       made, resized = _made(rule, theirs, shapes)
-    except (ValueError, IndexError):
+    # Whatever it is that makes no such array of them.
+    except (ValueError, IndexError, TypeError):
       expected = _expected(rule, shapes)
       report.misshapen += [
         f"{name} {x.shape}, expected {shape}"
@@ -305,12 +315,15 @@ def load(
   return jax.tree.unflatten(structure, list(out.values())), report
 
 
-def dump(rules: Sequence[Rule], variables: Any) -> dict[str, np.ndarray]:
+def dump(
+  rules: Sequence[Rule], variables: Any, *, optional: bool = False
+) -> dict[str, np.ndarray]:
   """The inverse of `load`: theirs by name, float32.
 
   Args:
     rules: how names correspond; those of parts that the model lacks are left out.
     variables: ours.
+    optional: whether what may be absent is there.
 
   Returns:
     Arrays by name.
@@ -325,6 +338,8 @@ def dump(rules: Sequence[Rule], variables: Any) -> dict[str, np.ndarray]:
       ours = tuple(
         np.asarray(leaves.pop(name), np.float32) for name in rule.ours
       )
+      if rule.optional and not optional:
+        continue
       out |= dict(zip(rule.theirs, rule.form.theirs(ours)))
   if leaves:
     raise PretrainedError(

@@ -1,11 +1,11 @@
-"""Tensors from files of `torch.save`, read without torch.
+"""State dicts from files of `torch.save`, read without torch.
 
 Such a file is a pickle, which may call anything when it is read. Here a pickle may
 make tensors, containers and, of TorchScript, objects that can do nothing; a file that
-wants anything else is refused.
+wants anything else is refused. The pickle is read by Python's own code with a list of
+operations, because the compiled one sets attributes of whatever it is given.
 """
 
-import collections
 import dataclasses
 import io
 import math
@@ -13,8 +13,8 @@ import pathlib
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO, ClassVar
 
 import ml_dtypes
 import numpy as np
@@ -33,6 +33,10 @@ _DTYPES: dict[str, Any] = {
 }
 # What the first pickle of a file from before torch 1.6 holds, and the second.
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+# Where checkpoints keep the weights beside an optimizer's state and the like.
+_NESTED = ("state_dict", "model", "model_state_dict", "module")
+# No model has as many tensors, nor as many copies of its values.
+_MOST_NAMES, _MOST_COPIES = 100_000, 4
 
 
 class WeightFileError(ValueError):
@@ -40,12 +44,48 @@ class WeightFileError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
+class _StorageType:
+  """Stands for a class of storages in a pickle."""
+
+  name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Function:
+  """Stands for a function that a pickle may call."""
+
+  call: Callable[..., Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Class:
+  """Stands for a class of TorchScript."""
+
+
+@dataclasses.dataclass
+class _Inert:
+  """Stands for an object of TorchScript: its attributes."""
+
+  attributes: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
 class _Storage:
   """Values that tensors are views of, before they are read."""
 
   key: str
-  dtype: np.dtype
+  kind: str
   size: int
+
+  @property
+  def dtype(self) -> np.dtype:
+    """Type of the values."""
+    return np.dtype(_DTYPES[self.kind])
+
+  @property
+  def num_bytes(self) -> int:
+    """Bytes of all values."""
+    return self.size * self.dtype.itemsize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,23 +98,18 @@ class _View:
   strides: tuple[int, ...]
 
 
-class _Inert:
-  """What stands for an object of TorchScript: its attributes."""
-
-
-def read(path: pathlib.Path) -> Any:
-  """Reads what was saved, tensors as arrays.
+def read_state_dict(path: pathlib.Path) -> dict[str, np.ndarray]:
+  """Reads the tensors of a state dict, or of a checkpoint that has one.
 
   Args:
     path: of `torch.save` in either of its formats, or of `torch.jit.save`.
 
   Returns:
-    The object, e.g. a state dict; a module of TorchScript is a mapping of its
-    attributes.
+    Arrays by dotted name.
 
   Raises:
-    WeightFileError: if the file is broken, or wants an object other than tensors
-      and containers.
+    WeightFileError: if the file cannot be read, is broken, or wants an object other
+      than tensors and containers.
   """
   try:
     if zipfile.is_zipfile(path):
@@ -84,8 +119,6 @@ def read(path: pathlib.Path) -> Any:
       return _read_legacy(file)
   except WeightFileError as error:
     raise WeightFileError(f"{path}: {error}") from error
-  except OSError:
-    raise
   # A broken pickle raises whatever its operations raise.
   except Exception as error:
     raise WeightFileError(
@@ -93,27 +126,36 @@ def read(path: pathlib.Path) -> Any:
     ) from error
 
 
-def _read_archive(archive: zipfile.ZipFile) -> Any:
-  names = [n for n in archive.namelist() if n.endswith("data.pkl")]
+def _read_archive(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
+  members = {info.filename: info for info in archive.infolist()}
+  names = [name for name in members if name.endswith("data.pkl")]
   if len(names) != 1:
     raise WeightFileError("it holds no data.pkl, as files of torch.save do.")
   folder = names[0].removesuffix("data.pkl")
-  if f"{folder}byteorder" in archive.namelist():
-    order = archive.read(f"{folder}byteorder").decode()
+
+  def content(name: str, size: int | None = None) -> bytes:
+    info = members[name]
+    # Torch compresses nothing; what is compressed may unfold to any size.
+    if info.compress_type != zipfile.ZIP_STORED:
+      raise WeightFileError(f"its part {name} must not be compressed.")
+    if size is not None and info.file_size != size:
+      raise WeightFileError(
+        f"its part {name} must have {size} bytes; got {info.file_size}."
+      )
+    return archive.read(name)
+
+  if f"{folder}byteorder" in members:
+    order = content(f"{folder}byteorder").decode()
     if order != "little":
       raise WeightFileError(f"its byte order must be little; got {order!r}.")
-  found = _Unpickler(io.BytesIO(archive.read(names[0]))).load()
-  raw: dict[str, bytes] = {}
-
-  def storage(key: str) -> bytes:
-    if key not in raw:
-      raw[key] = archive.read(f"{folder}data/{key}")
-    return raw[key]
-
-  return _materialised(found, storage)
+  found = _Unpickler(io.BytesIO(content(names[0]))).load()
+  return _arrays(
+    dict(_state(found)),
+    lambda storage: content(f"{folder}data/{storage.key}", storage.num_bytes),
+  )
 
 
-def _read_legacy(file: BinaryIO) -> Any:
+def _read_legacy(file: BinaryIO) -> dict[str, np.ndarray]:
   for expected in (_MAGIC, _PROTOCOL):
     if _Unpickler(file).load() != expected:
       raise WeightFileError("it does not begin as files of torch.save do.")
@@ -121,8 +163,9 @@ def _read_legacy(file: BinaryIO) -> Any:
   if not system.get("little_endian", True):
     raise WeightFileError("its byte order must be little; got big.")
   unpickler = _Unpickler(file)
-  found = unpickler.load()
+  state = dict(_state(unpickler.load()))
   keys = _Unpickler(file).load()
+  needed = {view.storage.key for view in state.values()}
   raw: dict[str, bytes] = {}
   for key in keys:
     storage = unpickler.storages.get(key)
@@ -133,27 +176,35 @@ def _read_legacy(file: BinaryIO) -> Any:
       raise WeightFileError(
         f"storage {key!r} must have {storage.size} values; got {size}."
       )
-    raw[key] = file.read(size * storage.dtype.itemsize)
-  return _materialised(found, raw.__getitem__)
+    if key in needed:
+      raw[key] = file.read(storage.num_bytes)
+    else:
+      file.seek(storage.num_bytes, io.SEEK_CUR)
+  return _arrays(state, lambda storage: raw[storage.key])
 
 
-class _Unpickler(pickle.Unpickler):
-  """Makes tensors, containers, and nothing else."""
+class _Unpickler(pickle._Unpickler):  # pyrefly: ignore[missing-attribute]
+  """Makes tensors, containers, and nothing else, by the operations listed here."""
+
+  # Of the class above, which has no published types.
+  stack: list[Any]
+  append: Callable[[Any], None]
 
   def __init__(self, file: BinaryIO):
     """Reads from a file's present position."""
-    super().__init__(file)
+    # Files that Python 2 wrote have names as bytes.
+    super().__init__(file, encoding="utf-8")
     self.storages: dict[str, _Storage] = {}
 
-  def find_class(self, module_name: str, global_name: str) -> Any:
+  def find_class(self, module: str, name: str) -> Any:
     """What a global name means; anything unknown is refused."""
-    whole = f"{module_name}.{global_name}"
+    whole = f"{module}.{name}"
     if whole in _ALLOWED:
       return _ALLOWED[whole]
-    if module_name in ("torch", "torch.cuda") and global_name in _DTYPES:
-      return np.dtype(_DTYPES[global_name])
-    if module_name.startswith("__torch__"):
-      return _Inert
+    if module in ("torch", "torch.cuda") and name in _DTYPES:
+      return _StorageType(name)
+    if module.startswith("__torch__"):
+      return _Class()
     raise WeightFileError(
       f"it wants the object {whole}, which is refused: weight files may hold"
       " tensors in containers and nothing else. Save the state dict alone."
@@ -162,13 +213,64 @@ class _Unpickler(pickle.Unpickler):
   def persistent_load(self, pid: Any) -> _Storage:
     """A reference to a storage."""
     # Those of old files have a sixth part, a view's, None in all but the oldest.
-    kind, dtype, key, _, size = pid[:5]
-    if kind != "storage" or not isinstance(dtype, np.dtype) or any(pid[5:]):
+    kind, storage_type, key, _, size = pid[:5]
+    if (
+      kind != "storage"
+      or not isinstance(storage_type, _StorageType)
+      or not isinstance(size, int)
+      or size < 0
+      or any(pid[5:])
+    ):
       raise WeightFileError(f"it holds a reference of unknown form, {pid!r}.")
-    storage = _Storage(str(key), dtype, int(size))
+    storage = _Storage(str(key), storage_type.name, size)
     if self.storages.setdefault(storage.key, storage) != storage:
       raise WeightFileError(f"it holds two storages {storage.key!r}.")
     return storage
+
+  def load_reduce(self) -> None:
+    """Calls a function of the list."""
+    arguments, function = self.stack.pop(), self.stack.pop()
+    if not isinstance(function, _Function):
+      raise WeightFileError(
+        "it calls something that is no function of torch's."
+      )
+    self.append(function.call(*arguments))
+
+  def load_newobj(self) -> None:
+    """Makes an object of TorchScript."""
+    arguments, made = self.stack.pop(), self.stack.pop()
+    if not isinstance(made, _Class) or arguments:
+      raise WeightFileError("it makes an object that is none of TorchScript.")
+    self.append(_Inert({}))
+
+  def load_build(self) -> None:
+    """Gives an object of TorchScript its attributes."""
+    state, made = self.stack.pop(), self.stack[-1]
+    # Dictionaries of torch have versions for attributes, which nobody needs.
+    if isinstance(made, _Inert) and isinstance(state, dict):
+      made.attributes = state
+    elif not isinstance(made, dict):
+      raise WeightFileError("it changes an object that is none of TorchScript.")
+
+  dispatch: ClassVar[dict[int, Callable[..., None]]] = {
+    getattr(pickle, name)[0]: pickle._Unpickler.dispatch[  # pyrefly: ignore
+      getattr(pickle, name)[0]
+    ]
+    for name in (
+      *("PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "DUP"),
+      *("BINPUT", "LONG_BINPUT", "MEMOIZE", "BINGET", "LONG_BINGET"),
+      *("NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2"),
+      *("LONG1", "BINFLOAT", "BINSTRING", "SHORT_BINSTRING"),
+      *("BINBYTES", "SHORT_BINBYTES", "BINUNICODE", "SHORT_BINUNICODE"),
+      *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
+      *("EMPTY_LIST", "LIST", "APPEND", "APPENDS"),
+      *("EMPTY_DICT", "DICT", "SETITEM", "SETITEMS"),
+      *("GLOBAL", "STACK_GLOBAL", "BINPERSID"),
+    )
+  }
+  dispatch[pickle.REDUCE[0]] = load_reduce
+  dispatch[pickle.NEWOBJ[0]] = load_newobj
+  dispatch[pickle.BUILD[0]] = load_build
 
 
 def _view(
@@ -188,40 +290,83 @@ def _first(value: Any, *_: Any) -> Any:
   return value
 
 
-_ALLOWED: dict[str, Callable[..., Any]] = {
-  "collections.OrderedDict": collections.OrderedDict,
-  "torch.Size": tuple,
-  "torch._utils._rebuild_tensor": _view,
-  "torch._utils._rebuild_tensor_v2": _view,
-  "torch._utils._rebuild_parameter": _first,
-  "torch.jit._pickle.build_intlist": _first,
-  "torch.jit._pickle.build_doublelist": _first,
-  "torch.jit._pickle.build_boollist": _first,
-  "torch.jit._pickle.build_tensorlist": _first,
-  "torch.jit._pickle.restore_type_tag": _first,
+_ALLOWED: dict[str, _Function] = {
+  "collections.OrderedDict": _Function(lambda items=(): dict(items)),
+  "torch.Size": _Function(lambda sizes=(): tuple(sizes)),
+  "torch._utils._rebuild_tensor": _Function(_view),
+  "torch._utils._rebuild_tensor_v2": _Function(_view),
+  "torch._utils._rebuild_parameter": _Function(_first),
+  "torch.jit._pickle.build_intlist": _Function(_first),
+  "torch.jit._pickle.build_doublelist": _Function(_first),
+  "torch.jit._pickle.build_boollist": _Function(_first),
+  "torch.jit._pickle.build_tensorlist": _Function(_first),
+  "torch.jit._pickle.restore_type_tag": _Function(_first),
 }
 
 
-def _materialised(found: Any, raw: Callable[[str], bytes]) -> Any:
-  """The object with arrays for views, and mappings for objects."""
-  if isinstance(found, _View):
-    return _array(found, raw(found.storage.key))
+def _members(found: Any) -> Mapping[Any, Any] | None:
+  """What a mapping or an object of TorchScript holds; None of anything else."""
   if isinstance(found, _Inert):
-    found = vars(found)
-  if isinstance(found, Mapping):
-    return {key: _materialised(value, raw) for key, value in found.items()}
-  if isinstance(found, (list, tuple)):
-    return [_materialised(value, raw) for value in found]
-  return found
+    return found.attributes
+  return found if isinstance(found, dict) else None
+
+
+def _state(found: Any) -> Iterator[tuple[str, _View]]:
+  """The tensors of the state dict within what was saved, by dotted name."""
+  members = _members(found)
+  if members is None:
+    raise WeightFileError(
+      f"it must hold a state dict; got {type(found).__name__}."
+    )
+  for name in _NESTED:
+    inner = _members(members.get(name))
+    if inner is not None and next(_named(inner), None) is not None:
+      members = inner
+      break
+  for count, pair in enumerate(_named(members)):
+    if count == _MOST_NAMES:
+      raise WeightFileError(f"it holds more than {_MOST_NAMES} tensors.")
+    yield pair
+
+
+def _named(
+  members: Mapping[Any, Any], prefix: str = "", depth: int = 0
+) -> Iterator[tuple[str, _View]]:
+  for key, value in members.items():
+    inner = _members(value)
+    if isinstance(value, _View):
+      yield f"{prefix}{key}", value
+    # Modules are in modules, but not without end.
+    elif inner is not None and depth < 20:
+      yield from _named(inner, f"{prefix}{key}.", depth + 1)
+
+
+def _arrays(
+  state: Mapping[str, _View], content: Callable[[_Storage], bytes]
+) -> dict[str, np.ndarray]:
+  """The tensors as arrays, each storage read once."""
+  views = set(state.values())
+  storages = {view.storage for view in views}
+  copied = sum(
+    math.prod(view.shape) * view.storage.dtype.itemsize for view in views
+  )
+  if copied > _MOST_COPIES * sum(s.num_bytes for s in storages):
+    raise WeightFileError("it holds the same values many times over.")
+  made: dict[_View, np.ndarray] = {}
+  for storage in storages:
+    raw = content(storage)
+    for view in views:
+      if view.storage == storage:
+        made[view] = _array(view, raw)
+  return {name: made[view] for name, view in state.items()}
 
 
 def _array(view: _View, raw: bytes) -> np.ndarray:
   storage = view.storage
-  if len(raw) != storage.size * storage.dtype.itemsize:
+  if len(raw) != storage.num_bytes:
     raise WeightFileError(
-      f"storage {storage.key!r} must have"
-      f" {storage.size * storage.dtype.itemsize} bytes; got {len(raw)}: the"
-      " file is cut off or broken."
+      f"storage {storage.key!r} must have {storage.num_bytes} bytes; got"
+      f" {len(raw)}: the file is cut off or broken."
     )
   values = math.prod(view.shape)
   if not values:
