@@ -15,7 +15,7 @@ STAGES = (
   efficientnet.Stage(2, 5, 2, 6, 12),
   efficientnet.Stage(1, 3, 1, 6, 16),
 )
-STEM, FEATURES = 8, 24
+STEM, FEATURES = 10, 24
 
 
 def make(**fields):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from contrastive_jax.models import pretrained
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import logging, processes, runner
 from experiments import train
@@ -216,6 +217,30 @@ def test_fusion_models_in_two_processes_are_like_in_one(folder, tmp_path):
   check_like(tmp_path / "first", tmp_path / "second", config)
   results = json.loads((tmp_path / "second" / "results.json").read_text())
   assert 0 <= results["entailment/accuracy"] <= 1
+
+
+@pytest.mark.exhaustive
+def test_published_weights_in_two_processes_are_like_in_one(folder, tmp_path):
+  overrides = {
+    "image": {"width": 32, "depth": 1, "patch_size": 8, "num_heads": 2},
+    "text": {"width": 256, "depth": 1, "num_heads": 4},
+    "embed_dim": 16,
+  }
+  fields = fields_of(folder, fsdp=False) | {
+    "model.preset": "vit_b32",
+    "model.tokenizer": "clip",
+    "model.overrides": json.dumps(overrides),
+  }
+  # A run of no steps, whose model is what the others begin with.
+  train_in_one(fields | {"steps": 0, "seed": 3}, tmp_path / "made")
+  run, state = runner.restore(tmp_path / "made", report=lambda _: None)
+  path = tmp_path / "clip.safetensors"
+  pretrained.save(run.objective.model, {"params": state.params}, path)
+  fields["initial.weights"] = str(path)
+  one, two = tmp_path / "one", tmp_path / "two"
+  config = train_in_one(fields, one)
+  train_in_two(fields | {"fsdp": True}, two)
+  check_like(one, two, config)
 
 
 def test_a_killed_process_stops_the_other_which_names_it(folder, tmp_path):
