@@ -38,6 +38,9 @@ class TwoTower(nn.Module):
       None leaves it out.
     init_logit_scale: where e^s starts.
     init_logit_bias: where b starts; -10 suits the sigmoid loss.
+    frozen: of `image` and `text` those towers that are not trained: they run as in
+      evaluation and have no gradient. In place of such a tower's inputs its features
+      can be given, images as floating [N, 1, 1, width], texts as floating [N, width].
     dtype: compute type of the heads.
 
   References: Radford et al., Learning transferable visual models from natural
@@ -55,10 +58,13 @@ class TwoTower(nn.Module):
   independent_head: str | None = None
   init_logit_scale: float = 1 / 0.07
   init_logit_bias: float = -10.0
+  frozen: tuple[str, ...] = ()
   dtype: Dtype | None = None
 
   def setup(self) -> None:
     """Makes the heads and the scale."""
+    for side in self.frozen:
+      layers.check_choice("frozen", side, ("image", "text"))
     if not self.init_logit_scale > 0:
       raise ValueError(
         f"init_logit_scale must be > 0; got {self.init_logit_scale}."
@@ -93,7 +99,7 @@ class TwoTower(nn.Module):
     Returns:
       float32 [N, d] of unit norm.
     """
-    feature = self.image(images, train=train)
+    feature = self._feature("image", images, train)
     return _unit(self.image_projection(feature, train=train))
 
   def encode_text(self, tokens: Array, *, train: bool = False) -> Array:
@@ -106,7 +112,7 @@ class TwoTower(nn.Module):
     Returns:
       float32 [N, d] of unit norm.
     """
-    feature = self.text(tokens, train=train)
+    feature = self._feature("text", tokens, train)
     return _unit(self.text_projection(feature, train=train))
 
   def encode_image_twice(
@@ -121,7 +127,7 @@ class TwoTower(nn.Module):
       ValueError: if there is no second head.
     """
     self._check_independent()
-    feature = self.image(images, train=train)
+    feature = self._feature("image", images, train)
     return (
       _unit(self.image_projection(feature, train=train)),
       _unit(self.image_independent(feature, train=train)),
@@ -132,7 +138,7 @@ class TwoTower(nn.Module):
   ) -> tuple[Array, Array]:
     """Embeds texts with both heads; see `encode_image_twice`."""
     self._check_independent()
-    feature = self.text(tokens, train=train)
+    feature = self._feature("text", tokens, train)
     return (
       _unit(self.text_projection(feature, train=train)),
       _unit(self.text_independent(feature, train=train)),
@@ -170,6 +176,16 @@ class TwoTower(nn.Module):
       "image_independent": image_independent,
       "text_independent": text_independent,
     }
+
+  def _feature(self, side: str, x: Array, train: bool) -> Array:
+    """A tower's feature."""
+    tower: Any = self.image if side == "image" else self.text
+    if side not in self.frozen:
+      return tower(x, train=train)
+    is_feature = side == "text" or x.shape[1:3] == (1, 1)
+    if is_feature and jnp.issubdtype(x.dtype, jnp.floating):
+      return x.reshape(x.shape[0], -1)
+    return jax.lax.stop_gradient(tower(x, train=False))
 
   def _check_independent(self) -> None:
     if self.independent_head is None:

@@ -221,6 +221,7 @@ def _check_loss(config: Config) -> None:
       f" config.objective={objective!r}: leave it empty."
     )
   _check_weights(config)
+  _check_frozen(config)
   if config.initial.part != "all" and not config.initial.workdir:
     raise ConfigError(
       f"config.initial.part={config.initial.part!r} needs"
@@ -252,6 +253,38 @@ def _check_loss(config: Config) -> None:
     raise ConfigError(
       "config.loss.e_step='amortized' needs config.objective='clip'; got"
       f" {objective!r}: set config.loss.e_step=conjugate."
+    )
+
+
+def _check_frozen(config: Config) -> None:
+  """Raises on towers that cannot be frozen."""
+  frozen, initial = config.model.frozen_towers, config.initial
+  for side in frozen:
+    if side not in ("image", "text"):
+      raise ConfigError(
+        f"config.model.frozen must be some of image, text; got {side!r}."
+      )
+    if not (initial.weights or getattr(initial, f"{side}_weights")):
+      raise ConfigError(
+        f"config.model.frozen={config.model.frozen!r} needs weights for the {side}"
+        f" tower: config.initial.{side}_weights, or config.initial.weights."
+      )
+  if frozen and config.objective != "clip":
+    raise ConfigError(
+      "config.model.frozen is for config.objective='clip'; got"
+      f" {config.objective!r}: leave it empty."
+    )
+  if not config.model.cache_features:
+    return
+  if set(frozen) != {"image", "text"}:
+    raise ConfigError(
+      "config.model.cache_features needs config.model.frozen=image,text; got"
+      f" {config.model.frozen!r}."
+    )
+  if config.augmented_sides:
+    raise ConfigError(
+      "config.model.cache_features knows no other views of images and texts: set"
+      " the terms of config.structure that take them to 0."
     )
 
 

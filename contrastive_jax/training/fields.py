@@ -156,6 +156,20 @@ class Model:
   overrides: str = _field(
     "", 'Fields of the preset as JSON, e.g. {"image": {"widths": [32, 64]}}.'
   )
+  frozen: str = _field(
+    "", "clip: towers that are not trained, of image and text, comma-separated."
+  )
+  cache_features: bool = _field(
+    False,
+    "Both towers frozen: the features of training data are computed once, of"
+    " images as they are.",
+  )
+
+  @property
+  def frozen_towers(self) -> tuple[str, ...]:
+    """The towers of `frozen`."""
+    towers = (tower.strip() for tower in self.frozen.split(","))
+    return tuple(tower for tower in towers if tower)
 
 
 @dataclasses.dataclass(frozen=True)

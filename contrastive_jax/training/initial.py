@@ -140,12 +140,31 @@ def check(
         f"config.initial.workdir: {error}"
       ) from error
   elif config.initial.has_weights:
-    # One value for all of a shape takes no memory.
-    empty = jax.tree.map(
-      lambda x: np.broadcast_to(np.zeros((), np.float32), x.shape),
-      _variables(abstract),
-    )
-    _published(config, model, empty)
+    published_variables(config, model, abstract)
+
+
+def published_variables(
+  config: config_lib.Config, model: nn.Module, abstract: state_lib.TrainState
+) -> dict[str, Any]:
+  """A model's variables with published weights, and 0 where there are none.
+
+  Args:
+    config: of a run with `config.initial` of published weights.
+    model: its model.
+    abstract: the form of its state.
+
+  Returns:
+    Variables, in this process's memory.
+
+  Raises:
+    ConfigError: if the weights are not there, or of another form.
+  """
+  # One value for all of a shape takes no memory.
+  empty = jax.tree.map(
+    lambda x: np.broadcast_to(np.zeros((), np.float32), x.shape),
+    _variables(abstract),
+  )
+  return _published(config, model, empty)
 
 
 def _transfer(config: config_lib.Config) -> Callable[..., dict[str, Any]]:

@@ -137,7 +137,7 @@ def _train(
     every = config.evaluation.retrieval_every
     watch.append(loop.Evaluator(every, run.validate))
   # Its threads would read ahead until the process ends.
-  with contextlib.closing(run.batches()) as batches:
+  with contextlib.closing(run.batches(report)) as batches:
     state, numbers = loop.fit(
       config,
       objective=run.objective,

@@ -17,7 +17,9 @@ from contrastive_jax.data import eda, pipeline, sources, tokenizer
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import (
   evaluators,
+  features,
   initial,
+  loop,
   objectives,
   official_data,
   sharding,
@@ -26,6 +28,7 @@ from contrastive_jax.training import (
   workdirs,
 )
 from contrastive_jax.training import state as state_lib
+from contrastive_jax.training.objectives import base
 
 Report = Callable[[str], None]
 
@@ -53,14 +56,18 @@ class Run:
   objective: objectives.Objective
   encoder: evaluators.Encoder
 
-  def batches(self) -> grain.DatasetIterator:
+  def batches(self, report: Report = print) -> grain.DatasetIterator:
     """The training batches (this host's parts), from the beginning."""
     config = self.config
+    source: Any = self.data.splits[sources.TRAIN]
+    tokenizer: Any = self.data.tokenizer
+    if config.model.cache_features:
+      source, tokenizer = self._features(source, report)
     view = "text" in config.augmented_sides
     another = view and config.structure.text_view == "caption"
     return pipeline.train_batches(
-      self.data.splits[sources.TRAIN],
-      tokenizer=self.data.tokenizer,
+      source,
+      tokenizer=tokenizer,
       sampler=caption_sampler(config, self.data),
       context_length=config.model.context_length,
       batch_size=config.batch_size,
@@ -72,6 +79,29 @@ class Run:
       process_index=jax.process_index(),
       process_count=jax.process_count(),
       num_threads=config.data.num_threads,
+    )
+
+  def _features(
+    self, source: sources.Source, report: Report
+  ) -> tuple[features.FeatureSource, features.TextFeatures]:
+    """Features in the place of images and tokens; images' are kept on disk."""
+    config, objective = self.config, self.objective
+    abstract = loop.abstract_state(config, objective, self.mesh)
+    variables = initial.published_variables(config, objective.model, abstract)
+    size = config.evaluation.batch_size
+    image, text = features.encoders(
+      objective.model, variables, base.Views(config).plain
+    )
+    path = self.workdir / "features.npy"
+    with sharding.main_process_first("features"):
+      known = features.load(path, len(source))
+      if known is None:
+        report(f"Features of {len(source):,} images, kept in {path}.")
+        known = features.of_images(source, image, size, report)
+        features.save(path, known)
+    return (
+      features.FeatureSource(source, known),
+      features.TextFeatures(self.data.tokenizer, text, size),
     )
 
   @property

@@ -79,6 +79,8 @@ def learning_rate(config: config_lib.Config) -> optax.Schedule:
 def make_optimizer(config: config_lib.Config) -> optax.GradientTransformation:
   """Clipping, then AdamW, LARS or Muon; only kernels and embeddings are decayed.
 
+  Towers of `config.model.frozen` stay as they are.
+
   LARS adapts the rates of those alone as well, as SimCLR and MoCo v3 do. A
   patch projection that is frozen (`config.ssl.freeze_patches`) gets no gradient,
   so that decay alone would shrink it to nothing: it is left out.
@@ -134,7 +136,21 @@ def make_optimizer(config: config_lib.Config) -> optax.GradientTransformation:
         mask=mask,
       )
     )
-  return optax.chain(*steps)
+  chain = optax.chain(*steps)
+  frozen = config.model.frozen_towers
+  if not frozen:
+    return chain
+
+  def kinds(params: Params) -> Any:
+    out = {}
+    for name, tree in params.items():
+      kind = "frozen" if name in frozen else "own"
+      out[name] = jax.tree.map(lambda _, kind=kind: kind, tree)
+    return out
+
+  return optax.multi_transform(
+    {"own": chain, "frozen": optax.set_to_zero()}, kinds
+  )
 
 
 def decayed(params: Params) -> Any:

@@ -53,8 +53,9 @@ class TaskRun:
   encoder: task_pipeline.Encoder
   scorer: task_evaluators.TaskScorer
 
-  def batches(self) -> grain.DatasetIterator:
+  def batches(self, report: Report = print) -> grain.DatasetIterator:
     """The training batches (this host's parts), from the beginning."""
+    del report
     fusion, is_vqa = self.config.fusion, self.data.task == "vqa"
     return task_pipeline.train_batches(
       self.data.splits[sources.TRAIN],

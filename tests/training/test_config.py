@@ -155,6 +155,30 @@ def test_values_out_of_range_are_refused(name, value, said):
       "must be some of missing, unexpected, misshapen; got 'all'",
     ),
     (
+      {"model": {"frozen": "image, txt"}, "initial": {"weights": "x"}},
+      "model.frozen must be some of image, text; got 'txt'",
+    ),
+    (
+      {"model": {"frozen": "text"}, "initial": {"image_weights": "x"}},
+      "model.frozen='text' needs weights for the text tower:"
+      " config.initial.text_weights",
+    ),
+    (
+      {
+        "model": {"frozen": "image", "cache_features": True},
+        "initial": {"weights": "x"},
+      },
+      "cache_features needs config.model.frozen=image,text; got 'image'",
+    ),
+    (
+      {
+        "model": {"frozen": "image,text", "cache_features": True},
+        "initial": {"weights": "x"},
+        "structure": {"consistency": 0.1},
+      },
+      "cache_features knows no other views",
+    ),
+    (
       {"initial": {"allow": "missing"}},
       "initial.allow='missing' needs config.initial.weights",
     ),

@@ -66,7 +66,7 @@ class Clip:
         ),
         **base.model_overrides(model.overrides),
       },
-    )
+    ).clone(frozen=model.frozen_towers)
     self._has_second_heads = config.structure.separation > 0
     self._views = base.Views(config)
     self._structure = Structure(config, mesh)
@@ -207,7 +207,12 @@ class Clip:
     )
 
   def augmented(self, key: jax.Array, images: jax.Array) -> jax.Array:
-    """uint8 [N, H, W, 3] -> float32 [N, S, S, 3], changed at random."""
+    """uint8 [N, H, W, 3] -> float32 [N, S, S, 3], changed at random.
+
+    Features of a frozen tower, [N, 1, 1, width], stay as they are.
+    """
+    if self.config.model.cache_features:
+      return images
     return self._views.random(key, images)
 
   def _encode(self, params, state, inputs, key):

@@ -1,0 +1,212 @@
+"""Towers that are not trained, and their features computed once."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from contrastive_jax import models
+from contrastive_jax.models import pretrained
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import features, logging, runner
+from tests.models import make_golden_pretrained as golden
+from tests.training import tiny
+
+OVERRIDES = {
+  "embed_dim": 24,
+  "image": {"patch_size": 8, "width": 32, "depth": 1, "num_heads": 2},
+  "text": {"width": 32, "depth": 1, "num_heads": 2},
+}
+SIDES = {"model.image_size": 16, "model.context_length": 12}
+# Images as they are, for what is cached to be what is not.
+PLAIN = {
+  "augment.random_resized_crop": False,
+  "augment.color_jitter": 0.0,
+}
+
+
+def quiet(line):
+  del line
+
+
+@pytest.fixture(name="made", scope="module")
+def fixture_made(tmp_path_factory):
+  """A folder of images, and a small CLIP's weights."""
+  root = tmp_path_factory.mktemp("frozen")
+  tiny.write_folder(root / "data", 32)
+  model = models.create_model(
+    "vit_b32",
+    vocab_size=49_408,
+    image_size=16,
+    context_length=12,
+    **OVERRIDES,
+  )
+  shapes = jax.eval_shape(
+    model.init,
+    jax.random.key(0),
+    jnp.zeros((1, 16, 16, 3)),
+    jnp.zeros((1, 12), jnp.int32),
+  )
+  zeros = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes)
+  path = root / "clip.safetensors"
+  pretrained.save(model, zeros, path)
+  forms = {k: v.shape for k, v in pretrained.read_tensors(path).items()}
+  pretrained.write_safetensors(path, golden.weights(forms))
+  variables, _ = pretrained.load(model, path, shapes)
+  return root / "data", path, variables["params"]
+
+
+def configure(made, **changes):
+  folder, path, _ = made
+  fields = {
+    "steps": 3,
+    "batch_size": 8,
+    "log_every": 1,
+    "checkpoint_every": 2,
+    "data.name": "folder",
+    "data.path": str(folder),
+    "data.images_per_concept": 1,
+    "data.captions_per_example": 2,
+    "evaluation.plots": False,
+    "evaluation.batch_size": 8,
+    "model.preset": "vit_b32",
+    "model.tokenizer": "clip",
+    "model.overrides": json.dumps(OVERRIDES),
+    "initial.weights": str(path),
+    "optimizer.learning_rate": 0.01,
+    "loss.init_logit_scale": 10.0,
+    **SIDES,
+    **PLAIN,
+    **changes,
+  }
+  return tiny.parse(fields)
+
+
+def train(made, workdir, **changes):
+  runner.train(configure(made, **changes), workdir, report=quiet)
+  _, state = runner.restore(workdir, report=quiet)
+  losses = [
+    row["train/loss"]
+    for row in logging.read_metrics(workdir)
+    if "train/loss" in row
+  ]
+  return state.params, losses
+
+
+def changed(params, before):
+  return max(
+    np.abs(np.asarray(a) - np.asarray(b)).max()
+    for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(before))
+  )
+
+
+@pytest.mark.parametrize("frozen", ["image", "text", "image,text"])
+def test_frozen_towers_stay_and_the_rest_learns(made, frozen, tmp_path):
+  params, _ = train(made, tmp_path, **{"model.frozen": frozen})
+  for side in ("image", "text"):
+    difference = changed(params[side], made[2][side])
+    assert difference == 0 if side in frozen else difference > 1e-3
+  assert changed(params["image_projection"], made[2]["image_projection"]) > 1e-3
+
+
+def test_cached_features_are_those_of_the_towers(made, tmp_path, monkeypatch):
+  frozen = {"model.frozen": "image,text"}
+  plain, losses = train(made, tmp_path / "plain", **frozen)
+  cached = {**frozen, "model.cache_features": True}
+  params, same = train(made, tmp_path / "cached", **cached)
+  np.testing.assert_allclose(same, losses, rtol=1e-5)
+  assert losses[0] != pytest.approx(losses[-1], rel=1e-3)
+  assert changed(params, plain) < 1e-4
+  kept = np.load(tmp_path / "cached" / "features.npy")
+  assert kept.shape[1] == 32 and len(kept) >= 16
+
+  # A run that goes on takes them from there.
+  def fail(*unused):
+    raise AssertionError("Features were computed again.")
+
+  monkeypatch.setattr(features, "of_images", fail)
+  run, _ = runner.restore(tmp_path / "cached", report=quiet)
+  batch = next(run.batches(quiet))
+  assert batch["image"].shape == (8, 1, 1, 32)
+  assert batch["tokens"].shape == (8, 2, 32)
+  assert batch["image"].dtype == batch["tokens"].dtype == np.float32
+  # What was cut off is none.
+  (tmp_path / "cached" / "features.npy").write_bytes(b"\x93NUMPY")
+  with pytest.raises(AssertionError, match="computed again"):
+    run.batches(quiet)
+
+
+def test_batch_statistics_of_a_frozen_tower_stay():
+  model = models.TwoTower(
+    models.ResNet(stage_sizes=(1,), width=32, stem="cifar"),
+    models.TextTransformer(width=16, depth=0, num_heads=1, vocab_size=9),
+    embed_dim=8,
+    frozen=("image",),
+  )
+  images = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
+  tokens = jnp.ones((4, 3), jnp.int32)
+  variables = model.init(jax.random.key(1), images, tokens)
+  out, updates = model.apply(
+    variables, images, tokens, train=True, mutable=["batch_stats"]
+  )
+  tiny.assert_same(updates["batch_stats"], variables["batch_stats"])
+  evaluated = model.apply(variables, images, tokens)
+  np.testing.assert_array_equal(out["image"], evaluated["image"])
+  # The feature in the image's place.
+  feature = model.image.apply(
+    {k: tree["image"] for k, tree in variables.items()}, images
+  )
+  given, updates = model.apply(
+    variables,
+    feature[:, None, None],
+    train=True,
+    mutable=["batch_stats"],
+    method="encode_image",
+  )
+  np.testing.assert_allclose(given, out["image"], atol=1e-6)
+  tiny.assert_same(updates["batch_stats"], variables["batch_stats"])
+  with pytest.raises(ValueError, match="frozen must be one of image, text"):
+    model.clone(frozen=("both",)).init(jax.random.key(0), images, tokens)
+
+
+def test_texts_are_encoded_once():
+  class Letters:
+    def encode(self, texts, length):
+      return np.array([[len(text)] * length for text in texts], np.int32)
+
+  calls = []
+
+  def encode(tokens):
+    calls.append(tokens[:, 0].tolist())
+    return tokens[:, :2].astype(np.float32)
+
+  texts = features.TextFeatures(Letters(), encode, batch_size=2)
+  found = texts.encode(["a", "bbb", "a", "cc"], 4)
+  np.testing.assert_array_equal(found[:, 0], [1, 3, 1, 2])
+  assert calls == [[1, 3], [2, 0]]
+  texts.encode(["cc", "a"], 4)
+  assert len(calls) == 2
+  texts.encode(["a"], 5)  # Cut at another length it may be another text.
+  assert len(calls) == 3
+
+
+def test_progress_of_features_is_told(monkeypatch):
+  source = tiny.make_source(0, 5)
+  clock = iter(range(0, 1000, 20))
+  monkeypatch.setattr(features.time, "monotonic", lambda: next(clock))
+  lines = []
+  found = features.of_images(
+    source,
+    lambda x: x.reshape(len(x), -1)[:, :3].astype(np.float32),
+    2,
+    lines.append,
+  )
+  assert found.shape == (5, 3)
+  assert lines[0] == "Features of 2 of 5 images, 30 s to go."
+
+
+def test_a_mistake_names_the_field(made):
+  with pytest.raises(config_lib.ConfigError, match="model.frozen"):
+    configure(made, **{"model.frozen": "images"})
