@@ -4,179 +4,20 @@ import dataclasses
 import json
 from typing import Any
 
-
-def _field(default: Any, doc: str, **checks: Any) -> Any:
-  return dataclasses.field(default=default, metadata={"doc": doc, **checks})
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-  """The data set."""
-
-  name: str = _field(
-    "emoji",
-    "Data set.",
-    choices=(
-      "emoji",
-      "folder",
-      "fashion_mnist",
-      "openclipart",
-      "scenes",
-      "easy_vqa",
-      "official",
-    ),
-  )
-  path: str = _field(
-    "",
-    "With name=folder: the folder with captions.jsonl. With name=fashion_mnist:"
-    " that with its idx.gz files; empty is the 8,000 images that ship. With"
-    " name=openclipart: that with png/ and svg/; empty is /usr/share/openclipart."
-    " With name=official: that with the lists of examples.",
-  )
-  format: str = _field(
-    "", "name=official: one of contrastive_jax.data.official for the task."
-  )
-  image_root: str = _field(
-    "", "name=official: the folder below which images are; empty is path."
-  )
-  data_dir: str = _field("", "Where prepared data is kept; empty: user cache.")
-  languages: str = _field(
-    "en,de,es,fr,ja,zh", "Languages of the captions, comma-separated."
-  )
-  main_language_share: float = _field(
-    0.5, "Share of captions in the first language.", low=0.0, high=1.0
-  )
-  name_weight: float = _field(0.3, "Weight of names as captions.", low=0.0)
-  keyword_weight: float = _field(0.2, "Weight of one keyword.", low=0.0)
-  keywords_weight: float = _field(0.0, "Weight of several keywords.", low=0.0)
-  full_weight: float = _field(
-    0.4, "Weight of names with keywords as captions.", low=0.0
-  )
-  prompt_weight: float = _field(0.1, "Weight of names in a prompt.", low=0.0)
-  captions_per_example: int = _field(
-    1,
-    "Captions of an image in a step; the first is in the first language.",
-    low=1,
-  )
-  images_per_concept: int = _field(
-    1, "Rows of a batch that show one concept.", low=1
-  )
-  synonyms: str = _field(
-    "",
-    'JSON file {"word": ["synonym"]} for edited captions (structure.text_view),'
-    " beside what the data tell.",
-  )
-  scenes: int = _field(
-    4000, "name=scenes: training images; of nlvr2, pairs.", low=1
-  )
-  scenes_private: str = _field(
-    "background,texture,rotation",
-    "name=scenes: what captions never mention, comma-separated, of size,"
-    " texture, colour, shape, rotation, position, background.",
-  )
-  official_options: str = _field(
-    "",
-    "name=official: further arguments of the format's function as JSON, such as"
-    ' {"path": {"train": FILE}, "min_count": 1}.',
-  )
-  max_bad_share: float = _field(
-    0.05, "folder, official: share of bad rows that stops.", low=0.0, high=1.0
-  )
-  vocab_size: int = _field(
-    8192,
-    "folder, official, easy_vqa: size of the vocabulary that is learned.",
-    low=259,
-  )
-  num_threads: int = _field(2, "Threads that read ahead.", low=1)
-
-
-@dataclasses.dataclass(frozen=True)
-class Augment:
-  """Random changes of training images, on the device."""
-
-  random_resized_crop: bool = _field(True, "Crop a random box.")
-  crop_scale: tuple[float, float] = _field(
-    (0.5, 1.0), "Range of the box's share of the area."
-  )
-  crop_ratio: tuple[float, float] = _field(
-    (0.75, 1.3333333), "Range of the box's width / height."
-  )
-  flip: float = _field(0.0, "Probability of a left-right flip.", low=0, high=1)
-  color_jitter: float = _field(
-    0.8, "Probability of the colour jitter.", low=0, high=1
-  )
-  brightness: float = _field(0.3, "Strength.", low=0)
-  contrast: float = _field(0.3, "Strength.", low=0)
-  saturation: float = _field(0.3, "Strength.", low=0)
-  hue: float = _field(0.0, "Strength, in turns.", low=0, high=0.5)
-  grayscale: float = _field(0.0, "Probability.", low=0, high=1)
-  blur: float = _field(0.0, "Probability.", low=0, high=1)
-  solarize: float = _field(0.0, "Probability.", low=0, high=1)
-  second_blur: float = _field(
-    -1.0,
-    "simclr, moco_v3: of the second view; below 0 as of the first.",
-    low=-1,
-    high=1,
-  )
-  second_solarize: float = _field(-1.0, "The same.", low=-1, high=1)
-  randaugment_num_ops: int = _field(0, "RandAugment steps; 0 is off.", low=0)
-  randaugment_magnitude: float = _field(7.0, "Out of 10.", low=0, high=10)
-  normalization: str = _field(
-    "clip",
-    "Mean and deviation that levels are made to have: CLIP's, ImageNet's, or"
-    " symmetric, -1 to 1. Published weights need their own.",
-    choices=("clip", "imagenet", "symmetric"),
-  )
-
-
-@dataclasses.dataclass(frozen=True)
-class Model:
-  """The model: two towers, or a fusion model."""
-
-  preset: str = _field(
-    "tiny",
-    "Name in contrastive_jax.models.PRESETS, of the fusion objectives in"
-    " FUSION_PRESETS.",
-  )
-  image_size: int = _field(
-    0, "Side of the images, pixels; 0 is the preset's own.", low=0
-  )
-  context_length: int = _field(
-    0, "Tokens of a caption; 0 is the preset's own.", low=0
-  )
-  tokenizer: str = _field(
-    "",
-    "Published vocabulary: clip, or a vocab.txt or tokenizer.json; empty is the"
-    " data's own.",
-  )
-  dtype: str = _field(
-    "float32", "Compute type.", choices=("float32", "bfloat16")
-  )
-  remat: bool = _field(False, "Recompute activations backwards.")
-  overrides: str = _field(
-    "", 'Fields of the preset as JSON, e.g. {"image": {"widths": [32, 64]}}.'
-  )
-  frozen: str = _field(
-    "", "clip: towers that are not trained, of image and text, comma-separated."
-  )
-  cache_features: bool = _field(
-    False,
-    "Both towers frozen: the features of training data are computed once, of"
-    " images as they are.",
-  )
-
-  @property
-  def frozen_towers(self) -> tuple[str, ...]:
-    """The towers of `frozen`."""
-    towers = (tower.strip() for tower in self.frozen.split(","))
-    return tuple(tower for tower in towers if tower)
+from contrastive_jax.training.fields_inputs import (
+  Augment,
+  Data,
+  Initial,
+  Model,
+  field,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
   """The training loss; fields from `e_step` on are those of name=augmented."""
 
-  name: str = _field(
+  name: str = field(
     "clip",
     "Loss.",
     choices=(
@@ -191,68 +32,68 @@ class Loss:
       "cross_entropy",
     ),
   )
-  group_positives: bool = _field(
+  group_positives: bool = field(
     True, "Rows of one concept are positives of each other."
   )
-  label_smoothing: float = _field(
+  label_smoothing: float = field(
     0.0, "Share of the uniform target; name=clip only.", low=0.0, high=0.999
   )
-  image_image: float = _field(
+  image_image: float = field(
     0.0,
     "Weight of NT-Xent between a concept's images; needs"
     " data.images_per_concept=2.",
     low=0.0,
   )
-  temperature: str = _field(
+  temperature: str = field(
     "learned",
     "robust is FastCLIP's objective of a learned one, individual one an example"
     " (iSogCLR); both need name=augmented.",
     choices=("learned", "fixed", "robust", "individual"),
   )
-  init_logit_scale: float = _field(14.2857, "Initial 1/temperature.", low=1)
-  max_logit_scale: float = _field(100.0, "Bound of 1/temperature.", low=1)
-  block_size: int = _field(0, "Rows formed at once; 0 decides by size.", low=0)
-  e_step: str = _field(
+  init_logit_scale: float = field(14.2857, "Initial 1/temperature.", low=1)
+  max_logit_scale: float = field(100.0, "Bound of 1/temperature.", low=1)
+  block_size: int = field(0, "Rows formed at once; 0 decides by size.", low=0)
+  e_step: str = field(
     "conjugate",
     "How an anchor's log-partition is estimated.",
     choices=("batch", "moving_average", "conjugate", "amortized"),
   )
-  rate: float = _field(
+  rate: float = field(
     0.5, "moving_average: weight of the batch.", low=1e-6, high=1
   )
-  rate_schedule: str = _field(
+  rate_schedule: str = field(
     "constant",
     "moving_average: cosine goes from 1 to rate in half of the steps, visits"
     " is rate (visits + 1)^-rate_decay.",
     choices=("constant", "cosine", "visits"),
   )
-  rate_decay: float = _field(0.9, "moving_average: see rate_schedule.", low=0)
-  log_alpha: float = _field(
+  rate_decay: float = field(0.9, "moving_average: see rate_schedule.", low=0)
+  log_alpha: float = field(
     10.0, "conjugate: log of the inverse strength of the prior."
   )
-  lagged: bool = _field(
+  lagged: bool = field(
     False, "Weights from before the batch: without bias, and staler."
   )
-  concentration: float = _field(
+  concentration: float = field(
     0.0, "Of the gamma draw of the weights; 0 takes their mean.", low=0
   )
-  prior_shape: float = _field(0.0, "Gamma prior of the weights.", low=0)
-  prior_rate: float = _field(0.0, "Gamma prior of the weights.", low=0)
-  include_positive: bool = _field(False, "The positive in the partition.")
-  negative_mass: float = _field(
+  prior_shape: float = field(0.0, "Gamma prior of the weights.", low=0)
+  prior_rate: float = field(0.0, "Gamma prior of the weights.", low=0)
+  include_positive: bool = field(False, "The positive in the partition.")
+  negative_mass: float = field(
     1.0, "Weight of the mean over negatives; 0 is batch_size - 1.", low=0
   )
-  log_weight_cap: float = _field(0.0, "Bound of log-weights; 0 is off.", low=0)
-  rho: float = _field(
+  log_weight_cap: float = field(0.0, "Bound of log-weights; 0 is off.", low=0)
+  rho: float = field(
     6.5, "temperature=robust or individual: larger is colder.", low=0
   )
-  temperature_rate: float = _field(
+  temperature_rate: float = field(
     0.01, "temperature=individual: its own learning rate.", low=0
   )
-  prototypes: int = _field(1024, "amortized: of each side.", low=1)
-  prototype_steps: int = _field(10, "amortized: fits a step.", low=1)
-  prototype_rate: float = _field(0.1, "amortized: of AdaGrad.", low=0)
-  prototype_refill: int = _field(
+  prototypes: int = field(1024, "amortized: of each side.", low=1)
+  prototype_steps: int = field(10, "amortized: fits a step.", low=1)
+  prototype_rate: float = field(0.1, "amortized: of AdaGrad.", low=0)
+  prototype_refill: int = field(
     500, "amortized: steps from one refill with keys to the next.", low=1
   )
 
@@ -261,68 +102,68 @@ class Loss:
 class Structure:
   """Regularisers of both modalities' features, with objective=clip, albef."""
 
-  separation: float = _field(
+  separation: float = field(
     0.0, "Weight of deep feature separation; gives towers a second head.", low=0
   )
-  orthogonality: float = _field(1.0, "separation: its term's weight.", low=0)
-  independent_contrast: float = _field(
+  orthogonality: float = field(1.0, "separation: its term's weight.", low=0)
+  independent_contrast: float = field(
     1.0, "separation: its term's weight.", low=0
   )
-  uniformity: float = _field(1.0, "separation: its term's weight.", low=0)
-  independent_positive: str = _field(
+  uniformity: float = field(1.0, "separation: its term's weight.", low=0)
+  independent_positive: str = field(
     "augmented",
     "separation: original is the printed form, without another view.",
     choices=("augmented", "original"),
   )
-  independent_head: str = _field(
+  independent_head: str = field(
     "linear", "separation: form of the second head.", choices=("linear", "mlp")
   )
-  bridge: float = _field(0.0, "Weight of the Brownian bridge.", low=0)
-  bridge_side: str = _field(
+  bridge: float = field(0.0, "Weight of the Brownian bridge.", low=0)
+  bridge_side: str = field(
     "image",
     "bridge: whose other view is bridged.",
     choices=("image", "text", "both"),
   )
-  bridge_time: tuple[float, float] = _field(
+  bridge_time: tuple[float, float] = field(
     (0.25, 0.25), "bridge: range of its time; drawn where the ends differ."
   )
-  bridge_weighted: bool = _field(False, "bridge: divided by t (1 - t).")
-  consistency: float = _field(
+  bridge_weighted: bool = field(False, "bridge: divided by t (1 - t).")
+  consistency: float = field(
     0.0, "Weight of geometric consistency; CyCLIP's is 0.25.", low=0
   )
-  consistency_intra: float = _field(
+  consistency_intra: float = field(
     1.0, "consistency: weight of the in-modal term.", low=0
   )
-  consistency_inter: float = _field(
+  consistency_inter: float = field(
     1.0, "consistency: weight of the cross-modal term.", low=0
   )
-  consistency_augmented: float = _field(
+  consistency_augmented: float = field(
     1.0, "consistency: weight under augmentation; CyCLIP has none.", low=0
   )
-  consistency_paired: float = _field(
+  consistency_paired: float = field(
     1.0, "consistency: weight of pairs under augmentation; the same.", low=0
   )
-  alignment: float = _field(
+  alignment: float = field(
     0.0, "Weight of the loss that closes the modality gap.", low=0
   )
-  alignment_epsilon: float = _field(
+  alignment_epsilon: float = field(
     1e-3, "alignment: 0 is the printed form, which may diverge.", low=0
   )
-  source: str = _field(
+  source: str = field(
     "views",
     "Another view's features: of changed inputs, or of the same inputs by a"
     " momentum encoder.",
     choices=("views", "momentum"),
   )
-  text_view: str = _field(
+  text_view: str = field(
     "eda",
     "source=views: the caption edited, or another caption.",
     choices=("eda", "caption"),
   )
-  edited_share: float = _field(
+  edited_share: float = field(
     0.1, "text_view=eda: share of the words.", low=1e-3, high=1
   )
-  momentum: float = _field(
+  momentum: float = field(
     0.995, "source=momentum: of the momentum encoder.", low=0, high=1
   )
 
@@ -349,97 +190,57 @@ class Structure:
 
 
 @dataclasses.dataclass(frozen=True)
-class Initial:
-  """What a run begins with: a finished run, or published weights."""
-
-  workdir: str = _field(
-    "", "Fusion models: folder of the finished run; empty begins at random."
-  )
-  part: str = _field(
-    "all",
-    "What is taken of it: all, or the two encoders alone.",
-    choices=("all", "encoders"),
-  )
-  weights: str = _field(
-    "",
-    "File or folder of published weights of the whole model: safetensors, npz or"
-    " torch.",
-  )
-  image_weights: str = _field("", "The same of the image tower alone.")
-  text_weights: str = _field(
-    "",
-    "The same of the text tower alone; of a fusion model's layers, of a BERT.",
-  )
-  allow: str = _field(
-    "",
-    "Of missing, unexpected and misshapen weights those that are no mistake,"
-    " comma-separated.",
-  )
-
-  @property
-  def allowed(self) -> tuple[str, ...]:
-    """The kinds of `allow`."""
-    kinds = (kind.strip() for kind in self.allow.split(","))
-    return tuple(kind for kind in kinds if kind)
-
-  @property
-  def has_weights(self) -> bool:
-    """Whether there are published weights of any part."""
-    return bool(self.weights or self.image_weights or self.text_weights)
-
-
-@dataclasses.dataclass(frozen=True)
 class Fusion:
   """ALBEF: its pre-training (objective=albef) and its tasks."""
 
-  contrast: float = _field(1.0, "albef: weight of the contrast.", low=0)
-  matching: float = _field(1.0, "albef: weight of image-text matching.", low=0)
-  language: float = _field(
+  contrast: float = field(1.0, "albef: weight of the contrast.", low=0)
+  matching: float = field(1.0, "albef: weight of image-text matching.", low=0)
+  language: float = field(
     1.0, "albef: weight of masked language modelling.", low=0
   )
-  mask_share: float = _field(
+  mask_share: float = field(
     0.15, "albef: share of the tokens to be predicted.", low=0, high=1
   )
-  queue_size: int = _field(
+  queue_size: int = field(
     1024, "albef: earlier keys in the contrast; 0 is none.", low=0
   )
-  negative_block: int = _field(
+  negative_block: int = field(
     0,
     "albef: neighbouring rows among which hard negatives are drawn; 0 is the"
     " whole batch.",
     low=0,
   )
-  momentum: float = _field(0.995, "Of the momentum model.", low=0, high=1)
-  alpha: float = _field(
+  momentum: float = field(0.995, "Of the momentum model.", low=0, high=1)
+  alpha: float = field(
     0.4, "Share of the momentum model's soft targets; 0 is off.", low=0, high=1
   )
-  alpha_ramp: float = _field(
+  alpha_ramp: float = field(
     0.05, "Share of the steps in which alpha grows from 0.", low=0, high=1
   )
-  answer_length: int = _field(
+  answer_length: int = field(
     8, "vqa: tokens of an answer, start and end among them.", low=3
   )
-  answers_per_question: int = _field(
+  answers_per_question: int = field(
     1, "vqa: weighted answers of a question in a step.", low=1
   )
-  questions_per_image: int = _field(
+  questions_per_image: int = field(
     4, "Questions, statements or hypotheses of an image in a step.", low=1
   )
-  answering: str = _field(
+  answering: str = field(
     "rank",
     "vqa: candidates are ranked, or an answer is written freely.",
     choices=("rank", "generate"),
   )
-  candidates: int = _field(
+  candidates: int = field(
     128, "vqa: answers that are ranked by all of their tokens.", low=1
   )
-  inputs: str = _field(
+  inputs: str = field(
     "both",
     "vqa, nlvr2, entailment: what the model sees. With image every text is"
     " empty, with text every image is grey: what one input alone gives away.",
     choices=("both", "image", "text"),
   )
-  rerank: int = _field(
+  rerank: int = field(
     16, "albef: answers of the contrast that matching ranks again.", low=1
   )
 
@@ -448,27 +249,27 @@ class Fusion:
 class Optimizer:
   """Warm-up, peak and cosine decay of AdamW, LARS or Muon."""
 
-  name: str = _field("adamw", "Optimizer.", choices=("adamw", "lars", "muon"))
-  learning_rate: float = _field(1e-3, "Peak.", low=0)
-  warmup_share: float = _field(0.1, "Share of the steps.", low=0, high=1)
-  decay_share: float = _field(
+  name: str = field("adamw", "Optimizer.", choices=("adamw", "lars", "muon"))
+  learning_rate: float = field(1e-3, "Peak.", low=0)
+  warmup_share: float = field(0.1, "Share of the steps.", low=0, high=1)
+  decay_share: float = field(
     1.0,
     "Share of the steps, at their end and after the warm-up, in which the rate"
     " falls.",
     low=0,
     high=1,
   )
-  final_share: float = _field(0.0, "Last rate over peak.", low=0, high=1)
-  weight_decay: float = _field(
+  final_share: float = field(0.0, "Last rate over peak.", low=0, high=1)
+  weight_decay: float = field(
     0.1, "On matrices only; with muon not on embeddings.", low=0
   )
   # With 1 nothing new would ever count, and the bias correction divide by 0.
-  beta1: float = _field(
+  beta1: float = field(
     0.9, "First moment; the momentum of lars and muon.", low=0, high=0.999999
   )
-  beta2: float = _field(0.98, "Second moment.", low=0, high=0.999999)
-  clip_norm: float = _field(1.0, "Gradient norm bound; 0 is off.", low=0)
-  ema_decay: float = _field(
+  beta2: float = field(0.98, "Second moment.", low=0, high=0.999999)
+  clip_norm: float = field(1.0, "Gradient norm bound; 0 is off.", low=0)
+  ema_decay: float = field(
     0.0, "Average of the parameters for evaluation; 0 is off.", low=0, high=1
   )
 
@@ -477,23 +278,23 @@ class Optimizer:
 class Ssl:
   """Heads of the objectives simclr and moco_v3."""
 
-  projector: str = _field(
+  projector: str = field(
     "128", "Widths of the hidden layers of the projector, comma-separated."
   )
-  predictor: str = _field(
+  predictor: str = field(
     "128", "moco_v3: those of the predictor; empty is none."
   )
-  predictor_norm: bool = _field(
+  predictor_norm: bool = field(
     True, "moco_v3: batch normalisation after the predictor's last layer."
   )
-  embed_dim: int = _field(64, "Width of what is contrasted.", low=1)
-  momentum: float = _field(
+  embed_dim: int = field(64, "Width of what is contrasted.", low=1)
+  momentum: float = field(
     0.99,
     "moco_v3: of the momentum encoder, at first; a cosine takes it to 1.",
     low=0,
     high=1,
   )
-  freeze_patches: bool = _field(
+  freeze_patches: bool = field(
     True, "moco_v3: the patch projection of a ViT stays as initialised."
   )
 
@@ -502,25 +303,25 @@ class Ssl:
 class Evaluation:
   """Evaluators; a cadence of 0 means at the end only."""
 
-  batch_size: int = _field(512, "Images at once.", low=1)
-  retrieval_every: int = _field(200, "Steps between validations.", low=0)
-  final: bool = _field(True, "Evaluate everything at the end.")
-  classification: bool = _field(
+  batch_size: int = field(512, "Images at once.", low=1)
+  retrieval_every: int = field(200, "Steps between validations.", low=0)
+  final: bool = field(True, "Evaluate everything at the end.")
+  classification: bool = field(
     True, "Few-shot, linear probe and kNN at the end."
   )
-  concatenated: bool = _field(
+  concatenated: bool = field(
     False,
     "structure.separation: these also on both heads' features, side by side.",
   )
-  benchmarks: str = _field(
+  benchmarks: str = field(
     "",
     "Sets of contrastive_jax.data.benchmarks that are scored at the end,"
     " comma-separated; those that are not prepared are left out.",
   )
-  benchmarks_dir: str = _field(
+  benchmarks_dir: str = field(
     "~/tensorflow_datasets", "TFDS's data directory, which has them."
   )
-  plots: bool = _field(True, "Draw plots at the end.")
+  plots: bool = field(True, "Draw plots at the end.")
 
   @property
   def benchmark_names(self) -> tuple[str, ...]:
@@ -533,7 +334,7 @@ class Evaluation:
 class Config:
   """A training run."""
 
-  objective: str = _field(
+  objective: str = field(
     "clip",
     "What is trained.",
     choices=(
@@ -547,20 +348,20 @@ class Config:
       "entailment",
     ),
   )
-  seed: int = _field(0, "Of everything random.", low=0, high=2**31 - 2)
-  steps: int = _field(
+  seed: int = field(0, "Of everything random.", low=0, high=2**31 - 2)
+  steps: int = field(
     1000, "Training steps; 0 evaluates what the run begins with.", low=0
   )
-  batch_size: int = _field(256, "Examples a step, over all devices.", low=1)
-  fsdp: bool = _field(
+  batch_size: int = field(256, "Examples a step, over all devices.", low=1)
+  fsdp: bool = field(
     False, "Split large parameters and moments over all devices."
   )
-  microbatches: int = _field(
+  microbatches: int = field(
     1, "Parts that encoders take one by one; the loss is exact.", low=1
   )
-  log_every: int = _field(20, "Steps between log lines.", low=1)
-  checkpoint_every: int = _field(200, "Steps between checkpoints.", low=1)
-  keep_checkpoints: int = _field(2, "Newest checkpoints kept.", low=1)
+  log_every: int = field(20, "Steps between log lines.", low=1)
+  checkpoint_every: int = field(200, "Steps between checkpoints.", low=1)
+  keep_checkpoints: int = field(2, "Newest checkpoints kept.", low=1)
   initial: Initial = Initial()
   data: Data = Data()
   augment: Augment = Augment()
