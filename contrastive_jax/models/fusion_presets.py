@@ -1,14 +1,13 @@
 """Named fusion models, and how one task's begins with another's parameters."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax.models import presets
+from contrastive_jax.models import layers, presets
 from contrastive_jax.models.fusion import FusionModel
 from contrastive_jax.models.vit import ViT, vit
 
@@ -214,17 +213,13 @@ def _resized(
   if name not in source or name not in target:
     return source
   old, new = source[name], target[name]
-  # The class token first, then a square of patches.
-  sides = [math.isqrt(x.shape[0] - 1) for x in (old, new)]
-  if old.shape == new.shape or any(
-    side**2 != x.shape[0] - 1 for side, x in zip(sides, (old, new))
-  ):
+  if old.shape == new.shape:
     return source
-  patches = old[1:].reshape(sides[0], sides[0], -1)
-  patches = jax.image.resize(
-    patches, (sides[1], sides[1], patches.shape[-1]), "bicubic"
-  )
-  resized = jnp.concatenate([old[:1], patches.reshape(sides[1] ** 2, -1)])
+  try:
+    # The class token first, then a square of patches.
+    resized = layers.resize_positions(old, len(new), 1)
+  except ValueError:
+    return source  # As it is, it is of another form.
   return {**source, name: resized}
 
 

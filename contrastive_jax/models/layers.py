@@ -1,6 +1,7 @@
 """What the towers share: activations, checks, patches, MLP, heads."""
 
 import functools
+import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -100,6 +101,34 @@ def flat_dot_general(
     )
   out = jax.lax.dot_general(flat, kernel, (((1,), over), shared), **options)
   return out.reshape(*x.shape[:-1], out.shape[-1])
+
+
+def resize_positions(table: Array, length: int, extra: int) -> Array:
+  """Positions of a square grid for another one, bicubically.
+
+  Args:
+    table: [extra + n * n, d].
+    length: extra + m * m.
+    extra: positions that come before the grid's, and stay.
+
+  Returns:
+    [length, d].
+
+  Raises:
+    ValueError: if either has no square grid.
+
+  >>> import jax.numpy as jnp
+  >>> resize_positions(jnp.ones((5, 3)), 10, 1).shape
+  (10, 3)
+  """
+  sides = [math.isqrt(max(n - extra, 0)) for n in (len(table), length)]
+  if any(s * s + extra != n for s, n in zip(sides, (len(table), length))):
+    raise ValueError(
+      f"positions must be {extra} and a square; got {len(table)} and {length}."
+    )
+  grid = table[extra:].reshape(sides[0], sides[0], -1)
+  grid = jax.image.resize(grid, (sides[1], sides[1], grid.shape[-1]), "bicubic")
+  return jnp.concatenate([table[:extra], grid.reshape(sides[1] ** 2, -1)])
 
 
 class PatchEmbed(nn.Module):

@@ -1,7 +1,7 @@
 """Names of ALBEF's weights, as its authors publish them."""
 
 from contrastive_jax.models.fusion import FusionModel
-from contrastive_jax.models.pretrained import encoders, rules
+from contrastive_jax.models.pretrained import encoders, forms, rules
 from contrastive_jax.models.pretrained.rules import Rule
 
 # The momentum model, the queues, and BERT's position of the queue.
@@ -30,9 +30,9 @@ def rules_of(model: FusionModel, mask: int | None = None) -> list[Rule]:
 
   Args:
     model: of any other task.
-    mask: see `rules.vocabulary`.
+    mask: see `forms.vocabulary`.
   """
-  words = rules.vocabulary(MASK, mask)
+  words = forms.vocabulary(MASK, mask)
   text = PRETRAINED if model.task == "pretrain" else TASK
   out = [
     *encoders.timm_positions(1, "params/image", "visual_encoder."),
@@ -54,7 +54,7 @@ def rules_of(model: FusionModel, mask: int | None = None) -> list[Rule]:
       *_language_head(
         "params/language_head", "text_encoder.cls.predictions", words
       ),
-      Rule(("params/temperature",), ("temp",), rules.SAME),
+      Rule(("params/temperature",), ("temp",), forms.SAME),
     ]
   elif model.task == "vqa":
     out += encoders.bert_embeddings(
@@ -81,7 +81,7 @@ def bert_rules(model: FusionModel) -> list[Rule]:
   Cross-attention has none there. The head over words has, in files of the language
   model; without it stays as it is.
   """
-  words = rules.vocabulary(MASK)
+  words = forms.vocabulary(MASK)
   out = encoders.bert_embeddings("params/embeddings", "embeddings.", words)
   for i in range(model.text_depth + model.fusion_depth):
     stack = "text_layers" if i < model.text_depth else "fusion_layers"
@@ -95,11 +95,11 @@ def head_rules(model: FusionModel) -> list[Rule]:
   """The names of a BERT's head over words, which files of encoders lack."""
   if model.task != "pretrain":
     return []
-  words = rules.vocabulary(MASK)
+  words = forms.vocabulary(MASK)
   return _language_head("params/language_head", "cls.predictions", words)
 
 
-def _language_head(ours: str, theirs: str, words: rules.Form) -> list[Rule]:
+def _language_head(ours: str, theirs: str, words: forms.Form) -> list[Rule]:
   return [
     *rules.layer(f"{ours}/dense", f"{theirs}.transform.dense"),
     *rules.norm(f"{ours}/norm", f"{theirs}.transform.LayerNorm"),

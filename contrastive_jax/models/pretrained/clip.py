@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from contrastive_jax.models.pretrained import encoders, rules
+from contrastive_jax.models.pretrained import encoders, forms, rules
 from contrastive_jax.models.pretrained.rules import Rule
 
 # What is in the files beside weights.
@@ -22,19 +22,19 @@ def vit(depth: int) -> list[Rule]:
     Rule(
       (f"{_IMAGE}/patch_embedding/kernel",),
       ("visual.conv1.weight",),
-      rules.CONV,
+      forms.CONV,
     ),
-    Rule((f"{_IMAGE}/class_token",), ("visual.class_embedding",), rules.VECTOR),
+    Rule((f"{_IMAGE}/class_token",), ("visual.class_embedding",), forms.VECTOR),
     Rule(
       (f"{_IMAGE}/position_embedding",),
       ("visual.positional_embedding",),
-      rules.positions(1),
+      forms.positions(1),
     ),
     *rules.norm(f"{_IMAGE}/embedding_norm", "visual.ln_pre"),
     *blocks(_IMAGE, "visual.transformer", depth),
     *rules.norm(f"{_IMAGE}/norm", "visual.ln_post"),
     Rule(
-      ("params/image_projection/head/out/kernel",), ("visual.proj",), rules.SAME
+      ("params/image_projection/head/out/kernel",), ("visual.proj",), forms.SAME
     ),
   ]
 
@@ -47,7 +47,7 @@ def resnet(stage_sizes: Sequence[int]) -> list[Rule]:
       Rule(
         (f"{_IMAGE}/stem_conv_{i}/kernel",),
         (f"visual.conv{i + 1}.weight",),
-        rules.CONV,
+        forms.CONV,
       ),
       *rules.batch_norm(f"image/stem_norm_{i}", f"visual.bn{i + 1}"),
     ]
@@ -61,21 +61,21 @@ def resnet(stage_sizes: Sequence[int]) -> list[Rule]:
     Rule(
       (f"{pool}/position_embedding",),
       ("visual.attnpool.positional_embedding",),
-      rules.positions(1),
+      forms.positions(1),
     )
   )
   for ours, theirs in (("query", "q"), ("key", "k"), ("value", "v")):
     name = f"visual.attnpool.{theirs}_proj"
     kernel, bias = (f"{pool}/attention/{ours}/{x}" for x in ("kernel", "bias"))
     out += [
-      Rule((kernel,), (f"{name}.weight",), rules.HEADS),
-      Rule((bias,), (f"{name}.bias",), rules.HEADS_BIAS),
+      Rule((kernel,), (f"{name}.weight",), forms.HEADS),
+      Rule((bias,), (f"{name}.bias",), forms.HEADS_BIAS),
     ]
   last, name = f"{pool}/attention/out", "visual.attnpool.c_proj"
   return [
     *out,
-    Rule((f"{last}/kernel",), (f"{name}.weight",), rules.HEADS_OUT),
-    Rule((f"{last}/bias",), (f"{name}.bias",), rules.SAME),
+    Rule((f"{last}/kernel",), (f"{name}.weight",), forms.HEADS_OUT),
+    Rule((f"{last}/bias",), (f"{name}.bias",), forms.SAME),
   ]
 
 
@@ -85,23 +85,23 @@ def text(depth: int) -> list[Rule]:
     Rule(
       (f"{_TEXT}/token_embedding/embedding",),
       ("token_embedding.weight",),
-      rules.SAME,
+      forms.SAME,
     ),
     Rule(
       (f"{_TEXT}/position_embedding",),
       ("positional_embedding",),
-      rules.positions(None),
+      forms.positions(None),
     ),
     *blocks(_TEXT, "transformer", depth),
     *rules.norm(f"{_TEXT}/norm", "ln_final"),
     Rule(
       ("params/text_projection/head/out/kernel",),
       ("text_projection",),
-      rules.SAME,
+      forms.SAME,
     ),
-    Rule(("params/log_logit_scale",), ("logit_scale",), rules.SAME),
+    Rule(("params/log_logit_scale",), ("logit_scale",), forms.SAME),
     # Models for the sigmoid loss have it.
-    Rule(("params/logit_bias",), ("logit_bias",), rules.SAME, optional=True),
+    Rule(("params/logit_bias",), ("logit_bias",), forms.SAME, optional=True),
   ]
 
 
@@ -115,10 +115,10 @@ def blocks(ours: str, theirs: str, depth: int) -> list[Rule]:
       Rule(
         (f"{a}/attention/qkv/kernel",),
         (f"{b}.attn.in_proj_weight",),
-        rules.DENSE,
+        forms.DENSE,
       ),
       Rule(
-        (f"{a}/attention/qkv/bias",), (f"{b}.attn.in_proj_bias",), rules.SAME
+        (f"{a}/attention/qkv/bias",), (f"{b}.attn.in_proj_bias",), forms.SAME
       ),
       *rules.layer(f"{a}/attention/out", f"{b}.attn.out_proj"),
       *rules.norm(f"{a}/ln_2", f"{b}.ln_2"),

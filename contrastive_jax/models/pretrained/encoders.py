@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from contrastive_jax.models.bert_encoder import BertEncoder
 from contrastive_jax.models.efficientnet import EfficientNetLite
-from contrastive_jax.models.pretrained import rules
+from contrastive_jax.models.pretrained import forms, rules
 from contrastive_jax.models.pretrained.rules import Rule
 from contrastive_jax.models.vit import ViT
 
@@ -30,9 +30,9 @@ def timm_vit(depth: int, ours: str = "params", theirs: str = "") -> list[Rule]:
     theirs: what their names begin with.
   """
   out = [
-    Rule((f"{ours}/class_token",), (f"{theirs}cls_token",), rules.TOKEN),
+    Rule((f"{ours}/class_token",), (f"{theirs}cls_token",), forms.TOKEN),
     *rules.layer(
-      f"{ours}/patch_embedding", f"{theirs}patch_embed.proj", rules.CONV
+      f"{ours}/patch_embedding", f"{theirs}patch_embed.proj", forms.CONV
     ),
     *rules.norm(f"{ours}/norm", f"{theirs}norm"),
   ]
@@ -57,7 +57,7 @@ def timm_positions(
     Rule(
       (f"{ours}/position_embedding",),
       (f"{theirs}pos_embed",),
-      rules.positions(extra, batched=True),
+      forms.positions(extra, batched=True),
     )
   ]
 
@@ -67,23 +67,23 @@ def timm_map_pool(ours: str, theirs: str) -> list[Rule]:
   attention = f"{ours}/attention"
   keys = ("key", "value")
   return [
-    Rule((f"{ours}/probe",), (f"{theirs}.latent",), rules.SAME),
-    Rule((f"{attention}/query/kernel",), (f"{theirs}.q.weight",), rules.HEADS),
-    Rule((f"{attention}/query/bias",), (f"{theirs}.q.bias",), rules.HEADS_BIAS),
+    Rule((f"{ours}/probe",), (f"{theirs}.latent",), forms.SAME),
+    Rule((f"{attention}/query/kernel",), (f"{theirs}.q.weight",), forms.HEADS),
+    Rule((f"{attention}/query/bias",), (f"{theirs}.q.bias",), forms.HEADS_BIAS),
     Rule(
       tuple(f"{attention}/{name}/kernel" for name in keys),
       (f"{theirs}.kv.weight",),
-      rules.SPLIT_HEADS,
+      forms.SPLIT_HEADS,
     ),
     Rule(
       tuple(f"{attention}/{name}/bias" for name in keys),
       (f"{theirs}.kv.bias",),
-      rules.SPLIT_BIAS,
+      forms.SPLIT_BIAS,
     ),
     Rule(
-      (f"{attention}/out/kernel",), (f"{theirs}.proj.weight",), rules.HEADS_OUT
+      (f"{attention}/out/kernel",), (f"{theirs}.proj.weight",), forms.HEADS_OUT
     ),
-    Rule((f"{attention}/out/bias",), (f"{theirs}.proj.bias",), rules.SAME),
+    Rule((f"{attention}/out/bias",), (f"{theirs}.proj.bias",), forms.SAME),
     *rules.norm(f"{ours}/norm", f"{theirs}.norm"),
     *rules.layer(f"{ours}/mlp/fc", f"{theirs}.mlp.fc1"),
     *rules.layer(f"{ours}/mlp/proj", f"{theirs}.mlp.fc2"),
@@ -95,7 +95,7 @@ def torchvision_resnet(
 ) -> list[Rule]:
   """A `ResNet` of torchvision's names."""
   out = [
-    Rule(("params/stem_conv/kernel",), ("conv1.weight",), rules.CONV),
+    Rule(("params/stem_conv/kernel",), ("conv1.weight",), forms.CONV),
     *rules.batch_norm("stem_norm", "bn1"),
   ]
   for i, size in enumerate(stage_sizes):
@@ -114,7 +114,7 @@ def residual_block(ours: str, theirs: str, convolutions: int) -> list[Rule]:
       Rule(
         (f"params/{ours}/conv_{k}/kernel",),
         (f"{theirs}.conv{k + 1}.weight",),
-        rules.CONV,
+        forms.CONV,
       ),
       *rules.batch_norm(f"{ours}/norm_{k}", f"{theirs}.bn{k + 1}"),
     ]
@@ -125,14 +125,14 @@ def shortcut(ours: str, conv: str, norm: str) -> list[Rule]:
   """A block's convolution beside the others; blocks without it are passed over."""
   return [
     Rule(
-      (f"params/{ours}/shortcut_conv/kernel",), (f"{conv}.weight",), rules.CONV
+      (f"params/{ours}/shortcut_conv/kernel",), (f"{conv}.weight",), forms.CONV
     ),
     *rules.batch_norm(f"{ours}/shortcut_norm", norm),
   ]
 
 
 def bert_embeddings(
-  ours: str, theirs: str, words: rules.Form = rules.SAME
+  ours: str, theirs: str, words: forms.Form = forms.SAME
 ) -> list[Rule]:
   """BERT's embeddings; of its segments the first is taken."""
   return [
@@ -140,12 +140,12 @@ def bert_embeddings(
     Rule(
       (f"{ours}/positions",),
       (f"{theirs}position_embeddings.weight",),
-      rules.positions(None),
+      forms.positions(None),
     ),
     Rule(
       (f"{ours}/segment",),
       (f"{theirs}token_type_embeddings.weight",),
-      rules.FIRST_ROW,
+      forms.FIRST_ROW,
     ),
     *rules.norm(f"{ours}/norm", f"{theirs}LayerNorm"),
   ]
@@ -219,6 +219,6 @@ def efficientnet(model: EfficientNetLite) -> list[Rule]:
 
 def _layer(ours: str, conv: str, norm: str) -> list[Rule]:
   return [
-    Rule((f"params/{ours}/conv/kernel",), (f"{conv}.weight",), rules.CONV),
+    Rule((f"params/{ours}/conv/kernel",), (f"{conv}.weight",), forms.CONV),
     *rules.batch_norm(f"{ours}/norm", norm),
   ]

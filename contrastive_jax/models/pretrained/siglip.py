@@ -1,6 +1,6 @@
 """Names of SigLIP's weights, as open_clip publishes them."""
 
-from contrastive_jax.models.pretrained import clip, encoders, rules
+from contrastive_jax.models.pretrained import clip, encoders, forms, rules
 from contrastive_jax.models.pretrained.rules import Rule
 
 IGNORED = encoders.BUFFERS
@@ -23,16 +23,16 @@ def text(depth: int) -> list[Rule]:
     Rule(
       (f"{ours}/token_embedding/embedding",),
       ("text.token_embedding.weight",),
-      rules.SAME,
+      forms.SAME,
     ),
     Rule(
       (f"{ours}/position_embedding",),
       ("text.positional_embedding",),
-      rules.positions(None),
+      forms.positions(None),
     ),
     *clip.blocks(ours, "text.transformer", depth),
     *rules.norm(f"{ours}/norm", "text.ln_final"),
     *rules.layer("params/text_projection/head/out", "text.text_projection"),
-    Rule(("params/log_logit_scale",), ("logit_scale",), rules.SCALAR),
-    Rule(("params/logit_bias",), ("logit_bias",), rules.SCALAR),
+    Rule(("params/log_logit_scale",), ("logit_scale",), forms.SCALAR),
+    Rule(("params/logit_bias",), ("logit_bias",), forms.SCALAR),
   ]
