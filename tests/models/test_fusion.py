@@ -540,7 +540,7 @@ def test_transfer_keeps_what_a_finished_task_has(norm_first):
 
 @pytest.mark.parametrize("task", ["pretrain", "vqa", "nlvr2"])
 def test_transfer_of_encoders_alone(task):
-  source = initialised(fusion_depth=1)[1]["params"]
+  source = initialised()[1]["params"]
   source = jax.tree.map(lambda x: x + 1, source)
   target = initialised(task)[1]["params"]
   out = fusion_presets.transfer(source, target, encoders_only=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from contrastive_jax.models import layers
@@ -224,7 +225,7 @@ def _other_length(
     if length > len(table):
       raise ValueError
     return table[:length]
-  return np.asarray(layers.resize_positions(table, length, extra))
+  return np.asarray(layers.resize_positions(jnp.asarray(table), length, extra))
 
 
 def _expected(rule: Rule, shapes: forms.Shapes) -> forms.Shapes:
