@@ -277,6 +277,8 @@ def _plot_differences(sweep, runs, path) -> None:
   (setting,) = _settings(sweep)
   methods = [m for m in _methods(sweep) if m != sweep.baseline]
   metrics = comparable(sweep, runs, setting)
+  if not metrics:
+    return  # The baseline has no run yet.
   canvas = figure.Figure(
     figsize=(2.2 + 2.4 * len(metrics), 1.2 + 0.28 * len(methods)),
     layout="constrained",

@@ -286,6 +286,19 @@ def test_a_metric_that_the_baseline_lacks_is_not_compared(tmp_path):
   assert (tmp_path / "some.png").stat().st_size > 1000
 
 
+def test_a_sweep_may_begin_with_another_method_than_the_baseline(tmp_path):
+  arms = [sweep.Arm(method, 64, {}) for method in ("ours", "base")]
+  lines = []
+  made = make_sweep(
+    arms=arms, train_fn=train, tuned="", candidates=(), tune_metric=""
+  )
+  runs = sweep.run(made, tmp_path, report=lines.append)
+  assert len(runs) == len(arms) * len(made.seeds) == len(lines)
+  assert (tmp_path / "small.png").stat().st_size > 1000
+  del runs["base @ 64 | seed 1"], runs["base @ 64 | seed 2"]
+  sweep_report.write(made, runs, tmp_path)
+
+
 def test_an_arm_s_field_needs_candidates():
   arm = sweep.Arm("base", 64, {}, tuned="structure.bridge")
   with pytest.raises(ValueError, match="tuned needs candidates"):
