@@ -181,7 +181,14 @@ def page(
   settings = _settings(sweep)
   seeds = sorted({r["seed"] for r in runs.values()} & set(sweep.seeds))
   lines = [f"# {sweep.title}", "", sweep.text, ""]
-  if sweep.reading and finished(sweep, runs) == sweep.total_runs:
+  there = finished(sweep, runs)
+  if there < sweep.total_runs:
+    lines += [
+      f"**Not finished**: {there} of {sweep.total_runs} runs. A number of one seed"
+      " has no interval, and shows little.",
+      "",
+    ]
+  elif sweep.reading:
     lines += [f"**What it shows.** {sweep.reading}", ""]
   lines += [
     "```sh",

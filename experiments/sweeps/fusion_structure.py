@@ -7,7 +7,8 @@ python -m experiments.sweep --sweep=experiments/sweeps/fusion_structure.py
 easy-VQA (the package easy-vqa); those of models that see one side take ALBEF's
 pre-training. All begin with the two encoders that the first command trains (20
 minutes), as ALBEF's begin with DeiT's and BERT's. Statements about two images, which take
-longer to learn, are fusion_structure_nlvr2's.
+longer to learn, are fusion_structure_nlvr2's. On two CPU cores about 100 minutes, an
+hour of which has been made.
 """
 
 from experiments.sweep import Arm, Sweep

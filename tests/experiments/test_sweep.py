@@ -108,9 +108,12 @@ def test_what_a_record_shows_is_said_when_it_is_whole(tmp_path):
   run(tmp_path, reading="Ours wins.")
   page = (tmp_path / "small.md").read_text(encoding="utf-8")
   assert "**What it shows.** Ours wins." in page
+  assert "Not finished" not in page
   run(tmp_path, reading="Ours wins.", seeds=(0, 1, 2, 3), minutes=1e-9)
   page = (tmp_path / "small.md").read_text(encoding="utf-8")
   assert "Ours wins." not in page
+  made = make_sweep().total_runs
+  assert f"**Not finished**: {made} of {made + 4} runs." in page
 
 
 def test_a_difference_whose_interval_holds_no_0_is_bold(tmp_path):
