@@ -210,7 +210,7 @@ def _field_help() -> str:
     if name.split(".")[0] != section and "." in name:
       section = name.split(".")[0]
       lines.append("")
-    first, *rest = textwrap.wrap(doc, 62)
+    first, *rest = textwrap.wrap(doc, 62, break_on_hyphens=False)
     lines.append(f"  {name:<34} {default!r:<20} {first}")
     lines += [" " * 58 + line for line in rest]
   return "\n".join(lines)

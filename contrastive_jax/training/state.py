@@ -137,14 +137,14 @@ def make_optimizer(config: config_lib.Config) -> optax.GradientTransformation:
       )
     )
   chain = optax.chain(*steps)
-  frozen = config.model.frozen_towers
-  if not frozen:
+  towers = config.model.frozen_towers
+  if not towers:
     return chain
 
   def kinds(params: Params) -> Any:
     out = {}
     for name, tree in params.items():
-      kind = "frozen" if name in frozen else "own"
+      kind = "frozen" if name in towers else "own"
       out[name] = jax.tree.map(lambda _, kind=kind: kind, tree)
     return out
 
