@@ -254,7 +254,7 @@ def test_a_run_can_begin_with_the_encoders_alone(pretrained, opened, tmp_path):
   for name in ("image", "embeddings", "text_layers"):
     tiny.assert_same(state.params[name], source[name])
   own, theirs = (
-    params["fusion_layers"]["layer_1"]["key_value"]["kernel"]
+    params["fusion_layers"]["layer_1"]["key_value"]["key"]["kernel"]
     for params in (state.params, source)
   )
   assert np.abs(np.asarray(own) - np.asarray(theirs)).max() > 0.01
