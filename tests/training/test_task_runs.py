@@ -244,6 +244,7 @@ def test_a_run_can_begin_with_the_encoders_alone(pretrained, opened, tmp_path):
   config = make_config(
     "entailment",
     steps=1,
+    seed=5,  # Or fusion layers would begin as the earlier run's did.
     optimizer__learning_rate=0.0,
     evaluation__plots=False,
     initial__workdir=str(workdir),
