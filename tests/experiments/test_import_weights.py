@@ -12,7 +12,7 @@ from contrastive_jax.models import pretrained
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import loop, runner
 from experiments import export_weights, import_weights
-from tests.models import make_golden_pretrained as golden
+from tests.models import small_clip
 from tests.training import tiny
 
 OVERRIDES = {
@@ -20,7 +20,6 @@ OVERRIDES = {
   "image": {"width": 32, "depth": 1, "num_heads": 2},
   "text": {"width": 32, "depth": 1, "num_heads": 2},
 }
-VOCABULARY = 49_408
 
 
 def quiet(line):
@@ -32,20 +31,8 @@ def fixture_weights(tmp_path_factory):
   """A small CLIP's weights, and the folder of images that it is for."""
   root = tmp_path_factory.mktemp("weights")
   tiny.write_folder(root / "data", 24)
-  model = models.create_model("vit_b32", vocab_size=VOCABULARY, **OVERRIDES)
-  shapes = jax.eval_shape(
-    model.init,
-    jax.random.key(0),
-    jnp.zeros((1, 224, 224, 3)),
-    jnp.zeros((1, 77), jnp.int32),
-  )
-  zeros = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes)
   path = root / "clip.safetensors"
-  pretrained.save(model, zeros, path)
-  forms = {k: v.shape for k, v in pretrained.read_tensors(path).items()}
-  tensors = golden.weights(forms)
-  tensors["logit_scale"] = np.float32(2.0)
-  pretrained.write_safetensors(path, tensors)
+  small_clip.write(path, OVERRIDES)
   return path, root / "data"
 
 

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from contrastive_jax import models
-from contrastive_jax.models import pretrained
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import features, logging, runner
-from tests.models import make_golden_pretrained as golden
+from tests.models import small_clip
 from tests.training import tiny
 
 OVERRIDES = {
@@ -36,26 +35,9 @@ def fixture_made(tmp_path_factory):
   """A folder of images, and a small CLIP's weights."""
   root = tmp_path_factory.mktemp("frozen")
   tiny.write_folder(root / "data", 32)
-  model = models.create_model(
-    "vit_b32",
-    vocab_size=49_408,
-    image_size=16,
-    context_length=12,
-    **OVERRIDES,
-  )
-  shapes = jax.eval_shape(
-    model.init,
-    jax.random.key(0),
-    jnp.zeros((1, 16, 16, 3)),
-    jnp.zeros((1, 12), jnp.int32),
-  )
-  zeros = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes)
   path = root / "clip.safetensors"
-  pretrained.save(model, zeros, path)
-  forms = {k: v.shape for k, v in pretrained.read_tensors(path).items()}
-  pretrained.write_safetensors(path, golden.weights(forms))
-  variables, _ = pretrained.load(model, path, shapes)
-  return root / "data", path, variables["params"]
+  params = small_clip.write(path, OVERRIDES, image_size=16, context_length=12)
+  return root / "data", path, params
 
 
 def configure(made, **changes):
