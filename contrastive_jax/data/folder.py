@@ -60,8 +60,8 @@ class _Entry:
 class FolderSource:
   """Random access to the images of one split, for Grain or a plain loop.
 
-  `source[i]` is a dict of `image` (uint8 [S, S, 3]: scaled to fit, aspect kept,
-  padded to a square with white), `index` (= i; images are sorted by path, so
+  `source[i]` is a dict of `image` (uint8 [S, S, 3], see `folder_images.decode`),
+  `index` (= i; images are sorted by path, so
   it is the same in every run on the same folder), `concept_id` (equal for
   images of one entity, over all splits), `captions` (tuple of str) and
   `label` (str, "" if none). `source.fields(i)` is the same without the image.
@@ -77,6 +77,7 @@ class FolderSource:
     *,
     stored_size: int,
     max_pixels: int = folder_images.MAX_PIXELS,
+    fit: str = "pad",
     cache: np.ndarray | None = None,
     cache_rows: Sequence[int] = (),
   ) -> None:
@@ -84,6 +85,7 @@ class FolderSource:
     self._entries = tuple(entries)
     self._stored_size = stored_size
     self._max_pixels = max_pixels
+    self._fit = fit
     self._cache = cache
     self._cache_rows = tuple(cache_rows)
 
@@ -98,7 +100,7 @@ class FolderSource:
     else:
       try:
         image = folder_images.decode(
-          entry.path, self._stored_size, self._max_pixels
+          entry.path, self._stored_size, self._max_pixels, self._fit
         )
       except folder_rows.RowError as error:
         raise DataError(
@@ -223,6 +225,7 @@ def _decode_all(
   *,
   stored_size: int,
   max_pixels: int,
+  fit: str,
   cache: np.ndarray | None,
   num_threads: int,
   progress: Callable[[int, int], None] | None,
@@ -232,7 +235,7 @@ def _decode_all(
   def check(position: int) -> folder_rows.RowError | None:
     path = str(root / images[position].name)
     try:
-      decoded = folder_images.decode(path, stored_size, max_pixels)
+      decoded = folder_images.decode(path, stored_size, max_pixels, fit)
     except folder_rows.RowError as error:
       return error
     if cache is not None:
@@ -350,6 +353,7 @@ def scan_folder(
   fractions: Sequence[float] = (0.8, 0.1, 0.1),
   cache_bytes: int = 2**29,
   max_pixels: int = folder_images.MAX_PIXELS,
+  fit: str = "pad",
   num_threads: int | None = None,
   progress: Callable[[int, int], None] | None = None,
 ) -> FolderRecords:
@@ -380,6 +384,7 @@ def scan_folder(
     cache_bytes: keep all decoded images in memory if they fit into this;
       otherwise they are decoded on access.
     max_pixels: larger images are refused (decompression bombs).
+    fit: how images become squares, see `folder_images.decode`.
     num_threads: decoding threads; by default the number of processors, at
       most 16.
     progress: called as `progress(images done, all images)`.
@@ -459,6 +464,7 @@ def scan_folder(
     report,
     stored_size=stored_size,
     max_pixels=max_pixels,
+    fit=fit,
     cache=cache,
     num_threads=num_threads or min(16, os.cpu_count() or 1),
     progress=progress,
@@ -485,6 +491,7 @@ def scan_folder(
       entries,
       stored_size=stored_size,
       max_pixels=max_pixels,
+      fit=fit,
       cache=cache,
       cache_rows=[usable[i] for i in parts[split]],
     )

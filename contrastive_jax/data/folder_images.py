@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import pathlib
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -15,6 +16,8 @@ _FORMATS = (
   *("AVIF", "BMP", "DDS", "GIF", "ICNS", "ICO", "JPEG", "JPEG2000", "MPO"),
   *("PCX", "PNG", "PPM", "SGI", "TGA", "TIFF", "WEBP"),
 )
+# How an image becomes a square; see `decode`.
+FITS = ("pad", "crop", "stretch")
 MAX_PIXELS = 89_478_485  # Pillow's own: a quarter of a gigabyte of RGB.
 
 
@@ -56,12 +59,28 @@ def _to_rgb(image: Image.Image) -> Image.Image:
   return image.convert("RGB")
 
 
-def decode(path: str | IO[bytes], size: int, max_pixels: int) -> np.ndarray:
-  """An image file's first frame as [size, size, 3] uint8; raises `RowError`."""
+class Loaded(NamedTuple):
+  """A decoded image.
+
+  Attributes:
+    rgb: its first frame; a JPEG may come at a fraction of its size.
+    full_size: width and height of the file's image, pixels.
+  """
+
+  rgb: Image.Image
+  full_size: tuple[int, int]
+
+
+def load(file: str | IO[bytes], size: int, max_pixels: int) -> Loaded:
+  """Decodes an image file that is to be made `size` pixels large.
+
+  Raises:
+    RowError: if it cannot be decoded, or has more than `max_pixels`.
+  """
   try:
     Image.init()
     formats = [name for name in _FORMATS if name in Image.OPEN]
-    with Image.open(path, formats=formats) as image:
+    with Image.open(file, formats=formats) as image:
       width, height = image.size
       if width * height > max_pixels:
         raise RowError(
@@ -74,7 +93,7 @@ def decode(path: str | IO[bytes], size: int, max_pixels: int) -> np.ndarray:
         image = ImageOps.exif_transpose(image)
       except Exception:  # Broken metadata, sound pixels.
         pass
-      rgb = _to_rgb(image)
+      return Loaded(_to_rgb(image), (width, height))
   except RowError:
     raise
   # Decoders raise whatever comes to hand: OSError, SyntaxError, struct.error.
@@ -82,9 +101,51 @@ def decode(path: str | IO[bytes], size: int, max_pixels: int) -> np.ndarray:
     raise RowError(
       "undecodable image", f"{type(error).__name__}: {error}"
     ) from error
-  scale = size / max(rgb.size)
-  width, height = (max(1, round(side * scale)) for side in rgb.size)
-  rgb = rgb.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
+
+
+def _scaled(image: Image.Image, scale: float) -> Image.Image:
+  width, height = (max(1, round(side * scale)) for side in image.size)
+  return image.resize(
+    (width, height), Image.Resampling.BICUBIC, reducing_gap=3.0
+  )
+
+
+def encode(image: Image.Image, shorter_side: int) -> bytes:
+  """A JPEG file of an image, scaled so that its shorter side is as long."""
+  file = io.BytesIO()
+  scaled = _scaled(image, shorter_side / min(image.size))
+  scaled.save(file, format="JPEG", quality=95)
+  return file.getvalue()
+
+
+def decode(
+  file: str | IO[bytes], size: int, max_pixels: int, fit: str = "pad"
+) -> np.ndarray:
+  """An image file's first frame as a square.
+
+  Args:
+    file: a path, or the encoded bytes.
+    size: side of the square, pixels.
+    max_pixels: larger images are refused.
+    fit: how it becomes a square, one of `FITS`: `pad` scales the longer side and
+      fills up with white, `crop` scales the shorter one and takes the middle (as
+      CLIP is evaluated), `stretch` scales both (as SigLIP is).
+
+  Returns:
+    uint8 [size, size, 3].
+
+  Raises:
+    RowError: if it cannot be decoded.
+  """
+  rgb = load(file, size, max_pixels).rgb
+  if fit == "stretch":
+    rgb = rgb.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    return np.array(rgb)  # A copy: the view of an image is read-only.
+  longest = max if fit == "pad" else min
+  rgb = _scaled(rgb, size / longest(rgb.size))
   square = Image.new("RGB", (size, size), (255, 255, 255))
-  square.paste(rgb, ((size - width) // 2, (size - height) // 2))
-  return np.array(square)  # A copy: the view of an image is read-only.
+  # Rounded as torchvision's crop of the centre.
+  place = [(size - side) / 2 for side in rgb.size]
+  place = [int(x) if fit == "pad" else -round(-x) for x in place]
+  square.paste(rgb, (int(place[0]), int(place[1])))
+  return np.array(square)

@@ -7,6 +7,7 @@ int32 [B].
 
 import collections
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -220,10 +221,7 @@ def train_batches(
   if captions_per_example > 1:
     samplers[0] = in_main
   dataset = (
-    grain.MapDataset.range(len(source))
-    .seed(seed)
-    .shuffle()
-    .repeat()
+    _order(source, seed)
     # Before the split by host, so that the draw follows the example's place
     # in the global order.
     .random_map(
@@ -246,6 +244,22 @@ def train_batches(
     num_threads=num_threads, prefetch_buffer_size=max(4, 2 * num_threads)
   )
   return iter(dataset.to_iter_dataset(read_options=options))
+
+
+def _order(source: Any, seed: int) -> grain.MapDataset:
+  """Rows for ever: in every epoch all of them, in an order of its own.
+
+  Of a mixture with weights each part has its own epochs, and rows of the parts
+  alternate by their weights.
+  """
+  weights = getattr(source, "weights", None)
+  if weights is None:
+    return grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+  parts = [
+    grain.MapDataset.range(start, stop).seed(seed + i).shuffle().repeat()
+    for i, (start, stop) in enumerate(itertools.pairwise(source.bounds))
+  ]
+  return grain.MapDataset.mix(parts, weights).seed(seed)
 
 
 def eval_images(

@@ -21,6 +21,8 @@ from contrastive_jax.data.fashion_mnist import files as fashion_mnist
 # Splits with these names get their own evaluations; see training.evaluators.
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 ANY_LANGUAGE = ""
+# Examples of a large data set whose captions a vocabulary is learned on.
+_CAPTIONS_TO_LEARN = 200_000
 
 # What a prompt says around a name, for each data set. `{}` is the name.
 EMOJI_PROMPTS = (
@@ -115,6 +117,9 @@ class ArraySource:
 
 def index_bound(source: Source) -> int:
   """The largest `index` of a split, plus 1: entries of a table of it."""
+  known = getattr(source, "index_bound", None)
+  if known is not None:  # Of millions of records not all are read for it.
+    return known
   return 1 + max(
     (int(source.fields(i)["index"]) for i in range(len(source))), default=-1
   )
@@ -323,6 +328,7 @@ def load_folder(
   tokenizer_path: pathlib.Path,
   vocab_size: int,
   max_bad_share: float,
+  fit: str = "pad",
   report: Callable[[str], None] = print,
   progress: Callable[[int, int], None] | None = None,
 ) -> PairData:
@@ -338,6 +344,7 @@ def load_folder(
     tokenizer_path: where the vocabulary is kept.
     vocab_size: its size at most.
     max_bad_share: of the rows; more of them stop the run.
+    fit: how images become squares, see `folder_images.decode`.
     report: receives lines for the user.
     progress: called with (images checked, images).
 
@@ -352,6 +359,7 @@ def load_folder(
     image_size=image_size,
     report_path=report_path,
     max_bad_share=max_bad_share,
+    fit=fit,
     progress=progress,
   )
   for warning in records.warnings:
@@ -378,5 +386,95 @@ def load_folder(
     languages=(ANY_LANGUAGE,),
     tokenizer=tokenizer,
     fingerprint=splits[TRAIN].fingerprint,
+    prompts=FOLDER_PROMPTS,
+  )
+
+
+class _RecordSplit:
+  """A split of converted pairs with its captions as `Caption`s."""
+
+  def __init__(self, source: Any):
+    self._source = source
+    self.index_bound = source.index_bound
+    self.fingerprint = source.fingerprint
+    self.weights = getattr(source, "weights", None)
+    self.bounds = getattr(source, "bounds", (0, len(source)))
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    return self._converted(self._source[index])
+
+  def fields(self, index: int) -> dict[str, Any]:
+    return self._converted(self._source.fields(index))
+
+  def _converted(self, record: dict[str, Any]) -> dict[str, Any]:
+    captions = tuple(
+      Caption(text, "name", ANY_LANGUAGE) for text in record["captions"]
+    )
+    return record | {"captions": captions}
+
+  def __repr__(self) -> str:
+    return repr(self._source)
+
+
+def load_records(
+  paths: Sequence[str],
+  *,
+  image_size: int,
+  weights: Sequence[float] = (),
+  fit: str = "pad",
+  tokenizer: tokenizer_lib.Tokenizer | None = None,
+  vocab_size: int = 8192,
+) -> PairData:
+  """Opens converted pairs; see `contrastive_jax.data.records`.
+
+  Args:
+    paths: folders that `experiments.convert_pairs` wrote, at least one.
+    image_size: side of the images, pixels.
+    weights: how often each folder is drawn from in training; none is by size.
+      Validation and test have all examples of all folders.
+    fit: how images become squares, see `folder_images.decode`.
+    tokenizer: None learns one on (at most 200,000 of) the training captions.
+    vocab_size: its size at most.
+
+  Returns:
+    The data set.
+
+  Raises:
+    folder.DataError: if a folder cannot be used.
+  """
+  from contrastive_jax.data import records
+
+  found = [records.load(p, image_size=image_size, fit=fit) for p in paths]
+  splits = {}
+  for name in (TRAIN, VALIDATION, TEST):
+    parts = [splits_of[name] for splits_of in found]
+    if name == TRAIN and (empty := [p for p, s in zip(paths, parts) if not s]):
+      raise folder.DataError(
+        f"{empty[0]} has no training examples; convert some, or leave it out."
+      )
+    ours = weights if weights and name == TRAIN else None
+    splits[name] = _RecordSplit(
+      parts[0] if len(parts) == 1 else records.Mixture(parts, ours)
+    )
+  train = splits[TRAIN]
+  if tokenizer is None:
+    stride = -(-len(train) // _CAPTIONS_TO_LEARN)
+    tokenizer = tokenizer_lib.Tokenizer.train(
+      (
+        caption.text
+        for row in range(0, len(train), stride)
+        for caption in train.fields(row)["captions"]
+      ),
+      vocab_size=vocab_size,
+    )
+  return PairData(
+    name="records",
+    splits=splits,
+    languages=(ANY_LANGUAGE,),
+    tokenizer=tokenizer,
+    fingerprint=train.fingerprint,
     prompts=FOLDER_PROMPTS,
   )

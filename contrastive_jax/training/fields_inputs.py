@@ -24,6 +24,7 @@ class Data:
       "scenes",
       "easy_vqa",
       "official",
+      "records",
     ),
   )
   path: str = field(
@@ -31,7 +32,19 @@ class Data:
     "With name=folder: the folder with captions.jsonl. With name=fashion_mnist:"
     " that with its idx.gz files; empty is the 8,000 images that ship. With"
     " name=openclipart: that with png/ and svg/; empty is /usr/share/openclipart."
-    " With name=official: that with the lists of examples.",
+    " With name=official: that with the lists of examples. With name=records: what"
+    " experiments.convert_pairs wrote, several separated by commas.",
+  )
+  mixture: str = field(
+    "",
+    "name=records with several folders: how often each is drawn from, numbers"
+    " separated by commas; empty is by their sizes.",
+  )
+  fit: str = field(
+    "pad",
+    "How pictures of folder, official, records and of benchmarks become squares:"
+    " pad with white, crop the middle (as CLIP is evaluated), stretch (SigLIP).",
+    choices=("pad", "crop", "stretch"),
   )
   format: str = field(
     "", "name=official: one of contrastive_jax.data.official for the task."
@@ -84,7 +97,7 @@ class Data:
   )
   vocab_size: int = field(
     8192,
-    "folder, official, easy_vqa: size of the vocabulary that is learned.",
+    "folder, official, records, easy_vqa: size of the vocabulary that is learned.",
     low=259,
   )
   num_threads: int = field(2, "Threads that read ahead.", low=1)

@@ -46,6 +46,7 @@ def load(
       arguments.pop("path"),
       arguments.pop("image_root"),
       image_size=config.model.image_size,
+      fit=settings.fit,
       report=report,
       **arguments,
     )

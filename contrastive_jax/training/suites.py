@@ -17,6 +17,7 @@ def benchmarks(
   *,
   data_dir: str,
   image_size: int,
+  fit: str = "pad",
   classify: bool = True,
   concatenated: bool = False,
   report: Callable[[str], None] = print,
@@ -29,6 +30,7 @@ def benchmarks(
     names: of the sets, `data.benchmarks.BENCHMARKS`.
     data_dir: TFDS's data directory.
     image_size: side of the model's images.
+    fit: how pictures become squares, see `folder_images.decode`.
     classify: whether a linear probe is among it, which embeds the training split.
     concatenated: whether the probe sees the features of all heads.
     report: receives a line for each set that is left out.
@@ -41,7 +43,9 @@ def benchmarks(
   for name in names:
     scores = {}
     try:
-      splits = benchmarks_lib.load(name, data_dir, image_size=image_size)
+      splits = benchmarks_lib.load(
+        name, data_dir, image_size=image_size, fit=fit
+      )
       report(f"Scoring {name}, {len(splits.test):,} images.")
       prompts = benchmarks_lib.BENCHMARKS[name].prompts
       if encoder.has_text and prompts:

@@ -17,6 +17,7 @@ from contrastive_jax.training import (
   initial,
   objectives,
   official_data,
+  pair_data,
   runs,
   sharding,
   task_evaluators,
@@ -227,7 +228,7 @@ def _open_data(
   if settings.name == "scenes":
     from contrastive_jax.data import scenes
 
-    options = runs.scenes_settings(config)
+    options = pair_data.scenes_settings(config)
     where = os.path.expanduser(settings.data_dir) or None
     data = scenes.load_task(task, where, settings=options, report=report)
     return data, scenes.load_tokenizer(where, settings=options, report=report)

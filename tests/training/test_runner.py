@@ -10,6 +10,7 @@ import pytest
 from contrastive_jax.data import folder
 from contrastive_jax.training import (
   checkpoints,
+  pair_data,
   runner,
   runs,
   sharding,
@@ -365,7 +366,7 @@ def test_the_home_directory_may_be_a_tilde(tmp_path, monkeypatch):
 
 
 def test_a_large_folder_tells_how_far_it_is(labelled, tmp_path, monkeypatch):
-  monkeypatch.setattr(runs, "_REPORT_EVERY", 0.0)
+  monkeypatch.setattr(pair_data, "_REPORT_EVERY", 0.0)
   recorded(monkeypatch, runner.loop, "fit")
   lines = []
   with pytest.raises(StopError):
@@ -377,7 +378,7 @@ def test_progress_is_told_every_few_seconds(monkeypatch):
   now = [0.0]
   monkeypatch.setattr(runner.time, "monotonic", lambda: now[0])
   lines = []
-  progress = runs._image_counter(lines.append)
+  progress = pair_data._image_counter(lines.append)
   for i in range(1, 2001):
     now[0] += 0.01
     progress(i, 2000)

@@ -11,7 +11,7 @@ import pytest
 from contrastive_jax import ops
 from contrastive_jax.data import pipeline
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import runner, runs, sharding
+from contrastive_jax.training import pair_data, runner, runs, sharding
 from contrastive_jax.training.objectives import base
 from tests.training import test_objectives, tiny
 
@@ -529,7 +529,7 @@ def test_a_wrong_file_of_synonyms_claims_no_workdir(tmp_path):
 
 
 def test_a_run_evaluates_both_heads_side_by_side(data, tmp_path, monkeypatch):
-  monkeypatch.setattr(runs, "_open_data", lambda *unused: data)
+  monkeypatch.setattr(pair_data, "open_data", lambda *unused: data)
   config = tiny.make_config(
     steps=2,
     structure__separation=0.5,

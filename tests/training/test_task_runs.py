@@ -17,8 +17,8 @@ from contrastive_jax.training import (
 )
 from contrastive_jax.training import (
   evaluators,
+  pair_data,
   runner,
-  runs,
   task_runs,
   workdirs,
 )
@@ -218,7 +218,7 @@ def test_retrieval_begins_with_pretraining(pretrained, tmp_path, monkeypatch):
   """Fine-tuning with objective=albef, at another size of image."""
   workdir, source = pretrained
   data = dataclasses.replace(tiny.make_data(), tokenizer=tokenizer())
-  monkeypatch.setattr(runs, "_open_data", lambda *unused: data)
+  monkeypatch.setattr(pair_data, "open_data", lambda *unused: data)
   config = pretraining.make_config(
     steps=1,
     model__image_size=24,
@@ -322,7 +322,7 @@ def test_what_captions_of_scenes_do_not_tell(text, tmp_path):
   config = make_config("vqa", data__name="scenes", data__scenes_private=text)
   values = config.to_dict()
   values["model"]["image_size"] = 64
-  settings = runs.scenes_settings(config_lib.parse(values))
+  settings = pair_data.scenes_settings(config_lib.parse(values))
   assert set(settings.private) == {n.strip() for n in text.split(",")} - {""}
 
 
@@ -332,7 +332,7 @@ def test_what_captions_of_scenes_cannot_leave_out(tmp_path):
   values["model"]["image_size"] = 64
   message = "config.data.scenes_private must be names of size, .*; got 'colr'"
   with pytest.raises(config_lib.ConfigError, match=message):
-    runs.scenes_settings(config_lib.parse(values))
+    pair_data.scenes_settings(config_lib.parse(values))
 
 
 def write_official(root, splits=("train", "validation")):
@@ -534,7 +534,7 @@ def test_text_assignment_begins_nlvr2(
   """Pre-training, text assignment, NLVR2: each begins where the other ended."""
   workdir, _ = pretrained
   data = dataclasses.replace(tiny.make_data(), tokenizer=tokenizer())
-  monkeypatch.setattr(runs, "_open_data", lambda *unused: data)
+  monkeypatch.setattr(pair_data, "open_data", lambda *unused: data)
   config = make_config(
     "text_assignment", steps=2, initial__workdir=str(workdir)
   )
@@ -558,7 +558,7 @@ def test_text_assignment_begins_nlvr2(
 
 def test_pretraining_is_scored_before_and_after_matching(tmp_path, monkeypatch):
   data = dataclasses.replace(tiny.make_data(), tokenizer=tokenizer())
-  monkeypatch.setattr(runs, "_open_data", lambda *unused: data)
+  monkeypatch.setattr(pair_data, "open_data", lambda *unused: data)
   config = pretraining.make_config(
     steps=2, fusion__rerank=3, evaluation__batch_size=8
   )

@@ -86,9 +86,12 @@ class BenchmarkError(folder.DataError):
 class BenchmarkSource:
   """A split of a prepared set as a `sources.Source`."""
 
-  def __init__(self, rows: Sequence[Any], image_size: int, name: str):
-    """Takes TFDS records with encoded images, and the side to decode to."""
+  def __init__(
+    self, rows: Sequence[Any], image_size: int, name: str, fit: str = "pad"
+  ):
+    """Takes TFDS records with encoded images, and the squares to decode to."""
     self._rows, self._image_size, self._name = rows, image_size, name
+    self._fit = fit
     # What was read once with its image is not read again for its label.
     self._labels: dict[int, int] = {}
 
@@ -105,7 +108,10 @@ class BenchmarkSource:
     row = self._rows[index]
     try:
       image = folder_images.decode(
-        io.BytesIO(row["image"]), self._image_size, folder_images.MAX_PIXELS
+        io.BytesIO(row["image"]),
+        self._image_size,
+        folder_images.MAX_PIXELS,
+        self._fit,
       )
     except folder_images.RowError as error:
       raise BenchmarkError(
@@ -143,13 +149,16 @@ class Splits(NamedTuple):
   validation: BenchmarkSource | None
 
 
-def load(name: str, data_dir: str, *, image_size: int) -> Splits:
+def load(
+  name: str, data_dir: str, *, image_size: int, fit: str = "pad"
+) -> Splits:
   """Opens a prepared set.
 
   Args:
     name: one of `BENCHMARKS`.
     data_dir: TFDS's data directory.
-    image_size: side of the model's images; pictures are fitted on a white square.
+    image_size: side of the model's images.
+    fit: how pictures become squares, see `folder_images.decode`.
 
   Returns:
     Its splits and names.
@@ -183,7 +192,7 @@ def load(name: str, data_dir: str, *, image_size: int) -> Splits:
         f"{benchmark.builder} in {data_dir} cannot be read at random"
         f" ({' '.join(str(error).split())[:200]}): {advice}."
       ) from error
-    return BenchmarkSource(rows, image_size, f"{name}'s split {wanted}")
+    return BenchmarkSource(rows, image_size, f"{name}'s split {wanted}", fit)
 
   train = validation = None
   if benchmark.train:

@@ -25,6 +25,7 @@ is never followed out of the folder of the images, be it by "..", by a whole
 path or by a link.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -58,6 +59,7 @@ def load(
   image_root: _rows.Roots,
   *,
   image_size: int,
+  fit: str = "pad",
   report: Callable[[str], None] = print,
   **options: Any,
 ) -> dict[str, sources.Source] | tasks.TaskData:
@@ -69,6 +71,7 @@ def load(
     path: a file, a folder or the files of each split.
     image_root: the folder below which the images are.
     image_size: side of the images.
+    fit: how images become squares, see `folder_images.decode`.
     report: receives lines for the user.
     **options: further ones of the task's function, `load_captions`, `load_vqa`,
       `load_nlvr2` or `load_entailment`.
@@ -84,7 +87,7 @@ def load(
     raise ValueError(
       f"task must be one of {', '.join(_LOADERS)}, got {task!r}."
     )
-  return _LOADERS[task](
+  found: Any = _LOADERS[task](
     format,
     path,
     image_root,
@@ -92,3 +95,7 @@ def load(
     report=report,
     **options,
   )
+  if task == "captions":
+    return {name: source.fitted(fit) for name, source in found.items()}
+  splits = {name: source.fitted(fit) for name, source in found.splits.items()}
+  return dataclasses.replace(found, splits=splits)

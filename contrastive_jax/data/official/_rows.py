@@ -1,5 +1,6 @@
 """From rows that name images to sources: what all official formats share."""
 
+import copy
 import hashlib
 import json
 import os
@@ -60,9 +61,8 @@ class Row(NamedTuple):
 class ImageSource:
   """Random access to records whose images are decoded when they are asked for.
 
-  `source[i]` has the images (uint8 [S, S, 3]: scaled to fit, aspect kept,
-  padded to a square with white) and the other fields, `source.fields(i)` those
-  alone.
+  `source[i]` has the images (uint8 [S, S, 3], see `folder_images.decode`) and the
+  other fields, `source.fields(i)` those alone.
   """
 
   def __init__(
@@ -79,6 +79,7 @@ class ImageSource:
     self._paths = {name: tuple(values) for name, values in paths.items()}
     self._columns = {name: tuple(values) for name, values in columns.items()}
     self._image_size = image_size
+    self._fit = "pad"
     self._length = len(next(iter(self._paths.values())))
     self.fingerprint = fingerprint
 
@@ -97,7 +98,10 @@ class ImageSource:
     for name, paths in self._paths.items():
       try:
         images[name] = folder_images.decode(
-          paths[index], self._image_size, folder_images.MAX_PIXELS
+          paths[index],
+          self._image_size,
+          folder_images.MAX_PIXELS,
+          self._fit,
         )
       except RowError as error:
         raise folder.DataError(
@@ -112,6 +116,12 @@ class ImageSource:
     if not 0 <= int(index) < self._length:
       raise IndexError(f"index {index} of a source of {self._length} records")
     return {name: values[index] for name, values in self._columns.items()}
+
+  def fitted(self, fit: str) -> "ImageSource":
+    """The same with images that become squares in another way."""
+    other = copy.copy(self)
+    other._fit = fit
+    return other
 
   def __repr__(self) -> str:
     # A log that names the source then tells when the data has changed.

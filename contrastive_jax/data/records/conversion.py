@@ -1,0 +1,402 @@
+"""From tar shards, parquet files and lists to records with random access.
+
+`OUT/train/00012.image.array_record` has the encoded images of a unit,
+`00012.text.array_record` one JSON object each, `OUT/units/00012.json` says what
+became of it. A unit is written under other names and moved into place, its
+`units` file last: a conversion that is stopped goes on where it was.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import os
+import pathlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent import futures
+from typing import Any
+
+from contrastive_jax.data import folder
+from contrastive_jax.data.folder_rows import SPLITS
+from contrastive_jax.data.records import items, tables, units
+
+DATASET_FILE = "dataset.json"
+_SETTINGS_FILE = "conversion.json"
+_SKIPPED_FILE = "skipped.jsonl"
+_VERSION = 1
+_REPORT_EVERY = 5.0  # Seconds between two lines.
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How pairs are converted.
+
+  Attributes:
+    inputs: files, folders or patterns.
+    format: of them, one of `units.FORMATS`.
+    columns: of parquet files and lists.
+    image_root: the folder below which a list's images are; "" is the list's.
+    shorter_side: larger images become JPEGs of this size, pixels; 0 keeps all.
+    validation: share of the captions that goes to validation, by a hash.
+    test: the same of the test split.
+  """
+
+  inputs: tuple[str, ...]
+  format: str = "auto"
+  columns: tables.Columns = tables.Columns()
+  image_root: str = ""
+  shorter_side: int = 0
+  validation: float = 0.0
+  test: float = 0.0
+
+  def __post_init__(self) -> None:
+    """Raises `ValueError` for what cannot be."""
+    if self.format not in units.FORMATS:
+      raise ValueError(
+        f"format must be one of {', '.join(units.FORMATS)}; got {self.format!r}."
+      )
+    if self.shorter_side < 0:
+      raise ValueError(
+        f"shorter_side must be 0 or more; got {self.shorter_side}."
+      )
+    shares = self.validation, self.test
+    if min(shares) < 0 or sum(shares) >= 1:
+      raise ValueError(
+        "validation and test must be shares of at least 0, together below 1; got"
+        f" {self.validation:g} and {self.test:g}."
+      )
+
+  def split_of(self, concept_id: int) -> str:
+    """The split of an example; equal captions share it."""
+    place = concept_id / 2**31
+    if place < self.validation:
+      return SPLITS[1]
+    return SPLITS[2] if place < self.validation + self.test else SPLITS[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+  """What a conversion made.
+
+  Attributes:
+    examples: of each split.
+    problems: number of examples (or parts of inputs) that were left out, by kind.
+    units: number of parts of the inputs.
+  """
+
+  examples: dict[str, int]
+  problems: dict[str, int]
+  units: int
+
+
+def convert(
+  settings: Settings,
+  out: str | os.PathLike[str],
+  *,
+  workers: int = 0,
+  max_bad_share: float = 0.05,
+  report: Callable[[str], None] = print,
+) -> Summary:
+  """Converts pairs, in parallel; done parts are not done again.
+
+  Args:
+    settings: what is converted, and how.
+    out: the folder that receives them.
+    workers: processes; 0 is one a processor.
+    max_bad_share: of the examples may be bad; more of them are an error, after
+      all of them are listed.
+    report: receives lines for the user.
+
+  Returns:
+    What there is now.
+
+  Raises:
+    DataError: if the inputs cannot be read, `out` holds another conversion, or
+      too much is bad.
+  """
+  root = pathlib.Path(out).expanduser()
+  files = units.find(settings.inputs, settings.format)
+  _claim(root, settings)
+  report(f"{len(files):,} input file(s) to {root}.")
+  todo = units.split(
+    files,
+    format=settings.format,
+    columns=settings.columns,
+    root=settings.image_root,
+  )
+  progress = _Progress(report)
+  for result in _run(todo, settings, root, workers or os.cpu_count() or 1):
+    progress.add(result)
+  if not progress.results:
+    raise folder.DataError("The inputs hold no example; check --inputs.")
+  return _finish(root, progress.results, max_bad_share, report)
+
+
+class _Progress:
+  """Counts what is done, and tells every few seconds."""
+
+  def __init__(self, report: Callable[[str], None]):
+    self.results: list[dict[str, Any]] = []
+    self._report = report
+    self._start = self._last = time.monotonic()
+    self._examples = self._bad = self._new = 0
+
+  def add(self, result: dict[str, Any]) -> None:
+    self.results.append(result)
+    self._examples += sum(result["examples"].values())
+    self._bad += len(result["problems"])
+    self._new += result["new"] * sum(result["examples"].values())
+    now = time.monotonic()
+    if now - self._last >= _REPORT_EVERY:
+      self._last = now
+      self._report(
+        f"{len(self.results):,} parts, {self._examples:,} examples,"
+        f" {self._bad:,} problems; {self._new / (now - self._start):,.0f}"
+        " examples/s."
+      )
+
+
+def _claim(root: pathlib.Path, settings: Settings) -> None:
+  """Writes the settings into a new folder; of an old one they must be equal."""
+  values = json.loads(json.dumps(dataclasses.asdict(settings)))
+  path = root / _SETTINGS_FILE
+  if path.exists():
+    try:
+      known = json.loads(path.read_text(encoding="utf-8"))
+      differing = [k for k in values if values[k] != known.get(k)]
+    except (ValueError, AttributeError) as error:
+      raise folder.DataError(
+        f"{path} is damaged ({error}); choose another --out."
+      ) from error
+    if differing:
+      name = differing[0]
+      raise folder.DataError(
+        f"{root} holds a conversion with {name}={known.get(name)!r}, now it is"
+        f" {values[name]!r}; choose another --out."
+      )
+    return
+  if root.exists() and any(root.iterdir()):
+    raise folder.DataError(
+      f"{root} is not empty and holds no conversion; choose another --out."
+    )
+  root.mkdir(parents=True, exist_ok=True)
+  _write(path, json.dumps(values, indent=2) + "\n")
+
+
+def _run(
+  todo: Iterable[units.Unit],
+  settings: Settings,
+  root: pathlib.Path,
+  workers: int,
+) -> Iterator[dict[str, Any]]:
+  """Results in the order in which they are there; a few units wait at a time."""
+  if workers == 1:
+    for unit in todo:
+      yield _convert_unit(unit, settings, root)
+    return
+  # Not forked: the program may have started threads.
+  context = multiprocessing.get_context("spawn")
+  waiting: set[futures.Future] = set()
+  with futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+    try:
+      for unit in todo:
+        if len(waiting) >= 2 * workers:
+          done, waiting = futures.wait(
+            waiting, return_when=futures.FIRST_COMPLETED
+          )
+          yield from (future.result() for future in done)
+        waiting.add(pool.submit(_convert_unit, unit, settings, root))
+      yield from (f.result() for f in futures.as_completed(waiting))
+    except futures.process.BrokenProcessPool as error:
+      raise folder.DataError(
+        "A process of the conversion was killed, for want of memory perhaps;"
+        " start it again with fewer --workers: it goes on where it was."
+      ) from error
+    finally:
+      pool.shutdown(cancel_futures=True)
+
+
+def _convert_unit(
+  unit: units.Unit, settings: Settings, root: pathlib.Path
+) -> dict[str, Any]:
+  """Converts a unit unless that is done; returns what is known of it."""
+  path = root / "units" / f"{unit.number:05d}.json"
+  known = _known(path, root)
+  if known is not None:
+    if known["digest"] != unit.digest:
+      raise folder.DataError(
+        f"{unit.name} is not what was converted into {path} earlier: inputs have"
+        " changed, or others came between; choose another --out."
+      )
+    return known | {"new": False}
+  problems: list[items.Problem] = []
+  writers: dict[str, _Writer] = {}
+  try:
+    for item in unit.read():
+      if isinstance(item, items.Item):
+        item = items.checked(item, settings.shorter_side)
+      if isinstance(item, items.Problem):
+        problems.append(item)
+        continue
+      split = settings.split_of(item.concept_id)
+      if split not in writers:
+        writers[split] = _Writer(root / split, f"{unit.number:05d}")
+      writers[split].add(item)
+    for writer in writers.values():
+      writer.close()
+  except BaseException:
+    for writer in writers.values():
+      writer.discard()
+    raise
+  result = {
+    "number": unit.number,
+    "input": unit.name,
+    "digest": unit.digest,
+    "examples": {split: writer.count for split, writer in writers.items()},
+    "content": {split: writer.digest for split, writer in writers.items()},
+    "bytes": {split: writer.sizes for split, writer in writers.items()},
+    "problems": [list(problem) for problem in problems],
+  }
+  path.parent.mkdir(exist_ok=True)
+  _write(path, json.dumps(result) + "\n")
+  return result | {"new": True}
+
+
+class _Writer:
+  """One unit's examples of a split, under other names until they are complete."""
+
+  def __init__(self, directory: pathlib.Path, name: str):
+    # Takes a while to import: only who converts pays for it.
+    from array_record.python import array_record_module
+
+    directory.mkdir(exist_ok=True)
+    self.count = 0
+    self.sizes: list[int] = []
+    self._hash = hashlib.sha256()
+    self._final = [
+      directory / f"{name}.{kind}.array_record" for kind in ("image", "text")
+    ]
+    self._paths = [
+      path.with_name(f".{path.name}.{os.getpid()}") for path in self._final
+    ]
+    # Groups of one: others would be read and expanded with it.
+    options = "group_size:1,uncompressed", "group_size:1"
+    self._writers = [
+      array_record_module.ArrayRecordWriter(str(path), option)
+      for path, option in zip(self._paths, options)
+    ]
+
+  def add(self, item: items.Item) -> None:
+    fields = {
+      "key": item.key.encode(errors="replace").decode(),
+      "captions": item.captions,
+      "label": item.label,
+      "concept_id": item.concept_id,
+    }
+    text = json.dumps(fields).encode()
+    for writer, record in zip(self._writers, (item.image, text)):
+      writer.write(record)
+      self._hash.update(hashlib.sha256(record).digest())
+    self.count += 1
+
+  @property
+  def digest(self) -> str:
+    """Of all that was written."""
+    return self._hash.hexdigest()[:16]
+
+  def close(self) -> None:
+    """Moves the files into place."""
+    for writer in self._writers:
+      writer.close()
+    for path, final in zip(self._paths, self._final):
+      self.sizes.append(path.stat().st_size)
+      os.replace(path, final)
+
+  def discard(self) -> None:
+    """Removes what is not complete."""
+    for path in self._paths:
+      path.unlink(missing_ok=True)
+
+
+def _known(path: pathlib.Path, root: pathlib.Path) -> dict[str, Any] | None:
+  """What became of a unit, if all of its files are there in full."""
+  try:
+    result = json.loads(path.read_text(encoding="utf-8"))
+    complete = all(
+      [file.stat().st_size for file in files_of(root, split, result["number"])]
+      == sizes
+      for split, sizes in result["bytes"].items()
+    )
+  except (OSError, ValueError, KeyError, TypeError):
+    return None
+  return result if complete else None
+
+
+def files_of(root: pathlib.Path, split: str, number: int) -> list[pathlib.Path]:
+  """A unit's two files in a split, of images and of texts."""
+  return [
+    root / split / f"{number:05d}.{kind}.array_record"
+    for kind in ("image", "text")
+  ]
+
+
+def _finish(
+  root: pathlib.Path,
+  results: Sequence[dict[str, Any]],
+  max_bad_share: float,
+  report: Callable[[str], None],
+) -> Summary:
+  """Lists the problems, and writes what the data set consists of."""
+  results = sorted(results, key=lambda result: result["number"])
+  problems: collections.Counter[str] = collections.Counter()
+  lines = []
+  for result in results:
+    for key, problem in result["problems"]:
+      problems[items.Problem(key, problem).kind] += 1
+      entry = {"input": result["input"], "key": key, "problem": problem}
+      lines.append(json.dumps(entry) + "\n")
+  skipped = root / _SKIPPED_FILE
+  _write(skipped, "".join(lines))
+  splits: dict[str, list[dict[str, Any]]] = {}
+  for split in SPLITS:
+    splits[split] = [
+      {
+        "number": result["number"],
+        "examples": result["examples"][split],
+        "content": result["content"][split],
+        "bytes": result["bytes"][split],
+      }
+      for result in results
+      if result["examples"].get(split)
+    ]
+  examples = {
+    split: sum(part["examples"] for part in parts)
+    for split, parts in splits.items()
+  }
+  good, bad = sum(examples.values()), len(lines)
+  counts = ", ".join(f"{kind}: {n:,}" for kind, n in sorted(problems.items()))
+  if bad > max_bad_share * (good + bad) or not examples["train"]:
+    raise folder.DataError(
+      f"{bad:,} of {good + bad:,} examples cannot be used ({counts or 'none'}),"
+      f" and {examples['train']:,} are left to train on; --max_bad_share is"
+      f" {max_bad_share:g}. {skipped} lists them."
+    )
+  _write(
+    root / DATASET_FILE,
+    json.dumps({"version": _VERSION, "splits": splits}) + "\n",
+  )
+  if bad:
+    report(
+      f"Note: {bad:,} of {good + bad:,} cannot be used ({counts}); {skipped}"
+      " lists them."
+    )
+  return Summary(examples, dict(problems), len(results))
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+  """Writes a file that is there in full or not at all."""
+  partial = path.with_name(f".{path.name}.{os.getpid()}")
+  partial.write_text(text, encoding="utf-8")
+  os.replace(partial, path)

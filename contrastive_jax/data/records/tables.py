@@ -1,0 +1,338 @@
+"""Parquet files that hold images, and lists of captions beside image files."""
+
+import csv
+import dataclasses
+import json
+import pathlib
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from contrastive_jax.data import folder, folder_images
+from contrastive_jax.data.folder_rows import RowError
+from contrastive_jax.data.records import items
+
+_IMAGE = ("image", "jpg", "jpeg", "png", "webp", "image_bytes", "img", "bytes")
+_PATH = ("image", "filepath", "image_path", "path", "file", "filename", "img")
+_CAPTION = ("captions", "caption", "text", "txt", "title")
+_LABEL = ("label", "cls", "class")
+_KEY = ("key", "__key__", "id", "image_id", "filename")
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+  """Names of columns; "" finds the usual ones.
+
+  Attributes:
+    image: encoded images (parquet) or paths of files (lists).
+    caption: text, or a list of texts.
+    label: a class; it may be missing.
+    key: what names an example; it may be missing.
+  """
+
+  image: str = ""
+  caption: str = ""
+  label: str = ""
+  key: str = ""
+
+
+USUAL = Columns()
+
+
+class Row(NamedTuple):
+  """A line of a list: its number, the path of the image, captions, label."""
+
+  number: int
+  path: str
+  captions: tuple[Any, ...]
+  label: Any = ""
+
+
+def _column(
+  path: pathlib.Path,
+  names: Sequence[str],
+  wanted: str,
+  usual: Sequence[str],
+  what: str,
+) -> str:
+  """A column's name as the file has it; "" if it may be and is missing."""
+  if wanted:
+    if wanted not in names:
+      raise folder.DataError(
+        f"{path} has no column {wanted!r}; it has {', '.join(names)}: name one"
+        f" of them (--{what}_column)."
+      )
+    return wanted
+  lower = {name.strip().lower(): name for name in reversed(names)}
+  found = next((lower[name] for name in usual if name in lower), "")
+  if not found and what in ("image", "caption"):
+    raise folder.DataError(
+      f"{path} has the columns {', '.join(names)}, none of which is known to"
+      f" hold the {what}: name it (--{what}_column)."
+    )
+  return found
+
+
+# Parquet.
+
+
+def parquet_groups(path: pathlib.Path, rows: int) -> list[tuple[int, int]]:
+  """Ranges of row groups with about as many rows each.
+
+  Raises:
+    DataError: if the file is no parquet file.
+  """
+  groups, ranges, start, count = _open(path).metadata, [], 0, 0
+  for group in range(groups.num_row_groups):
+    count += groups.row_group(group).num_rows
+    if count >= rows or group + 1 == groups.num_row_groups:
+      ranges.append((start, group + 1))
+      start, count = group + 1, 0
+  return ranges
+
+
+def check_parquet(path: pathlib.Path, columns: Columns) -> dict[str, str]:
+  """The columns that are read, by what they hold.
+
+  Raises:
+    DataError: if one is missing, or the images are not in the file.
+  """
+  import pyarrow
+
+  schema = _open(path).schema_arrow
+  found = {
+    what: _column(path, schema.names, getattr(columns, what), usual, what)
+    for what, usual in (
+      ("image", _IMAGE),
+      ("caption", _CAPTION),
+      ("label", _LABEL),
+      ("key", _KEY),
+    )
+  }
+  kind = schema.field(found["image"]).type
+  if pyarrow.types.is_struct(kind) and "bytes" in [f.name for f in kind]:
+    kind = kind.field("bytes").type
+  if not (pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)):
+    raise folder.DataError(
+      f"{path}: column {found['image']!r} holds {kind}, no image files. If these"
+      " are addresses, fetch the images first (img2dataset writes tar shards and"
+      " parquet files that can be read)."
+    )
+  return found
+
+
+def read_parquet(
+  path: pathlib.Path, groups: tuple[int, int], columns: Columns
+) -> items.Found:
+  """The examples of some row groups of a parquet file.
+
+  Args:
+    path: the file.
+    groups: the first row group and the one behind the last.
+    columns: what is read.
+
+  Yields:
+    Examples and problems.
+  """
+  import pyarrow
+
+  names = check_parquet(path, columns)
+  wanted = list(dict.fromkeys(name for name in names.values() if name))
+  file = _open(path)
+  first = sum(file.metadata.row_group(g).num_rows for g in range(groups[0]))
+  for group in range(*groups):
+    number, stop = first, first + file.metadata.row_group(group).num_rows
+    first = stop
+    try:
+      for batch in file.iter_batches(
+        batch_size=64, row_groups=[group], columns=wanted
+      ):
+        for row in range(batch.num_rows):
+          yield _parquet_item(batch, row, names, number)
+          number += 1
+    except (pyarrow.ArrowException, OSError) as error:
+      text = " ".join(str(error).split())[:200]
+      yield items.Problem(
+        path.name, f"broken parquet: rows {number:,} to {stop - 1:,} ({text})"
+      )
+
+
+def _parquet_item(
+  batch: Any, row: int, names: dict[str, str], number: int
+) -> items.Item | items.Problem:
+  def value(what: str) -> Any:
+    return batch.column(names[what])[row].as_py() if names[what] else None
+
+  key = f"row {number}"
+  try:
+    given = value("key")
+    key = key if given is None else str(given)
+    image, captions, label = value("image"), value("caption"), value("label")
+  except UnicodeDecodeError as error:
+    return items.Problem(key, f"invalid UTF-8: byte {error.start}")
+  if isinstance(image, dict):
+    image = image.get("bytes")
+  captions = captions if isinstance(captions, list) else [captions]
+  return items.make(key, image, [c for c in captions if c is not None], label)
+
+
+def _open(path: pathlib.Path) -> Any:
+  import pyarrow
+  from pyarrow import parquet
+
+  try:
+    return parquet.ParquetFile(path)
+  except (pyarrow.ArrowException, OSError) as error:
+    text = " ".join(str(error).split())[:200]
+    raise folder.DataError(
+      f"{path} cannot be read as parquet ({text}); fetch it anew or leave it out."
+    ) from error
+
+
+# Lists.
+
+
+def list_rows(path: pathlib.Path, columns: Columns) -> Iterator[Row]:
+  """The lines of a list of captions, of `.tsv`, `.csv` or `.jsonl`.
+
+  A first line that names columns is used (`filepath` and `title` as open_clip
+  writes them, `image` and `caption`, ...). Without one a line is a caption and a
+  path, in this order, as CC3M and CC12M are published.
+
+  Raises:
+    DataError: if the columns are not known, or hold addresses.
+  """
+  csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+  # Bytes that are no UTF-8 become lone surrogates, and a problem of their row.
+  with open(
+    path, encoding="utf-8-sig", errors="surrogateescape", newline=""
+  ) as file:
+    if path.suffix == ".jsonl":
+      rows: Iterable[Row] = _json_rows(path, file, columns)
+    elif path.suffix == ".tsv":
+      lines = (line.rstrip("\r\n").split("\t") for line in file)
+      rows = _rows(path, lines, columns)
+    else:
+      rows = _rows(path, csv.reader(file), columns)
+    for row in rows:
+      if row.path.lower().startswith(("http://", "https://")):
+        raise folder.DataError(
+          f"{path} holds addresses ({row.path[:80]}), no files: fetch the images"
+          " first (img2dataset writes tar shards that can be read)."
+        )
+      yield row
+
+
+def _rows(
+  path: pathlib.Path, lines: Iterable[list[str]], columns: Columns
+) -> Iterator[Row]:
+  places: tuple[int, int, int] | None = None
+  for number, cells in enumerate(lines, 1):
+    if not any(cell.strip() for cell in cells):
+      continue
+    if places is None:
+      lower = {cell.strip().lower() for cell in cells}
+      named = bool(columns.image or columns.caption)
+      if named or (lower & set(_PATH) and lower & set(_CAPTION)):
+        found = [
+          _column(path, cells, getattr(columns, what), usual, what)
+          for what, usual in (
+            ("image", _PATH),
+            ("caption", _CAPTION),
+            ("label", _LABEL),
+          )
+        ]
+        image, caption, label = (
+          cells.index(name) if name else -1 for name in found
+        )
+        places = image, caption, label
+        continue
+      if len(cells) != 2:
+        raise folder.DataError(
+          f"{path}, line {number}, has {len(cells)} columns and names none that"
+          " is known: a caption and a path are expected, or a first line that"
+          " names the columns, such as filepath and title."
+        )
+      places = 1, 0, -1
+    image, caption, label = places
+    if len(cells) <= max(places):
+      yield Row(number, "", ())
+      continue
+    yield Row(
+      number,
+      cells[image].strip(),
+      (cells[caption],),
+      cells[label] if label >= 0 else "",
+    )
+
+
+def _json_rows(
+  path: pathlib.Path, lines: Iterable[str], columns: Columns
+) -> Iterator[Row]:
+  for number, line in enumerate(lines, 1):
+    if not line.strip():
+      continue
+    try:
+      fields = json.loads(line)
+    except (ValueError, RecursionError):
+      fields = None
+    if not isinstance(fields, dict):
+      yield Row(number, "", ())
+      continue
+    names = [str(name) for name in fields]
+    try:
+      image = _column(path, names, columns.image, _PATH, "image")
+      caption = _column(path, names, columns.caption, _CAPTION, "caption")
+    except folder.DataError:
+      if number == 1:  # A file of another kind, no single bad line.
+        raise
+      yield Row(number, "", ())
+      continue
+    texts = fields[caption]
+    label = (
+      _column(path, names, columns.label, _LABEL, "label")
+      if (not columns.label or columns.label in names)
+      else ""
+    )
+    yield Row(
+      number,
+      str(fields[image] or "").strip(),
+      tuple(texts) if isinstance(texts, list) else (texts,),
+      fields.get(label, ""),
+    )
+
+
+def read_list(rows: Sequence[Row], root: pathlib.Path) -> items.Found:
+  """The examples of some lines of a list.
+
+  Args:
+    rows: the lines.
+    root: the folder below which the images are.
+
+  Yields:
+    Examples and problems.
+  """
+  root = root.resolve()
+  for row in rows:
+    key = row.path or f"line {row.number}"
+    if not row.path:
+      yield items.Problem(key, "malformed row: no image and caption")
+      continue
+    try:
+      key.encode()
+    except UnicodeEncodeError:
+      yield items.Problem(f"line {row.number}", "invalid UTF-8: in the path")
+      continue
+    try:
+      file = folder_images.locate(root, row.path)
+      size = file.stat().st_size
+      if size > items.MAX_BYTES:
+        raise RowError("too large", f"{size:,} bytes")
+      image = file.read_bytes()
+    except RowError as error:
+      yield items.Problem(key, ": ".join(error.args))
+      continue
+    except OSError as error:
+      yield items.Problem(key, f"missing file: {error}")
+      continue
+    yield items.make(key, image, row.captions, row.label)
