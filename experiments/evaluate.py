@@ -11,7 +11,7 @@ from absl import flags
 
 from contrastive_jax.data import benchmarks
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import runner
+from contrastive_jax.training import evaluators, runner, suites
 from experiments import flags as flags_lib
 
 _FLAGS = flags.FlagValues()
@@ -27,9 +27,15 @@ _BENCHMARKS = flags.DEFINE_string(
 _BENCHMARKS_DIR = flags.DEFINE_string(
   "benchmarks_dir", None, "Where TFDS keeps them.", flag_values=_FLAGS
 )
+_SUITE = flags.DEFINE_string("suite", "", "Suites instead.", flag_values=_FLAGS)
+_SUITE_DIR = flags.DEFINE_string(
+  "suite_dir", "", "Their data.", flag_values=_FLAGS
+)
 _PLOTS = flags.DEFINE_bool(
   "plots", False, "Draw the plots too.", flag_values=_FLAGS
 )
+
+_WITH_TEXTS = ("zero_shot", "retrieval")
 
 _USAGE = """Evaluates a checkpoint of a run and prints its numbers.
 
@@ -42,6 +48,12 @@ Flags:
                   score these sets too, instead of the run's own
   --benchmarks_dir=DIR
                   TFDS's data directory, which has them
+  --suite=NAME    score a suite of published sets instead (several separated by
+                  commas): zero_shot, probe (14 sets), elevater (5, 20, 50 shots and
+                  all), retrieval (COCO and Flickr30k); what is scored already is not
+                  scored again. Into suite_NAME_STEP.json and .md of the workdir
+  --suite_dir=DIR its data: TFDS's data directory; of retrieval the folder with coco/
+                  and flickr30k/, each Karpathy's dataset_*.json beside images/
   --plots         draw the plots too: of the last step into plots/, of an
                   earlier one into plots_STEP/ of the workdir
 The numbers are written to evaluation_STEP.json in the workdir; answers to questions
@@ -54,7 +66,12 @@ def main() -> None:
   """Runs the program."""
   workdir = pathlib.Path(_WORKDIR.value).expanduser()
   _check_benchmarks(_BENCHMARKS.value)
+  names = _suites()
   run, state = runner.restore(workdir, step=_STEP.value)
+  if names:
+    for name in names:
+      _score_suite(name, run, state, workdir)
+    return
   run = dataclasses.replace(run, config=_with_benchmarks(run.config))
   results = run.evaluate(state)
   step = int(state.step)
@@ -66,6 +83,52 @@ def main() -> None:
   path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
   print("\n" + runner.table(results))
   print(f"\nStep {step}; the numbers are in {path}.")
+
+
+def _suites() -> list[str]:
+  """Those of --suite; raises on one that is not known, or without data."""
+  names = [n.strip() for n in _SUITE.value.split(",") if n.strip()]
+  for name in names:
+    if name not in benchmarks.SUITES:
+      raise config_lib.UserError(
+        f"--suite must be some of {', '.join(benchmarks.SUITES)}; got {name!r}."
+      )
+  where = pathlib.Path(_SUITE_DIR.value).expanduser()
+  if names and not (_SUITE_DIR.value and where.is_dir()):
+    raise config_lib.UserError(
+      "--suite needs --suite_dir, the folder with its data; got"
+      f" {_SUITE_DIR.value!r}: see --help."
+    )
+  return names
+
+
+def _score_suite(name: str, run, state, workdir: pathlib.Path) -> None:
+  """Scores one, and writes its table."""
+  encoder = getattr(run, "encoder", None)
+  if not isinstance(encoder, evaluators.Encoder):
+    raise config_lib.UserError(
+      "--suite needs a model that embeds images; got config.objective="
+      f"{run.config.objective!r}."
+    )
+  if benchmarks.SUITES[name].kind in _WITH_TEXTS and not encoder.has_text:
+    raise config_lib.UserError(
+      f"--suite={name} needs a model with texts; got config.objective="
+      f"{run.config.objective!r}."
+    )
+  path = workdir / f"suite_{name}_{int(state.step)}.json"
+  scores = suites.run(
+    name,
+    encoder,
+    state,
+    path,
+    data_dir=_SUITE_DIR.value,
+    image_size=run.config.model.image_size,
+    fit=run.config.data.fit,
+    seed=run.config.seed,
+  )
+  text = suites.table(name, scores)
+  path.with_suffix(".md").write_text(text, encoding="utf-8")
+  print(f"\n{name}\n\n{text}\nThe numbers are in {path}.")
 
 
 def _check_benchmarks(text: str | None) -> None:

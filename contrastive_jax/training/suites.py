@@ -1,13 +1,36 @@
-"""Scores on classification sets that others publish, as TFDS prepares them."""
+"""Scores on sets that others publish, one by one and in suites."""
 
-from collections.abc import Callable, Sequence
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from contrastive_jax import evaluation
 from contrastive_jax.data import benchmarks as benchmarks_lib
-from contrastive_jax.training import evaluators
+from contrastive_jax.data import folder, official, sources
+from contrastive_jax.training import evaluators, workdirs
 from contrastive_jax.training import state as state_lib
+
+# ELEVATER's: examples of each class, and draws of them.
+_SHOTS, _DRAWS = (5, 20, 50), 3
+# What a table shows of each kind of suite.
+_COLUMNS = {
+  "zero_shot": ("zero_shot/accuracy_top1", "zero_shot/accuracy_top5"),
+  "probe": ("linear_probe/accuracy", "linear_probe/mean_per_class_accuracy"),
+  "few_shot": (
+    "zero_shot/accuracy_top1",
+    *(f"few_shot/{shots}_shot" for shots in _SHOTS),
+    "few_shot/full",
+  ),
+  "retrieval": tuple(
+    f"retrieval/{way}/recall_at_{k}"
+    for way in ("image_to_text", "text_to_image")
+    for k in (1, 5, 10)
+  ),
+}
+# One in so many of the drawn examples chooses the probe's strength.
+_HELD_OUT = 5
 
 
 def benchmarks(
@@ -92,3 +115,208 @@ def _probe(
     parts += [images.images, images.labels]
   scores = evaluation.linear_probe(*parts)
   return {f"linear_probe/{key}": float(v) for key, v in scores.items()}
+
+
+def run(
+  name: str,
+  encoder: evaluators.Encoder,
+  state: state_lib.TrainState,
+  path: pathlib.Path,
+  *,
+  data_dir: str,
+  image_size: int,
+  fit: str = "pad",
+  seed: int = 0,
+  report: Callable[[str], None] = print,
+) -> dict[str, dict[str, float]]:
+  """Scores a suite set by set; those that `path` has already are not done again.
+
+  Args:
+    name: of the suite, `data.benchmarks.SUITES`.
+    encoder: embeds.
+    state: the model.
+    path: JSON file of the scores, written after every set.
+    data_dir: TFDS's data directory; of retrieval the folder with `coco` and
+      `flickr30k`, each with Karpathy's file and the images below `images`.
+    image_size: side of the model's images.
+    fit: how pictures become squares, see `folder_images.decode`.
+    seed: of the draws of few-shot classification.
+    report: receives a line a set.
+
+  Returns:
+    Set -> its scores; without those that are left out.
+
+  Raises:
+    ValueError: if the suite is unknown, or needs texts that the model has not.
+    WorkdirError: if `path` holds something else.
+  """
+  if name not in benchmarks_lib.SUITES:
+    raise ValueError(
+      f"suite must be one of {', '.join(benchmarks_lib.SUITES)}; got {name!r}."
+    )
+  suite = benchmarks_lib.SUITES[name]
+  if suite.kind in ("zero_shot", "retrieval") and not encoder.has_text:
+    raise ValueError(f"suite {name!r} needs a model with texts; this has none.")
+  known: dict[str, Any] = workdirs.read_json(path) if path.exists() else {}
+  for each, reason in suite.missing.items():
+    report(f"Left out: {each}. It cannot be had: {reason}.")
+  for number, each in enumerate(suite.sets, 1):
+    if each in known:
+      report(f"{each} ({number} of {len(suite.sets)}): known, from {path}.")
+      continue
+    try:
+      report(f"{each} ({number} of {len(suite.sets)}) ...")
+      if suite.kind == "retrieval":
+        scores = _pairs(
+          encoder, state, each, data_dir, image_size=image_size, fit=fit
+        )
+      else:
+        splits = benchmarks_lib.load(
+          each, data_dir, image_size=image_size, fit=fit
+        )
+        scores = _score(suite.kind, encoder, state, splits, each, seed)
+    except folder.DataError as error:
+      report(f"Left out: {each}. {error}")
+      continue
+    known[each] = scores
+    workdirs.write_json(path, known)
+  return {each: known[each] for each in suite.sets if each in known}
+
+
+def _score(
+  kind: str,
+  encoder: evaluators.Encoder,
+  state: state_lib.TrainState,
+  splits: benchmarks_lib.Splits,
+  name: str,
+  seed: int,
+) -> dict[str, float]:
+  prompts = benchmarks_lib.BENCHMARKS[name].prompts
+  scores = {}
+  if kind in ("zero_shot", "few_shot") and encoder.has_text and prompts:
+    scores = _zero_shot(encoder, state, splits, name, prompts)
+  if kind == "probe":
+    scores = _probe(encoder, state, splits, concatenated=False)
+  if kind == "few_shot":
+    scores |= _few_shot(encoder, state, splits, name, seed)
+  return scores
+
+
+def _few_shot(
+  encoder: evaluators.Encoder,
+  state: state_lib.TrainState,
+  splits: benchmarks_lib.Splits,
+  name: str,
+  seed: int,
+) -> dict[str, float]:
+  """A linear probe on few examples of each class, and on all.
+
+  Scores are accuracies, the mean over classes where a set's published ones are.
+  Li et al., ELEVATER, 2022: 5, 20 and 50 examples, three draws; a fifth of them
+  chooses the strength, then all are fitted.
+  """
+  assert splits.train is not None and splits.validation is not None
+  train, validation, test = (
+    encoder.images(state, source)
+    for source in (splits.train, splits.validation, splits.test)
+  )
+  key = "accuracy"
+  if benchmarks_lib.BENCHMARKS[name].per_class:
+    key = "mean_per_class_accuracy"
+
+  def probe(fit: np.ndarray, choose: np.ndarray) -> float:
+    scores = evaluation.linear_probe(
+      train.images[fit],
+      train.labels[fit],
+      train.images[choose],
+      train.labels[choose],
+      test.images,
+      test.labels,
+    )
+    return float(scores[key])
+
+  out = {}
+  for shots in _SHOTS:
+    values = [
+      probe(*_draw(train.labels, shots, np.random.default_rng((seed, draw))))
+      for draw in range(_DRAWS)
+    ]
+    out[f"few_shot/{shots}_shot"] = float(np.mean(values))
+    out[f"few_shot/{shots}_shot_std"] = float(np.std(values, ddof=1))
+  full = evaluation.linear_probe(
+    *(train.images, train.labels, validation.images, validation.labels),
+    *(test.images, test.labels),
+  )
+  return out | {"few_shot/full": float(full[key])}
+
+
+def _draw(
+  labels: np.ndarray, shots: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+  """Rows to fit, and rows that choose the strength: of each class some."""
+  fit, choose = [], []
+  for label in np.unique(labels):
+    rows = rng.permutation(np.flatnonzero(labels == label))[:shots]
+    held_out = len(rows) // _HELD_OUT
+    choose.extend(rows[:held_out])
+    fit.extend(rows[held_out:])
+  return np.array(fit), np.array(choose or fit)
+
+
+def _pairs(
+  encoder: evaluators.Encoder,
+  state: state_lib.TrainState,
+  name: str,
+  data_dir: str,
+  *,
+  image_size: int,
+  fit: str,
+) -> dict[str, float]:
+  """Retrieval both ways on Karpathy's test split, with all captions."""
+  root = pathlib.Path(data_dir).expanduser() / name
+  found: Any = official.load(
+    "captions",
+    "karpathy",
+    root / benchmarks_lib.RETRIEVAL[name],
+    root / "images",
+    image_size=image_size,
+    fit=fit,
+    only=sources.TEST,
+    report=lambda line: None,
+  )
+  source = found[sources.TEST]
+  scores = evaluators.retrieval(encoder, state, source, name="retrieval")
+  return scores | {"images": float(len(source))}
+
+
+def table(name: str, scores: Mapping[str, Mapping[str, float]]) -> str:
+  """A suite's scores in Markdown, a row a set, and their mean."""
+  suite = benchmarks_lib.SUITES[name]
+  columns = [
+    column
+    for column in _COLUMNS[suite.kind]
+    if any(column in row for row in scores.values())
+  ]
+  lines = [
+    "| set | " + " | ".join(columns) + " |",
+    "|---" * (len(columns) + 1) + "|",
+  ]
+
+  def cells(row: Mapping[str, float]) -> str:
+    texts = (f"{row[c]:.4f}" if c in row else "" for c in columns)
+    return " | ".join(texts)
+
+  for each in suite.sets:
+    if each in scores:
+      lines.append(f"| {each} | {cells(scores[each])} |")
+  if scores:
+    means = {
+      column: float(np.mean([row[column] for row in scores.values()]))
+      for column in columns
+      if all(column in row for row in scores.values())
+    }
+    lines.append(f"| mean of {len(scores)} | {cells(means)} |")
+  absent = [each for each in suite.sets if each not in scores]
+  if absent or suite.missing:
+    lines += ["", f"Not here: {', '.join([*absent, *suite.missing])}."]
+  return "\n".join(lines) + "\n"

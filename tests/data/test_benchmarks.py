@@ -126,7 +126,7 @@ def test_what_is_not_there(tmp_path):
   ):
     benchmarks.load("dtd", str(tmp_path), image_size=16)
   with pytest.raises(benchmarks.BenchmarkError, match="choose of imagenet, im"):
-    benchmarks.load("mnist", str(tmp_path), image_size=16)
+    benchmarks.load("voc", str(tmp_path), image_size=16)
 
 
 def test_a_format_without_random_access(root, tmp_path):

@@ -13,12 +13,12 @@ import importlib.resources
 import io
 import pathlib
 import re
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from contrastive_jax.data import folder, folder_images
-
-_PHOTO = ("a photo of a {}.",)
+from contrastive_jax.data.benchmarks import prompts
 
 
 class Benchmark(NamedTuple):
@@ -32,50 +32,160 @@ class Benchmark(NamedTuple):
     prompts: around a class name; none if the set does not name its classes.
     occurring: whether only classes that occur in the test split are choices, as
       in ImageNet-A and -R, which have 200 of the thousand.
+    classes: names in the place of the set's own.
+    per_class: whether its published score is the mean over classes.
   """
 
   builder: str
   test: str = "test"
   train: str = "train"
   validation: str = ""
-  prompts: tuple[str, ...] = _PHOTO
+  prompts: tuple[str, ...] = prompts.PHOTO
   occurring: bool = False
+  classes: tuple[str, ...] = ()
+  per_class: bool = False
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {
-  "imagenet": Benchmark("imagenet2012", test="validation"),
-  "imagenet_v2": Benchmark("imagenet_v2/matched-frequency", train=""),
-  "imagenet_sketch": Benchmark("imagenet_sketch", train=""),
-  "imagenet_a": Benchmark("imagenet_a", train="", occurring=True),
-  "imagenet_r": Benchmark("imagenet_r", train="", occurring=True),
-  "caltech101": Benchmark("caltech101"),
-  "svhn": Benchmark("svhn_cropped", prompts=('a photo of the number "{}".',)),
-  "stl10": Benchmark("stl10"),
-  "cifar10": Benchmark("cifar10"),
-  "cifar100": Benchmark("cifar100"),
-  "dtd": Benchmark(
-    "dtd", validation="validation", prompts=("a photo of a {} texture.",)
+  "imagenet": Benchmark(
+    "imagenet2012", test="validation", prompts=prompts.IMAGENET
   ),
+  "imagenet_v2": Benchmark(
+    "imagenet_v2/matched-frequency", train="", prompts=prompts.IMAGENET
+  ),
+  "imagenet_sketch": Benchmark(
+    "imagenet_sketch", train="", prompts=prompts.IMAGENET
+  ),
+  "imagenet_a": Benchmark(
+    "imagenet_a", train="", prompts=prompts.IMAGENET, occurring=True
+  ),
+  "imagenet_r": Benchmark(
+    "imagenet_r", train="", prompts=prompts.IMAGENET, occurring=True
+  ),
+  "caltech101": Benchmark(
+    "caltech101", prompts=prompts.CALTECH101, per_class=True
+  ),
+  "svhn": Benchmark("svhn_cropped", prompts=prompts.SVHN),
+  "stl10": Benchmark("stl10", prompts=prompts.PHOTO_BOTH),
+  "cifar10": Benchmark("cifar10", prompts=prompts.CIFAR),
+  "cifar100": Benchmark("cifar100", prompts=prompts.CIFAR),
+  "dtd": Benchmark("dtd", validation="validation", prompts=prompts.DTD),
   "aircraft": Benchmark(
-    "visual_domain_decathlon/aircraft", test="validation", prompts=()
-  ),
-  "pets": Benchmark(
-    "oxford_iiit_pet", prompts=("a photo of a {}, a type of pet.",)
-  ),
-  "food101": Benchmark(
-    "food101",
+    "visual_domain_decathlon/aircraft",
     test="validation",
-    prompts=("a photo of {}, a type of food.",),
+    prompts=(),
+    per_class=True,
   ),
+  "pets": Benchmark("oxford_iiit_pet", prompts=prompts.PETS, per_class=True),
+  "food101": Benchmark("food101", test="validation", prompts=prompts.FOOD),
   "gtsrb": Benchmark(
     "visual_domain_decathlon/gtsrb", test="validation", prompts=()
   ),
-  "cars": Benchmark("cars196"),
+  "cars": Benchmark("cars196", prompts=prompts.CARS),
   "flowers": Benchmark(
     "oxford_flowers102",
     validation="validation",
-    prompts=("a photo of a {}, a type of flower.",),
+    prompts=prompts.FLOWERS,
+    per_class=True,
   ),
+  # VTAB's splits of the two that come in one piece.
+  "eurosat": Benchmark(
+    "eurosat/rgb",
+    train="train[:60%]",
+    validation="train[60%:80%]",
+    test="train[80%:]",
+    prompts=prompts.EUROSAT,
+    classes=prompts.EUROSAT_CLASSES,
+  ),
+  "resisc45": Benchmark(
+    "resisc45",
+    train="train[:60%]",
+    validation="train[60%:80%]",
+    test="train[80%:]",
+    prompts=prompts.RESISC45,
+  ),
+  "mnist": Benchmark("mnist", prompts=prompts.MNIST),
+  "patch_camelyon": Benchmark(
+    "patch_camelyon",
+    validation="validation",
+    prompts=prompts.PATCH_CAMELYON,
+    classes=prompts.PATCH_CAMELYON_CLASSES,
+  ),
+  "sun397": Benchmark(
+    "sun397/tfds", validation="validation", prompts=prompts.PHOTO_BOTH
+  ),
+}
+
+
+class Suite(NamedTuple):
+  """Sets that are scored together, as others report them.
+
+  Attributes:
+    kind: `zero_shot`, `probe`, `few_shot` or `retrieval`.
+    sets: in `BENCHMARKS`; of retrieval in `RETRIEVAL`.
+    missing: those that cannot be had, and why.
+  """
+
+  kind: str
+  sets: tuple[str, ...]
+  missing: Mapping[str, str] = types.MappingProxyType({})
+
+
+# Pairs with Karpathy's splits: the file that lists them.
+RETRIEVAL: Mapping[str, str] = {
+  "coco": "dataset_coco.json",
+  "flickr30k": "dataset_flickr30k.json",
+}
+_NOT_IN_TFDS = "TFDS does not have it"
+_MULTI_LABEL = (
+  "images have several classes, which is scored by average precision"
+)
+SUITES: Mapping[str, Suite] = {
+  "zero_shot": Suite(
+    "zero_shot",
+    (
+      *("imagenet", "imagenet_v2", "imagenet_sketch", "imagenet_a"),
+      *("imagenet_r", "caltech101", "cars", "cifar10", "cifar100", "dtd"),
+      *("eurosat", "flowers", "food101", "mnist", "patch_camelyon", "pets"),
+      *("resisc45", "stl10", "sun397", "svhn"),
+    ),
+    {
+      **dict.fromkeys(
+        ("country211", "fer2013", "objectnet", "rendered_sst2"), _NOT_IN_TFDS
+      ),
+      **dict.fromkeys(
+        ("aircraft", "gtsrb"), "TFDS's form does not name the classes"
+      ),
+      "voc2007": _MULTI_LABEL,
+    },
+  ),
+  "probe": Suite(
+    "probe",
+    (
+      *("cifar10", "cifar100", "food101", "pets", "cars", "aircraft", "dtd"),
+      *("flowers", "gtsrb", "caltech101", "stl10", "svhn", "imagenet"),
+    ),
+    {"rendered_sst2": _NOT_IN_TFDS},
+  ),
+  "elevater": Suite(
+    "few_shot",
+    (
+      *("caltech101", "cifar10", "cifar100", "dtd", "eurosat", "aircraft"),
+      *("flowers", "food101", "gtsrb", "mnist", "pets", "patch_camelyon"),
+      *("resisc45", "cars"),
+    ),
+    {
+      **dict.fromkeys(
+        (
+          *("country211", "fer2013", "hateful_memes", "kitti_distance"),
+          "rendered_sst2",
+        ),
+        _NOT_IN_TFDS,
+      ),
+      "voc2007": _MULTI_LABEL,
+    },
+  ),
+  "retrieval": Suite("retrieval", tuple(RETRIEVAL)),
 }
 
 
@@ -194,6 +304,12 @@ def load(
       ) from error
     return BenchmarkSource(rows, image_size, f"{name}'s split {wanted}", fit)
 
+  names = builder.info.features["label"].names
+  if benchmark.classes and len(benchmark.classes) != len(names):
+    raise BenchmarkError(
+      f"{benchmark.builder} in {data_dir} has {len(names)} classes instead of"
+      f" {len(benchmark.classes)}: {advice}."
+    )
   train = validation = None
   if benchmark.train:
     wanted = benchmark.train, benchmark.validation
@@ -201,7 +317,7 @@ def load(
       wanted = f"{benchmark.train}[10%:]", f"{benchmark.train}[:10%]"
     train, validation = map(split, wanted)
   return Splits(
-    classes=tuple(map(_readable, builder.info.features["label"].names)),
+    classes=benchmark.classes or tuple(map(_readable, names)),
     test=split(benchmark.test),
     train=train,
     validation=validation,
@@ -220,7 +336,9 @@ def _readable(name: str) -> str:
   """A class name as words."""
   if re.fullmatch(r"n\d{8}", name):
     return imagenet_names().get(name, name)
-  return name.replace("_", " ")
+  # SUN397's are paths, /a/apartment_building/outdoor.
+  name = re.sub(r"^/[a-z]/", "", name)
+  return name.replace("_", " ").replace("/", " ")
 
 
 def _version(folder: pathlib.Path, advice: str) -> pathlib.Path:

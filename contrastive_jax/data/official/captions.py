@@ -47,6 +47,7 @@ def load_captions(
   *,
   image_size: int,
   names: Mapping[str, str] | _files.Path | None = None,
+  only: str = "",
   report: Callable[[str], None] = print,
   report_path: _files.Path | None = None,
   max_bad_share: float = 0.05,
@@ -76,6 +77,7 @@ def load_captions(
     image_size: side of the images.
     names: of a list, the image of each URL below `image_root`, or a JSON file
       with that; without it, that is the last part of the URL.
+    only: a split; images of the others need not be there. "" is all.
     report: receives lines for the user.
     report_path: receives a line for each row that cannot be used.
     max_bad_share: of a split's rows; more of them are an error. Lists from the
@@ -105,6 +107,12 @@ def load_captions(
     parts = _by_file(files, _albef)
   else:
     parts = _by_file(files, functools.partial(_list, names=_name_table(names)))
+  if only:
+    if only not in parts:
+      raise folder.DataError(
+        f"{path} has no split {only!r}; it has {', '.join(parts)}."
+      )
+    parts = {only: parts[only]}
   rows = _rows.read(
     parts,
     image_root,

@@ -1,0 +1,196 @@
+"""Suites: every set scored once, what is missing told, one table."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from contrastive_jax.data import benchmarks
+from contrastive_jax.training import evaluators, suites, workdirs
+from tests.data.test_benchmarks import prepare
+
+COLOURS = {"red": 0, "green": 1, "blue": 2}
+
+
+class Colours:
+  """Embeds an image by its mean colour, a text by the colours that it names."""
+
+  has_text = True
+
+  def __init__(self):
+    self.embedded = []
+
+  def images(self, state, source, *, concatenated=False):
+    records = [source[i] for i in range(len(source))]
+    self.embedded.append(len(records))
+    # A fitted picture lies on white, which is as much of every colour.
+    means = [255.0 - r["image"].mean((0, 1)) for r in records]
+    features = np.array(means).max(1, keepdims=True) - means
+    return evaluators.Embedded(
+      (features / np.linalg.norm(features, axis=1)[:, None]).astype(np.float32),
+      np.array([r["concept_id"] for r in records]),
+      np.array([r["label"] for r in records]),
+    )
+
+  def texts(self, state, texts):
+    rows = [[float(c in text) for c in COLOURS] for text in texts]
+    rows = np.array(rows) + 1e-3
+    return (rows / np.linalg.norm(rows, axis=1)[:, None]).astype(np.float32)
+
+
+@pytest.fixture(name="root", scope="module")
+def fixture_root(tmp_path_factory):
+  root = tmp_path_factory.mktemp("tfds")
+  names = ["red", "green", "blue"]
+  prepare(root, "cifar10", names, train=60, test=12)
+  prepare(root, "oxford_iiit_pet", names, train=200, test=9)
+  prepare(root, "eurosat/rgb", names, train=30)
+  return root
+
+
+def run(name, path, root, encoder=None, **options):
+  lines = []
+  scores = suites.run(
+    name,
+    encoder or Colours(),
+    None,
+    path,
+    data_dir=str(root),
+    image_size=8,
+    report=lines.append,
+    **options,
+  )
+  return scores, lines
+
+
+def test_few_shot_scores_are_of_few(root, tmp_path):
+  path = tmp_path / "s.json"
+  scores, lines = run("elevater", path, root)
+  assert set(scores) == {"cifar10", "pets"}
+  assert scores["pets"] == {
+    **{k: v for k, v in scores["pets"].items() if k.startswith("zero_shot/")},
+    "few_shot/5_shot": 1.0,
+    "few_shot/5_shot_std": 0.0,
+    "few_shot/20_shot": 1.0,
+    "few_shot/20_shot_std": 0.0,
+    "few_shot/50_shot": 1.0,
+    "few_shot/50_shot_std": 0.0,
+    "few_shot/full": 1.0,
+  }
+  assert scores["pets"]["zero_shot/accuracy_top1"] == 1.0
+  left_out = {line.split(".")[0] for line in lines if "Left out" in line}
+  wanted = set(benchmarks.SUITES["elevater"].sets) - {"cifar10", "pets"}
+  wanted |= set(benchmarks.SUITES["elevater"].missing)
+  assert left_out == {f"Left out: {name}" for name in wanted}
+  # A set of other classes than ours says so.
+  (line,) = (line for line in lines if line.startswith("Left out: eurosat"))
+  assert "has 3 classes instead of 10" in line
+  text = suites.table("elevater", scores)
+  assert "| pets | 1.0000 | 1.0000 |" in text and "| mean of 2 |" in text
+  assert "Not here: caltech101, cifar100" in text
+
+
+def test_what_is_scored_is_not_scored_again(root, tmp_path, monkeypatch):
+  path = tmp_path / "s.json"
+  encoder = Colours()
+  first, _ = run("zero_shot", path, root, encoder)
+  assert encoder.embedded == [12, 9]
+  path.write_text(json.dumps({"cifar10": {"zero_shot/accuracy_top1": 0.25}}))
+  again, lines = run("zero_shot", path, root, encoder)
+  assert encoder.embedded == [12, 9, 9]
+  assert again["cifar10"] == {"zero_shot/accuracy_top1": 0.25}
+  assert again["pets"] == first["pets"]
+  assert any("cifar10 (8 of 20): known" in line for line in lines)
+  path.write_text("[]")
+  with pytest.raises(workdirs.WorkdirError, match="is not a JSON object"):
+    run("zero_shot", path, root)
+
+
+def test_a_probe_of_each_set(root, tmp_path):
+  scores, _ = run("probe", tmp_path / "s.json", root)
+  assert scores["cifar10"]["linear_probe/accuracy"] == 1.0
+  assert "linear_probe/mean_per_class_accuracy" in suites.table("probe", scores)
+
+
+def test_draws_hold_out_a_fifth_of_each_class():
+  labels = np.repeat([0, 1, 2], [30, 7, 1])
+  for shots, fitted, chosen in ((5, 4 + 4 + 1, 2), (20, 16 + 6 + 1, 4 + 1)):
+    fit, choose = suites._draw(labels, shots, np.random.default_rng(0))
+    assert (len(fit), len(choose)) == (fitted, chosen)
+    assert not set(fit) & set(choose)
+    assert set(labels[fit]) == {0, 1, 2}
+  # With one example of each class there is none to choose with.
+  fit, choose = suites._draw(np.array([0, 1]), 5, np.random.default_rng(0))
+  np.testing.assert_array_equal(fit, choose)
+
+
+def test_retrieval_reads_the_test_split_alone(tmp_path):
+  root = tmp_path / "data"
+  images = []
+  for folder, file in benchmarks.RETRIEVAL.items():
+    (root / folder / "images").mkdir(parents=True)
+    images = [
+      {
+        "filename": f"{name}.png",
+        "split": "test",
+        "sentences": [{"raw": f"something {name}"}, {"raw": f"it is {name}"}],
+      }
+      for name in COLOURS
+    ]
+    for name in COLOURS:
+      path = root / folder / "images" / f"{name}.png"
+      Image.new("RGB", (8, 8), name if name != "green" else "lime").save(path)
+    # Images of training are not there, and need not be.
+    images.append(
+      {"filename": "x.png", "split": "train", "sentences": [{"raw": "x"}]}
+    )
+    (root / folder / file).write_text(json.dumps({"images": images}))
+  scores, _ = run("retrieval", tmp_path / "s.json", root)
+  assert set(scores) == {"coco", "flickr30k"}
+  assert scores["coco"]["images"] == 3
+  assert scores["coco"]["retrieval/image_to_text/recall_at_1"] == 1.0
+  assert scores["coco"]["retrieval/text_to_image/recall_at_1"] == 1.0
+  (root / "coco" / "images" / "red.png").unlink()
+  scores, lines = run("retrieval", tmp_path / "t.json", root)
+  assert set(scores) == {"flickr30k"}
+  assert any("Left out: coco" in line and "missing" in line for line in lines)
+
+
+def test_models_without_texts_and_unknown_suites(root, tmp_path):
+  encoder = Colours()
+  encoder.has_text = False
+  scores, _ = run("elevater", tmp_path / "s.json", root, encoder)
+  assert not any(key.startswith("zero_shot") for key in scores["pets"])
+  with pytest.raises(ValueError, match="'retrieval' needs a model with texts"):
+    run("retrieval", tmp_path / "t.json", root, encoder)
+  with pytest.raises(ValueError, match="suite must be one of zero_shot, probe"):
+    run("zeroshot", tmp_path / "t.json", root)
+
+
+def test_every_set_of_a_suite_is_known():
+  for name, suite in benchmarks.SUITES.items():
+    known = (
+      benchmarks.RETRIEVAL if name == "retrieval" else benchmarks.BENCHMARKS
+    )
+    assert set(suite.sets) <= set(known)
+    assert len(set(suite.sets)) == len(suite.sets)
+    if suite.kind == "zero_shot":
+      assert all(known[each].prompts for each in suite.sets)
+    if suite.kind in ("probe", "few_shot"):
+      assert all(known[each].train for each in suite.sets)
+  assert len(benchmarks.SUITES["probe"].sets) == 13
+  elevater = benchmarks.SUITES["elevater"]
+  assert len(elevater.sets) + len(elevater.missing) == 20
+
+
+def test_published_prompts_are_as_many_as_published():
+  sizes = {"imagenet": 80, "cifar10": 18, "caltech101": 34, "cars": 8, "dtd": 8}
+  for name, size in sizes.items():
+    prompts = benchmarks.BENCHMARKS[name].prompts
+    assert len(set(prompts)) == size
+  for benchmark in benchmarks.BENCHMARKS.values():
+    assert all(p.count("{}") == 1 for p in benchmark.prompts)
+  assert benchmarks._readable("/a/apartment_building/outdoor") == (
+    "apartment building outdoor"
+  )
