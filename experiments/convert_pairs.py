@@ -1,6 +1,6 @@
 """Converts image-text pairs into records with random access.
 
-python -m experiments.convert_pairs --inputs='shards/*.tar' --out=pairs
+python -m experiments.convert_pairs --inputs=shards --out=pairs
 """
 
 from absl import flags
@@ -40,7 +40,7 @@ _WORKERS = flags.DEFINE_integer(
 
 _USAGE = """Converts image-text pairs into records with random access.
 
-  python -m experiments.convert_pairs --inputs='shards/*.tar' --out=pairs
+  python -m experiments.convert_pairs --inputs=shards --out=pairs
   python -m experiments.train --config.data=records --config.data.path=pairs
 
 Flags:

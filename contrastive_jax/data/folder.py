@@ -165,7 +165,7 @@ class FolderRecords:
     num_rows: rows of the captions file, blank lines not counted.
     num_skipped: rows that could not be used.
     problems: number of rows by kind of problem, harmless kinds included.
-    num_concepts: number of distinct `concept_id`s.
+    num_concepts: number of distinct values of `concept_id`.
     warnings: sentences that a user should read before training.
   """
 

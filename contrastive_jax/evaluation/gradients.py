@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 
 class GradientStatistics(NamedTuple):
-  r"""How a stochastic gradient differs from the full one, in units of |g|^2.
+  r"""How a stochastic gradient differs from the full one, in units of `|g|^2`.
 
   Attributes:
     squared_bias: :math:`|E \hat g - g|^2 / |g|^2`, without the noise of the

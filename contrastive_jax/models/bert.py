@@ -252,7 +252,7 @@ class BertStack(nn.Module):
     layer: their fields by name, see `BertLayer`.
     first: the number of the first layer, which names it; a stack that is part of
       a larger one keeps the numbers.
-    pair: whether layers are `PairLayer`s.
+    pair: whether a layer is a `PairLayer`.
     remat: whether a layer's activations are recomputed in the backward pass.
     activation_sharding: how tokens lie on a mesh between layers; None leaves it
       to the compiler.

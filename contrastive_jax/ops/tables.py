@@ -87,7 +87,7 @@ def create(
       device then makes its own shard. None is the default device.
 
   Returns:
-    [num_devices * rows, *shape] of `dtype`.
+    `[num_devices * rows, *shape]` of `dtype`.
 
   Raises:
     ValueError: if a count is not an integer >= 1, the type is another, or it

@@ -105,7 +105,7 @@ def abstract_state(
     mesh: the devices.
 
   Returns:
-    A state of `jax.ShapeDtypeStruct`s, to restore a checkpoint into.
+    A state of `jax.ShapeDtypeStruct` leaves, to restore a checkpoint into.
   """
   shapes = jax.eval_shape(_init_fn(config, objective), np.uint32(0))
   return jax.tree.map(

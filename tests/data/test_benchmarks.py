@@ -211,6 +211,41 @@ def test_evaluate_takes_other_sets(trained, root):
   assert kept[name] == results[name]
 
 
+def test_evaluate_scores_a_suite(trained, root, capsys):
+  workdir, results, _ = trained
+  evaluate._FLAGS(
+    [
+      "evaluate",
+      f"--workdir={workdir}",
+      "--suite=zero_shot",
+      f"--suite_dir={root}",
+    ]
+  )
+  evaluate.main()
+  evaluate.main()
+  out = capsys.readouterr().out
+  assert "Left out: dtd." in out and "cifar10 (8 of 20): known" in out
+  scores = json.loads((workdir / "suite_zero_shot_2.json").read_text())
+  name = "zero_shot/accuracy_top1"
+  assert scores["cifar10"][name] == results[f"benchmark_cifar10/{name}"]
+  assert set(scores) == {"cifar10", "imagenet_a"}
+  assert "| cifar10 |" in (workdir / "suite_zero_shot_2.md").read_text()
+
+
+@pytest.mark.parametrize(
+  "flags, message",
+  [
+    (["--suite=zeroshot"], "must be some of zero_shot, .*; got 'zeroshot'"),
+    (["--suite=probe"], "--suite needs --suite_dir, .*; got ''"),
+    (["--suite=probe", "--suite_dir=nowhere"], "got 'nowhere'"),
+  ],
+)
+def test_mistakes_in_a_suite(flags, message):
+  evaluate._FLAGS(["evaluate", "--suite_dir=", *flags])
+  with pytest.raises(config_lib.UserError, match=message):
+    evaluate._suites()
+
+
 def test_a_mistyped_set():
   with pytest.raises(config_lib.ConfigError, match="Did you mean 'cifar100'"):
     tiny.make_config(evaluation__benchmarks="cifar10,cifer100")

@@ -3,7 +3,7 @@
 Tar shards (WebDataset, img2dataset), parquet files and lists of captions become
 ArrayRecord files with stable indices:
 
-  python -m experiments.convert_pairs --inputs='shards/*.tar' --out=pairs
+  python -m experiments.convert_pairs --inputs=shards --out=pairs
 """
 
 from contrastive_jax.data.records.conversion import Settings, Summary, convert

@@ -1,0 +1,97 @@
+"""The README and the guides: their code runs, their commands are valid."""
+
+import importlib
+import pathlib
+import re
+import shlex
+
+import jax
+import pytest
+from jax.sharding import AxisType
+
+from contrastive_jax import ops
+from contrastive_jax.training import config as config_lib
+
+ROOT = pathlib.Path(__file__).parents[1]
+GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
+PAGES = [
+  ROOT / "README.md",
+  ROOT / "CONTRIBUTING.md",
+  ROOT / "docs" / "index.md",
+  *GUIDES,
+]
+# Flags that every program has, or that are of another one in a table.
+_COMMON = {"help", "coordinator", "process_count", "process_id", "dead_after"}
+
+
+def blocks(path, language):
+  text = path.read_text(encoding="utf-8")
+  return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def commands(path):
+  """(module, arguments) of every program that a page starts."""
+  found = []
+  for block in blocks(path, "sh"):
+    for line in block.replace("\\\n", " ").splitlines():
+      line = re.sub(r"(^|\s)#.*", "", line)
+      if "python -m experiments" in line:
+        words = shlex.split(line.partition("python -m ")[2])
+        found.append((words[0], words[1:]))
+  text = path.read_text(encoding="utf-8")
+  for inline in re.findall(r"`python -m (experiments[^`]*)`", text):
+    words = shlex.split(inline)
+    found.append((words[0], words[1:]))
+  return found
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_code_runs(path):
+  names = {}
+  if path.name == "README.md":  # It goes on from what its reader has.
+    image, text = ops.l2_normalize(
+      jax.random.normal(jax.random.key(0), (2, 16, 8))
+    )
+    names = {"AxisType": AxisType, "image": image, "text": text}
+  for number, block in enumerate(blocks(path, "python")):
+    code = compile(block, f"{path.name}, example {number + 1}", "exec")
+    exec(code, names)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_commands_are_valid(path):
+  fields = {name for name, _, _ in config_lib.fields()}
+  fields |= {name.removesuffix(".name") for name in fields}
+  for module, arguments in commands(path):
+    program = importlib.import_module(module)
+    known = set(program._FLAGS) | _COMMON
+    for argument in arguments:
+      assert argument.startswith("--"), (module, argument)
+      flag, _, value = argument[2:].partition("=")
+      if flag.startswith("config."):
+        assert flag.removeprefix("config.") in fields, (module, argument)
+      else:
+        assert flag in known, (module, argument)
+      if value.startswith("experiments/"):
+        assert (ROOT / value.partition(":")[0]).exists(), (module, argument)
+
+
+def test_commands_are_found():
+  modules = {m for page in PAGES for m, _ in commands(page)}
+  assert {"experiments.train", "experiments.convert_pairs"} <= modules
+  assert len(modules) >= 8
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_links_lead_somewhere(path):
+  text = path.read_text(encoding="utf-8")
+  text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+  generated = {"_generated/recipes.md", "_generated/results.md"}
+  for target in re.findall(r"\]\(([^)#\s]+)\)", text):
+    if target.startswith(("http://", "https://")):
+      continue
+    place = (path.parent / target).resolve()
+    name = place.relative_to(ROOT).as_posix().removeprefix("docs/")
+    assert place.exists() or name in generated, target
+  for name in re.findall(r"`(experiments/[\w/.]+\.\w+|docs/[\w/.]+)`", text):
+    assert (ROOT / name).exists(), name
