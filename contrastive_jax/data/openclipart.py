@@ -68,13 +68,13 @@ class Drawing(NamedTuple):
 
 
 class OpenClipArt(tfds.core.GeneratorBasedBuilder):
-  """The drawings, cleaned, at 64 x 64 pixels on white."""
+  """The drawings, cleaned, as squares on white."""
 
   VERSION = tfds.core.Version("1.0.0")
 
-  def __init__(self, *, root: str, **kwargs: Any):
-    """Takes the folder with png/ and svg/."""
-    self._root = pathlib.Path(root)
+  def __init__(self, *, root: str, side: int = SIDE, **kwargs: Any):
+    """Takes the folder with png/ and svg/, and the side of the squares, pixels."""
+    self._root, self._side = pathlib.Path(root), side
     super().__init__(**kwargs)
 
   def _info(self) -> tfds.core.DatasetInfo:
@@ -87,7 +87,7 @@ class OpenClipArt(tfds.core.GeneratorBasedBuilder):
           "index": np.int64,
           "concept_id": np.int64,
           "image": tfds.features.Image(
-            shape=(SIDE, SIDE, 3), encoding_format="png"
+            shape=(self._side, self._side, 3), encoding_format="png"
           ),
           "path": text,
           "title": text,
@@ -99,7 +99,7 @@ class OpenClipArt(tfds.core.GeneratorBasedBuilder):
 
   def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[Any]]:
     del dl_manager  # Nothing is fetched.
-    rows = list(drawings(self._root))
+    rows = list(drawings(self._root, self._side))
     titles = sorted({_group(row.title) for row in rows})
     numbers = {title: i for i, title in enumerate(titles)}
     numbered = [
@@ -136,6 +136,7 @@ def load(
   path: str = "",
   data_dir: str | None = None,
   *,
+  side: int = SIDE,
   report: Callable[[str], None] = print,
 ) -> sources.PairData:
   """Prepares (once, in half a minute) and opens Open Clip Art.
@@ -149,6 +150,7 @@ def load(
     path: the folder with png/ and svg/; "" is where the packages put it.
     data_dir: where the prepared records are kept, in a folder a fingerprint;
       None is the user's cache.
+    side: of the drawings, pixels.
     report: receives a line when something takes a while.
 
   Returns:
@@ -158,12 +160,13 @@ def load(
     folder.DataError: if the folder is not Open Clip Art's.
   """
   root = pathlib.Path(path or INSTALLED)
-  digest = _fingerprint(root)
+  digest = _fingerprint(root) + (f"-{side}" if side != SIDE else "")
   where = pathlib.Path(data_dir or prepare.default_data_dir())
   builder = prepare.prepared(
     functools.partial(
       OpenClipArt,
       root=str(root),
+      side=side,
       data_dir=str(where / f"openclipart-{digest}"),
       file_format="array_record",
     ),
@@ -178,7 +181,7 @@ def load(
     splits[split] = sources.ArraySource(
       np.stack([row["image"] for row in rows])
       if rows
-      else np.zeros((0, SIDE, SIDE, 3), np.uint8),
+      else np.zeros((0, side, side, 3), np.uint8),
       [_record(row) for row in rows],
     )
   train = splits[sources.TRAIN]
@@ -198,8 +201,11 @@ def load(
   )
 
 
-def drawings(root: pathlib.Path) -> Iterator[Drawing]:
-  """The drawings that are of use, in order of their paths."""
+def drawings(root: pathlib.Path, side: int = SIDE) -> Iterator[Drawing]:
+  """The drawings that are of use, in order of their paths.
+
+  Which are blank or equal is judged at 64 pixels, whatever their side is.
+  """
   seen = set()
   for svg in sorted((root / "svg").rglob("*.svg")):
     path = svg.relative_to(root / "svg").with_suffix("").as_posix()
@@ -208,12 +214,16 @@ def drawings(root: pathlib.Path) -> Iterator[Drawing]:
     title, keywords = texts_of(svg.read_text("utf-8", errors="replace"))
     if not title or _THEME.search(title):
       continue
-    image = _picture(root / "png" / f"{path}.png")
+    png = root / "png" / f"{path}.png"
+    image = _picture(png, SIDE)
     if image is None or image.std() < _BLANK:
       continue
     digest = hashlib.sha256(image.tobytes()).digest()
     if digest not in seen:
       seen.add(digest)
+      if side != SIDE:
+        image = _picture(png, side)
+        assert image is not None  # It could be read a moment ago.
       yield Drawing(path, title, keywords, image)
 
 
@@ -260,7 +270,7 @@ def _record(row: Any) -> dict[str, Any]:
   }
 
 
-def _picture(path: pathlib.Path) -> np.ndarray | None:
+def _picture(path: pathlib.Path, side: int) -> np.ndarray | None:
   """The PNG as a square on white; None if it cannot be read."""
   try:
     with warnings.catch_warnings():
@@ -274,10 +284,10 @@ def _picture(path: pathlib.Path) -> np.ndarray | None:
     Image.DecompressionBombWarning,
   ):
     return None
-  picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-  canvas = Image.new("RGBA", (SIDE, SIDE), "white")
+  picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+  canvas = Image.new("RGBA", (side, side), "white")
   canvas.alpha_composite(
-    picture, ((SIDE - picture.width) // 2, (SIDE - picture.height) // 2)
+    picture, ((side - picture.width) // 2, (side - picture.height) // 2)
   )
   return np.asarray(canvas.convert("RGB"))
 

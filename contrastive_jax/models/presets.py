@@ -34,6 +34,8 @@ class TwoTowerConfig:
     independent_head: see `TwoTower`.
     init_logit_scale: where the logit scale starts.
     init_logit_bias: where the logit bias starts.
+    image_dropout: see `TwoTower`.
+    text_dropout: likewise.
   """
 
   image: nn.Module
@@ -45,6 +47,8 @@ class TwoTowerConfig:
   independent_head: str | None = None
   init_logit_scale: float = 1 / 0.07
   init_logit_bias: float = -10.0
+  image_dropout: float = 0.0
+  text_dropout: float = 0.0
 
   @property
   def context_length(self) -> int:

@@ -38,6 +38,9 @@ class TwoTower(nn.Module):
       None leaves it out.
     init_logit_scale: where e^s starts.
     init_logit_bias: where b starts; -10 suits the sigmoid loss.
+    image_dropout: share of the image tower's feature that is dropped in training,
+      before the heads.
+    text_dropout: likewise.
     frozen: of `image` and `text` those towers that are not trained: they run as in
       evaluation and have no gradient. In place of such a tower's inputs its features
       can be given, images as floating [N, 1, 1, width], texts as floating [N, width].
@@ -58,6 +61,8 @@ class TwoTower(nn.Module):
   independent_head: str | None = None
   init_logit_scale: float = 1 / 0.07
   init_logit_bias: float = -10.0
+  image_dropout: float = 0.0
+  text_dropout: float = 0.0
   frozen: tuple[str, ...] = ()
   dtype: Dtype | None = None
 
@@ -69,6 +74,13 @@ class TwoTower(nn.Module):
       raise ValueError(
         f"init_logit_scale must be > 0; got {self.init_logit_scale}."
       )
+    for name in ("image_dropout", "text_dropout"):
+      if not 0.0 <= getattr(self, name) < 1.0:
+        raise ValueError(
+          f"{name} must be in [0, 1); got {getattr(self, name)}."
+        )
+    self.image_drop = nn.Dropout(self.image_dropout)
+    self.text_drop = nn.Dropout(self.text_dropout)
     self.image_projection = _Head(self.embed_dim, self.image_head, self.dtype)
     self.text_projection = _Head(self.embed_dim, self.text_head, self.dtype)
     if self.independent_head is not None:
@@ -180,12 +192,15 @@ class TwoTower(nn.Module):
   def _feature(self, side: str, x: Array, train: bool) -> Array:
     """A tower's feature."""
     tower: Any = self.image if side == "image" else self.text
-    if side not in self.frozen:
-      return tower(x, train=train)
     is_feature = side == "text" or x.shape[1:3] == (1, 1)
-    if is_feature and jnp.issubdtype(x.dtype, jnp.floating):
-      return x.reshape(x.shape[0], -1)
-    return jax.lax.stop_gradient(tower(x, train=False))
+    if side not in self.frozen:
+      feature = tower(x, train=train)
+    elif is_feature and jnp.issubdtype(x.dtype, jnp.floating):
+      feature = x.reshape(x.shape[0], -1)
+    else:
+      feature = jax.lax.stop_gradient(tower(x, train=False))
+    dropout = self.image_drop if side == "image" else self.text_drop
+    return dropout(feature, deterministic=not train)
 
   def _check_independent(self) -> None:
     if self.independent_head is None:

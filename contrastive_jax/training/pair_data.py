@@ -62,6 +62,8 @@ def open_data(
     data = openclipart.load(
       os.path.expanduser(config.data.path),
       os.path.expanduser(config.data.data_dir) or None,
+      side=openclipart.SIDE
+      * (1 + (config.model.image_size > openclipart.SIDE)),
       report=report,
     )
   elif config.data.name == "scenes":

@@ -63,6 +63,21 @@ def records(data):
   ]
 
 
+def test_larger_drawings_are_the_same_ones(root, data, tmp_path):
+  lines = []
+  large = openclipart.load(
+    str(root), str(tmp_path), side=96, report=lines.append
+  )
+  for name, split in data.splits.items():
+    assert len(large.splits[name]) == len(split)
+    for i in range(len(split)):
+      assert large.splits[name].fields(i) == split.fields(i)
+  assert large.splits["train"][0]["image"].shape == (96, 96, 3)
+  # Prepared beside the small ones, and another data set.
+  assert large.fingerprint == f"{data.fingerprint}-96"
+  assert large.fingerprint in lines[0]
+
+
 def test_keeps_what_is_of_use(root, data):
   found = records(data)
   assert sorted(r["index"] for _, r in found) == list(range(60))

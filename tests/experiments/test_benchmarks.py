@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from contrastive_jax.training import config as config_lib
-from experiments.benchmarks import contestants, loss, step, timing, variants
+from experiments.benchmarks import (
+  contestants,
+  input,
+  loss,
+  step,
+  timing,
+  variants,
+)
 from experiments.configs import clip_emoji
 
 
@@ -130,3 +137,27 @@ def test_variants_are_configurations_of_the_recipe():
       (),
       configs[0].augmented_sides,
     }
+
+
+def test_readers_of_the_input_are_timed_in_turn(tmp_path):
+  images, data = input.prepared(64, tmp_path)
+  rng = np.random.default_rng(0)
+  assert input.cropped(images[0], rng).shape == (224, 224, 3)
+  contestants = {
+    "Pillow, a loop": lambda: input.pillow_loop(images),
+    "pipeline, one thread": lambda: input.ours(data, 1, augment=False),
+  }
+  batch = next(contestants["pipeline, one thread"]())
+  assert batch.shape == (64, 224, 224, 3) and batch.dtype == np.uint8
+  # A photograph: it has areas and edges, and no two are equal.
+  assert 20 < batch[0].std() < 110 and len(set(images)) == 64
+  rates = input.measure(contestants, rounds=1, batches=1)
+  assert all(len(r) == 1 and r[0] > 0 for r in rates.values())
+  record = {
+    **dict(images=64, bytes=1e5, rounds=1, cores=2, versions={"jax": "1"}),
+    "images_a_second": {
+      "Pillow, a loop": [50.0],
+      "other": [100.0, 150.0, 90.0],
+    },
+  }
+  assert "| other | 100 | 2.00 |" in input.page(record)

@@ -27,6 +27,7 @@ SMALL = (
   "clip_folder",
   "easy_vqa",
   "entailment_scenes",
+  "lit_openclipart",
   "moco_v3_fashion_mnist",
   "nlvr2_scenes",
   "simclr_emoji",
@@ -45,6 +46,7 @@ SHRUNK = {
     "fusion_depth": 1,
     "decoder_depth": 1,
   },
+  "lite0_minilm": {"text": {"depth": 1}},
   "rn50": {"image": {"stage_sizes": [1, 1, 1, 1]}, "text": {"depth": 1}},
   "resnet50": {"image": {"stage_sizes": [1, 1, 1, 1]}},
   "vit_s16": {"image": {"depth": 1}},
@@ -122,6 +124,7 @@ def traced(config):
       config.model,
       image_size=32,
       context_length=12,
+      cache_features=False,  # Their towers are traced as well.
       overrides=json.dumps(overrides),
     ),
   )
@@ -142,6 +145,13 @@ def traced(config):
 def test_the_step_of_a_recipe_can_be_traced(name):
   loss, _ = traced(parsed(name))
   assert loss.shape == () and loss.dtype == jnp.float32
+
+
+def test_packaged_weights_are_found_or_named():
+  config = recipe("lit_openclipart")
+  for name in ("image_weights", "text_weights"):
+    text = getattr(config.initial, name)
+    assert pathlib.Path(text).is_file() or "pip install -e '.[pre" in text
 
 
 def test_the_run_before_nlvr2():

@@ -147,3 +147,27 @@ def test_train_reaches_both_towers():
   for name in ("image", "text"):
     np.testing.assert_array_equal(first[name], again[name])
     assert np.any(first[name] != other[name])
+
+
+def test_dropout_of_one_towers_feature():
+  module, plain = _make(image_dropout=0.5), _make()
+  variables = _init(plain)
+
+  def embed(module, train, seed=0):
+    return module.apply(
+      variables,
+      IMAGES,
+      TOKENS,
+      train=train,
+      rngs={"dropout": jax.random.key(seed)},
+      mutable=["batch_stats"],
+    )[0]
+
+  expected, evaluated = embed(plain, True), embed(module, False)
+  first, second = embed(module, True), embed(module, True, seed=1)
+  np.testing.assert_array_equal(evaluated["image"], expected["image"])
+  np.testing.assert_array_equal(first["text"], expected["text"])
+  assert np.abs(first["image"] - expected["image"]).max() > 0.05
+  assert np.abs(first["image"] - second["image"]).max() > 0.05
+  with pytest.raises(ValueError, match=r"text_dropout must be in \[0, 1\)"):
+    _init(_make(text_dropout=1.0))

@@ -1,0 +1,269 @@
+"""Times the input: images read, decoded and augmented a second.
+
+python -m experiments.benchmarks.input
+
+Photographs of web size are drawn, converted into records and read in batches by one
+thread: by a plain loop with Pillow, by the trainer's pipeline (with the augmentation
+that the device does beside it), and by torch's DataLoader (extra `peers`).
+"""
+
+import io
+import json
+import os
+import pathlib
+import statistics
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from PIL import Image
+
+from contrastive_jax.data import pipeline, records, sources
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training.objectives import base
+from experiments import flags as flags_lib
+from experiments.benchmarks import peers
+
+_FLAGS = flags.FlagValues()
+_IMAGES = flags.DEFINE_integer(
+  "images", 512, "Of them.", lower_bound=64, flag_values=_FLAGS
+)
+_ROUNDS = flags.DEFINE_integer(
+  "rounds", 5, "Of measuring.", lower_bound=1, flag_values=_FLAGS
+)
+_OUT = flags.DEFINE_string(
+  "out",
+  str(pathlib.Path(__file__).parents[1] / "results"),
+  "Folder of the record.",
+  flag_values=_FLAGS,
+)
+
+_USAGE = """Times the input: images read, decoded and augmented a second.
+
+  python -m experiments.benchmarks.input
+
+Writes input_speed.json and .md. Flags:
+  --images=N  photographs that are drawn; default 512
+  --rounds=N  of measuring each contestant in turn; default 5
+  --out=DIR   of the record; default experiments/results
+"""
+_SIZE, _SIDE, _BATCH = (640, 480), 224, 64
+
+
+def photograph(rng: np.random.Generator) -> bytes:
+  """A JPEG with smooth areas, edges and grain, as a photograph has."""
+  coarse = rng.integers(0, 256, (6, 8, 3), np.uint8)
+  image = Image.fromarray(coarse).resize(_SIZE, Image.Resampling.BICUBIC)
+  edges = rng.integers(0, 256, (24, 32, 3), np.uint8)
+  blocks = Image.fromarray(edges).resize(_SIZE, Image.Resampling.NEAREST)
+  mixed = np.asarray(Image.blend(image, blocks, 0.25), np.int16)
+  grain = rng.integers(-6, 7, mixed.shape, np.int16)
+  file = io.BytesIO()
+  Image.fromarray(np.clip(mixed + grain, 0, 255).astype(np.uint8)).save(
+    file, format="JPEG", quality=90
+  )
+  return file.getvalue()
+
+
+def cropped(data: bytes, rng: np.random.Generator) -> np.ndarray:
+  """Decodes an image and takes a random box of it, all with Pillow."""
+  with Image.open(io.BytesIO(data)) as image:
+    image = image.convert("RGB")
+    width, height = image.size
+    side = min(width, height) * rng.uniform(0.7, 1.0)
+    left, top = rng.uniform(0, width - side), rng.uniform(0, height - side)
+    image = image.resize(
+      (_SIDE, _SIDE),
+      Image.Resampling.BICUBIC,
+      box=(left, top, left + side, top + side),
+    )
+    if rng.random() < 0.5:
+      image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return np.asarray(image)
+
+
+def pillow_loop(images: list[bytes]) -> Iterator[Any]:
+  """Batches by a plain loop."""
+  rng = np.random.default_rng(0)
+  while True:
+    chosen = rng.integers(0, len(images), _BATCH)
+    yield np.stack([cropped(images[i], rng) for i in chosen])
+
+
+def ours(
+  data: sources.PairData, threads: int, *, augment: bool
+) -> Iterator[Any]:
+  """Batches of the trainer's pipeline, augmented as a step does it."""
+  config: Any = config_lib.default_config()
+  config.model.image_size = _SIDE
+  config.augment.flip = 0.5
+  config.augment.color_jitter = 0.0
+  views = base.Views(config_lib.parse(config))
+  random = jax.jit(views.random)
+  batches = pipeline.train_batches(
+    data.splits[sources.TRAIN],
+    tokenizer=data.tokenizer,
+    sampler=pipeline.CaptionSampler({sources.ANY_LANGUAGE: 1.0}),
+    context_length=32,
+    batch_size=_BATCH,
+    seed=0,
+    num_threads=threads,
+  )
+  try:
+    for number, batch in enumerate(batches):
+      if augment:
+        key = jax.random.key(number)
+        yield jax.block_until_ready(random(key, batch["image"]))
+      else:
+        yield batch["image"]
+  finally:
+    batches.close()
+
+
+class _Dataset:
+  """The images as torch's DataLoader takes them."""
+
+  def __init__(self, images: list[bytes]):
+    self._images = images
+
+  def __len__(self) -> int:
+    return len(self._images)
+
+  def __getitem__(self, index: int) -> np.ndarray:
+    return cropped(self._images[index], np.random.default_rng(index))
+
+
+def torch_loader(torch: Any, images: list[bytes]) -> Iterator[Any]:
+  """Batches of torch's DataLoader with one worker."""
+  loader = torch.utils.data.DataLoader(
+    _Dataset(images),
+    batch_size=_BATCH,
+    shuffle=True,
+    num_workers=1,
+    persistent_workers=True,
+    multiprocessing_context="spawn",
+  )
+  while True:
+    yield from loader
+
+
+def measure(
+  contestants: Mapping[str, Callable[[], Iterator[Any]]],
+  rounds: int,
+  batches: int = 6,
+) -> dict[str, list[float]]:
+  """Images a second of each contestant, in turn, after two batches."""
+  rates: dict[str, list[float]] = {name: [] for name in contestants}
+  for _ in range(rounds):
+    for name, make in contestants.items():
+      iterator = make()
+      next(iterator), next(iterator)
+      start = time.perf_counter()
+      for _ in range(batches):
+        next(iterator)
+      rates[name].append(_BATCH * batches / (time.perf_counter() - start))
+      close = getattr(iterator, "close", None)
+      if close is not None:
+        close()
+  return rates
+
+
+def prepared(count: int, folder: pathlib.Path) -> tuple[list[bytes], Any]:
+  """The images, and the records that they became."""
+  rng = np.random.default_rng(0)
+  images = [photograph(rng) for _ in range(count)]
+  with tarfile.open(folder / "0.tar", "w") as archive:
+    for i, data in enumerate(images):
+      for name, part in (
+        (f"{i}.jpg", data),
+        (f"{i}.txt", f"photo {i}".encode()),
+      ):
+        info = tarfile.TarInfo(name)
+        info.size = len(part)
+        archive.addfile(info, io.BytesIO(part))
+  settings = records.Settings((str(folder / "0.tar"),))
+  records.convert(
+    settings, folder / "records", workers=1, report=lambda line: None
+  )
+  data = sources.load_records(
+    [str(folder / "records")], image_size=_SIDE, fit="crop", vocab_size=512
+  )
+  return images, data
+
+
+def page(record: Mapping[str, Any]) -> str:
+  """The record as Markdown."""
+  rates = {
+    k: statistics.median(v) for k, v in record["images_a_second"].items()
+  }
+  base_rate = rates["Pillow, a loop"]
+  lines = [
+    "# Input: images a second",
+    "",
+    f"{record['images']} JPEG photographs of {_SIZE[0]} x {_SIZE[1]} pixels"
+    f" ({record['bytes'] / 1e3:.0f} kB each), to {_SIDE} pixels, batches of {_BATCH};"
+    f" {record['cores']} CPU cores; medians of {record['rounds']} rounds in turn.",
+    "",
+    "```sh",
+    "python -m experiments.benchmarks.input",
+    "```",
+    "",
+    "| reader | images a second | of the loop |",
+    "|---|---|---|",
+    *(
+      f"| {name} | {rate:.0f} | {rate / base_rate:.2f} |"
+      for name, rate in rates.items()
+    ),
+    "",
+    "The pipeline reads records at random, decodes JPEGs at a reduced scale where that"
+    " is enough, tokenizes a caption, and leaves the random crop to the device; the"
+    " others decode in full, crop and flip. The limit is Pillow's decoder.",
+    "",
+  ]
+  made = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
+  return "\n".join([*lines, f"Made with {made}.", ""])
+
+
+def main() -> None:
+  """Runs the program."""
+  out = pathlib.Path(_OUT.value)
+  out.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory() as folder:
+    images, data = prepared(_IMAGES.value, pathlib.Path(folder))
+    contestants: dict[str, Callable[[], Iterator[Any]]] = {
+      "Pillow, a loop": lambda: pillow_loop(images),
+      "pipeline, one thread": lambda: ours(data, 1, augment=False),
+      "pipeline, one thread, augmented": lambda: ours(data, 1, augment=True),
+      "pipeline, two threads": lambda: ours(data, 2, augment=False),
+    }
+    found = peers.open_clip()
+    if found is not None:
+      torch = found[1]
+      contestants["torch DataLoader, one worker"] = lambda: torch_loader(
+        torch, images
+      )
+    rates = measure(contestants, _ROUNDS.value)
+  record = {
+    "images": len(images),
+    "bytes": statistics.fmean(map(len, images)),
+    "rounds": _ROUNDS.value,
+    "cores": os.cpu_count(),
+    "images_a_second": rates,
+    "versions": peers.versions(),
+  }
+  (out / "input_speed.json").write_text(
+    json.dumps(record, indent=1) + "\n", encoding="utf-8"
+  )
+  text = page(record)
+  (out / "input_speed.md").write_text(text, encoding="utf-8")
+  print(text)
+  print(f"Wrote input_speed.json and .md to {out}.")
+
+
+if __name__ == "__main__":
+  flags_lib.run(main, flag_values=_FLAGS, usage=_USAGE)
