@@ -125,6 +125,8 @@ def _open_official(
 ) -> sources.PairData:
   """Captions as others publish them; the vocabulary is learned on them."""
   splits: Any = official_data.load(config, "captions", workdir, report)
+  if not config.steps:
+    _score_what_is_there(splits, report)
   train = splits[sources.TRAIN]
   for name in (sources.VALIDATION, sources.TEST):
     if name not in splits:
@@ -146,6 +148,16 @@ def _open_official(
     fingerprint=train.fingerprint,
     prompts=sources.FOLDER_PROMPTS,
   )
+
+
+def _score_what_is_there(splits: dict[str, Any], report: Report) -> None:
+  """Fills the splits of a run of no steps, which is there to be scored."""
+  names = sources.TEST, sources.VALIDATION, sources.TRAIN
+  found = next(name for name in names if len(splits.get(name, ())))
+  if found != sources.TEST:
+    report(f"Note: there is no split test; scores are of {found}.")
+  splits[sources.TEST] = splits[found]
+  splits.setdefault(sources.TRAIN, splits[found])
 
 
 def _open_records(

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from contrastive_jax import models
 from contrastive_jax.models import pretrained
@@ -89,6 +90,37 @@ def test_a_workdir_of_published_weights(weights, tmp_path, monkeypatch):
   assert set(written) == set(original)
   for name, value in original.items():
     np.testing.assert_array_equal(written[name], value, err_msg=name)
+
+
+def test_zero_shot_on_a_folder_in_the_format_of_coco(weights, tmp_path):
+  data = tmp_path / "coco"
+  (data / "val2017").mkdir(parents=True)
+  images, annotations = [], []
+  for i in range(5):
+    name = f"{i:012}.jpg"
+    Image.new("RGB", (40, 30), (50 * i, 0, 99)).save(data / "val2017" / name)
+    images.append({"id": i, "file_name": name})
+    annotations += [
+      {"image_id": i, "caption": f"caption {k} of image {i}"} for k in range(2)
+    ]
+  (data / "captions_val2017.json").write_text(
+    json.dumps({"images": images, "annotations": annotations})
+  )
+  lines = []
+  config = import_weights.configure(
+    recipe(
+      data,
+      **{"data.name": "official", "data.format": "coco", "data.fit": "crop"},
+    ),
+    preset="vit_b32",
+    weights=str(weights[0]),
+    tokenizer="clip",
+  )
+  results = runner.train(config, tmp_path / "run", report=lines.append)
+  name = "retrieval/{}/recall_at_{}"
+  assert results[name.format("image_to_text", 10)] == 1.0
+  assert 0 <= results[name.format("text_to_image", 1)] <= 1
+  assert "Note: there is no split test; scores are of validation." in lines
 
 
 def test_training_begins_with_weights(weights, tmp_path):
