@@ -34,6 +34,7 @@ _SHARES = {
 _MAX_BAD_SHARE = flags.DEFINE_float(
   "max_bad_share", 0.05, "Share.", flag_values=_FLAGS
 )
+_RETRY = flags.DEFINE_bool("retry", False, "Bad parts.", flag_values=_FLAGS)
 _WORKERS = flags.DEFINE_integer(
   "workers", 0, "Processes.", lower_bound=0, flag_values=_FLAGS
 )
@@ -59,7 +60,9 @@ Flags:
   --image_column=X   and --caption_column, --label_column, --key_column: columns with
                      names that are not known
   --format=X         tar, parquet or list, if the names of the files do not tell
-  --max_bad_share=X  of the examples may be bad; default 0.05
+  --max_bad_share=X  of the examples may be bad, and of the shards broken; default 0.05
+  --retry            converts parts with problems again, as when images that were
+                     missing are there now (changed files are, without it)
   --workers=N        processes; default one a processor
 """
 
@@ -90,6 +93,7 @@ def main() -> None:
     _OUT.value,
     workers=_WORKERS.value,
     max_bad_share=_MAX_BAD_SHARE.value,
+    retry=_RETRY.value,
   )
   counts = ", ".join(
     f"{n:,} {split}" for split, n in made.examples.items() if n

@@ -49,7 +49,7 @@ Flags:
   --benchmarks_dir=DIR
                   TFDS's data directory, which has them
   --suite=NAME    score a suite of published sets instead (several separated by
-                  commas): zero_shot, probe (14 sets), elevater (5, 20, 50 shots and
+                  commas): zero_shot, probe (13 sets), elevater (5, 20, 50 shots and
                   all), retrieval (COCO and Flickr30k); what is scored already is not
                   scored again. Into suite_NAME_STEP.json and .md of the workdir
   --suite_dir=DIR its data: TFDS's data directory; of retrieval the folder with coco/

@@ -24,6 +24,7 @@ _PRESET = flags.DEFINE_string(
 _TOKENIZER = flags.DEFINE_string(
   "tokenizer", "clip", "Its vocabulary.", flag_values=_FLAGS
 )
+_FIT = flags.DEFINE_string("fit", "", "Squares.", flag_values=_FLAGS)
 _WORKDIR = flags.DEFINE_string(
   "workdir", "runs/imported", "Where the model goes.", flag_values=_FLAGS
 )
@@ -44,6 +45,8 @@ Flags:
                      "text": {"activation": "gelu"}}'
   --tokenizer=X      clip (its vocabulary is in the package), or a vocab.txt or
                      tokenizer.json
+  --fit=X            how pictures become squares: crop (CLIP's, the default), stretch
+                     (SigLIP's) or pad
   --workdir=DIR      becomes a finished run of no steps, for experiments.evaluate and
                      experiments.export_weights
   --config=FILE      recipe of the data and the evaluation; default emoji
@@ -57,7 +60,7 @@ Training that begins with weights needs no import:
 
 
 def configure(
-  values, *, preset: str, weights: str, tokenizer: str
+  values, *, preset: str, weights: str, tokenizer: str, fit: str = ""
 ) -> config_lib.Config:
   """The configuration of a run of no steps.
 
@@ -66,6 +69,8 @@ def configure(
     preset: the model.
     weights: of it.
     tokenizer: of its texts.
+    fit: how pictures become squares; "" as the model was evaluated, cropped, or
+      stretched for SigLIP.
 
   Returns:
     The configuration.
@@ -90,6 +95,8 @@ def configure(
   values.model.preset = preset
   values.model.tokenizer = tokenizer
   values.initial.weights = weights
+  usual = "stretch" if preset.startswith("siglip") else "crop"
+  values.data.fit = fit or usual
   return config_lib.parse(values.to_dict())
 
 
@@ -100,6 +107,7 @@ def main() -> None:
     preset=_PRESET.value,
     weights=_WEIGHTS.value,
     tokenizer=_TOKENIZER.value,
+    fit=_FIT.value,
   )
   workdir = pathlib.Path(_WORKDIR.value).expanduser()
   results = runner.train(config, workdir)

@@ -128,8 +128,8 @@ def decode(
     size: side of the square, pixels.
     max_pixels: larger images are refused.
     fit: how it becomes a square, one of `FITS`: `pad` scales the longer side and
-      fills up with white, `crop` scales the shorter one and takes the middle (as
-      CLIP is evaluated), `stretch` scales both (as SigLIP is).
+      fills up with white, `crop` takes the largest square in the middle (as CLIP is
+      evaluated), `stretch` scales both sides (as SigLIP is).
 
   Returns:
     uint8 [size, size, 3].
@@ -141,11 +141,19 @@ def decode(
   if fit == "stretch":
     rgb = rgb.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
     return np.array(rgb)  # A copy: the view of an image is read-only.
-  longest = max if fit == "pad" else min
-  rgb = _scaled(rgb, size / longest(rgb.size))
+  if fit == "crop":
+    # Cut before it is scaled: a line of pixels would become a huge picture.
+    side = min(rgb.size)
+    left, top = ((length - side) / 2 for length in rgb.size)
+    rgb = rgb.resize(
+      (size, size),
+      Image.Resampling.BICUBIC,
+      box=(left, top, left + side, top + side),
+      reducing_gap=3.0,
+    )
+    return np.array(rgb)
+  rgb = _scaled(rgb, size / max(rgb.size))
   square = Image.new("RGB", (size, size), (255, 255, 255))
-  # Rounded as torchvision's crop of the centre.
-  place = [(size - side) / 2 for side in rgb.size]
-  place = [int(x) if fit == "pad" else -round(-x) for x in place]
-  square.paste(rgb, (int(place[0]), int(place[1])))
+  width, height = rgb.size
+  square.paste(rgb, ((size - width) // 2, (size - height) // 2))
   return np.array(square)

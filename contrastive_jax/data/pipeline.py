@@ -36,6 +36,8 @@ class CaptionSampler:
     keywords: weight of several keywords, comma-separated in random order.
     prompt: weight of an English name in one of `prompts`.
     full: weight of a name with some of the keywords, in random order.
+    listed: weight of a name with all keywords in their own order, as evaluation has
+      them: few different texts, whose features can be kept.
     prompts: what a prompt says around a name, `{}`; the data set's.
   """
 
@@ -45,6 +47,7 @@ class CaptionSampler:
   keywords: float = 0.0
   prompt: float = 0.0
   full: float = 0.0
+  listed: float = 0.0
   prompts: Sequence[str] = ("{}",)
 
   def __call__(
@@ -67,12 +70,15 @@ class CaptionSampler:
         "keywords": self.keywords if keywords else 0.0,
         "prompt": self.prompt if names and english else 0.0,
         "full": self.full if names and keywords else 0.0,
+        "listed": self.listed if names and keywords else 0.0,
       },
     )
     if kind in ("keyword", "keywords"):
       few = 1 if kind == "keyword" else int(rng.integers(2, 5))
       return ", ".join(rng.permutation(keywords)[:few])
     text = str(rng.choice(names or keywords))
+    if kind == "listed":
+      return full_caption(text, keywords)
     if kind == "full":
       few = int(rng.integers(1, len(keywords) + 1))
       return ", ".join(

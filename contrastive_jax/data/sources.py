@@ -436,7 +436,7 @@ def load_records(
     weights: how often each folder is drawn from in training; none is by size.
       Validation and test have all examples of all folders.
     fit: how images become squares, see `folder_images.decode`.
-    tokenizer: None learns one on (at most 200,000 of) the training captions.
+    tokenizer: None learns one on the captions of at most 200,000 training examples.
     vocab_size: its size at most.
 
   Returns:

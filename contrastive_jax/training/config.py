@@ -118,6 +118,7 @@ def parse(values: Mapping[str, Any]) -> Config:
       config.data.keywords_weight,
       config.data.prompt_weight,
       config.data.full_weight,
+      config.data.listed_weight,
     )
   ):
     raise ConfigError("One of config.data.*_weight must be above 0.")

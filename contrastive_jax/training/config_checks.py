@@ -44,6 +44,11 @@ def check_loss(config: Config) -> None:
       "config.loss.image_image needs an even config.data.images_per_concept;"
       f" got {images}."
     )
+  if config.data.mixture and config.data.name != "records":
+    raise ConfigError(
+      "config.data.mixture is for config.data=records; got config.data.name="
+      f"{config.data.name!r}: leave it empty."
+    )
   if config.initial.workdir and objective not in FUSION_OBJECTIVES:
     raise ConfigError(
       "config.initial.workdir is for objectives of fusion models; got"

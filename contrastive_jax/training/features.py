@@ -17,6 +17,8 @@ from contrastive_jax.data import tokenizer as tokenizer_lib
 Encode = Callable[[np.ndarray], np.ndarray]
 Report = Callable[[str], None]
 
+_MOST_TEXTS = 2**19  # Of 384 numbers each, 0.8 GB.
+
 
 class FeatureSource:
   """A split's records with the image tower's features for images.
@@ -28,6 +30,9 @@ class FeatureSource:
     """Takes the records and their features [N, width]."""
     self._source = source
     self._features = features
+    # Of a mixture: how often its parts are drawn from.
+    self.weights = getattr(source, "weights", None)
+    self.bounds = getattr(source, "bounds", (0, len(source)))
 
   def __len__(self) -> int:
     """Number of records."""
@@ -46,7 +51,8 @@ class FeatureSource:
 class TextFeatures:
   """In a tokenizer's place: the text tower's features of texts.
 
-  A text is encoded when it first comes, and remembered; threads may ask at once.
+  A text is encoded when it first comes, and remembered, up to half a million of them;
+  threads may ask at once. Texts of few forms (`data.listed_weight`) suit it.
   """
 
   def __init__(
@@ -55,7 +61,7 @@ class TextFeatures:
     encode: Encode,
     batch_size: int,
   ):
-    """`encode` maps token rows [batch_size, L] to features [batch_size, width]."""
+    """`encode` maps token rows [n, L] to features [n, width], n to `batch_size`."""
     self._tokenizer = tokenizer
     self._encode = encode
     self._batch_size = batch_size
@@ -69,10 +75,14 @@ class TextFeatures:
       for start in range(0, len(new), self._batch_size):
         part = new[start : start + self._batch_size]
         tokens = self._tokenizer.encode(part, length)
-        fill = [(0, self._batch_size - len(part)), (0, 0)]
-        found = self._encode(np.pad(tokens, fill))
-        self._known |= {(t, length): f for t, f in zip(part, found)}
-      return np.stack([self._known[text, length] for text in texts])
+        # Of few sizes, each of which is compiled; most come alone.
+        rows = min(1 << (len(part) - 1).bit_length(), self._batch_size)
+        found = self._encode(np.pad(tokens, [(0, rows - len(part)), (0, 0)]))
+        self._known.update({(t, length): f for t, f in zip(part, found)})
+      out = np.stack([self._known[text, length] for text in texts])
+      while len(self._known) > _MOST_TEXTS:  # The oldest go.
+        del self._known[next(iter(self._known))]
+      return out
 
 
 def of_images(

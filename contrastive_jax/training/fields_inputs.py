@@ -65,6 +65,12 @@ class Data:
   full_weight: float = field(
     0.4, "Weight of names with keywords as captions.", low=0.0
   )
+  listed_weight: float = field(
+    0.0,
+    "Weight of names with all keywords in their own order; few different texts, for"
+    " model.cache_features.",
+    low=0.0,
+  )
   prompt_weight: float = field(0.1, "Weight of names in a prompt.", low=0.0)
   captions_per_example: int = field(
     1,

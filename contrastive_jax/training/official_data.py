@@ -55,8 +55,9 @@ def load(
   except (TypeError, ValueError) as error:
     raise config_lib.ConfigError(f"config.data: {error}") from error
   splits = found if task == "captions" else found.splits
-  # A run of no steps, as of published weights, has nothing to train on.
-  if config.steps and not len(splits.get(sources.TRAIN, ())):
+  # A run of no steps, as of a published CLIP, has nothing to train on.
+  needed = config.steps or task != "captions"
+  if needed and not len(splits.get(sources.TRAIN, ())):
     raise config_lib.ConfigError(
       f"config.data.path={settings.path!r} has no training examples; it has the"
       f" splits {', '.join(splits)}: name the files with"

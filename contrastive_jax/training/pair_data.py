@@ -1,6 +1,7 @@
 """Opens the images and captions that a configuration names."""
 
 import dataclasses
+import math
 import os
 import pathlib
 import time
@@ -174,7 +175,10 @@ def _open_records(
     weights = [float(w) for w in config.data.mixture.split(",") if w.strip()]
   except ValueError:
     weights = [-1.0]
-  if weights and (len(weights) != len(paths) or not min(weights) > 0):
+  if weights and (
+    len(weights) != len(paths)
+    or not all(math.isfinite(w) and w > 0 for w in weights)
+  ):
     raise config_lib.ConfigError(
       "config.data.mixture must be a number above 0 for each folder of"
       f" config.data.path ({len(paths)}); got {config.data.mixture!r}."

@@ -207,6 +207,7 @@ def caption_sampler(
     keywords=config.data.keywords_weight,
     prompt=config.data.prompt_weight,
     full=config.data.full_weight,
+    listed=config.data.listed_weight,
     prompts=data.prompts,
   )
 

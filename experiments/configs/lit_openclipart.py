@@ -42,7 +42,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.name = "openclipart"
   config.data.name_weight = 0.2
   config.data.keyword_weight = 0.0
-  config.data.full_weight = 0.8
+  config.data.listed_weight = 0.8
+  config.data.full_weight = 0.0
   config.data.prompt_weight = 0.0
   config.model.preset = "lite0_minilm"
   config.model.image_size = 112

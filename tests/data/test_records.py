@@ -7,7 +7,11 @@ import multiprocessing
 import os
 import pathlib
 import pickle
+import resource
+import subprocess
+import sys
 import tarfile
+import time
 
 import numpy as np
 import pyarrow
@@ -15,7 +19,13 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from contrastive_jax.data import folder, pipeline, records, sources
+from contrastive_jax.data import (
+  folder,
+  folder_images,
+  pipeline,
+  records,
+  sources,
+)
 from contrastive_jax.data.records import conversion, items, tables, tars, units
 
 
@@ -43,7 +53,9 @@ def pair(key, image, text, extension="png"):
 
 def converted(tmp_path, *inputs, report=lambda line: None, **options):
   limits = {
-    k: options.pop(k) for k in ("workers", "max_bad_share") if k in options
+    k: options.pop(k)
+    for k in ("workers", "max_bad_share", "retry")
+    if k in options
   }
   settings = records.Settings(tuple(map(str, inputs)), **options)
   out = tmp_path / "out"
@@ -79,7 +91,7 @@ def test_a_tar_shard_becomes_records(tmp_path):
   )
   out, summary = converted(tmp_path, shard)
   assert summary == records.Summary(
-    {"train": 4, "validation": 0, "test": 0}, {}, 1
+    {"train": 4, "validation": 0, "test": 0}, {}, 1, 0
   )
   found = read(out)
   assert [r["captions"] for r in found] == [
@@ -475,16 +487,25 @@ def test_a_conversion_that_was_stopped_goes_on(tmp_path, monkeypatch):
   assert files(out) == files(whole)
 
 
-def test_other_inputs_and_settings_need_another_folder(tmp_path):
+def test_an_input_that_changed_is_converted_again(tmp_path):
+  pattern = shards(tmp_path)
+  out, _ = converted(tmp_path, pattern)
+  before = records.load(str(out), image_size=4)["train"].fingerprint
+  write_tar(tmp_path / "1.tar", pair("a", RED, "another"))
+  _, summary = converted(tmp_path, pattern)
+  assert summary.examples["train"] == 10
+  source = records.load(str(out), image_size=4)["train"]
+  assert source.fields(3)["captions"] == ("another",)
+  assert source.fingerprint != before
+
+
+def test_other_settings_need_another_folder(tmp_path):
   pattern = shards(tmp_path)
   converted(tmp_path, pattern)
   with pytest.raises(
     folder.DataError, match="with shorter_side=0, now it is 4"
   ):
     converted(tmp_path, pattern, shorter_side=4)
-  write_tar(tmp_path / "1.tar", pair("a", RED, "another"))
-  with pytest.raises(folder.DataError, match="1.tar is not what was converted"):
-    converted(tmp_path, pattern)
   occupied = tmp_path / "occupied"
   (occupied / "out").mkdir(parents=True)
   (occupied / "out" / "precious").write_text("x")
@@ -658,7 +679,9 @@ def test_damaged_records_are_named(two):
   place = data.index(b"IHDR")
   path.write_bytes(data[:place] + bytes(40) + data[place + 40 :])
   source = records.load(two[0], image_size=4)["train"]
-  with pytest.raises(folder.DataError, match="00000.image.* cannot be read"):
+  with pytest.raises(
+    folder.DataError, match="Pair 0 in .*00000.image.* cannot be read"
+  ):
     source[0]
   (root / "dataset.json").write_text("{}")
   with pytest.raises(folder.DataError, match="dataset.json is damaged"):
@@ -690,7 +713,7 @@ def test_a_killed_process_is_told(tmp_path, monkeypatch):
     conversion.multiprocessing, "get_context", lambda unused: fork
   )
   monkeypatch.setattr(conversion, "_convert_unit", _die)
-  with pytest.raises(folder.DataError, match="was killed, .* fewer --workers"):
+  with pytest.raises(folder.DataError, match="died: killed .* fewer --workers"):
     converted(tmp_path, shards(tmp_path), workers=2)
 
 
@@ -703,3 +726,174 @@ def test_compressed_data_that_is_wrong_is_a_problem(tmp_path):
   shard.write_bytes(gzip.compress(b"hello" * 1000))
   assert [p.key for p in tars.read(shard)] == ["a.tar.gz"]
   assert tables.USUAL == records.Columns()
+
+
+# What other people's files are like.
+
+
+def test_a_line_of_pixels_is_cropped_without_a_huge_picture():
+  file = io.BytesIO()
+  Image.new("RGB", (1, 60_000), "red").save(file, format="PNG")
+  found = folder_images.decode(file, 64, 10**6, "crop")
+  assert found.shape == (64, 64, 3) and (found == [255, 0, 0]).all()
+
+
+def test_a_folder_of_img2dataset_is_read(tmp_path):
+  shard = tmp_path / "in" / "00000.tar"
+  shard.parent.mkdir()
+  write_tar(shard, pair("000000000", RED, "red"))
+  write_parquet(
+    shard.with_suffix(".parquet"), {"url": ["http://x"], "caption": ["red"]}
+  )
+  out, _ = converted(tmp_path, shard.parent)
+  assert len(read(out)) == 1
+
+
+def test_what_is_lost_counts_not_the_lines_that_say_so(tmp_path):
+  for i in range(3):
+    (tmp_path / f"{i}.tar").write_bytes(b"<html>gone</html>" * 99)
+  good = [m for i in range(100) for m in pair(str(i), RED, f"n{i}")]
+  write_tar(tmp_path / "9.tar", good)
+  with pytest.raises(
+    folder.DataError, match="3 of 4 parts of the inputs are br"
+  ):
+    converted(tmp_path, tmp_path / "*.tar", max_bad_share=0.5)
+  problem = items.Problem("a", "broken parquet: rows 5 to 99", 95)
+  result = {"problems": [list(problem)]}
+  assert conversion._counted(result) == {
+    "problems": {"broken parquet": 95},
+    "broken": False,
+  }
+
+
+def test_a_list_is_tried_again_when_asked(tmp_path, images):
+  path = tmp_path / "l.tsv"
+  path.write_text("red\ta.png\nlate\tlate.png\n")
+  options = dict(image_root=str(images), max_bad_share=0.5)
+  out, _ = converted(tmp_path, path, **options)
+  (images / "late.png").write_bytes(BLUE)
+  converted(tmp_path, path, **options)
+  assert len(read(out)) == 1
+  converted(tmp_path, path, **options, retry=True)
+  assert [r["captions"][0] for r in read(out)] == ["red", "late"]
+  assert not problems(out)
+
+
+def test_one_address_among_files_is_one_bad_line(tmp_path, images):
+  path = tmp_path / "l.tsv"
+  path.write_text("red\ta.png\nx\thttps://example.com/a.jpg\ngreen\tb.png\n")
+  out, _ = converted(tmp_path, path, image_root=str(images), max_bad_share=0.5)
+  assert len(read(out)) == 2 and list(problems(out)) == ["line 2"]
+
+
+@pytest.mark.parametrize(
+  "label, expected",
+  [(True, "true"), (3, "3"), (b"\xff", ""), ([1], ""), (None, ""), ("a", "a")],
+)
+def test_no_pair_is_lost_by_its_label(label, expected):
+  assert items.make("a", RED, ["red"], label).label == expected
+
+
+def test_images_with_dots_in_their_names_are_told(tmp_path):
+  shard = write_tar(
+    tmp_path / "a.tar",
+    [*pair("good", RED, "red"), ("photo.v1.jpg", RED), ("photo.v1.txt", b"x")],
+  )
+  out, _ = converted(tmp_path, shard, max_bad_share=0.5)
+  assert "1 images, such as photo.v1.jpg" in problems(out)["a.tar"]
+
+
+def test_what_jpeg_cannot_hold_stays_as_it_is(monkeypatch):
+  def encode(image, shorter_side):
+    raise OSError("broken data stream when writing image file")
+
+  monkeypatch.setattr(folder_images, "encode", encode)
+  item = items.Item("a", picture("red", (90, 60)), ("red",))
+  assert items.checked(item, 20) == item
+
+
+def test_headers_of_archives_are_not_trusted(tmp_path, monkeypatch):
+  monkeypatch.setattr(tars, "_MAX_HEADER", 10_000)
+  long_name = write_tar(tmp_path / "a.tar.gz", pair("a", RED, "red"), "w:gz")
+  with tarfile.open(long_name, "w:gz", format=tarfile.GNU_FORMAT) as archive:
+    info = tarfile.TarInfo("x" * 20_000 + ".png")
+    archive.addfile(info, io.BytesIO())
+  (problem,) = [p for p in tars.read(long_name) if "broken" in p.problem]
+  assert "a header of 20,005 bytes" in problem.problem
+  no_number = tmp_path / "b.tar"
+  with tarfile.open(no_number, "w", format=tarfile.PAX_FORMAT) as archive:
+    for name, data in pair("first", RED, "red"):
+      info = tarfile.TarInfo(name)
+      info.size = len(data)
+      archive.addfile(info, io.BytesIO(data))
+    info = tarfile.TarInfo("second.png")
+    info.pax_headers = {
+      "GNU.sparse.major": "0",
+      "GNU.sparse.size": "abc",
+      "GNU.sparse.map": "0,x",
+    }
+    archive.addfile(info, io.BytesIO())
+  found = list(tars.read(no_number))
+  assert [f.captions for f in found if isinstance(f, items.Item)] == [("red",)]
+  # What is huge is not expanded to be passed over, whatever its name.
+  monkeypatch.setattr(items, "MAX_BYTES", 10_000)
+  bomb = tmp_path / "c.tar.gz"
+  write_tar(bomb, [("notes.npy", bytes(20_000)), *pair("a", RED, "x")], "w:gz")
+  assert [f.key for f in tars.read(bomb)][:2] == ["notes.npy", "c.tar.gz"]
+
+
+def test_more_parts_than_a_process_may_open_files(tmp_path):
+  out, _ = converted(tmp_path, shards(tmp_path, 40, 1))
+  soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+  used = len(os.listdir("/proc/self/fd"))
+  resource.setrlimit(resource.RLIMIT_NOFILE, (used + 30, hard))
+  try:
+    assert len(read(out)) == 40
+  finally:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_text_that_is_damaged_is_named(two):
+  root = pathlib.Path(two[0])
+  path = root / "train" / "00000.text.array_record"
+  data = bytearray(path.read_bytes())
+  data[data.index(b"captions") - 30 : data.index(b"captions") + 30] = bytes(60)
+  path.write_bytes(data)
+  source = records.load(two[0], image_size=4)["train"]
+  with pytest.raises(folder.DataError, match="00000.text.* cannot be read"):
+    source.fields(0)
+
+
+def test_killed_beside_another_process_it_loses_nothing(tmp_path):
+  """Two conversions into one folder, one of them killed in the middle."""
+  pattern = shards(tmp_path, 30, 20)
+  whole, _ = converted(tmp_path / "whole", pattern)
+  out = tmp_path / "out"
+  command = [sys.executable, "-m", "experiments.convert_pairs"]
+  command += [f"--inputs={pattern}", f"--out={out}", "--workers=1"]
+  processes = [
+    subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    for _ in range(2)
+  ]
+  deadline = time.monotonic() + 60
+  while not list(out.glob("units/*.json")) and time.monotonic() < deadline:
+    time.sleep(0.002)
+  processes[0].kill()
+  _, errors = processes[1].communicate(timeout=100)
+  processes[0].communicate()
+  assert processes[1].returncode == 0, errors
+  made = {k: v for k, v in files(out).items() if "/." not in f"/{k}"}
+  assert made == files(whole)
+  # What the killed one left is removed once it is old.
+  left = out / "train" / ".00000.image.array_record.1-abc"
+  left.write_bytes(b"x")
+  os.utime(left, (0, 0))
+  converted(tmp_path, pattern)
+  assert not left.exists()
+
+
+def test_a_folder_whose_settings_were_half_written_is_taken(tmp_path):
+  (tmp_path / "out").mkdir()
+  (tmp_path / "out" / ".conversion.json.1-abc").write_text("{")
+  out, _ = converted(tmp_path, shards(tmp_path))
+  assert len(read(out)) == 12

@@ -110,12 +110,13 @@ def test_zero_shot_on_a_folder_in_the_format_of_coco(weights, tmp_path):
   config = import_weights.configure(
     recipe(
       data,
-      **{"data.name": "official", "data.format": "coco", "data.fit": "crop"},
+      **{"data.name": "official", "data.format": "coco"},
     ),
     preset="vit_b32",
     weights=str(weights[0]),
     tokenizer="clip",
   )
+  assert config.data.fit == "crop"
   results = runner.train(config, tmp_path / "run", report=lines.append)
   name = "retrieval/{}/recall_at_{}"
   assert results[name.format("image_to_text", 10)] == 1.0

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax import models
+from contrastive_jax.data import pipeline
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import features, logging, runner
 from tests.models import small_clip
@@ -167,11 +168,45 @@ def test_texts_are_encoded_once():
   texts = features.TextFeatures(Letters(), encode, batch_size=2)
   found = texts.encode(["a", "bbb", "a", "cc"], 4)
   np.testing.assert_array_equal(found[:, 0], [1, 3, 1, 2])
-  assert calls == [[1, 3], [2, 0]]
+  assert calls == [[1, 3], [2]]
   texts.encode(["cc", "a"], 4)
   assert len(calls) == 2
   texts.encode(["a"], 5)  # Cut at another length it may be another text.
   assert len(calls) == 3
+
+
+def test_features_of_texts_are_few_sizes_and_not_kept_for_ever(monkeypatch):
+  monkeypatch.setattr(features, "_MOST_TEXTS", 4)
+  sizes = []
+
+  class Lengths:
+    def encode(self, texts, length):
+      return np.array([[len(text)] for text in texts])
+
+  def encode(tokens):
+    sizes.append(len(tokens))
+    return tokens.astype(np.float32)
+
+  texts = features.TextFeatures(Lengths(), encode, batch_size=8)
+  words = ["x" * (i + 1) for i in range(11)]
+  found = texts.encode(words, 4)
+  assert found[:, 0].tolist() == list(range(1, 12))
+  assert sizes == [8, 4] and len(texts._known) == 4
+  assert texts.encode(words[:1], 4).tolist() == [[1.0]]
+  assert sizes == [8, 4, 1]
+
+
+def test_a_mixture_of_features_is_drawn_by_its_weights():
+  class Mixture:
+    weights, bounds = (3.0, 1.0), (0, 2, 6)
+
+    def __len__(self):
+      return 6
+
+  source = features.FeatureSource(Mixture(), np.zeros((6, 2), np.float32))
+  order = pipeline._order(source, seed=0)
+  rows = np.array([order[i] for i in range(80)])
+  assert np.sum(rows < 2) == 60
 
 
 def test_progress_of_features_is_told(monkeypatch):

@@ -70,6 +70,7 @@ def test_few_shot_scores_are_of_few(root, tmp_path):
   assert set(scores) == {"cifar10", "pets"}
   assert scores["pets"] == {
     **{k: v for k, v in scores["pets"].items() if k.startswith("zero_shot/")},
+    "zero_shot": 1.0,
     "few_shot/5_shot": 1.0,
     "few_shot/5_shot_std": 0.0,
     "few_shot/20_shot": 1.0,
@@ -87,8 +88,38 @@ def test_few_shot_scores_are_of_few(root, tmp_path):
   (line,) = (line for line in lines if line.startswith("Left out: eurosat"))
   assert "has 3 classes instead of 10" in line
   text = suites.table("elevater", scores)
-  assert "| pets | 1.0000 | 1.0000 |" in text and "| mean of 2 |" in text
+  assert "| pets | 1 | 1 | 1 |" in text and "| mean of 2 |" in text
   assert "Not here: caltech101, cifar100" in text
+
+
+def test_few_shot_scores_are_a_sets_own_metric_of_its_draws(
+  root, tmp_path, monkeypatch
+):
+  sizes = []
+
+  def probe(train_x, train_y, valid_x, valid_y, test_x, test_y):
+    sizes.append((len(train_y), len(valid_y), len(test_y)))
+    return {"accuracy": 0.5, "mean_per_class_accuracy": 0.25}
+
+  monkeypatch.setattr(suites.evaluation, "linear_probe", probe)
+  scores, _ = run("elevater", tmp_path / "s.json", root)
+  assert scores["cifar10"]["few_shot/20_shot"] == 0.5
+  assert scores["pets"]["few_shot/20_shot"] == 0.25
+  assert scores["pets"]["few_shot/full"] == 0.25
+  # Of three classes 5, 20 and what there is of 50, a fifth of them held out; at
+  # last the whole training split with its own tenth.
+  of_pets = [s for s in sizes if s[2] == 9]
+  assert of_pets[:3] == [(12, 3, 9)] * 3 and of_pets[3:6] == [(48, 12, 9)] * 3
+  assert of_pets[6:9] == [(120, 30, 9)] * 3 and of_pets[9] == (180, 20, 9)
+
+
+def test_means_are_of_the_sets_that_have_a_score():
+  scores = {
+    "cifar10": {"zero_shot": 0.5, "few_shot/full": 1.0},
+    "aircraft": {"few_shot/full": 0.5},
+  }
+  text = suites.table("elevater", scores)
+  assert "| mean of 1/2 | 0.5 | 0.75 |" in text
 
 
 def test_what_is_scored_is_not_scored_again(root, tmp_path, monkeypatch):
@@ -155,6 +186,7 @@ def test_retrieval_reads_the_test_split_alone(tmp_path):
   scores, lines = run("retrieval", tmp_path / "t.json", root)
   assert set(scores) == {"flickr30k"}
   assert any("Left out: coco" in line and "missing" in line for line in lines)
+  assert "| images |" in suites.table("retrieval", scores)
 
 
 def test_models_without_texts_and_unknown_suites(root, tmp_path):

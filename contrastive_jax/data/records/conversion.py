@@ -3,7 +3,8 @@
 `OUT/train/00012.image.array_record` has the encoded images of a unit,
 `00012.text.array_record` one JSON object each, `OUT/units/00012.json` says what
 became of it. A unit is written under other names and moved into place, its
-`units` file last: a conversion that is stopped goes on where it was.
+`units` file last: a conversion that is stopped goes on where it was, and a unit whose
+input has changed is made again.
 """
 
 import collections
@@ -14,6 +15,7 @@ import multiprocessing
 import os
 import pathlib
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from typing import Any
@@ -27,6 +29,10 @@ _SETTINGS_FILE = "conversion.json"
 _SKIPPED_FILE = "skipped.jsonl"
 _VERSION = 1
 _REPORT_EVERY = 5.0  # Seconds between two lines.
+# Seconds after which an unfinished file is what a killed process left.
+_ABANDONED = 3600.0
+# Of this process among those of all hosts that write into one folder.
+_TOKEN = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,11 +90,13 @@ class Summary:
     examples: of each split.
     problems: number of examples (or parts of inputs) that were left out, by kind.
     units: number of parts of the inputs.
+    broken: of them that are not all read, and nobody knows what is lost.
   """
 
   examples: dict[str, int]
   problems: dict[str, int]
   units: int
+  broken: int = 0
 
 
 def convert(
@@ -97,6 +105,7 @@ def convert(
   *,
   workers: int = 0,
   max_bad_share: float = 0.05,
+  retry: bool = False,
   report: Callable[[str], None] = print,
 ) -> Summary:
   """Converts pairs, in parallel; done parts are not done again.
@@ -104,9 +113,12 @@ def convert(
   Args:
     settings: what is converted, and how.
     out: the folder that receives them.
-    workers: processes; 0 is one a processor.
-    max_bad_share: of the examples may be bad; more of them are an error, after
-      all of them are listed.
+    workers: processes; 0 is one a processor. With more than one a script of your
+      own needs `if __name__ == "__main__":`, as they are started anew.
+    max_bad_share: of the examples may be bad, and of the parts of the inputs may be
+      broken; more of them are an error, after all of them are listed.
+    retry: whether parts with problems are converted again, as when images of a list
+      are there that were missing.
     report: receives lines for the user.
 
   Returns:
@@ -120,6 +132,7 @@ def convert(
   files = units.find(settings.inputs, settings.format)
   _claim(root, settings)
   report(f"{len(files):,} input file(s) to {root}.")
+  _sweep(root)
   todo = units.split(
     files,
     format=settings.format,
@@ -127,11 +140,28 @@ def convert(
     root=settings.image_root,
   )
   progress = _Progress(report)
-  for result in _run(todo, settings, root, workers or os.cpu_count() or 1):
+  processes = workers or _processors()
+  for result in _run(todo, settings, root, processes, retry):
     progress.add(result)
   if not progress.results:
     raise folder.DataError("The inputs hold no example; check --inputs.")
   return _finish(root, progress.results, max_bad_share, report)
+
+
+def _processors() -> int:
+  """Those that this process may use, where the system tells."""
+  allowed = getattr(os, "sched_getaffinity", None)
+  return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
+def _sweep(root: pathlib.Path) -> None:
+  """Removes what killed processes left unfinished."""
+  for path in (*root.glob(".*-*"), *root.glob("*/.*-*")):
+    try:
+      if time.time() - path.stat().st_mtime > _ABANDONED:
+        path.unlink()
+    except FileNotFoundError:
+      continue  # Another process was faster.
 
 
 class _Progress:
@@ -146,14 +176,14 @@ class _Progress:
   def add(self, result: dict[str, Any]) -> None:
     self.results.append(result)
     self._examples += sum(result["examples"].values())
-    self._bad += len(result["problems"])
+    self._bad += sum(result["problems"].values())
     self._new += result["new"] * sum(result["examples"].values())
     now = time.monotonic()
     if now - self._last >= _REPORT_EVERY:
       self._last = now
       self._report(
         f"{len(self.results):,} parts, {self._examples:,} examples,"
-        f" {self._bad:,} problems; {self._new / (now - self._start):,.0f}"
+        f" {self._bad:,} bad; {self._new / (now - self._start):,.0f}"
         " examples/s."
       )
 
@@ -177,7 +207,9 @@ def _claim(root: pathlib.Path, settings: Settings) -> None:
         f" {values[name]!r}; choose another --out."
       )
     return
-  if root.exists() and any(root.iterdir()):
+  if root.exists() and any(
+    not name.startswith(f".{_SETTINGS_FILE}") for name in os.listdir(root)
+  ):
     raise folder.DataError(
       f"{root} is not empty and holds no conversion; choose another --out."
     )
@@ -190,11 +222,12 @@ def _run(
   settings: Settings,
   root: pathlib.Path,
   workers: int,
+  retry: bool,
 ) -> Iterator[dict[str, Any]]:
   """Results in the order in which they are there; a few units wait at a time."""
   if workers == 1:
     for unit in todo:
-      yield _convert_unit(unit, settings, root)
+      yield _convert_unit(unit, settings, root, retry)
     return
   # Not forked: the program may have started threads.
   context = multiprocessing.get_context("spawn")
@@ -207,30 +240,33 @@ def _run(
             waiting, return_when=futures.FIRST_COMPLETED
           )
           yield from (future.result() for future in done)
-        waiting.add(pool.submit(_convert_unit, unit, settings, root))
+        waiting.add(pool.submit(_convert_unit, unit, settings, root, retry))
       yield from (f.result() for f in futures.as_completed(waiting))
     except futures.process.BrokenProcessPool as error:
       raise folder.DataError(
-        "A process of the conversion was killed, for want of memory perhaps;"
-        " start it again with fewer --workers: it goes on where it was."
+        "A process of the conversion died: killed for want of memory, perhaps"
+        " (start it again with fewer --workers: it goes on where it was), or a script"
+        ' without `if __name__ == "__main__":`.'
       ) from error
     finally:
       pool.shutdown(cancel_futures=True)
 
 
 def _convert_unit(
-  unit: units.Unit, settings: Settings, root: pathlib.Path
+  unit: units.Unit, settings: Settings, root: pathlib.Path, retry: bool
 ) -> dict[str, Any]:
-  """Converts a unit unless that is done; returns what is known of it."""
+  """Converts a unit unless that is done; returns what is known of it.
+
+  Problems come as numbers: all of them would be gigabytes of a large conversion.
+  """
   path = root / "units" / f"{unit.number:05d}.json"
   known = _known(path, root)
-  if known is not None:
-    if known["digest"] != unit.digest:
-      raise folder.DataError(
-        f"{unit.name} is not what was converted into {path} earlier: inputs have"
-        " changed, or others came between; choose another --out."
-      )
-    return known | {"new": False}
+  if known is not None and (known["input"], known["digest"]) == (
+    unit.name,
+    unit.digest,
+  ):
+    if not (retry and known["problems"]):
+      return _counted(known) | {"new": False}
   problems: list[items.Problem] = []
   writers: dict[str, _Writer] = {}
   try:
@@ -261,7 +297,18 @@ def _convert_unit(
   }
   path.parent.mkdir(exist_ok=True)
   _write(path, json.dumps(result) + "\n")
-  return result | {"new": True}
+  return _counted(result) | {"new": True}
+
+
+def _counted(result: dict[str, Any]) -> dict[str, Any]:
+  """What is known of a unit, with the numbers of its problems by kind."""
+  problems: collections.Counter[str] = collections.Counter()
+  broken = False
+  for entry in result["problems"]:
+    problem = items.Problem(*entry)
+    problems[problem.kind] += 1 if problem.lost is None else problem.lost
+    broken |= problem.lost is None
+  return result | {"problems": dict(problems), "broken": broken}
 
 
 class _Writer:
@@ -279,7 +326,7 @@ class _Writer:
       directory / f"{name}.{kind}.array_record" for kind in ("image", "text")
     ]
     self._paths = [
-      path.with_name(f".{path.name}.{os.getpid()}") for path in self._final
+      path.with_name(f".{path.name}.{_TOKEN}") for path in self._final
     ]
     # Groups of one: others would be read and expanded with it.
     options = "group_size:1,uncompressed", "group_size:1"
@@ -351,14 +398,11 @@ def _finish(
   """Lists the problems, and writes what the data set consists of."""
   results = sorted(results, key=lambda result: result["number"])
   problems: collections.Counter[str] = collections.Counter()
-  lines = []
   for result in results:
-    for key, problem in result["problems"]:
-      problems[items.Problem(key, problem).kind] += 1
-      entry = {"input": result["input"], "key": key, "problem": problem}
-      lines.append(json.dumps(entry) + "\n")
+    problems.update(result["problems"])
+  broken = sum(result["broken"] for result in results)
   skipped = root / _SKIPPED_FILE
-  _write(skipped, "".join(lines))
+  _write(skipped, _listed(root, results))
   splits: dict[str, list[dict[str, Any]]] = {}
   for split in SPLITS:
     splits[split] = [
@@ -375,8 +419,14 @@ def _finish(
     split: sum(part["examples"] for part in parts)
     for split, parts in splits.items()
   }
-  good, bad = sum(examples.values()), len(lines)
+  good, bad = sum(examples.values()), problems.total()
   counts = ", ".join(f"{kind}: {n:,}" for kind, n in sorted(problems.items()))
+  if broken > max_bad_share * len(results):
+    raise folder.DataError(
+      f"{broken:,} of {len(results):,} parts of the inputs are broken ({counts}), more"
+      f" than --max_bad_share={max_bad_share:g}: fetch them anew. {skipped} lists"
+      " them."
+    )
   if bad > max_bad_share * (good + bad) or not examples["train"]:
     raise folder.DataError(
       f"{bad:,} of {good + bad:,} examples cannot be used ({counts or 'none'}),"
@@ -392,11 +442,27 @@ def _finish(
       f"Note: {bad:,} of {good + bad:,} cannot be used ({counts}); {skipped}"
       " lists them."
     )
-  return Summary(examples, dict(problems), len(results))
+  return Summary(examples, dict(problems), len(results), broken)
 
 
-def _write(path: pathlib.Path, text: str) -> None:
+def _listed(
+  root: pathlib.Path, results: Sequence[dict[str, Any]]
+) -> Iterator[str]:
+  """A line a problem, of one unit's file after the other."""
+  for result in results:
+    if result["problems"]:
+      path = root / "units" / f"{result['number']:05d}.json"
+      known = json.loads(path.read_text(encoding="utf-8"))
+      for key, problem, lost in known["problems"]:
+        entry = {"input": known["input"], "key": key, "problem": problem}
+        if lost != 1:
+          entry["lost"] = lost
+        yield json.dumps(entry) + "\n"
+
+
+def _write(path: pathlib.Path, text: str | Iterable[str]) -> None:
   """Writes a file that is there in full or not at all."""
-  partial = path.with_name(f".{path.name}.{os.getpid()}")
-  partial.write_text(text, encoding="utf-8")
+  partial = path.with_name(f".{path.name}.{_TOKEN}")
+  with open(partial, "w", encoding="utf-8") as file:
+    file.writelines([text] if isinstance(text, str) else text)
   os.replace(partial, path)

@@ -48,10 +48,13 @@ class Problem(NamedTuple):
   Attributes:
     key: what it is about.
     problem: the kind, then the detail.
+    lost: how many examples; None where nobody knows, as of what follows in a
+      broken archive.
   """
 
   key: str
   problem: str
+  lost: int | None = 1
 
   @property
   def kind(self) -> str:
@@ -83,6 +86,16 @@ def text_of(value: Any) -> str:
   return text
 
 
+def label_of(value: Any) -> str:
+  """A class as text; "" for what is none, by which no pair is lost."""
+  if isinstance(value, bool):
+    return str(value).lower()
+  try:
+    return text_of(value)
+  except RowError:
+    return ""
+
+
 def make(
   key: str, image: bytes | None, captions: Sequence[Any], label: Any = ""
 ) -> Item | Problem:
@@ -92,7 +105,7 @@ def make(
     key: its name.
     image: encoded, or None if there is none.
     captions: texts, or bytes of them.
-    label: the same; None is none.
+    label: its class; what is no text or number is none.
 
   Returns:
     The example, or what is wrong with it.
@@ -105,9 +118,7 @@ def make(
     texts = tuple(dict.fromkeys(filter(None, map(text_of, captions))))
     if not texts:
       raise RowError("no caption", "there is none")
-    return Item(
-      key, bytes(image), texts, "" if label is None else text_of(label)
-    )
+    return Item(key, bytes(image), texts, label_of(label))
   except RowError as error:
     return Problem(key, ": ".join(error.args))
 
@@ -127,8 +138,11 @@ def checked(item: Item, shorter_side: int) -> Item | Problem:
     image = folder_images.load(
       io.BytesIO(item.image), shorter_side or 32, folder_images.MAX_PIXELS
     )
-    if shorter_side and min(image.full_size) > shorter_side:
-      return item._replace(image=folder_images.encode(image.rgb, shorter_side))
   except RowError as error:
     return Problem(item.key, ": ".join(error.args))
+  if shorter_side and min(image.full_size) > shorter_side:
+    try:
+      return item._replace(image=folder_images.encode(image.rgb, shorter_side))
+    except (OSError, ValueError):  # JPEG has no sides above 65,500 pixels.
+      pass
   return item

@@ -6,13 +6,18 @@ import hashlib
 import io
 import itertools
 import json
+import os
 import pathlib
+import resource
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from contrastive_jax.data import folder, folder_images
 from contrastive_jax.data.folder_rows import SPLITS, RowError
 from contrastive_jax.data.records import conversion
+
+# Files that a process opens beside the records.
+_SPARE_FILES = 256
 
 
 class _File(NamedTuple):
@@ -67,6 +72,7 @@ class RecordSource:
       ]
       return grain_sources.ArrayRecordDataSource(files)
 
+    _allow_open_files(2 * len(self._numbers))
     return opened(0), opened(1)
 
   def __getstate__(self) -> dict[str, Any]:
@@ -86,7 +92,7 @@ class RecordSource:
     """One pair.
 
     Raises:
-      DataError: if its image cannot be decoded (any more).
+      DataError: if it cannot be read or decoded (any more).
     """
     fields = self.fields(index)
     try:
@@ -97,25 +103,38 @@ class RecordSource:
         self._fit,
       )
     except (RowError, RuntimeError, OSError) as error:
-      number = self._numbers[bisect.bisect_right(self._stops, int(index))]
-      file = conversion.files_of(self._root, self._split, number)[0]
-      raise folder.DataError(
-        f"Image {index} in {file} cannot be read ({error}); remove the file and"
-        " start the conversion again."
-      ) from error
+      raise self._unreadable(int(index), 0, error) from error
     return {"image": image, **fields}
 
   def fields(self, index: int) -> dict[str, Any]:
     """One pair without its image."""
     if not 0 <= int(index) < len(self):
       raise IndexError(f"index {index} of a source of {len(self)} pairs")
-    fields = json.loads(self._files[1][int(index)])
-    return {
-      "index": int(index),
-      "concept_id": int(fields["concept_id"]),
-      "captions": tuple(fields["captions"]),
-      "label": fields["label"],
-    }
+    try:
+      fields = json.loads(self._files[1][int(index)])
+      return {
+        "index": int(index),
+        "concept_id": int(fields["concept_id"]),
+        "captions": tuple(fields["captions"]),
+        "label": fields["label"],
+      }
+    except (RuntimeError, OSError, ValueError, KeyError, TypeError) as error:
+      raise self._unreadable(int(index), 1, error) from error
+
+  def _unreadable(
+    self, index: int, kind: int, error: Exception
+  ) -> folder.DataError:
+    """What is said of a pair whose image (0) or text (1) cannot be read."""
+    place = bisect.bisect_right(self._stops, index)
+    file = conversion.files_of(self._root, self._split, self._numbers[place])[
+      kind
+    ]
+    advice = "remove the file and start the conversion again"
+    if "open files" in str(error):
+      advice = "let the process open more files (ulimit -n)"
+    return folder.DataError(
+      f"Pair {index} in {file} cannot be read ({error}); {advice}."
+    )
 
   def __repr__(self) -> str:
     # A log that names the source then tells when the data has changed.
@@ -222,6 +241,22 @@ def load(
     split: RecordSource(root, split, parts, image_size=image_size, fit=fit)
     for split, parts in splits.items()
   }
+
+
+def _allow_open_files(more: int) -> None:
+  """Raises this process's limit of open files, as far as it may.
+
+  Readers stay open, two a part: a thousand parts are above the usual limit of 1,024.
+  """
+  soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+  used = (
+    len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 64
+  )
+  wanted = used + more + _SPARE_FILES
+  if soft != resource.RLIM_INFINITY and wanted > soft:
+    if hard != resource.RLIM_INFINITY:
+      wanted = min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
 
 
 def _check_size(path: pathlib.Path, size: int) -> None:

@@ -153,7 +153,9 @@ def read_parquet(
     except (pyarrow.ArrowException, OSError) as error:
       text = " ".join(str(error).split())[:200]
       yield items.Problem(
-        path.name, f"broken parquet: rows {number:,} to {stop - 1:,} ({text})"
+        path.name,
+        f"broken parquet: rows {number:,} to {stop - 1:,} ({text})",
+        stop - number,
       )
 
 
@@ -214,12 +216,14 @@ def list_rows(path: pathlib.Path, columns: Columns) -> Iterator[Row]:
       rows = _rows(path, lines, columns)
     else:
       rows = _rows(path, csv.reader(file), columns)
-    for row in rows:
+    for place, row in enumerate(rows):
       if row.path.lower().startswith(("http://", "https://")):
-        raise folder.DataError(
-          f"{path} holds addresses ({row.path[:80]}), no files: fetch the images"
-          " first (img2dataset writes tar shards that can be read)."
-        )
+        if place == 0:
+          raise folder.DataError(
+            f"{path} holds addresses ({row.path[:80]}), no files: fetch the images"
+            " first (img2dataset writes tar shards that can be read)."
+          )
+        row = row._replace(path="")  # A single one is a bad row.
       yield row
 
 

@@ -21,12 +21,35 @@ _TEXTS = ("txt", "text", "caption")
 _KNOWN = (*_IMAGES, *_TEXTS, "json", "cls")
 _JSON_CAPTIONS = ("captions", "caption", "text", "title")
 _BLOCK = tarfile.BLOCKSIZE
+# Of a header that only says a long name; tarfile reads it in one piece.
+_MAX_HEADER = 2**20
+_HEADERS = (
+  tarfile.GNUTYPE_LONGNAME,
+  tarfile.GNUTYPE_LONGLINK,
+  tarfile.XHDTYPE,
+  tarfile.XGLTYPE,
+  tarfile.SOLARIS_XHDTYPE,
+)
 _OPENERS = (
   (b"\x1f\x8b", gzip.open),
   (b"BZh", bz2.open),
   (b"\xfd7zXZ", lzma.open),
 )
-_BROKEN = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
+# Fields of headers that are no numbers are ValueErrors.
+_BROKEN = (
+  *(tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError),
+  *(ValueError, OverflowError),
+)
+
+
+class _Header(tarfile.TarInfo):
+  """A member's header, which must not be a file of its own."""
+
+  def _proc_member(self, tarfile_: Any) -> Any:
+    if self.type in _HEADERS and self.size > _MAX_HEADER:
+      raise tarfile.ReadError(f"a header of {self.size:,} bytes")
+    found: Any = super()
+    return found._proc_member(tarfile_)
 
 
 class _Member(NamedTuple):
@@ -69,7 +92,7 @@ def read(path: pathlib.Path) -> items.Found:
   if current is not None:
     yield _example(current, parts)
   else:
-    yield items.Problem(path.name, "empty archive: no member is known")
+    yield items.Problem(path.name, "empty archive: no member is known", None)
 
 
 def _example(key: str, parts: dict[str, bytes]) -> items.Item | items.Problem:
@@ -103,15 +126,20 @@ def _members(path: pathlib.Path) -> Iterator[_Member | items.Problem]:
       yield from _walk(path, file, plain=opener is None)
     except _BROKEN as error:
       yield items.Problem(
-        path.name, f"broken archive: it ends here ({error or 'too early'})"
+        path.name,
+        f"broken archive: it ends here ({error or 'too early'})",
+        None,
       )
 
 
 def _walk(
   path: pathlib.Path, file: IO[bytes], *, plain: bool
 ) -> Iterator[_Member | items.Problem]:
-  expected = 0
-  with tarfile.open(fileobj=file, mode="r:", ignore_zeros=True) as archive:
+  expected = dotted = 0
+  example = ""
+  with tarfile.open(
+    fileobj=file, mode="r:", ignore_zeros=True, tarinfo=_Header
+  ) as archive:
     for member in archive:
       # Headers that make no sense are passed over in silence: look for them. In a
       # compressed archive its own checksum tells.
@@ -119,22 +147,35 @@ def _walk(
         yield _gap(path, expected, member.offset)
       size = max(member.size, 0)
       expected = member.offset_data + -(-size // _BLOCK) * _BLOCK
+      kept: Any = archive
+      kept.members = []  # It would keep them all.
+      if size > items.MAX_BYTES and not plain:
+        # To pass it, all of it would have to be expanded.
+        yield items.Problem(member.name, f"too large: {size:,} bytes")
+        yield items.Problem(
+          path.name, "broken archive: left out from here", None
+        )
+        return
       key, extension = _split_name(member.name)
       if not key or extension not in _KNOWN:
+        if key and extension.rpartition(".")[2] in _IMAGES:
+          dotted, example = dotted + 1, example or member.name
         continue
       if not member.isfile():
         yield items.Problem(member.name, "no regular file: left out")
       elif size > items.MAX_BYTES:
         yield items.Problem(member.name, f"too large: {size:,} bytes")
-        if not plain:  # To pass it, all of it must be expanded.
-          yield items.Problem(path.name, "broken archive: left out from here")
-          return
       else:
         content = archive.extractfile(member)
         assert content is not None  # It is a regular file.
         yield _Member(key, extension, content.read())
-      kept: Any = archive
-      kept.members = []  # It would keep them all.
+  if dotted:
+    yield items.Problem(
+      path.name,
+      f"dots in names: {dotted:,} images, such as {example}, of which what follows"
+      " the first dot is taken for the extension",
+      dotted,
+    )
   if plain:
     end = file.seek(0, io.SEEK_END)
     if _damaged(file, expected, end):
@@ -168,5 +209,7 @@ def _damaged(file: IO[bytes], start: int, stop: int) -> bool:
 
 def _gap(path: pathlib.Path, start: int, stop: int) -> items.Problem:
   return items.Problem(
-    path.name, f"damaged archive: bytes {start:,} to {stop:,} are no members"
+    path.name,
+    f"damaged archive: bytes {start:,} to {stop:,} are no members",
+    None,
   )

@@ -26,7 +26,7 @@ class Unit:
     path: the input.
     format: of it.
     part: which row groups of a parquet file, or lines of a list.
-    digest: changes when the input does.
+    digest: changes when the input does (of a list: its lines).
     rows: of a list.
     columns: of parquet files and lists.
     root: the folder below which a list's images are.
@@ -62,7 +62,8 @@ def find(patterns: Sequence[str], format: str = "auto") -> list[pathlib.Path]:
   """The input files, in order of their names.
 
   Args:
-    patterns: paths, or patterns with `*`; a folder is all that can be read in it.
+    patterns: paths, or patterns with `*`; a folder is all that can be read in it,
+      but for parquet files beside tar shards of their name.
     format: one of `FORMATS`.
 
   Returns:
@@ -76,6 +77,11 @@ def find(patterns: Sequence[str], format: str = "auto") -> list[pathlib.Path]:
     path = pathlib.Path(pattern).expanduser()
     if path.is_dir():
       files = [p for p in path.iterdir() if p.is_file() and _format(p)]
+      # img2dataset writes a parquet file about each shard beside it.
+      tars = {p.name.partition(".")[0] for p in files if _format(p) == "tar"}
+      files = [
+        p for p in files if _format(p) != "parquet" or p.stem not in tars
+      ]
     else:
       files = [pathlib.Path(p) for p in glob.glob(str(path))]
       files = [p for p in files if p.is_file()]
@@ -176,9 +182,10 @@ def _format(path: pathlib.Path) -> str:
 
 
 def _digest(path: pathlib.Path) -> str:
-  """Of a file's size, beginning and end: all of a terabyte would take hours."""
-  size = path.stat().st_size
-  digest = hashlib.sha256(str(size).encode())
+  """Of a file's size, time, beginning and end: a terabyte would take hours."""
+  status = path.stat()
+  size = status.st_size
+  digest = hashlib.sha256(f"{size} {status.st_mtime_ns}".encode())
   with open(path, "rb") as file:
     digest.update(file.read(2**16))
     file.seek(max(size - 2**16, 0))
