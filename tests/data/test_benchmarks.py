@@ -96,6 +96,16 @@ def test_splits(root):
   assert len(set(seen)) > 30
 
 
+def test_pictures_of_a_set_become_squares_as_asked(root):
+  found = {
+    fit: benchmarks.load("cifar10", str(root), image_size=16, fit=fit).test[0]
+    for fit in ("pad", "crop", "stretch")
+  }
+  assert (found["pad"]["image"][0] == 255).all()
+  for fit in ("crop", "stretch"):
+    assert (found[fit]["image"].min(axis=-1) < 255).all()
+
+
 def test_names_of_imagenet(root):
   found = benchmarks.load("imagenet_a", str(root), image_size=16)
   assert found.classes == (

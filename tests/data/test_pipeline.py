@@ -447,3 +447,15 @@ def test_eval_images(source, batch_size):
 def test_eval_images_of_an_empty_source(source):
   empty = sources.ArraySource(source.images[:0], [])
   assert list(pipeline.eval_images(empty, 4)) == []
+
+
+def test_listed_captions_are_as_evaluation_has_them():
+  captions = [
+    caption("lion"),
+    caption("zoo", "keyword"),
+    caption("cat", "keyword"),
+  ]
+  sampler = pipeline.CaptionSampler({"en": 1.0}, name=0.0, listed=1.0)
+  rng = np.random.default_rng(0)
+  assert {sampler(captions, rng) for _ in range(9)} == {"lion, zoo, cat"}
+  assert sampler(captions[:1], rng) == "lion"

@@ -27,6 +27,8 @@ from contrastive_jax.data import (
   sources,
 )
 from contrastive_jax.data.records import conversion, items, tables, tars, units
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import pair_data
 
 
 def picture(color, size=(12, 6), format="PNG"):
@@ -670,6 +672,32 @@ def test_the_fingerprint_follows_content_order_and_weights(tmp_path, two):
   assert fingerprint(two) == made[0]
   with pytest.raises(ValueError, match="weights must be one a source; got 1"):
     records.Mixture([1, 2], [1.0])
+
+
+@pytest.mark.parametrize("mixture", ["1", "1,nan", "inf,1", "1,-1", "1,x"])
+def test_weights_of_a_mixture_are_checked(two, tmp_path, mixture):
+  values = config_lib.default_config()
+  values.data.name, values.data.path = "records", ",".join(two)
+  values.data.mixture = mixture
+  config = config_lib.parse(values.to_dict())
+  message = f"a number above 0 for each .* \\(2\\); got '{mixture}'"
+  with pytest.raises(config_lib.ConfigError, match=message):
+    pair_data.open_data(config, tmp_path, lambda line: None)
+
+
+def test_records_are_opened_by_a_configuration(two, tmp_path):
+  values = config_lib.default_config()
+  values.data.name, values.data.path = "records", f"{two[0]}, {two[1]}"
+  values.data.mixture, values.data.fit = "3,1", "crop"
+  config = config_lib.parse(values.to_dict())
+  data = pair_data.open_data(config, tmp_path, lambda line: None)
+  assert data.splits["train"].weights == (3.0, 1.0)
+  assert len(data.splits["train"]) == 16
+  # Cut to the middle: nothing of it is white.
+  assert (data.splits["train"][0]["image"][0] < 250).any(axis=-1).all()
+  assert (tmp_path / "tokenizer.json").exists()
+  again = pair_data.open_data(config, tmp_path, lambda line: None)
+  assert again.fingerprint == data.fingerprint
 
 
 def test_damaged_records_are_named(two):

@@ -191,6 +191,10 @@ def test_values_out_of_range_are_refused(name, value, said):
       "initial.part='encoders' needs config.initial.workdir",
     ),
     (
+      {"data": {"mixture": "1,2"}},
+      "data.mixture is for config.data=records; got config.data.name='emoji'",
+    ),
+    (
       {"loss": {"image_image": 0.5}},
       "needs an even config.data.images_per_concept; got 1",
     ),

@@ -407,6 +407,14 @@ def test_official_files_through_the_trainer(tmp_path):
   assert 0 <= results["entailment_validation/accuracy"] <= 1
 
 
+@pytest.mark.parametrize("steps", [0, 1])
+def test_official_data_of_a_task_needs_training_examples(steps, tmp_path):
+  files = write_official(tmp_path / "data", splits=("validation",))
+  config = dataclasses.replace(official(tmp_path / "data", files), steps=steps)
+  with pytest.raises(config_lib.ConfigError, match="has no training examples"):
+    runner.train(config, tmp_path / "run", report=lambda line: None)
+
+
 def write_vqa_v2(root):
   """VQA v2 with a test whose answers are kept back, and Visual Genome."""
 
