@@ -1,5 +1,6 @@
 """Features of towers that are not trained, computed once for all steps."""
 
+import functools
 import pathlib
 import threading
 import time
@@ -124,15 +125,18 @@ def encoders(
   """
 
   def tower(module: nn.Module, side: str) -> Callable[[Any], jax.Array]:
-    own = {k: tree[side] for k, tree in variables.items() if side in tree}
+    # Arguments of the program, where as constants they would be compiled into it.
+    own = jax.device_put(
+      {k: tree[side] for k, tree in variables.items() if side in tree}
+    )
 
     @jax.jit
-    def run(x: jax.Array) -> jax.Array:
+    def run(weights: Any, x: jax.Array) -> jax.Array:
       x = prepare(x) if side == "image" else x
-      out = module.apply(own, x, train=False)
+      out = module.apply(weights, x, train=False)
       return jnp.asarray(out, jnp.float32)  # pyrefly: ignore
 
-    return run
+    return functools.partial(run, own)
 
   image, text = tower(model.image, "image"), tower(model.text, "text")
   return (lambda x: np.asarray(image(x))), (lambda x: np.asarray(text(x)))

@@ -227,3 +227,30 @@ def test_progress_of_features_is_told(monkeypatch):
 def test_a_mistake_names_the_field(made):
   with pytest.raises(config_lib.ConfigError, match="model.frozen"):
     configure(made, **{"model.frozen": "images"})
+
+
+def test_features_of_a_bert_whose_weights_are_numpy_arrays():
+  """As a file has them: an embedding is looked up by a traced index."""
+  model = models.TwoTower(
+    models.ConvNet(widths=(4,), depths=(1,)),
+    models.BertEncoder(
+      vocab_size=30,
+      context_length=8,
+      width=8,
+      depth=1,
+      num_heads=2,
+      pool="mean",
+    ),
+    embed_dim=4,
+  )
+  images, tokens = np.zeros((2, 8, 8, 3), np.float32), np.array([[1, 5, 6, 0]])
+  variables = jax.jit(model.init)(jax.random.key(0), images, tokens)
+  image, text = features.encoders(
+    model, jax.tree.map(np.asarray, variables), lambda x: x
+  )
+  assert image(images).shape == (2, 4)
+  found = text(tokens)
+  expected = model.text.apply(
+    {"params": variables["params"]["text"]}, tokens, train=False
+  )
+  np.testing.assert_allclose(found, expected, atol=1e-5)
