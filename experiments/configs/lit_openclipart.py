@@ -9,8 +9,11 @@ an image beside a text; 300 steps align them. `--config.data.path` names the fol
 the Debian packages openclipart-png and openclipart-svg if they are not installed. The
 same on your own images: --config.data=folder --config.data.path=DIR.
 
-Expected: @EXPECTED@
-Hardware: two CPU cores, about @MINUTES@ minutes.
+Expected, one run (seed 0), drawings whose titles were never trained on: image to text
+R@1/5/10 .19/.39/.50, text to image .21/.42/.53, zero-shot into the folders .30. A small
+CLIP from scratch comes to R@10 .30 image to text (latent_structure_openclipart, 74 s).
+Dropout, smoothing and steps were chosen by three runs on validation.
+Hardware: two CPU cores, about seven minutes, of which images' features take three.
 Reference: Zhai et al., LiT: zero-shot transfer with locked-image text tuning, 2022.
 """
 
