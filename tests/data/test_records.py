@@ -1,345 +1,43 @@
-"""Conversion of tar shards, parquet files and lists, and what is read back."""
+"""Conversion as a whole, and what is read back."""
 
 import gzip
 import io
-import json
 import multiprocessing
 import os
 import pathlib
 import pickle
+import re
 import resource
 import subprocess
 import sys
-import tarfile
 import time
 
 import numpy as np
-import pyarrow
 import pytest
 from PIL import Image
-from pyarrow import parquet
 
 from contrastive_jax.data import (
   folder,
-  folder_images,
   pipeline,
   records,
   sources,
 )
-from contrastive_jax.data.records import conversion, items, tables, tars, units
+from contrastive_jax.data.records import conversion, items, tables, tars
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import pair_data
-
-
-def picture(color, size=(12, 6), format="PNG"):
-  file = io.BytesIO()
-  Image.new("RGB", size, color).save(file, format=format)
-  return file.getvalue()
-
-
-RED, GREEN, BLUE = (picture(c) for c in ("red", "lime", "blue"))
-
-
-def write_tar(path, members, mode="w"):
-  with tarfile.open(path, mode) as archive:
-    for name, data in members:
-      info = tarfile.TarInfo(name)
-      info.size = len(data)
-      archive.addfile(info, io.BytesIO(data))
-  return path
-
-
-def pair(key, image, text, extension="png"):
-  return [(f"{key}.{extension}", image), (f"{key}.txt", text.encode())]
-
-
-def converted(tmp_path, *inputs, report=lambda line: None, **options):
-  limits = {
-    k: options.pop(k)
-    for k in ("workers", "max_bad_share", "retry")
-    if k in options
-  }
-  settings = records.Settings(tuple(map(str, inputs)), **options)
-  out = tmp_path / "out"
-  summary = records.convert(
-    settings, out, report=report, **{"workers": 1, **limits}
-  )
-  return out, summary
-
-
-def read(out, split="train", **options):
-  source = records.load(str(out), image_size=4, **options)[split]
-  return [source[i] for i in range(len(source))]
-
-
-def problems(out):
-  lines = (out / "skipped.jsonl").read_text().splitlines()
-  return {(p := json.loads(line))["key"]: p["problem"] for line in lines}
-
-
-def test_a_tar_shard_becomes_records(tmp_path):
-  shard = write_tar(
-    tmp_path / "a.tar",
-    [
-      *pair("x/1", RED, " a  red\nthing "),
-      *pair("x/2", picture("lime", format="JPEG"), "green", "JPG"),
-      ("x/3.json", json.dumps({"caption": "blue", "label": 7}).encode()),
-      ("x/3.png", BLUE),
-      ("x/4.png", BLUE),
-      ("x/4.txt", b"blue again"),
-      ("x/4.cls", b"2"),
-      ("x/4.json", b"broken, but not needed"),
-    ],
-  )
-  out, summary = converted(tmp_path, shard)
-  assert summary == records.Summary(
-    {"train": 4, "validation": 0, "test": 0}, {}, 1, 0
-  )
-  found = read(out)
-  assert [r["captions"] for r in found] == [
-    ("a red thing",),
-    ("green",),
-    ("blue",),
-    ("blue again",),
-  ]
-  assert [r["label"] for r in found] == ["", "", "7", "2"]
-  assert [r["index"] for r in found] == [0, 1, 2, 3]
-  np.testing.assert_array_equal(found[0]["image"][2, 2], [255, 0, 0])
-  np.testing.assert_array_equal(found[0]["image"][0, 0], [255, 255, 255])
-
-
-@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
-def test_compressed_shards_are_read(tmp_path, mode):
-  path = tmp_path / f"a.tar.{mode[2:]}"
-  write_tar(path, pair("1", RED, "red"), mode)
-  out, _ = converted(tmp_path, path)
-  assert [r["captions"] for r in read(out)] == [("red",)]
-
-
-def test_bad_examples_are_listed_by_name_and_the_rest_is_kept(tmp_path):
-  shard = write_tar(
-    tmp_path / "a.tar",
-    [
-      *pair("good", RED, "red"),
-      *pair("no_image", b"", "red"),
-      *pair("not_an_image", b"GIF89a nothing", "red"),
-      *pair("cut", RED[:40], "red"),
-      ("no_text.png", RED),
-      ("latin.png", RED),
-      ("latin.txt", b"caf\xe9"),
-      ("empty.png", RED),
-      ("empty.txt", b" \n "),
-      ("json.png", RED),
-      ("json.json", b"{"),
-      ("number.png", RED),
-      ("number.json", b'{"caption": {"a": 1}}'),
-      ("surrogate.png", RED),
-      ("surrogate.json", b'{"caption": "\\ud800"}'),
-      ("twice.png", RED),
-      ("twice.png", BLUE),
-      ("twice.txt", b"twice"),
-      (".hidden.png", b"x"),
-      ("unknown.npy", b"x"),
-    ],
-  )
-  out, summary = converted(tmp_path, shard, max_bad_share=1.0)
-  found = problems(out)
-  assert {k: v.partition(":")[0] for k, v in found.items()} == {
-    "no_image": "no image",
-    "not_an_image": "undecodable image",
-    "cut": "undecodable image",
-    "no_text": "no caption",
-    "latin": "invalid UTF-8",
-    "empty": "no caption",
-    "json": "broken JSON",
-    "number": "no caption",
-    "surrogate": "invalid UTF-8",
-    "twice": "repeated member",
-  }
-  assert sum(summary.problems.values()) == len(found)
-  assert [r["captions"] for r in read(out)] == [("red",), ("twice",)]
-
-
-def test_too_many_bad_examples_stop_after_they_are_listed(tmp_path):
-  shard = write_tar(
-    tmp_path / "a.tar", pair("a", RED, "x") + pair("b", b"no", "y")
-  )
-  with pytest.raises(folder.DataError, match="1 of 2 examples cannot be used"):
-    converted(tmp_path, shard)
-  assert list(problems(tmp_path / "out")) == ["b"]
-  with pytest.raises(folder.DataError, match="no finished conversion"):
-    records.load(str(tmp_path / "out"), image_size=4)
-
-
-def test_members_behind_damaged_bytes_are_still_read(tmp_path):
-  members = [m for i in range(6) for m in pair(str(i), RED, f"number {i}")]
-  shard = write_tar(tmp_path / "a.tar", members)
-  data = bytearray(shard.read_bytes())
-  place = data.index(b"2.png")
-  data[place : place + 600] = b"\x07" * 600
-  shard.write_bytes(data)
-  out, _ = converted(tmp_path, shard, max_bad_share=1.0)
-  kept = {r["captions"][0] for r in read(out)}
-  assert kept == {f"number {i}" for i in (0, 1, 3, 4, 5)}
-  assert problems(out)["a.tar"].startswith("damaged archive: bytes ")
-  assert problems(out)["2"].startswith("no image")
-
-
-@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
-def test_a_shard_that_is_cut_short_gives_what_is_there(tmp_path, suffix):
-  rng = np.random.default_rng(0)
-  members = []
-  for i in range(9):
-    file = io.BytesIO()
-    noise = rng.integers(0, 255, (64, 64, 3), np.uint8)
-    Image.fromarray(noise).save(file, format="PNG")
-    members += pair(str(i), file.getvalue(), f"n{i}")
-  shard = tmp_path / f"a{suffix}"
-  write_tar(shard, members, "w:gz" if suffix.endswith("gz") else "w")
-  shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
-  out, _ = converted(tmp_path, shard, max_bad_share=1.0)
-  kept = [r["captions"][0] for r in read(out)]
-  assert 2 <= len(kept) <= 5 and kept == [f"n{i}" for i in range(len(kept))]
-  assert "broken archive: it ends here" in problems(out)[shard.name]
-
-
-def test_a_file_that_is_no_archive_is_a_problem_of_its_name(tmp_path):
-  bad = tmp_path / "b.tar"
-  bad.write_bytes(b"<html>not found</html>" * 99)
-  good = write_tar(tmp_path / "a.tar", pair("a", RED, "red"))
-  out, _ = converted(tmp_path, good, bad, max_bad_share=1.0)
-  assert len(read(out)) == 1
-  assert problems(out)["b.tar"].startswith(("empty", "damaged", "broken"))
-
-
-def test_names_of_members_have_no_power(tmp_path):
-  path = tmp_path / "in" / "a.tar"
-  path.parent.mkdir()
-  with tarfile.open(path, "w") as archive:
-    for name, data in [*pair("../../evil", RED, "up"), *pair("/abs", RED, "a")]:
-      info = tarfile.TarInfo(name)
-      info.size = len(data)
-      archive.addfile(info, io.BytesIO(data))
-    link = tarfile.TarInfo("link.png")
-    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-    archive.addfile(link)
-  before = sorted(p for p in tmp_path.rglob("*"))
-  out, _ = converted(tmp_path, path, max_bad_share=1.0)
-  assert problems(out)["link.png"] == "no regular file: left out"
-  assert len(read(out)) == 2
-  others = {p for p in tmp_path.rglob("*") if out not in (p, *p.parents)}
-  assert sorted(others) == before
-
-
-def test_a_compressed_member_without_end_is_not_expanded(tmp_path, monkeypatch):
-  monkeypatch.setattr(items, "MAX_BYTES", 10_000)
-  shard = tmp_path / "a.tar.gz"
-  members = [*pair("a", RED, "red"), *pair("b", bytes(20_000), "large")]
-  write_tar(shard, [*members, *pair("c", RED, "behind it")], "w:gz")
-  found = list(tars.read(shard))
-  assert [f.key for f in found] == ["b.png", "a.tar.gz", "a"]
-  assert found[2].captions == ("red",)
-
-
-def test_long_captions_are_cut(tmp_path):
-  item = items.make("a", RED, ["word " * 300_000])
-  assert len(item.captions[0]) <= items.MAX_CAPTION
-
-
-# Parquet.
-
-
-def write_parquet(path, columns, **options):
-  parquet.write_table(pyarrow.table(columns), path, **options)
-  return path
-
-
-def test_parquet_with_images_as_structs_or_bytes(tmp_path):
-  structs = [{"bytes": RED, "path": "a"}, {"bytes": None, "path": "b"}]
-  first = write_parquet(
-    tmp_path / "a.parquet", {"image": structs, "text": ["red", "gone"]}
-  )
-  second = write_parquet(
-    tmp_path / "b.parquet",
-    {
-      "jpg": [GREEN, BLUE],
-      "captions": [["green", "lime"], ["blue", None]],
-      "label": [3, None],
-      "__key__": ["g", "b"],
-    },
-  )
-  out, _ = converted(tmp_path, first, second, max_bad_share=0.5)
-  found = read(out)
-  assert [r["captions"] for r in found] == [
-    ("red",),
-    ("green", "lime"),
-    ("blue",),
-  ]
-  assert [r["label"] for r in found] == ["", "3", ""]
-  assert problems(out) == {"row 1": "no image: there is none"}
-
-
-def test_parquet_is_cut_by_row_groups(tmp_path, monkeypatch):
-  monkeypatch.setattr(units, "_ROWS", 5)
-  path = write_parquet(
-    tmp_path / "a.parquet",
-    {"image": [RED] * 11, "caption": [f"n{i}" for i in range(11)]},
-    row_group_size=3,
-  )
-  out, summary = converted(tmp_path, path)
-  assert summary.units == 2  # Groups of 3 + 3, then 3 + 2.
-  assert [r["captions"][0] for r in read(out)] == [f"n{i}" for i in range(11)]
-
-
-def test_parquet_without_images_says_what_it_has(tmp_path):
-  urls = write_parquet(
-    tmp_path / "a.parquet", {"image": ["http://x"], "caption": ["x"]}
-  )
-  with pytest.raises(folder.DataError, match="holds string, no image files"):
-    converted(tmp_path, urls)
-  other = write_parquet(tmp_path / "b.parquet", {"a": [RED], "b": ["x"]})
-  with pytest.raises(
-    folder.DataError, match=r"columns a, b, none of .*--image_column"
-  ):
-    converted(tmp_path / "2", other)
-  columns = records.Columns(image="a", caption="c")
-  with pytest.raises(folder.DataError, match="no column 'c'; it has a, b"):
-    converted(tmp_path / "3", other, columns=columns)
-  columns = records.Columns(image="a", caption="b")
-  out, _ = converted(tmp_path / "4", other, columns=columns)
-  assert len(read(out)) == 1
-
-
-def test_a_damaged_parquet_file_is_named(tmp_path):
-  path = tmp_path / "a.parquet"
-  path.write_bytes(b"PAR1 nothing")
-  with pytest.raises(
-    folder.DataError, match="a.parquet cannot be read as parq"
-  ):
-    converted(tmp_path, path)
-  write_parquet(
-    path,
-    {
-      "image": [picture((i, 0, 0)) for i in range(8)],
-      "caption": [f"n{i}" for i in range(8)],
-    },
-    row_group_size=1,
-    compression="none",
-    use_dictionary=False,
-  )
-  data = bytearray(path.read_bytes())
-  place = data.index(picture((5, 0, 0)))
-  data[place - 12 : place] = b"\xff" * 12
-  path.write_bytes(data)
-  out, summary = converted(tmp_path / "2", path, max_bad_share=1.0)
-  assert [r["captions"][0] for r in read(out)] == [
-    f"n{i}" for i in range(8) if i != 5
-  ]
-  assert problems(out)["a.parquet"].startswith("broken parquet: rows 5 to 5 (")
-  assert summary.problems == {"broken parquet": 1}
-
-
-# Lists.
+from tests.data.pairs import (
+  BLUE,
+  GREEN,
+  RED,
+  converted,
+  files,
+  pair,
+  picture,
+  problems,
+  read,
+  shards,
+  write_tar,
+)
 
 
 @pytest.fixture
@@ -349,98 +47,6 @@ def images(tmp_path):
   for name, data in (("a.png", RED), ("b.png", GREEN), ("c.png", BLUE)):
     (root / name).write_bytes(data)
   return root
-
-
-@pytest.mark.parametrize(
-  "name, text",
-  [
-    ("cc3m.tsv", "red\ta.png\ngreen\tb.png\n\nblue\tc.png\n"),
-    ("clip.tsv", "filepath\ttitle\na.png\tred\nb.png\tgreen\nc.png\tblue\n"),
-    ("cc.csv", 'title,filepath\nred,a.png\n"green",b.png\nblue,c.png\n'),
-    (
-      "l.jsonl",
-      '{"image": "a.png", "caption": "red"}\n{"image": "b.png", "captions":'
-      ' ["green"]}\n{"file": "c.png", "text": "blue"}\n',
-    ),
-  ],
-)
-def test_lists_beside_images(tmp_path, images, name, text):
-  path = tmp_path / name
-  path.write_text(text)
-  out, _ = converted(tmp_path, path, image_root=str(images))
-  assert [r["captions"][0] for r in read(out)] == ["red", "green", "blue"]
-  np.testing.assert_array_equal(read(out)[2]["image"][2, 2], [0, 0, 255])
-
-
-def test_bad_lines_of_a_list(tmp_path, images):
-  path = tmp_path / "l.tsv"
-  lines = [
-    b"red\ta.png",
-    b"one cell",
-    b"x\t../../etc/passwd",
-    b"y\t/etc/passwd",
-  ]
-  lines += [b"caf\xe9\tb.png", b"x\tcaf\xe9.png", b"z\tmissing.png", b"\tc.png"]
-  path.write_bytes(b"\n".join(lines))
-  out, _ = converted(tmp_path, path, image_root=str(images), max_bad_share=1.0)
-  assert len(read(out)) == 1
-  assert {k: v.partition(":")[0] for k, v in problems(out).items()} == {
-    "line 2": "malformed row",
-    "../../etc/passwd": "unsafe path",
-    "/etc/passwd": "unsafe path",
-    "b.png": "invalid UTF-8",
-    "line 6": "invalid UTF-8",
-    "missing.png": "missing file",
-    "c.png": "no caption",
-  }
-
-
-def test_lists_of_addresses_and_of_other_columns_are_refused(tmp_path, images):
-  path = tmp_path / "l.tsv"
-  path.write_text("a dog\thttps://example.com/a.jpg\n")
-  with pytest.raises(
-    folder.DataError, match=r"holds addresses \(https.*img2dataset"
-  ):
-    converted(tmp_path, path)
-  path.write_text("a\tb\tc\n1\t2\t3\n")
-  with pytest.raises(
-    folder.DataError, match="line 1, has 3 columns and names n"
-  ):
-    converted(tmp_path / "2", path)
-  path.write_text("a dog\ta.png\n")
-  with pytest.raises(folder.DataError, match="image_root must name"):
-    converted(tmp_path / "3", path, image_root=str(tmp_path / "nowhere"))
-
-
-def test_a_long_list_is_cut(tmp_path, images, monkeypatch):
-  monkeypatch.setattr(units, "_ROWS", 4)
-  path = tmp_path / "l.tsv"
-  path.write_text("".join(f"n{i}\ta.png\n" for i in range(10)))
-  out, summary = converted(tmp_path, path, image_root=str(images))
-  assert summary.units == 3
-  assert [r["captions"][0] for r in read(out)] == [f"n{i}" for i in range(10)]
-
-
-# The conversion as a whole.
-
-
-def shards(tmp_path, count=4, each=3):
-  for k in range(count):
-    members = [
-      m
-      for i in range(each)
-      for m in pair(f"{k}_{i}", picture((40 * k, 60 * i, 0)), f"shard {k} {i}")
-    ]
-    write_tar(tmp_path / f"{k}.tar", members)
-  return str(tmp_path / "*.tar")
-
-
-def files(out):
-  return {
-    str(p.relative_to(out)): p.read_bytes()
-    for p in sorted(out.rglob("*"))
-    if p.is_file()
-  }
 
 
 def test_processes_make_what_one_makes(tmp_path):
@@ -575,9 +181,6 @@ def test_larger_images_are_made_smaller(tmp_path):
   with Image.open(io.BytesIO(stored[0])) as image:
     assert image.size == (30, 20) and image.format == "JPEG"
   assert stored[1] == RED
-
-
-# Reading.
 
 
 @pytest.fixture
@@ -756,27 +359,6 @@ def test_compressed_data_that_is_wrong_is_a_problem(tmp_path):
   assert tables.USUAL == records.Columns()
 
 
-# What other people's files are like.
-
-
-def test_a_line_of_pixels_is_cropped_without_a_huge_picture():
-  file = io.BytesIO()
-  Image.new("RGB", (1, 60_000), "red").save(file, format="PNG")
-  found = folder_images.decode(file, 64, 10**6, "crop")
-  assert found.shape == (64, 64, 3) and (found == [255, 0, 0]).all()
-
-
-def test_a_folder_of_img2dataset_is_read(tmp_path):
-  shard = tmp_path / "in" / "00000.tar"
-  shard.parent.mkdir()
-  write_tar(shard, pair("000000000", RED, "red"))
-  write_parquet(
-    shard.with_suffix(".parquet"), {"url": ["http://x"], "caption": ["red"]}
-  )
-  out, _ = converted(tmp_path, shard.parent)
-  assert len(read(out)) == 1
-
-
 def test_what_is_lost_counts_not_the_lines_that_say_so(tmp_path):
   for i in range(3):
     (tmp_path / f"{i}.tar").write_bytes(b"<html>gone</html>" * 99)
@@ -805,69 +387,6 @@ def test_a_list_is_tried_again_when_asked(tmp_path, images):
   converted(tmp_path, path, **options, retry=True)
   assert [r["captions"][0] for r in read(out)] == ["red", "late"]
   assert not problems(out)
-
-
-def test_one_address_among_files_is_one_bad_line(tmp_path, images):
-  path = tmp_path / "l.tsv"
-  path.write_text("red\ta.png\nx\thttps://example.com/a.jpg\ngreen\tb.png\n")
-  out, _ = converted(tmp_path, path, image_root=str(images), max_bad_share=0.5)
-  assert len(read(out)) == 2 and list(problems(out)) == ["line 2"]
-
-
-@pytest.mark.parametrize(
-  "label, expected",
-  [(True, "true"), (3, "3"), (b"\xff", ""), ([1], ""), (None, ""), ("a", "a")],
-)
-def test_no_pair_is_lost_by_its_label(label, expected):
-  assert items.make("a", RED, ["red"], label).label == expected
-
-
-def test_images_with_dots_in_their_names_are_told(tmp_path):
-  shard = write_tar(
-    tmp_path / "a.tar",
-    [*pair("good", RED, "red"), ("photo.v1.jpg", RED), ("photo.v1.txt", b"x")],
-  )
-  out, _ = converted(tmp_path, shard, max_bad_share=0.5)
-  assert "1 images, such as photo.v1.jpg" in problems(out)["a.tar"]
-
-
-def test_what_jpeg_cannot_hold_stays_as_it_is(monkeypatch):
-  def encode(image, shorter_side):
-    raise OSError("broken data stream when writing image file")
-
-  monkeypatch.setattr(folder_images, "encode", encode)
-  item = items.Item("a", picture("red", (90, 60)), ("red",))
-  assert items.checked(item, 20) == item
-
-
-def test_headers_of_archives_are_not_trusted(tmp_path, monkeypatch):
-  monkeypatch.setattr(tars, "_MAX_HEADER", 10_000)
-  long_name = write_tar(tmp_path / "a.tar.gz", pair("a", RED, "red"), "w:gz")
-  with tarfile.open(long_name, "w:gz", format=tarfile.GNU_FORMAT) as archive:
-    info = tarfile.TarInfo("x" * 20_000 + ".png")
-    archive.addfile(info, io.BytesIO())
-  (problem,) = [p for p in tars.read(long_name) if "broken" in p.problem]
-  assert "a header of 20,005 bytes" in problem.problem
-  no_number = tmp_path / "b.tar"
-  with tarfile.open(no_number, "w", format=tarfile.PAX_FORMAT) as archive:
-    for name, data in pair("first", RED, "red"):
-      info = tarfile.TarInfo(name)
-      info.size = len(data)
-      archive.addfile(info, io.BytesIO(data))
-    info = tarfile.TarInfo("second.png")
-    info.pax_headers = {
-      "GNU.sparse.major": "0",
-      "GNU.sparse.size": "abc",
-      "GNU.sparse.map": "0,x",
-    }
-    archive.addfile(info, io.BytesIO())
-  found = list(tars.read(no_number))
-  assert [f.captions for f in found if isinstance(f, items.Item)] == [("red",)]
-  # What is huge is not expanded to be passed over, whatever its name.
-  monkeypatch.setattr(items, "MAX_BYTES", 10_000)
-  bomb = tmp_path / "c.tar.gz"
-  write_tar(bomb, [("notes.npy", bytes(20_000)), *pair("a", RED, "x")], "w:gz")
-  assert [f.key for f in tars.read(bomb)][:2] == ["notes.npy", "c.tar.gz"]
 
 
 def test_more_parts_than_a_process_may_open_files(tmp_path):
@@ -913,15 +432,28 @@ def test_killed_beside_another_process_it_loses_nothing(tmp_path):
   made = {k: v for k, v in files(out).items() if "/." not in f"/{k}"}
   assert made == files(whole)
   # What the killed one left is removed once it is old.
-  left = out / "train" / ".00000.image.array_record.1-abc"
-  left.write_bytes(b"x")
-  os.utime(left, (0, 0))
+  left = out / "train" / ".00000.image.array_record.12-0123abcd"
+  other = out / "train" / ".not-ours"
+  for path in (left, other):
+    path.write_bytes(b"x")
+    os.utime(path, (0, 0))
   converted(tmp_path, pattern)
-  assert not left.exists()
+  assert not left.exists() and other.exists()
+
+
+def test_progress_is_told_with_the_time_to_go(tmp_path, monkeypatch):
+  monkeypatch.setattr(conversion, "_REPORT_EVERY", 0.0)
+  lines = []
+  converted(tmp_path, shards(tmp_path, 4, 2), report=lines.append)
+  assert lines[0].startswith("4 input file(s) to ")
+  assert re.fullmatch(
+    r"1 of 4 files, 2 examples, 0 bad; [\d,]+ examples/s  ETA \d+ min", lines[1]
+  )
+  assert lines[4].endswith("ETA 0 min")
 
 
 def test_a_folder_whose_settings_were_half_written_is_taken(tmp_path):
   (tmp_path / "out").mkdir()
-  (tmp_path / "out" / ".conversion.json.1-abc").write_text("{")
+  (tmp_path / "out" / ".conversion.json.1-0123abcd").write_text("{")
   out, _ = converted(tmp_path, shards(tmp_path))
   assert len(read(out)) == 12

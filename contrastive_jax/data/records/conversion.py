@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import os
 import pathlib
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -139,7 +140,7 @@ def convert(
     columns=settings.columns,
     root=settings.image_root,
   )
-  progress = _Progress(report)
+  progress = _Progress(len(files), report)
   processes = workers or _processors()
   for result in _run(todo, settings, root, processes, retry):
     progress.add(result)
@@ -156,7 +157,9 @@ def _processors() -> int:
 
 def _sweep(root: pathlib.Path) -> None:
   """Removes what killed processes left unfinished."""
-  for path in (*root.glob(".*-*"), *root.glob("*/.*-*")):
+  for path in (*root.glob(".*"), *root.glob("*/.*")):
+    if not re.fullmatch(r"\..+\.\d+-[0-9a-f]{8}", path.name):
+      continue
     try:
       if time.time() - path.stat().st_mtime > _ABANDONED:
         path.unlink()
@@ -167,9 +170,11 @@ def _sweep(root: pathlib.Path) -> None:
 class _Progress:
   """Counts what is done, and tells every few seconds."""
 
-  def __init__(self, report: Callable[[str], None]):
+  def __init__(self, num_files: int, report: Callable[[str], None]):
     self.results: list[dict[str, Any]] = []
-    self._report = report
+    self._num_files, self._report = num_files, report
+    self._files: set[str] = set()
+    self._new_files: set[str] = set()
     self._start = self._last = time.monotonic()
     self._examples = self._bad = self._new = 0
 
@@ -178,14 +183,25 @@ class _Progress:
     self._examples += sum(result["examples"].values())
     self._bad += sum(result["problems"].values())
     self._new += result["new"] * sum(result["examples"].values())
+    self._files.add(result["file"])
+    if result["new"]:
+      self._new_files.add(result["file"])
     now = time.monotonic()
     if now - self._last >= _REPORT_EVERY:
       self._last = now
       self._report(
-        f"{len(self.results):,} parts, {self._examples:,} examples,"
-        f" {self._bad:,} bad; {self._new / (now - self._start):,.0f}"
-        " examples/s."
+        f"{len(self._files):,} of {self._num_files:,} files,"
+        f" {self._examples:,} examples, {self._bad:,} bad;"
+        f" {self._new / (now - self._start):,.0f} examples/s{self._eta(now)}"
       )
+
+  def _eta(self, now: float) -> str:
+    """Minutes to go by the files; of a single one nobody knows."""
+    if not self._new_files or self._num_files == 1:
+      return ""
+    left = self._num_files - len(self._files)
+    minutes = (now - self._start) / len(self._new_files) * left / 60
+    return f"  ETA {minutes:.0f} min"
 
 
 def _claim(root: pathlib.Path, settings: Settings) -> None:
@@ -266,7 +282,7 @@ def _convert_unit(
     unit.digest,
   ):
     if not (retry and known["problems"]):
-      return _counted(known) | {"new": False}
+      return _counted(known) | {"file": str(unit.path), "new": False}
   problems: list[items.Problem] = []
   writers: dict[str, _Writer] = {}
   try:
@@ -297,7 +313,7 @@ def _convert_unit(
   }
   path.parent.mkdir(exist_ok=True)
   _write(path, json.dumps(result) + "\n")
-  return _counted(result) | {"new": True}
+  return _counted(result) | {"file": str(unit.path), "new": True}
 
 
 def _counted(result: dict[str, Any]) -> dict[str, Any]:
