@@ -592,13 +592,3 @@ def test_both_files_give_a_warning(root):
 def test_bad_arguments_are_refused_by_name(root, option, value):
   with pytest.raises(ValueError, match=f"scan_folder: .*{option}"):
     scan(root, **{option: value})
-
-
-@pytest.mark.parametrize("cache_bytes", [0, 2**29])
-@pytest.mark.parametrize("fit, white", [("pad", True), ("crop", False)])
-def test_wide_pictures_become_squares_as_asked(root, cache_bytes, fit, white):
-  save(root / "a.png", size=(40, 10))
-  write_jsonl(root, [row("a.png")])
-  found = scan(root, fit=fit, cache_bytes=cache_bytes).train[0]["image"]
-  assert (found[0] == 255).all() == white
-  assert tuple(found[8, 8]) == RED

@@ -285,20 +285,3 @@ def test_fingerprints_follow_the_training_records(tmp_path, root):
   assert first == fingerprint(snli_row(), snli_row(label="neutral"))
   assert first != fingerprint(snli_row(label="neutral"), snli_row())
   assert first != fingerprint(snli_row(text="Other."), snli_row())
-
-
-@pytest.mark.parametrize("fit, white", [("pad", True), ("stretch", False)])
-def test_wide_pictures_become_squares_as_asked(tmp_path, root, fit, white):
-  Image.new("RGB", (40, 10), (200, 30, 20)).save(root / "a.png")
-  path = write(
-    tmp_path / "ve_train.json",
-    [{"image": "a.png", "sentence": "x", "label": "neutral"}],
-  )
-  data = load("entailment", "albef", {"train": path}, root, fit=fit)
-  found = data.splits["train"][0]["image"]
-  assert (found[0] == 255).all() == white
-  captions = write(
-    tmp_path / "coco_train.json", [{"image": "a.png", "caption": "x"}]
-  )
-  pairs = load("captions", "albef", {"train": captions}, root, fit=fit)
-  assert (pairs["train"][0]["image"][0] == 255).all() == white

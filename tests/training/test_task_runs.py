@@ -28,6 +28,7 @@ from tests.training.tiny_tasks import (
   make_config,
   make_data,
   tokenizer,
+  write_official,
 )
 
 # Whole runs and forms like others.
@@ -333,25 +334,6 @@ def test_what_captions_of_scenes_cannot_leave_out(tmp_path):
   message = "config.data.scenes_private must be names of size, .*; got 'colr'"
   with pytest.raises(config_lib.ConfigError, match=message):
     pair_data.scenes_settings(config_lib.parse(values))
-
-
-def write_official(root, splits=("train", "validation")):
-  """Entailment in ALBEF's form."""
-  (root / "images").mkdir(parents=True)
-  rng = np.random.default_rng(0)
-  files = {}
-  for split in splits:
-    rows = []
-    for i in range(8):
-      pixels = rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)
-      Image.fromarray(pixels).save(root / "images" / f"{split}{i}.png")
-      label = ("entailment", "neutral", "contradiction")[i % 3]
-      rows.append(
-        {"image": f"{split}{i}.png", "sentence": f"is {i}", "label": label}
-      )
-    files[split] = str(root / f"{split}.json")
-    (root / f"{split}.json").write_text(json.dumps(rows))
-  return files
 
 
 def official(root, files, objective="entailment", **changes):

@@ -1,10 +1,12 @@
 """A tiny data set for each task of fusion models, and objectives on it."""
 
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from contrastive_jax.data import sources, task_pipeline, tasks
 from contrastive_jax.data import tokenizer as tokenizer_lib
@@ -127,3 +129,22 @@ def started(objective, **changes):
   if "momentum" in state:
     state = {**state, "momentum": noisy(2), "count": jnp.int32(3)}
   return made, noisy(1), state
+
+
+def write_official(root, splits=("train", "validation")):
+  """Entailment in ALBEF's form."""
+  (root / "images").mkdir(parents=True)
+  rng = np.random.default_rng(0)
+  files = {}
+  for split in splits:
+    rows = []
+    for i in range(8):
+      pixels = rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+      Image.fromarray(pixels).save(root / "images" / f"{split}{i}.png")
+      label = ("entailment", "neutral", "contradiction")[i % 3]
+      rows.append(
+        {"image": f"{split}{i}.png", "sentence": f"is {i}", "label": label}
+      )
+    files[split] = str(root / f"{split}.json")
+    (root / f"{split}.json").write_text(json.dumps(rows))
+  return files
