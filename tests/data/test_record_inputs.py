@@ -440,3 +440,16 @@ def test_headers_of_archives_are_not_trusted(tmp_path, monkeypatch):
   bomb = tmp_path / "c.tar.gz"
   write_tar(bomb, [("notes.npy", bytes(20_000)), *pair("a", RED, "x")], "w:gz")
   assert [f.key for f in tars.read(bomb)][:2] == ["notes.npy", "c.tar.gz"]
+
+
+def test_a_list_is_tried_again_when_asked(tmp_path, images):
+  path = tmp_path / "l.tsv"
+  path.write_text("red\ta.png\nlate\tlate.png\n")
+  options = dict(image_root=str(images), max_bad_share=0.5)
+  out, _ = converted(tmp_path, path, **options)
+  (images / "late.png").write_bytes(BLUE)
+  converted(tmp_path, path, **options)
+  assert len(read(out)) == 1
+  converted(tmp_path, path, **options, retry=True)
+  assert [r["captions"][0] for r in read(out)] == ["red", "late"]
+  assert not problems(out)

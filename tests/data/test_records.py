@@ -27,26 +27,15 @@ from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import pair_data
 from tests.data.pairs import (
   BLUE,
-  GREEN,
   RED,
   converted,
   files,
   pair,
   picture,
-  problems,
   read,
   shards,
   write_tar,
 )
-
-
-@pytest.fixture
-def images(tmp_path):
-  root = tmp_path / "images"
-  root.mkdir()
-  for name, data in (("a.png", RED), ("b.png", GREEN), ("c.png", BLUE)):
-    (root / name).write_bytes(data)
-  return root
 
 
 def test_processes_make_what_one_makes(tmp_path):
@@ -374,19 +363,6 @@ def test_what_is_lost_counts_not_the_lines_that_say_so(tmp_path):
     "problems": {"broken parquet": 95},
     "broken": False,
   }
-
-
-def test_a_list_is_tried_again_when_asked(tmp_path, images):
-  path = tmp_path / "l.tsv"
-  path.write_text("red\ta.png\nlate\tlate.png\n")
-  options = dict(image_root=str(images), max_bad_share=0.5)
-  out, _ = converted(tmp_path, path, **options)
-  (images / "late.png").write_bytes(BLUE)
-  converted(tmp_path, path, **options)
-  assert len(read(out)) == 1
-  converted(tmp_path, path, **options, retry=True)
-  assert [r["captions"][0] for r in read(out)] == ["red", "late"]
-  assert not problems(out)
 
 
 def test_more_parts_than_a_process_may_open_files(tmp_path):
