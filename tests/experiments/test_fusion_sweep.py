@@ -119,7 +119,8 @@ def test_statements_about_two_images_are_a_sweep_of_their_own(made):
   job = sweep.Job(whole.arms[0], 0, None)
   results = whole.train_fn(sweep.configuration(whole, job))
   assert [c.objective for c, _ in made] == ["albef", "nlvr2"]
-  assert [c.steps for c, _ in made] == [400, 3000]
+  assert [c.steps for c, _ in made] == [400, 800]
+  assert made[1][0].optimizer.learning_rate == 1e-3
   # From the pre-training, not from another task.
   assert made[1][0].initial.workdir == str(made[0][1])
   assert "nlvr2/nlvr2/accuracy" in results
