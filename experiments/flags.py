@@ -4,6 +4,7 @@ import difflib
 import os
 import pathlib
 import re
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from ml_collections import config_flags
 
 from contrastive_jax.data import folder
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import loop
+from contrastive_jax.training import errors, finite, processes
 from experiments import huge_pages
 
 DEFAULT_CONFIG = str(
@@ -25,6 +26,15 @@ _ARGV: list[str] = []
 # Mistakes of the user (or a full disk): a sentence without a stack trace. Any
 # other ValueError is a bug, of ours or of a library, and keeps its trace.
 _EXPECTED = (config_lib.UserError, folder.DataError, OSError)
+
+
+class _Terminated(BaseException):
+  """SIGTERM, where nothing would be saved by waiting."""
+
+
+def _terminate(number: int, frame: Any) -> NoReturn:
+  del number, frame
+  raise _Terminated
 
 
 def define_config(*, flag_values: flags.FlagValues) -> flags.FlagHolder[Any]:
@@ -51,8 +61,10 @@ def run(
   """Parses the command line and calls `main`.
 
   Mistakes in flags, configuration or data end the program with one sentence
-  on standard error and exit code 2; a run that became NaN with code 1, and
-  Ctrl-C with 130, as shells have it.
+  on standard error and exit code 2; a run that became NaN with code 1. A signal
+  ends training after the step, with a checkpoint and code 75, by which schedulers
+  know that the same command goes on; what has no steps ends at once, by Ctrl-C with
+  130 and by SIGTERM with 143, as shells have it.
 
   Args:
     main: the program.
@@ -66,18 +78,24 @@ def run(
   def checked(argv: Sequence[str]) -> None:
     if len(argv) > 1:
       _stop(f"unexpected argument {argv[1]!r}; all arguments are --flags.")
-    # Libraries report every file that they touch; a run has its own lines.
-    logging.set_verbosity(logging.ERROR)
+    # Libraries report every file that they touch; a run has its own lines. What
+    # they report as an error they raise as well.
+    logging.set_verbosity(logging.FATAL)
     if trains:
       huge_pages.restart_with()
+    signal.signal(signal.SIGTERM, _terminate)
+    hint = f"; {interrupted}" if interrupted else ""
     try:
       main()
     except _EXPECTED as error:
       _stop(str(error))
-    except loop.NonFiniteError as error:
+    except finite.NonFiniteError as error:
       _stop(str(error), code=1)
+    except errors.Stopped as stopped:
+      _stop(str(stopped), code=processes.EXIT_CODE, kind="Stopped")
+    except _Terminated:
+      _stop(f"terminated{hint}.", code=128 + signal.SIGTERM)
     except KeyboardInterrupt:
-      hint = f"; {interrupted}" if interrupted else ""
       _stop(f"interrupted{hint}.", code=130)
 
   def parsed(argv: Sequence[str]) -> list[str]:
@@ -216,7 +234,7 @@ def _field_help() -> str:
   return "\n".join(lines)
 
 
-def _stop(message: str, *, code: int = 2) -> NoReturn:
+def _stop(message: str, *, code: int = 2, kind: str = "Error") -> NoReturn:
   sys.stdout.flush()
-  print(f"Error: {message}", file=sys.stderr)
+  print(f"{kind}: {message}", file=sys.stderr)
   sys.exit(code)

@@ -7,33 +7,54 @@ import grain
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import integrity, tables
 from contrastive_jax.training import state as state_lib
-from contrastive_jax.training import tables
+from contrastive_jax.training.integrity import CheckpointError
 
-
-class CheckpointError(config_lib.UserError):
-  """A checkpoint cannot be read, or does not belong to this run."""
+_SCORE = "score"
 
 
 class Checkpoints:
-  """The newest checkpoints of a run, in `workdir/checkpoints`.
+  """The checkpoints of a run, in `workdir/checkpoints`.
 
   A checkpoint holds the train state and the data iterator, so that a run that
   goes on from it sees the same batches as one that was never stopped. Saving is
-  atomic: a killed run leaves the older checkpoints as they are. Tables of one
-  entry an example are kept in the order of the examples.
+  atomic: a killed run leaves the older checkpoints as they are; what is damaged
+  later is noticed, see `integrity`. Tables of one entry an example are kept in the
+  order of the examples.
   """
 
-  def __init__(self, workdir: pathlib.Path, *, keep: int | None):
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    *,
+    keep: int | None,
+    keep_every: int = 0,
+    keep_best: bool = False,
+  ):
     """Opens the folder.
 
     Args:
       workdir: the run's.
       keep: checkpoints that stay, the newest; None is for readers, which
         touch nothing: the run may be at work.
+      keep_every: those of multiples of so many steps stay as well; 0 is none.
+      keep_best: whether that of the highest score does.
     """
     policies = ocp.training.preservation_policies
+    kept: list[Any] = [policies.LatestN(keep)]
+    if keep_every:
+      kept.append(policies.EveryNSteps(keep_every))
+    if keep_best:
+      kept.append(
+        policies.BestN(
+          get_metric_fn=lambda metrics: metrics[_SCORE],
+          n=1,
+          keep_checkpoints_without_metrics=False,
+        )
+      )
+    self._workdir = workdir
+    self._failed = False
     self._checkpointer = ocp.training.Checkpointer(
       str((workdir / "checkpoints").absolute()),
       # The loop decides when to save.
@@ -42,7 +63,7 @@ class Checkpoints:
         ocp.training.save_decision_policies.FixedIntervalPolicy(1)
       ),
       # pyrefly: ignore[bad-argument-type]
-      preservation_policy=policies.LatestN(keep),
+      preservation_policy=policies.AnyPreservationPolicy(kept),
       # What a killed run left half written.
       cleanup_tmp_directories=keep is not None,
     )
@@ -53,18 +74,51 @@ class Checkpoints:
     latest = self._checkpointer.latest
     return None if latest is None else latest.step
 
+  @property
+  def best_step(self) -> int | None:
+    """Step of the checkpoint with the highest score; None if none has one."""
+    found: Any = self._checkpointer.checkpoints
+    scores = {c.step: c.metrics[_SCORE] for c in found if c.metrics}
+    return max(scores, key=scores.__getitem__) if scores else None
+
   def save(
     self,
     step: int,
     state: state_lib.TrainState,
     iterator: grain.DatasetIterator,
+    *,
+    score: float | None = None,
   ) -> None:
-    """Saves, unless this step is saved already."""
+    """Saves, unless this step is saved already.
+
+    Args:
+      step: updates made.
+      state: after them.
+      iterator: of the training data.
+      score: of a validation of this state, the higher the better.
+
+    Raises:
+      CheckpointError: if it cannot be written; the earlier ones stay.
+    """
     if self.latest_step == step:
       return
-    self._checkpointer.save_checkpointables(
-      step, {"state": tables.to_file(state), "data": iterator}, force=True
-    )
+    try:
+      self._checkpointer.save_checkpointables(
+        step,
+        {"state": tables.to_file(state), "data": iterator},
+        metrics=None if score is None else {_SCORE: score},
+        force=True,
+      )
+      if jax.process_index() == 0:
+        integrity.record(self._workdir, step)
+    # Orbax raises whatever its layers do.
+    except Exception as error:
+      self._failed = True
+      raise CheckpointError(
+        f"The checkpoint of step {step} cannot be written to"
+        f" {self._checkpointer.directory} ({_reason(error)}): those before it are as"
+        " they were; make room, then the same command goes on."
+      ) from error
 
   def restore(
     self,
@@ -88,6 +142,13 @@ class Checkpoints:
     """
     self.check(step)
     step = self.latest_step if step is None else step
+    assert step is not None
+    found = integrity.problem(self._workdir, step)
+    if found:
+      raise CheckpointError(
+        f"{self._checkpointer.directory / str(step)} is damaged ({found}): restore it,"
+        " or take another step."
+      )
     abstract: dict[str, Any] = {"state": tables.file_layout(state)}
     if iterator is not None:
       abstract["data"] = iterator
@@ -137,6 +198,11 @@ class Checkpoints:
       raise CheckpointError(
         f"{self._checkpointer.directory} holds no checkpoint."
       )
+    found = integrity.problem(self._workdir, step)
+    if found:
+      raise CheckpointError(
+        f"{self._checkpointer.directory / str(step)} is damaged ({found}): restore it."
+      )
     # Of any run: its form is in the checkpoint, not in a configuration.
     found = self._checkpointer.checkpointables_metadata(step).metadata["state"]
     return (
@@ -150,12 +216,9 @@ class Checkpoints:
       return self._checkpointer.load_checkpointables(step, abstract)
     # Orbax raises whatever its layers do: a file is missing, cut or changed.
     except Exception as error:
-      reason = " ".join(str(error).split())
-      if len(reason) > 150:
-        reason = f"{reason[:150]}..."
       raise CheckpointError(
         f"{self._checkpointer.directory / str(step)} cannot be restored"
-        f" ({type(error).__name__}: {reason}). If it is damaged, delete this"
+        f" ({_reason(error)}). If it is damaged, delete this"
         " folder to go on from the checkpoint before; if the data has"
         " changed, choose another --workdir."
       ) from error
@@ -175,4 +238,16 @@ class Checkpoints:
 
   def close(self) -> None:
     """Waits for what is being written."""
-    self._checkpointer.close()
+    try:
+      self._checkpointer.close()
+    except Exception:
+      if not self._failed:  # Or it says once more what was said already.
+        raise
+
+
+def _reason(error: Exception) -> str:
+  """A library's error, short enough to read."""
+  reason = " ".join(str(error).split())
+  if len(reason) > 150:
+    reason = f"{reason[:150]}..."
+  return f"{type(error).__name__}: {reason}"

@@ -1,4 +1,4 @@
-"""Mistakes that the user can put right."""
+"""Mistakes that the user can put right, and a run that was asked to stop."""
 
 
 class UserError(ValueError):
@@ -10,3 +10,7 @@ class UserError(ValueError):
 
 class ConfigError(UserError):
   """A field of the configuration is unknown or has a wrong value."""
+
+
+class Stopped(Exception):  # noqa: N818  It is no error.
+  """A run has saved and ended early, because a signal asked it to."""

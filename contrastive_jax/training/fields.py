@@ -269,6 +269,12 @@ class Optimizer:
   )
   beta2: float = field(0.98, "Second moment.", low=0, high=0.999999)
   clip_norm: float = field(1.0, "Gradient norm bound; 0 is off.", low=0)
+  skip_nonfinite: int = field(
+    0,
+    "Steps in a row whose loss, gradient or state is not finite and that are"
+    " skipped; one more, or 0, stops the run.",
+    low=0,
+  )
   ema_decay: float = field(
     0.0, "Average of the parameters for evaluation; 0 is off.", low=0, high=1
   )
@@ -362,6 +368,13 @@ class Config:
   log_every: int = field(20, "Steps between log lines.", low=1)
   checkpoint_every: int = field(200, "Steps between checkpoints.", low=1)
   keep_checkpoints: int = field(2, "Newest checkpoints kept.", low=1)
+  keep_every: int = field(
+    0, "Also those of every so many steps, for ever; 0 is none.", low=0
+  )
+  keep_best: bool = field(
+    False,
+    "Also that of the best validation: mean R@1, kNN or the task's accuracy.",
+  )
   initial: Initial = Initial()
   data: Data = Data()
   augment: Augment = Augment()

@@ -1,5 +1,6 @@
 """What a run writes while it works: JSON lines, TensorBoard, progress."""
 
+import contextlib
 import io
 import json
 import math
@@ -61,7 +62,9 @@ class MetricLog:
     if not self._active:
       return
     self._file.close()
-    self._board.close()
+    # On a full disk the lines are what counts; they were written one by one.
+    with contextlib.suppress(OSError):
+      self._board.close()
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict[str, float]]:

@@ -1,10 +1,11 @@
 """The loop: batches in, updates, logs, checkpoints, evaluation, resume."""
 
 import dataclasses
+import math
 import pathlib
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 import grain
 import jax
@@ -12,14 +13,18 @@ import numpy as np
 
 from contrastive_jax.training import checkpoints as checkpoints_lib
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import logging, objectives, sharding
+from contrastive_jax.training import (
+  errors,
+  finite,
+  integrity,
+  logging,
+  objectives,
+  sharding,
+  stopping,
+)
 from contrastive_jax.training import state as state_lib
 
 EvalFn = Callable[[state_lib.TrainState], Mapping[str, float]]
-
-
-class NonFiniteError(RuntimeError):
-  """A tensor of the run became infinite or NaN."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +70,10 @@ def fit(
     The final state, and numbers of the training itself.
 
   Raises:
-    NonFiniteError: naming the first tensor that is not finite. The last good
-      checkpoint is kept.
+    finite.NonFiniteError: naming the first tensor that is not finite. The last
+      good checkpoint is kept.
+    errors.Stopped: after SIGTERM or SIGINT; the step is finished and saved.
+    CheckpointError: if no checkpoint is whole, or one cannot be written.
     ValueError: if the batch does not divide over the mesh.
   """
   sharding.check_batch_size(
@@ -75,7 +82,15 @@ def fit(
     mesh,
     images_per_concept=config.data.images_per_concept,
   )
-  saved = checkpoints_lib.Checkpoints(workdir, keep=config.keep_checkpoints)
+  with sharding.main_process_first("checkpoints"):
+    if jax.process_index() == 0:
+      integrity.set_aside_damaged(workdir, report)
+  saved = checkpoints_lib.Checkpoints(
+    workdir,
+    keep=config.keep_checkpoints,
+    keep_every=config.keep_every,
+    keep_best=config.keep_best,
+  )
   try:
     return _fit(
       config,
@@ -165,59 +180,82 @@ def _fit(
     # Otherwise the compiler might lay out the new state in its own way.
     out_shardings=(placed, None),
   )
-  finite_fn = jax.jit(state_lib.finite)
   log = logging.MetricLog(
     workdir, resume_step=start, active=jax.process_index() == 0
   )
   progress = logging.Progress(
     config.steps, start=start, active=jax.process_index() == 0
   )
+
+  def skipped(step: int, line: str) -> None:
+    log.write(step, {"train/skipped": 1.0})
+    progress.say(line)
+
+  guard = finite.Guard(config.optimizer.skip_nonfinite, skipped)
   clock = _Clock()
   pending: tuple[int, Any] | None = None
   if start < config.steps:
     report("Compiling the train step ...")
   try:
-    for step in range(start + 1, config.steps + 1):
-      batch = clock.wait_for(lambda: next(iterator))
-      on_device = sharding.put_batch(batch, mesh)
-      with jax.transfer_guard("disallow"):
-        state, metrics = step_fn(state, on_device)
-      # Looking at the step before this one keeps the device busy.
-      if pending is not None:
-        _check_finite(*pending)
-      pending = (step, metrics)
-      last = step == config.steps
-      if step == start + 1:
-        jax.block_until_ready(metrics)
-        clock.restart()
-        progress.begin(step)
-      if last or step % config.log_every == 0:
-        _check_finite(*pending)
-        values = _scalars(jax.device_get(metrics))
-        rates = clock.rates(config.batch_size)
-        log.write(step, {f"train/{k}": v for k, v in (values | rates).items()})
-        progress.show(step, loss=values["loss"], **rates)
-      due = [
-        e for e in evaluators if e.every and step % e.every == 0 and not last
-      ]
-      saving = last or step % config.checkpoint_every == 0
-      if due or saving:
-        # Waits for the device, whose time would count as a pause otherwise.
-        _check_finite(*pending)
-      with clock.pause(progress):
+    with stopping.StopSignals() as signals:
+      for step in range(start + 1, config.steps + 1):
+        batch = clock.wait_for(lambda: next(iterator))
+        on_device = sharding.put_batch(signals.tell(batch), mesh)
+        with jax.transfer_guard("disallow"):
+          state, metrics = step_fn(state, on_device)
+        # Looking at the step before this one keeps the device busy.
+        if pending is not None:
+          guard.check(*pending)
+        stop = signals.asked(pending[1] if pending else None)
+        pending = (step, metrics)
+        last = step == config.steps
+        if step == start + 1:
+          jax.block_until_ready(metrics)
+          clock.restart()
+          progress.begin(step)
+        if last or step % config.log_every == 0:
+          guard.check(*pending)
+          values = _scalars(jax.device_get(metrics))
+          rates = clock.rates(config.batch_size)
+          log.write(
+            step, {f"train/{k}": v for k, v in (values | rates).items()}
+          )
+          progress.show(step, loss=values.get("loss", math.nan), **rates)
+        due = [
+          e for e in evaluators if e.every and step % e.every == 0 and not last
+        ]
+        saving = (
+          last
+          or step % config.checkpoint_every == 0
+          or bool(due and config.keep_best)
+          or bool(stop)
+        )
         if due or saving:
-          _check_state(step, state, finite_fn)
-        # Before the checkpoint: a run that is killed in between goes on from
-        # the one before, and no line of the log is lost.
-        for evaluator in due:
-          numbers = evaluator.run(state)
-          log.write(step, numbers)
-          progress.say(f"  step {step}: {_brief(numbers)}")
-        if saving:
-          saved.save(step, state, iterator)
+          # Waits for the device, whose time would count as a pause otherwise.
+          guard.check(*pending)
+        with clock.pause(progress):
+          if due or saving:
+            guard.check_state(step, state)
+          # Before the checkpoint: a run that is killed in between goes on from
+          # the one before, and no line of the log is lost.
+          scores = {}
+          for evaluator in due:
+            numbers = evaluator.run(state)
+            scores |= numbers
+            log.write(step, numbers)
+            progress.say(f"  step {step}: {_brief(numbers)}")
+          if saving:
+            saved.save(step, state, iterator, score=_score(scores))
+        if stop:
+          raise errors.Stopped(
+            f"{stop}: the run is saved after step {step} of {config.steps}; the"
+            " same command goes on from there."
+          )
     if not config.steps and saved.latest_step is None:
-      _check_state(0, state, finite_fn)
+      guard.check_state(0, state)
       saved.save(0, state, iterator)
+    if config.keep_best and saved.best_step is not None:
+      report(f"The best validation was that of step {saved.best_step}.")
     rates = clock.overall(config.batch_size) or _logged_rates(workdir)
   finally:
     progress.close()
@@ -317,53 +355,27 @@ def _rates(
   }
 
 
+def _score(numbers: Mapping[str, float]) -> float | None:
+  """What a validation is judged by; None if it measured nothing such."""
+  found = [
+    value
+    for name, value in numbers.items()
+    if name.endswith(("/recall_at_1", "/accuracy"))
+  ]
+  return float(np.mean(found)) if found else None
+
+
 def _scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
-  # The sums of squares of embeddings are there for `_check_finite` alone.
-  return {
+  """What the log has of a step; of one that was skipped what is finite."""
+  # The sums of squares of embeddings are there for `finite.Guard` alone.
+  values = {
     k: float(v)
     for k, v in metrics.items()
-    if not isinstance(v, dict) and not k.endswith("_embedding")
+    if not isinstance(v, dict)
+    and not k.endswith("_embedding")
+    and k not in ("skipped", stopping.FIELD)
   }
-
-
-def _check_finite(step: int, metrics: Mapping[str, Any]) -> None:
-  """Raises on the first tensor that is not finite, in order of the step."""
-  values = jax.device_get(metrics)
-  squares = values["squares"]
-  ordered = [
-    *((f"parameter {k}", v) for k, v in squares["parameter"].items()),
-    *(
-      (k.replace("_", " "), v)
-      for k, v in values.items()
-      if k.endswith("embedding")
-    ),
-    ("loss", values["loss"]),
-    *((f"gradient of {k}", v) for k, v in squares["gradient"].items()),
-  ]
-  for name, value in ordered:
-    if not np.isfinite(value):
-      _stop(step, name)
-
-
-def _check_state(
-  step: int, state: state_lib.TrainState, finite_fn: Callable[..., Any]
-) -> None:
-  """Raises unless the state after a step is finite.
-
-  `_check_finite` sees the parameters that a step began with. What its update
-  made of them must not get into a checkpoint.
-  """
-  for name, finite in jax.device_get(finite_fn(state)).items():
-    if not finite:
-      _stop(step, f"{name} after the update")
-
-
-def _stop(step: int, name: str) -> NoReturn:
-  raise NonFiniteError(
-    f"Step {step}: {name} is not finite; training stops and the last good"
-    " checkpoint is kept. Try a smaller config.optimizer.learning_rate, or"
-    " look at the data."
-  )
+  return {k: v for k, v in values.items() if math.isfinite(v)}
 
 
 def _brief(numbers: Mapping[str, float]) -> str:

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 
 import jax
 
+from contrastive_jax.training import errors
+
 # What a process exits with that stops because of another (EX_TEMPFAIL).
 EXIT_CODE = 75
 _FOLDER = "processes"
@@ -63,6 +65,9 @@ def watch(workdir: pathlib.Path, *, dead_after: float) -> Iterator[None]:
     watcher.start()
     try:
       yield
+    except errors.Stopped:
+      watcher.finish()  # After the same step as all the others.
+      raise
     except BaseException as error:
       if isinstance(error, jax.errors.JaxRuntimeError):
         watcher.join(2.0 * dead_after)

@@ -5,10 +5,11 @@ import os
 import pathlib
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 
+from contrastive_jax.data import locks
 from contrastive_jax.training import (
   checkpoints,
   initial,
@@ -78,7 +79,8 @@ def train(
 
   Raises:
     WorkdirError: if the workdir holds a run of another configuration.
-    loop.NonFiniteError: if a tensor became infinite or NaN.
+    finite.NonFiniteError: if a tensor became infinite or NaN.
+    errors.Stopped: after SIGTERM or SIGINT; the step is finished and saved.
   """
   workdir = pathlib.Path(workdir)
   began = time.monotonic()
@@ -101,6 +103,35 @@ def train(
       mesh,
       images_per_concept=config.data.images_per_concept,
     )
+  with _only_run(workdir):
+    return _train_locked(config, workdir, fresh, began, report, dead_after)
+
+
+@contextlib.contextmanager
+def _only_run(workdir: pathlib.Path) -> Iterator[None]:
+  """Raises `WorkdirError` if another run is at work there."""
+  if jax.process_index() > 0:  # Process 0 holds it for all.
+    yield
+    return
+  try:
+    with locks.held(workdir / "run.lock"):
+      yield
+  except locks.LockedError as error:
+    raise workdirs.WorkdirError(
+      f"{workdir} is being trained by {error}: wait for it, or choose another"
+      " --workdir."
+    ) from error
+
+
+def _train_locked(
+  config: config_lib.Config,
+  workdir: pathlib.Path,
+  fresh: bool,
+  began: float,
+  report: Report,
+  dead_after: float,
+) -> dict[str, float]:
+  """See `train`, which has made sure that no other run is at work there."""
   if fresh and jax.process_index() == 0:
     # What a first try with other data left must not be taken for ours.
     for name in ("tokenizer.json", "data.json"):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import objectives, sharding
+from contrastive_jax.training import objectives, sharding, stopping
 from contrastive_jax.training.objectives import base
 
 Params = Mapping[str, Any]
@@ -226,12 +226,18 @@ def make_train_step(
 
   The key of a step is derived from (seed, step), so that nothing random has to
   be kept. `metrics["squares"]` holds the sum of squares of every gradient and
-  parameter by name: what is not finite shows there, see `loop`.
+  parameter by name: what is not finite shows there, see `finite.Guard`.
+
+  With `config.optimizer.skip_nonfinite` a step with something that is not finite
+  changes nothing but the count of steps, and `metrics["skipped"]` is 1. A batch's
+  `stopping.FIELD` is no input of the objective; its largest value is a metric.
   """
   schedule = learning_rate(config)
   decay = config.optimizer.ema_decay
 
   def train_step(state, batch):
+    batch = dict(batch)
+    told = batch.pop(stopping.FIELD, None)
     key = jax.random.fold_in(jax.random.key(state.seed + 1), state.step)
     grad_fn = jax.value_and_grad(objective.loss, has_aux=True)
     (loss, (objective_state, metrics)), grads = grad_fn(
@@ -266,9 +272,26 @@ def make_train_step(
       # pyrefly: ignore[bad-argument-type]
       ema_params=ema_params,
     )
+    if told is not None:
+      metrics[stopping.FIELD] = jnp.max(told)
+    if config.optimizer.skip_nonfinite:
+      good = _all_finite(loss, squares["gradient"], new)
+      old = state.replace(step=new.step)
+      new = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
+      metrics["skipped"] = 1.0 - good
     return new, metrics
 
   return train_step
+
+
+def _all_finite(loss: jax.Array, squares: Params, state: TrainState) -> Any:
+  """Whether a step, and the state that it made, may be kept: bool []."""
+  values = [
+    jnp.isfinite(loss),
+    *map(jnp.isfinite, squares.values()),
+    *finite(state).values(),
+  ]
+  return jnp.all(jnp.stack(values))
 
 
 def finite(state: TrainState) -> dict[str, jax.Array]:

@@ -14,7 +14,7 @@ import pytest
 from absl import flags
 
 from contrastive_jax.data import folder as folder_lib
-from contrastive_jax.training import checkpoints, runner, workdirs
+from contrastive_jax.training import checkpoints, finite, runner, workdirs
 from contrastive_jax.training import config as config_lib
 from experiments import flags as flags_lib
 from tests import compiling
@@ -288,7 +288,7 @@ def raising(error):
     (folder_lib.DataError("no"), 2),
     (FileNotFoundError("no"), 2),
     (OSError("no"), 2),
-    (runner.loop.NonFiniteError("no"), 1),
+    (finite.NonFiniteError("no"), 1),
   ],
 )
 def test_mistakes_end_with_a_sentence(end, error, code):

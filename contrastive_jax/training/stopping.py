@@ -1,0 +1,79 @@
+"""SIGTERM and SIGINT: a run finishes its step, saves, and ends.
+
+A preemptible machine is told by SIGTERM that it will be taken away, a user says so by
+Ctrl-C. What a step has made is worth a checkpoint. All processes of a run must stop
+after the same step, or the others would wait in a collective for ever; so what one of
+them was told travels with its rows of a batch, and comes back with the metrics of the
+step, the largest of all.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Of the batch, and of the metrics.
+FIELD = "stop"
+
+
+class StopSignals:
+  """A context in which the two signals are remembered instead of obeyed.
+
+  The second one is obeyed at once: saving may be what takes too long. Outside of the
+  main thread, which alone receives signals, nothing changes.
+  """
+
+  def __init__(self):
+    self._received = 0
+    self._before: dict[int, Any] = {}
+
+  def __enter__(self) -> "StopSignals":
+    if threading.current_thread() is threading.main_thread():
+      for number in _SIGNALS:
+        self._before[number] = signal.signal(number, self._remember)
+    return self
+
+  def __exit__(self, kind: Any, *unused) -> None:
+    self._restore()
+    if self._received and kind is None:
+      # It came too late for a step to end with it.
+      signal.raise_signal(self._received)
+
+  def _remember(self, number: int, frame: Any) -> None:
+    del frame
+    self._received = number
+    self._restore()
+    # Not by print, in the middle of which the signal may have come.
+    os.write(
+      2, b"\nFinishing the step, then saving; once more ends it at once.\n"
+    )
+
+  def _restore(self) -> None:
+    while self._before:
+      number, before = self._before.popitem()
+      # None is a handler that was not made by Python.
+      signal.signal(number, signal.SIG_DFL if before is None else before)
+
+  def tell(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """The batch, of several processes with what this one was told."""
+    if jax.process_count() == 1:
+      return batch
+    rows = len(next(iter(batch.values())))
+    return {**batch, FIELD: np.full(rows, self._received, np.int32)}
+
+  def asked(self, metrics: Mapping[str, Any] | None) -> str:
+    """The signal that ends the run, such as "SIGTERM"; "" if none.
+
+    Args:
+      metrics: of the step before; with several processes they decide, and are
+        waited for. None if there was none.
+    """
+    number = self._received
+    if jax.process_count() > 1:
+      number = 0 if metrics is None else int(jax.device_get(metrics[FIELD]))
+    return signal.Signals(number).name if number else ""

@@ -1,0 +1,52 @@
+"""Two that want the same folder at once."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from contrastive_jax.data import locks
+from contrastive_jax.training import runner, workdirs
+from tests.training import tiny
+
+
+def test_the_second_run_on_a_workdir_is_refused(tmp_path):
+  folder = tiny.write_folder(tmp_path / "images", 12)
+  config = tiny.make_config(data__name="folder", data__path=str(folder))
+  workdir = tmp_path / "run"
+  workdir.mkdir()
+  with locks.held(workdir / "run.lock"):
+    with pytest.raises(workdirs.WorkdirError) as caught:
+      runner.train(config, workdir, report=lambda line: None)
+  said = str(caught.value)
+  assert f"{workdir} is being trained by process {os.getpid()}" in said
+  assert f"on {platform.node()} since 20" in said
+  # What the first one has written is left as it is.
+  assert [p.name for p in workdir.iterdir()] == ["run.lock"]
+
+
+def test_a_lock_dies_with_its_process(tmp_path):
+  path = tmp_path / "lock"
+  program = (
+    "import os, pathlib, signal, sys\n"
+    "from contrastive_jax.data import locks\n"
+    "with locks.held(pathlib.Path(sys.argv[1])):\n"
+    "  print('held', flush=True)\n"
+    "  sys.stdin.read()\n"
+  )
+  holder = subprocess.Popen(
+    [sys.executable, "-c", program, str(path)],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  assert holder.stdout.readline() == "held\n"
+  with pytest.raises(locks.LockedError, match=f"process {holder.pid} on "):
+    with locks.held(path):
+      pass
+  holder.kill()
+  holder.communicate()
+  with locks.held(path):
+    assert path.read_text().startswith(f"process {os.getpid()} on ")

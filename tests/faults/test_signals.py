@@ -1,0 +1,215 @@
+"""SIGTERM and SIGINT: the step is finished, saved, and the run goes on later."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import pytest
+
+from contrastive_jax.training import (
+  checkpoints,
+  errors,
+  logging,
+  loop,
+  processes,
+  stopping,
+)
+from tests import compiling
+from tests.training import test_processes, tiny
+from tests.training.test_loop import fit, rows_of, steps_in
+
+SETTINGS = dict(steps=9, checkpoint_every=4, log_every=2)
+
+
+def raising(number, at, then=None):
+  """An evaluator during which a signal comes."""
+
+  def run(state):
+    if int(state.step) == at:
+      signal.raise_signal(number)
+      if then is not None:
+        signal.raise_signal(then)
+    return {"dummy/loss": float(state.step)}
+
+  return loop.Evaluator(1, run)
+
+
+def undisturbed(state):
+  return {"dummy/loss": float(state.step)}
+
+
+@pytest.mark.parametrize(
+  "number, name", [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "SIGINT")]
+)
+@pytest.mark.parametrize("at", [1, 4, 6])
+def test_it_saves_and_goes_on_as_if_nothing_had_been(
+  tmp_path, capfd, number, name, at
+):
+  evaluator = loop.Evaluator(1, undisturbed)
+  _, whole, _ = fit(tmp_path / "whole", evaluators=[evaluator], **SETTINGS)
+  stopped = tmp_path / "stopped"
+  before = signal.getsignal(number)
+  with pytest.raises(errors.Stopped, match=f"{name}.*after step {at + 1} of 9"):
+    fit(stopped, evaluators=[raising(number, at)], **SETTINGS)
+  assert signal.getsignal(number) == before
+  assert "Finishing the step" in capfd.readouterr().err
+  assert steps_in(stopped)[-1] == at + 1
+  _, state, _ = fit(stopped, evaluators=[evaluator], **SETTINGS)
+  tiny.assert_same(jax.device_get(state), jax.device_get(whole))
+  assert rows_of(stopped) == rows_of(tmp_path / "whole")
+
+
+def test_too_late_for_a_step_it_is_obeyed_after_the_last_one(
+  tmp_path, monkeypatch
+):
+  save = checkpoints.Checkpoints.save
+
+  def signalled(self, step, *args, **kwargs):
+    if step == 9:
+      signal.raise_signal(signal.SIGINT)
+    save(self, step, *args, **kwargs)
+
+  monkeypatch.setattr(checkpoints.Checkpoints, "save", signalled)
+  with pytest.raises(KeyboardInterrupt):
+    fit(tmp_path, **SETTINGS)
+  assert steps_in(tmp_path) == [8, 9]
+
+
+def test_the_second_signal_ends_it_at_once(tmp_path):
+  evaluators = [raising(signal.SIGTERM, 6, then=signal.SIGINT)]
+  with pytest.raises(KeyboardInterrupt):
+    fit(tmp_path, evaluators=evaluators, **SETTINGS)
+  assert steps_in(tmp_path) == [4]
+
+
+def test_without_a_signal_nothing_is_asked():
+  with stopping.StopSignals() as signals:
+    assert signals.asked(None) == ""
+    assert signals.tell({"index": [1]}) == {"index": [1]}
+
+
+# In programs of their own.
+
+
+def run_program(folder, workdir, devices, *more):
+  """The training program, with its output; a step takes a few milliseconds."""
+  return subprocess.Popen(
+    test_processes.command(
+      test_processes.fields_of(folder, fsdp=False), workdir, *more
+    ),
+    env={
+      **os.environ,
+      "XLA_FLAGS": compiling.xla_flags(devices),
+      "PYTHONUNBUFFERED": "1",
+    },
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def wait_for_rows(workdir, count, *running):
+  deadline = time.monotonic() + 120
+  while len(logging.read_metrics(workdir)) < count:
+    assert time.monotonic() < deadline
+    for process in running:
+      assert process.poll() is None, process.communicate()[0]
+    time.sleep(0.1)
+
+
+def test_the_program_ends_with_the_code_of_an_unfinished_run(tmp_path):
+  folder = tiny.write_folder(tmp_path / "images", 40, labels=True)
+  workdir = tmp_path / "run"
+  more = ["--config.steps=1000000", "--config.evaluation.final=False"]
+  running = run_program(folder, workdir, 1, *more)
+  wait_for_rows(workdir, 3, running)
+  running.send_signal(signal.SIGTERM)
+  text, _ = running.communicate(timeout=60)
+  assert running.returncode == processes.EXIT_CODE, text
+  last = text.splitlines()[-1]
+  assert last.startswith("Stopped: SIGTERM: the run is saved after step")
+  assert "Traceback" not in text
+  assert steps_in(workdir)[-1] >= 3
+
+
+@pytest.mark.parametrize(
+  "number, code, said",
+  [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")],
+)
+def test_where_there_are_no_steps_it_ends_at_once(number, code, said):
+  program = (
+    "import signal, sys\n"
+    "from absl import flags\n"
+    "from experiments import flags as flags_lib\n"
+    "sys.argv = ['program']\n"
+    "flags_lib.run(\n"
+    f"  lambda: signal.raise_signal({int(number)}),\n"
+    "  flag_values=flags.FlagValues(), usage='',\n"
+    "  interrupted='the same command goes on')\n"
+  )
+  done = subprocess.run(
+    [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+  )
+  assert done.returncode == code, done.stderr
+  assert done.stderr == f"Error: {said}; the same command goes on.\n"
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("told", [0, 1])
+def test_of_two_processes_both_stop_after_the_same_step(tmp_path, told):
+  folder = tiny.write_folder(tmp_path / "images", 40, labels=True)
+  workdir, port = tmp_path / "run", test_processes.free_port()
+  running = [
+    run_program(
+      folder,
+      workdir,
+      1,
+      f"--coordinator=localhost:{port}",
+      "--process_count=2",
+      f"--process_id={i}",
+      "--config.steps=1000000",
+    )
+    for i in range(2)
+  ]
+  wait_for_rows(workdir, 3, *running)
+  running[told].send_signal(signal.SIGTERM)
+  texts = [p.communicate(timeout=120)[0] for p in running]
+  for process, text in zip(running, texts):
+    assert process.returncode == processes.EXIT_CODE, text
+    assert "Stopped: SIGTERM: the run is saved after step" in text
+  said = [text[text.index("Stopped:") :].splitlines()[0] for text in texts]
+  assert said[0] == said[1]
+
+
+@pytest.mark.exhaustive
+def test_a_frozen_process_is_named(tmp_path):
+  folder = tiny.write_folder(tmp_path / "images", 40, labels=True)
+  workdir, port = tmp_path / "run", test_processes.free_port()
+  running = [
+    run_program(
+      folder,
+      workdir,
+      1,
+      f"--coordinator=localhost:{port}",
+      "--process_count=2",
+      f"--process_id={i}",
+      "--dead_after=3",
+      "--config.steps=1000000",
+    )
+    for i in range(2)
+  ]
+  wait_for_rows(workdir, 3, *running)
+  running[1].send_signal(signal.SIGSTOP)
+  began = time.monotonic()
+  try:
+    text, _ = running[0].communicate(timeout=60)
+  finally:
+    running[1].kill()
+    running[1].communicate()
+  assert time.monotonic() - began < 60
+  assert running[0].returncode == processes.EXIT_CODE, text
+  assert "Process 1 of 2 on" in text
+  assert "has not answered for 3 s" in text
