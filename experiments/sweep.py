@@ -24,7 +24,7 @@ import ml_collections
 from absl import flags
 
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import runner
+from contrastive_jax.training import errors, runner
 from experiments import flags as flags_lib
 from experiments import sweep_report
 
@@ -222,6 +222,11 @@ def train(config: config_lib.Config) -> dict[str, float]:
   folder = tempfile.mkdtemp()
   try:
     return runner.train(config, folder, report=lambda line: None)
+  except errors.Stopped as stopped:
+    raise errors.Stopped(
+      "the record has all runs but the one in hand; the same command goes on with"
+      " that one from its beginning."
+    ) from stopped
   finally:
     shutil.rmtree(folder, ignore_errors=True)
 

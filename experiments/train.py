@@ -60,6 +60,8 @@ Flags:
   --process_id=I     which of them this is, from 0. All see the same workdir.
   --dead_after=S     when one of them has not answered for S seconds (30), the
                      others name it and exit with code 75
+SIGTERM and Ctrl-C finish the step, save, and exit with code 75 as well: the same command
+goes on. A mistake exits with 2, a run that became NaN with 1.
 On Linux it starts itself again to ask for huge pages of memory, if the environment
 has no GLIBC_TUNABLES.
 """

@@ -54,6 +54,11 @@ def check_loss(config: Config) -> None:
       "config.initial.workdir is for objectives of fusion models; got"
       f" config.objective={objective!r}: leave it empty."
     )
+  if config.keep_best and not config.evaluation.retrieval_every:
+    raise ConfigError(
+      "config.keep_best needs validations; got config.evaluation.retrieval_every=0:"
+      " set how many steps there are from one to the next."
+    )
   _check_weights(config)
   _check_frozen(config)
   if config.initial.part != "all" and not config.initial.workdir:

@@ -1,0 +1,1 @@
+"""Studies of what can go wrong: numbers, processes, files."""

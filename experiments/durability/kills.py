@@ -1,0 +1,331 @@
+"""Kills runs at random moments, and compares them with undisturbed ones.
+
+python -m experiments.durability.kills --kills=20
+
+Of each objective, with the augmented loss, and each setting of devices and processes
+one run is made in peace, and one is killed again and again: in a step, in a save, in
+a validation, while data are prepared, while the step is compiled, in the evaluation at
+the end. Parameters, tables, queues, momentum parameters, the optimiser's state, the log
+and the scores must be the same in every bit.
+"""
+
+import collections
+import itertools
+import json
+import pathlib
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from PIL import Image
+
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import logging, runner, workdirs
+from experiments import flags as flags_lib
+from experiments.durability import lives, report
+
+_FLAGS = flags.FlagValues()
+_KILLS = flags.DEFINE_integer(
+  "kills", 20, "Of each run.", lower_bound=1, flag_values=_FLAGS
+)
+_SEED = flags.DEFINE_integer(
+  "seed", 0, "Of the moments.", lower_bound=0, flag_values=_FLAGS
+)
+_ONLY = flags.DEFINE_list("only", [], "Runs by name.", flag_values=_FLAGS)
+_OUT = flags.DEFINE_string(
+  "out", str(report.RESULTS), "Folder of the record.", flag_values=_FLAGS
+)
+
+_USAGE = """Kills runs at random moments, and compares them with undisturbed ones.
+
+  python -m experiments.durability.kills --kills=20
+
+What the record has already is not made again. Flags:
+  --kills=N     of each run; default 20
+  --seed=N      of the moments
+  --only=A,B    runs by name, such as clip_4_devices; default all
+  --out=DIR     of durability.json and .md; default experiments/results
+"""
+
+_STEPS = 600
+# The first kill meets the compilation that no cache knows.
+_MOMENTS = {
+  "compilation": lives.compiling,
+  "preparation": lives.preparing,
+  "step": lives.stepping,
+  "save": lives.saving,
+  "validation": lives.evaluating,
+}
+# What depends on the clock.
+_TIMES = ("train/examples_per_second", "train/input_wait", "train/seconds")
+_SETTINGS = {
+  "1_device": (1, 1),
+  "4_devices": (4, 1),
+  "2_processes": (1, 2),
+}
+_TINY = {
+  "steps": _STEPS,
+  "batch_size": 16,
+  "log_every": 1,
+  "checkpoint_every": 20,
+  "data.name": "folder",
+  "data.vocab_size": 300,
+  "data.captions_per_example": 1,
+  "model.image_size": 16,
+  "model.context_length": 12,
+  "evaluation.retrieval_every": lives.VALIDATE_EVERY,
+  "evaluation.batch_size": 16,
+  "evaluation.plots": False,
+  "optimizer.ema_decay": 0.9,
+  "loss.name": "augmented",
+  "loss.label_smoothing": 0.0,
+  "loss.image_image": 0.0,
+  "loss.temperature": "fixed",
+  "data.images_per_concept": 1,
+}
+_TOWER = {"widths": [8, 16], "depths": [1, 1]}
+OBJECTIVES: Mapping[str, Mapping[str, Any]] = {
+  "clip": {
+    "model.overrides": json.dumps(
+      {
+        "image": _TOWER,
+        "text": {"width": 32, "depth": 1, "num_heads": 2},
+        "embed_dim": 16,
+      }
+    ),
+    "structure.consistency": 0.1,
+    "structure.source": "momentum",
+  },
+  "moco_v3": {
+    "objective": "moco_v3",
+    "ssl.projector": "16",
+    "ssl.predictor": "16",
+    "ssl.embed_dim": 16,
+    "model.overrides": json.dumps({"image": _TOWER}),
+  },
+  "albef": {
+    "objective": "albef",
+    "fusion.queue_size": 40,
+    "optimizer.name": "muon",
+    "model.preset": "albef_tiny",
+    "model.overrides": json.dumps(
+      {
+        "image": {"width": 32, "depth": 1, "patch_size": 8, "stem_width": 0},
+        "width": 32,
+        "fusion_depth": 1,
+        "dropout": 0.1,
+      }
+    ),
+  },
+}
+
+
+def write_data(root: pathlib.Path, count: int = 120) -> None:
+  """Random pictures with captions and labels, as a user's folder has them."""
+  rng = np.random.default_rng(0)
+  root.mkdir()
+  rows = []
+  for i in range(count):
+    pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(root / f"{i:03}.png")
+    colour = ("red", "green", "blue")[i % 3]
+    caption = f"{colour} thing {i}"
+    rows.append({"image": f"{i:03}.png", "caption": caption, "label": colour})
+  lines = "".join(json.dumps(row) + "\n" for row in rows)
+  (root / "captions.jsonl").write_text(lines, encoding="utf-8")
+
+
+def arguments(
+  objective: str, data: pathlib.Path, *, steps: int = _STEPS
+) -> list[str]:
+  """Flags of a run."""
+  fields = {
+    **_TINY,
+    **OBJECTIVES[objective],
+    "data.path": str(data),
+    "steps": steps,
+  }
+  return [
+    *(f"--config.{name}={value}" for name, value in fields.items()),
+    "--dead_after=5",
+  ]
+
+
+def moments(kills: int, rng: np.random.Generator) -> list[str]:
+  """Kinds of moments in a random order, two of the last evaluation at the end."""
+  last = min(2, kills // 4)
+  kinds = list(itertools.islice(itertools.cycle(_MOMENTS), kills - last))
+  rest = rng.permutation(kinds[1:]).tolist()
+  return [kinds[0], *rest, *["evaluation"] * last]
+
+
+def disturbed(
+  life_of: Any, workdir: pathlib.Path, kills: int, rng: np.random.Generator
+) -> dict[str, Any]:
+  """Kills a run at every moment of `moments`, then lets it finish.
+
+  Args:
+    life_of: starts the run's processes.
+    workdir: the run's.
+    kills: how often.
+    rng: of the moments.
+
+  Returns:
+    What happened.
+  """
+  startup, waits, names = 8.0, [], 0
+  made: collections.Counter[str] = collections.Counter()
+  torn = 0
+  for kind in moments(kills, rng):
+    life = life_of()
+    make = _MOMENTS.get(kind, lives.scoring)
+    if lives.reach(life, make(rng, startup)):
+      half = bool(lives.half_written(workdir))
+      codes, waited = life.kill(int(rng.integers(life_of.processes)))
+      made[kind] += 1
+      torn += half
+      if life_of.processes > 1:
+        waits.append(waited)
+        names += "has not answered for" in life.text()
+        # None goes on alone.
+        assert all(codes), (codes, life.text())
+      if kind == "step":
+        startup = 0.5 * startup + 0.5 * (time.monotonic() - life.began)
+    life.close()
+  life = life_of()
+  codes = life.wait()
+  if any(codes):
+    raise RuntimeError(f"{workdir} did not finish: {codes}\n{life.text()}")
+  life.close()
+  result: dict[str, Any] = {
+    "kills": dict(sorted(made.items())),
+    "half_written": torn,
+  }
+  if waits:
+    result |= {"longest_wait": max(waits), "named": names}
+  return result
+
+
+def rows_of(workdir: pathlib.Path) -> list[dict[str, float]]:
+  """The log without what depends on the clock."""
+  return [
+    {k: v for k, v in row.items() if k not in _TIMES}
+    for row in logging.read_metrics(workdir)
+  ]
+
+
+def differences(ours: pathlib.Path, theirs: pathlib.Path) -> list[str]:
+  """In what two finished runs differ; empty if in nothing but time."""
+  out = []
+  if rows_of(ours) != rows_of(theirs):
+    out.append("the log")
+  scores = [
+    {
+      k: v
+      for k, v in workdirs.read_json(w / "results.json").items()
+      if k not in _TIMES
+    }
+    for w in (ours, theirs)
+  ]
+  if scores[0] != scores[1]:
+    out.append("the scores")
+  states = [runner.restore(w, report=lambda _: None)[1] for w in (ours, theirs)]
+  flat = [jax.tree_util.tree_leaves_with_path(state) for state in states]
+  for (path, a), (_, b) in zip(*flat, strict=True):
+    if np.asarray(a).tobytes() != np.asarray(b).tobytes():
+      out.append(jax.tree_util.keystr(path))
+  return out
+
+
+class _Lives:
+  """Starts the same run again and again."""
+
+  def __init__(
+    self, given: list[str], workdir: pathlib.Path, setting: str, root: Any
+  ):
+    self._given, self._workdir = given, workdir
+    self._devices, self.processes = _SETTINGS[setting]
+    self._cache = root / "programs"
+
+  def __call__(self) -> lives.Life:
+    return lives.Life(
+      self._given,
+      self._workdir,
+      devices=self._devices,
+      processes=self.processes,
+      cache=self._cache,
+    )
+
+
+def study(
+  objective: str, setting: str, *, kills: int, seed: int
+) -> dict[str, Any]:
+  """One run in peace, one that is killed, and in what they differ."""
+  root = pathlib.Path(tempfile.mkdtemp())
+  began = time.monotonic()
+  try:
+    write_data(root / "data")
+    given = arguments(objective, root / "data")
+    # First, while no cache knows its programs.
+    found = disturbed(
+      _Lives(given, root / "killed", setting, root),
+      root / "killed",
+      kills,
+      np.random.default_rng(seed),
+    )
+    life = _Lives(given, root / "peace", setting, root)()
+    if any(life.wait()):
+      raise RuntimeError(f"The run in peace failed:\n{life.text()}")
+    life.close()
+    return {
+      **found,
+      "leaves": len(
+        jax.tree.leaves(
+          runner.restore(root / "peace", report=lambda _: None)[1]
+        )
+      ),
+      "lines": len(rows_of(root / "peace")),
+      "differences": differences(root / "killed", root / "peace"),
+      "seconds": time.monotonic() - began,
+    }
+  finally:
+    shutil.rmtree(root, ignore_errors=True)
+
+
+def main() -> None:
+  """Runs the program."""
+  out = pathlib.Path(_OUT.value)
+  names = {
+    f"{objective}_{setting}": (objective, setting)
+    for objective in OBJECTIVES
+    for setting in _SETTINGS
+  }
+  for name in _ONLY.value:
+    if name not in names:
+      raise config_lib.UserError(
+        f"--only must be some of {', '.join(names)}; got {name!r}."
+      )
+  known = report.read(out).get("kills", {})
+  for name in _ONLY.value or names:
+    if name in known:
+      print(f"{name}: known.")
+      continue
+    print(f"{name}: {_KILLS.value} kills ...", flush=True)
+    known[name] = study(*names[name], kills=_KILLS.value, seed=_SEED.value)
+    known[name]["seed"] = _SEED.value
+    report.write(out, "kills", known)
+    print(f"  {known[name]}", flush=True)
+
+
+if __name__ == "__main__":
+  flags_lib.run(
+    main,
+    flag_values=_FLAGS,
+    usage=_USAGE,
+    interrupted="the same command goes on with the next run",
+  )

@@ -1,0 +1,232 @@
+"""Processes of a run that are killed at a chosen moment."""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from contrastive_jax.training import logging
+
+# What a life that hangs is given up after, seconds.
+_PATIENCE = 300.0
+_LOOK_EVERY = 0.002
+# Steps from one validation to the next, in all runs of the study.
+VALIDATE_EVERY = 50
+
+
+class Life:
+  """The processes of a run, from their start to their end.
+
+  Attributes:
+    workdir: the run's.
+    began: when, on `time.monotonic`.
+  """
+
+  def __init__(
+    self,
+    arguments: Sequence[str],
+    workdir: pathlib.Path,
+    *,
+    devices: int,
+    processes: int,
+    cache: pathlib.Path,
+  ):
+    """Starts them.
+
+    Args:
+      arguments: flags of `experiments.train`.
+      workdir: the run's.
+      devices: simulated ones of each process.
+      processes: of the run.
+      cache: folder of compiled programs.
+    """
+    self.workdir = workdir
+    self.began = time.monotonic()
+    self._log = pathlib.Path(tempfile.mkstemp()[1])
+    more = [[f"--workdir={workdir}"]] * processes
+    if processes > 1:
+      port = _free_port()
+      more = [
+        [
+          f"--workdir={workdir}",
+          f"--coordinator=localhost:{port}",
+          f"--process_count={processes}",
+          f"--process_id={i}",
+        ]
+        for i in range(processes)
+      ]
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    environment = {
+      **os.environ,
+      "JAX_PLATFORMS": "cpu",
+      "XLA_FLAGS": flags,
+      "JAX_COMPILATION_CACHE_DIR": str(cache),
+      "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+      "PYTHONUNBUFFERED": "1",
+    }
+    with self._log.open("wb") as log:
+      self._processes = [
+        subprocess.Popen(
+          [sys.executable, "-m", "experiments.train", *arguments, *own],
+          env=environment,
+          stdout=log,
+          stderr=subprocess.STDOUT,
+        )
+        for own in more
+      ]
+
+  def text(self) -> str:
+    """What all of them have printed."""
+    return self._log.read_text(encoding="utf-8", errors="replace")
+
+  def over(self) -> bool:
+    """Whether one of them has ended."""
+    return any(p.poll() is not None for p in self._processes)
+
+  def wait(self) -> list[int]:
+    """Waits for all; their exit codes.
+
+    Raises:
+      RuntimeError: if they hang.
+    """
+    try:
+      return [p.wait(_PATIENCE) for p in self._processes]
+    except subprocess.TimeoutExpired as error:
+      for process in self._processes:
+        process.kill()
+      raise RuntimeError(
+        f"A process of {self.workdir} hangs:\n{self.text()}"
+      ) from error
+
+  def kill(self, which: int) -> tuple[list[int], float]:
+    """Kills one; the codes of all, and how long the others lived on, seconds."""
+    self._processes[which].send_signal(signal.SIGKILL)
+    began = time.monotonic()
+    return self.wait(), time.monotonic() - began
+
+  def close(self) -> None:
+    """Removes what they have printed."""
+    self._log.unlink(missing_ok=True)
+
+
+def _free_port() -> int:
+  with socket.socket() as found:
+    found.bind(("localhost", 0))
+    return found.getsockname()[1]
+
+
+# A moment comes when this is true of a life.
+Moment = Callable[[Life], bool]
+
+
+def preparing(rng: np.random.Generator, startup: float) -> Moment:
+  """Before the first step: imports, data, model, restoring."""
+  after = rng.uniform(0.1, 0.9) * startup
+  return lambda life: time.monotonic() - life.began > after
+
+
+def compiling(rng: np.random.Generator, startup: float) -> Moment:
+  """While the step is compiled, or read from the cache."""
+  del startup
+  return _said("Compiling the train step", rng.uniform(0.0, 0.5))
+
+
+def stepping(rng: np.random.Generator, startup: float) -> Moment:
+  """In a step, some after the first one of this life."""
+  del startup
+  more, delay = int(rng.integers(1, 12)), rng.uniform(0.0, 0.02)
+  first: list[int] = []
+  met = _Delayed(delay)
+
+  def come(life: Life) -> bool:
+    count = _size(life.workdir / "metrics.jsonl")
+    if "Compiling the train step" not in life.text():
+      return False
+    first.append(count)
+    # A line of the log is a few hundred bytes.
+    return met(count - first[0] > 200 * more)
+
+  return come
+
+
+def saving(rng: np.random.Generator, startup: float) -> Moment:
+  """While a checkpoint is written, before it is moved into place."""
+  del startup
+  met = _Delayed(rng.uniform(0.0, 0.05))
+  return lambda life: met(bool(half_written(life.workdir)))
+
+
+def evaluating(rng: np.random.Generator, startup: float) -> Moment:
+  """During a validation: its step is in the log, and its scores are not."""
+  del startup
+  met = _Delayed(rng.uniform(0.0, 0.1))
+
+  def come(life: Life) -> bool:
+    if "Compiling the train step" not in life.text():
+      return False
+    rows = logging.read_metrics(life.workdir)
+    return met(
+      bool(rows)
+      and rows[-1]["step"] % VALIDATE_EVERY == 0
+      and "train/loss" in rows[-1]
+    )
+
+  return come
+
+
+def scoring(rng: np.random.Generator, startup: float) -> Moment:
+  """During the evaluation at the end."""
+  del startup
+  return _said("Evaluating ...", rng.uniform(0.0, 1.5))
+
+
+def half_written(workdir: pathlib.Path) -> list[pathlib.Path]:
+  """Checkpoints that are not in place yet."""
+  return list((workdir / "checkpoints").glob("*tmp*"))
+
+
+class _Delayed:
+  """True some seconds after what it is asked about has become true."""
+
+  def __init__(self, delay: float):
+    self._delay = delay
+    self._since: float | None = None
+
+  def __call__(self, met: bool) -> bool:
+    if met and self._since is None:
+      self._since = time.monotonic()
+    return (
+      self._since is not None and time.monotonic() - self._since >= self._delay
+    )
+
+
+def _said(words: str, delay: float) -> Moment:
+  met = _Delayed(delay)
+  return lambda life: met(words in life.text())
+
+
+def _size(path: pathlib.Path) -> int:
+  return path.stat().st_size if path.exists() else 0
+
+
+def reach(life: Life, moment: Moment) -> bool:
+  """Waits for a moment; False if the life is over before.
+
+  Raises:
+    RuntimeError: if neither comes.
+  """
+  while not moment(life):
+    if life.over():
+      return False
+    if time.monotonic() - life.began > _PATIENCE:
+      life.kill(0)
+      raise RuntimeError(f"The moment does not come:\n{life.text()}")
+    time.sleep(_LOOK_EVERY)
+  return True

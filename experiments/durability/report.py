@@ -1,0 +1,108 @@
+"""The record of the studies of durability: `durability.json` and its page."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from contrastive_jax.training import workdirs
+from experiments import reporting
+
+RESULTS = pathlib.Path(__file__).parents[1] / "results"
+_PACKAGES = ("jax", "jaxlib", "orbax-checkpoint", "grain", "numpy")
+# The study of numbers keeps a record of its own.
+_NUMBERS = "durability_numbers.json"
+
+
+def read(out: pathlib.Path) -> dict[str, Any]:
+  """The record; empty if there is none."""
+  path = out / "durability.json"
+  return workdirs.read_json(path) if path.exists() else {}
+
+
+def write(out: pathlib.Path, section: str, found: Mapping[str, Any]) -> None:
+  """Puts a study into the record, and writes the page anew."""
+  out.mkdir(parents=True, exist_ok=True)
+  record = read(out) | {
+    section: found,
+    "versions": reporting.versions(*_PACKAGES),
+  }
+  workdirs.write_json(out / "durability.json", record)
+  numbers = out / _NUMBERS
+  known = workdirs.read_json(numbers) if numbers.exists() else {}
+  text = page(record, known)
+  (out / "durability.md").write_text(text, encoding="utf-8")
+
+
+def page(record: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
+  """All studies in Markdown."""
+  parts = [
+    "# Durability\n",
+    "What was done to runs, and what came of it. The quick cases are in"
+    " `tests/faults/`; these are the long ones.\n",
+  ]
+  if "kills" in record:
+    parts.append(_kills(record["kills"]))
+  if "soak" in record:
+    parts.append(_soak(record["soak"]))
+  if numbers:
+    parts.append(_numbers(numbers))
+  versions = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
+  parts.append(f"Versions: {versions}.\n")
+  return "\n".join(parts)
+
+
+def _kills(found: Mapping[str, Any]) -> str:
+  lines = [
+    "## Killed and started again\n",
+    "`python -m experiments.durability.kills`. Each run (600 steps of a tiny model"
+    " with the augmented loss, a checkpoint every 20, a validation every 50) is"
+    " stopped by `kill -9` at random moments and started again with the same"
+    " command, then compared with one that was left in peace: all leaves of the"
+    " last state (parameters, tables, queues, momentum parameters, optimiser), the"
+    " log line by line without what depends on the clock, and the scores. With two"
+    " processes one of them is killed; how long the other lived on is beside it,"
+    " with `--dead_after=5`, as is how often it named the dead one before the runtime"
+    " ended it in words of its own.\n",
+    "| run | kills by moment | in a half-written checkpoint | leaves, lines |"
+    " differences | other process |",
+    "|---|---|---|---|---|---|",
+  ]
+  for name, row in found.items():
+    kinds = ", ".join(f"{v} {k}" for k, v in row["kills"].items())
+    other = ""
+    if "longest_wait" in row:
+      total = sum(row["kills"].values())
+      other = (
+        f"at most {row['longest_wait']:.0f} s; named {row['named']} of {total}"
+      )
+    said = ", ".join(row["differences"]) or "none"
+    lines.append(
+      f"| {name.replace('_', ' ')} | {sum(row['kills'].values())}: {kinds} |"
+      f" {row['half_written']} | {row['leaves']}, {row['lines']} | {said} |"
+      f" {other} |"
+    )
+  seconds = sum(row["seconds"] for row in found.values())
+  lines.append(f"\nAll of it took {seconds / 60:.0f} minutes.\n")
+  return "\n".join(lines)
+
+
+def _soak(found: Mapping[str, Any]) -> str:
+  first, last = found["memory"]
+  low, high = found["open_files"]
+  return (
+    "## A long run\n\n"
+    "`python -m experiments.durability.soak`: the tiny preset,"
+    f" {found['steps']:,} steps with a checkpoint every 50 and a validation every"
+    " 100, measured after a quarter of them.\n\n"
+    "| what | found | bound |\n|---|---|---|\n"
+    f"| resident memory, MiB per 100 steps | {found['slope']:.2f} (from"
+    f" {first:.0f} to {last:.0f}) | 1 |\n"
+    f"| open files | {low} to {high} | flat |\n"
+    f"| compilations after the second validation | {found['late']} of"
+    f" {found['compilations']} | 0 |\n"
+  )
+
+
+def _numbers(found: Mapping[str, Any]) -> str:
+  del found
+  return ""

@@ -1,0 +1,143 @@
+"""A long run: memory, open files and compilations must not grow.
+
+python -m experiments.durability.soak --steps=2000
+"""
+
+import json
+import os
+import pathlib
+import tempfile
+import threading
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import logging, runner
+from experiments import flags as flags_lib
+from experiments.configs import clip_emoji
+from experiments.durability import kills, report
+
+_FLAGS = flags.FlagValues()
+_STEPS = flags.DEFINE_integer(
+  "steps", 2000, "Of training.", lower_bound=400, flag_values=_FLAGS
+)
+_OUT = flags.DEFINE_string(
+  "out", str(report.RESULTS), "Folder of the record.", flag_values=_FLAGS
+)
+
+_USAGE = """A long run: memory, open files and compilations must not grow.
+
+  python -m experiments.durability.soak
+
+Flags:
+  --steps=N   of the tiny preset; default 2000
+  --out=DIR   of durability.json and .md; default experiments/results
+"""
+
+_VALIDATE_EVERY, _SAVE_EVERY = 100, 50
+# Of the steps; before, memory is still being found.
+_WARM_UP = 0.25
+
+
+class Watch:
+  """Samples of this process beside the step that it has come to."""
+
+  def __init__(self, workdir: pathlib.Path, every: float = 0.5):
+    self.samples: list[tuple[int, float, int]] = []
+    self.compiled: list[int] = []
+    self._workdir, self._every = workdir, every
+    self._over = threading.Event()
+    self._thread = threading.Thread(target=self._run, daemon=True)
+
+  def __enter__(self) -> "Watch":
+    jax.monitoring.register_event_duration_secs_listener(self._listen)
+    self._thread.start()
+    return self
+
+  def __exit__(self, *unused) -> None:
+    self._over.set()
+    self._thread.join()
+    jax.monitoring.unregister_event_duration_listener(self._listen)
+
+  def _listen(self, event: str, duration_secs: float, **unused: Any) -> None:
+    del duration_secs, unused
+    if "backend_compile" in event:
+      self.compiled.append(self._step())
+
+  def _step(self) -> int:
+    rows = logging.read_metrics(self._workdir)
+    return int(rows[-1]["step"]) if rows else 0
+
+  def _run(self) -> None:
+    while not self._over.wait(self._every):
+      step = self._step()
+      if step:
+        self.samples.append(
+          (step, resident_megabytes(), len(os.listdir("/proc/self/fd")))
+        )
+
+
+def resident_megabytes() -> float:
+  """Memory of this process that is in use, MiB."""
+  pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+  return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def run(steps: int) -> dict[str, Any]:
+  """Trains, and measures what must not grow.
+
+  Args:
+    steps: of training.
+
+  Returns:
+    `slope`, MiB per 100 steps after the warm-up (least squares); `late`,
+    compilations after the second validation; the range of `open_files`.
+  """
+  with tempfile.TemporaryDirectory() as name:
+    root = pathlib.Path(name)
+    kills.write_data(root / "data", 400)
+    config: Any = clip_emoji.get_config()
+    config.update_from_flattened_dict(
+      {
+        "steps": steps,
+        "batch_size": 32,
+        "log_every": 10,
+        "checkpoint_every": _SAVE_EVERY,
+        "data.name": "folder",
+        "data.path": str(root / "data"),
+        "data.images_per_concept": 1,
+        "data.captions_per_example": 1,
+        "loss.image_image": 0.0,
+        "model.context_length": 16,
+        "evaluation.retrieval_every": _VALIDATE_EVERY,
+        "evaluation.final": False,
+      }
+    )
+    with Watch(root / "run") as watch:
+      runner.train(config_lib.parse(config), root / "run")
+  warm = [s for s in watch.samples if s[0] >= _WARM_UP * steps]
+  step, memory, files = (np.array(column, float) for column in zip(*warm))
+  return {
+    "steps": steps,
+    "samples": len(warm),
+    "slope": 100.0 * float(np.polyfit(step, memory, 1)[0]),
+    "memory": [float(memory[0]), float(memory[-1])],
+    "open_files": [int(files.min()), int(files.max())],
+    "compilations": len(watch.compiled),
+    # The log's last line is some steps old where a validation compiles.
+    "late": sum(step > 2 * _VALIDATE_EVERY for step in watch.compiled),
+  }
+
+
+def main() -> None:
+  """Runs the program."""
+  found = run(_STEPS.value)
+  report.write(pathlib.Path(_OUT.value), "soak", found)
+  print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+  flags_lib.run(main, flag_values=_FLAGS, usage=_USAGE)
