@@ -5,6 +5,10 @@ floats (or NumPy arrays). They read their inputs on the host and call jitted
 functions on tiles of a fixed shape, so call them outside `jax.jit`.
 """
 
+from contrastive_jax.evaluation.average_precision import (
+  average_precision,
+  mean_average_precision,
+)
 from contrastive_jax.evaluation.few_shot import few_shot_accuracy
 from contrastive_jax.evaluation.geometry import (
   alignment,
@@ -17,7 +21,10 @@ from contrastive_jax.evaluation.gradients import (
   gradient_statistics,
 )
 from contrastive_jax.evaluation.knn import knn_accuracy
-from contrastive_jax.evaluation.linear_probe import linear_probe
+from contrastive_jax.evaluation.linear_probe import (
+  linear_probe,
+  multi_label_probe,
+)
 from contrastive_jax.evaluation.retrieval import (
   retrieval_metrics,
   retrieval_ranks,
@@ -36,11 +43,14 @@ from contrastive_jax.evaluation.zero_shot import (
 __all__ = (
   "GradientStatistics",
   "alignment",
+  "average_precision",
   "few_shot_accuracy",
   "gradient_statistics",
   "knn_accuracy",
   "linear_probe",
+  "mean_average_precision",
   "modality_gap",
+  "multi_label_probe",
   "normalize_answer",
   "retrieval_metrics",
   "retrieval_ranks",

@@ -190,6 +190,24 @@ def class_codes(
   return codes, len(classes)
 
 
+def multi_labels(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
+  """Returns `value` as int8 `[N, C]`: 1 is shown, 0 is not, -1 is not counted.
+
+  Raises:
+    ValueError: wrong shape, type or values.
+  """
+  array = np.asarray(value)
+  if array.dtype.kind not in "iub" or array.shape != tuple(shape):
+    raise ValueError(
+      f"{name} must be integers {list(shape)}, got {describe(array)}."
+    )
+  if array.size and not -1 <= array.min() <= array.max() <= 1:
+    raise ValueError(
+      f"{name} must hold 1, 0 and -1 alone, got {array.min()} to {array.max()}."
+    )
+  return array.astype(np.int8)
+
+
 def cutoffs(name: str, value: Sequence[int]) -> tuple[int, ...]:
   """Returns positive integers, at least one, as a tuple."""
   result = tuple(value)

@@ -51,3 +51,20 @@ def blobs(rng, classes, per_class, d, spread=1.0):
   y = np.repeat(np.arange(classes), per_class)
   x = centers[y] + spread * rng.normal(size=(len(y), d)) + 3.0
   return x.astype(np.float32), y
+
+
+def average_precision(scores, labels, points):
+  """By thresholds: the best precision of those with enough recall."""
+  kept = labels >= 0
+  scores, right = np.asarray(scores, np.float64)[kept], labels[kept] == 1
+  pairs = []
+  for threshold in sorted(set(scores.tolist())):
+    said = scores >= threshold
+    pairs.append(((said & right).sum() / said.sum(), (said & right).sum()))
+  return np.mean(
+    [
+      # As whole numbers, for no recall is missed by rounding.
+      max(p for p, hits in pairs if hits * (points - 1) >= k * right.sum())
+      for k in range(points)
+    ]
+  )

@@ -192,3 +192,61 @@ def test_bad_input_is_refused(change, message):
   }
   with pytest.raises(ValueError, match=message):
     evaluation.linear_probe(**(arguments | change))
+
+
+def _several(rng, rows, truth):
+  x = rng.normal(size=(rows, len(truth))).astype(np.float32)
+  y = (x @ truth + rng.normal(size=(rows, truth.shape[1])) > 0.8).astype(int)
+  y[rng.random(y.shape) < 0.1] = -1
+  return x, y
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_several_classes_equal_scikit_learn_one_by_one(refit):
+  rng = np.random.default_rng(4)
+  truth = rng.normal(size=(6, 3))
+  parts = [_several(rng, rows, truth) for rows in (90, 50, 70)]
+  (train_x, train_y), (valid_x, valid_y), (test_x, test_y) = parts
+  scaled = _standardize(train_x, valid_x, test_x)
+
+  def score(strength, x, y, at, labels):
+    columns = []
+    for c in range(3):
+      kept = y[:, c] >= 0
+      model = _sklearn(x[kept], y[kept, c], strength)
+      columns.append(model.decision_function(at))
+    return np.mean(
+      [
+        reference.average_precision(s, labels[:, c], 11)
+        for c, s in enumerate(columns)
+      ]
+    )
+
+  on_validation = [
+    score(strength, scaled[0], train_y, scaled[1], valid_y)
+    for strength in _STRENGTHS
+  ]
+  best = _STRENGTHS[int(np.argmax(on_validation))]
+  found = evaluation.multi_label_probe(
+    *(train_x, train_y, valid_x, valid_y, test_x, test_y),
+    regularizations=_STRENGTHS,
+    refit=refit,
+    block_size=64,
+  )
+  assert found["regularization"] == best
+  assert found["validation_mean_average_precision"] == pytest.approx(
+    max(on_validation), abs=1e-6
+  )
+  x, y = scaled[0], train_y
+  if refit:
+    x = np.concatenate([x, scaled[1]])
+    y = np.concatenate([train_y, valid_y])
+  expected = score(best, x, y, scaled[2], test_y)
+  assert found["mean_average_precision"] == pytest.approx(expected, abs=1e-6)
+  assert found["gradient_norm"] <= 1e-5
+
+
+def test_several_classes_must_be_as_many_everywhere():
+  x, y = np.eye(3), np.eye(3, dtype=int)
+  with pytest.raises(ValueError, match=r"test_y must be integers \[3, 3\]"):
+    evaluation.multi_label_probe(x, y, x, y, x, y[:, :2])
