@@ -75,10 +75,13 @@ _LENT = {
     "sum_over",
   ),
   "evaluation": (
+    "FineTuneRecipe",
+    "FineTuner",
     "GradientStatistics",
     "alignment",
     "average_precision",
     "few_shot_accuracy",
+    "fine_tune",
     "gradient_statistics",
     "knn_accuracy",
     "linear_probe",

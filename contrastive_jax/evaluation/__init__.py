@@ -10,6 +10,11 @@ from contrastive_jax.evaluation.average_precision import (
   mean_average_precision,
 )
 from contrastive_jax.evaluation.few_shot import few_shot_accuracy
+from contrastive_jax.evaluation.fine_tune import (
+  FineTuner,
+  FineTuneRecipe,
+  fine_tune,
+)
 from contrastive_jax.evaluation.geometry import (
   alignment,
   modality_gap,
@@ -41,10 +46,13 @@ from contrastive_jax.evaluation.zero_shot import (
 )
 
 __all__ = (
+  "FineTuneRecipe",
+  "FineTuner",
   "GradientStatistics",
   "alignment",
   "average_precision",
   "few_shot_accuracy",
+  "fine_tune",
   "gradient_statistics",
   "knn_accuracy",
   "linear_probe",

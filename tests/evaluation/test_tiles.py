@@ -102,10 +102,13 @@ def test_ties_are_errors_for_a_linear_classifier():
 
 def test_public_names():
   assert set(evaluation.__all__) == {
+    "FineTuneRecipe",
+    "FineTuner",
     "GradientStatistics",
     "alignment",
     "average_precision",
     "few_shot_accuracy",
+    "fine_tune",
     "gradient_statistics",
     "knn_accuracy",
     "linear_probe",
