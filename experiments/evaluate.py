@@ -49,9 +49,11 @@ Flags:
   --benchmarks_dir=DIR
                   TFDS's data directory, which has them
   --suite=NAME    score a suite of published sets instead (several separated by
-                  commas): zero_shot, probe (13 sets), elevater (5, 20, 50 shots and
-                  all), retrieval (COCO and Flickr30k); what is scored already is not
-                  scored again. Into suite_NAME_STEP.json and .md of the workdir
+                  commas): zero_shot, probe (13 sets), elevater (linear probes on 5,
+                  20, 50 shots and all), elevater_fine_tune (the same with the image
+                  encoder trained, 190 times a set), retrieval (COCO and Flickr30k);
+                  what is scored already is not scored again. Into
+                  suite_NAME_STEP.json and .md of the workdir
   --suite_dir=DIR its data: TFDS's data directory; of retrieval the folder with coco/
                   and flickr30k/, each Karpathy's dataset_*.json beside images/
   --plots         draw the plots too: of the last step into plots/, of an
@@ -114,6 +116,11 @@ def _score_suite(name: str, run, state, workdir: pathlib.Path) -> None:
     raise config_lib.UserError(
       f"--suite={name} needs a model with texts; got config.objective="
       f"{run.config.objective!r}."
+    )
+  if benchmarks.SUITES[name].kind == "fine_tune" and not encoder.trains_images:
+    raise config_lib.UserError(
+      f"--suite={name} needs an image tower that is trained; got config.model"
+      f".frozen={run.config.model.frozen!r}: score elevater instead."
     )
   path = workdir / f"suite_{name}_{int(state.step)}.json"
   scores = suites.run(

@@ -52,6 +52,8 @@ class Encoder:
       return jax.jit(fn, out_shardings=sharding.replicated(mesh))
 
     self.has_text = objective.has_text
+    self.trains_images = "image" not in getattr(objective.model, "frozen", ())
+    self._encode_image, self._mesh = objective.encode_image, mesh
     self._image_fn = split(objective.encode_image)
     self._probe_fn = split(objective.probe_features)
     self._text_fn = split(objective.encode_text)
@@ -77,6 +79,43 @@ class Encoder:
       np.concatenate(parts),
       np.array([r["concept_id"] for r in records]),
       np.array([r["label"] for r in records]),
+    )
+
+  def fine_tuner(
+    self,
+    state: state_lib.TrainState,
+    *,
+    classes: int,
+    image_size: int,
+    batch_size: int,
+  ) -> evaluation.FineTuner:
+    """The image encoder, to be trained with a head of so many classes.
+
+    Args:
+      state: the model.
+      classes: of the head.
+      image_size: side of the images.
+      batch_size: of its steps, rounded up to a multiple of the devices.
+
+    Returns:
+      What fits and scores it, over the mesh.
+
+    Raises:
+      ValueError: if the model keeps its image tower as it is.
+    """
+    if not self.trains_images:
+      raise ValueError(
+        "fine-tuning needs an image tower that is trained; got"
+        " config.model.frozen with image: use a linear probe."
+      )
+    return evaluation.FineTuner(
+      self._encode_image,
+      state.eval_params,
+      state.objective_state,
+      image_shape=(image_size, image_size, 3),
+      classes=classes,
+      batch_size=batch_size + -batch_size % self._mesh.size,
+      mesh=self._mesh,
     )
 
   def texts(
@@ -208,19 +247,35 @@ def zero_shot(
     state: the model.
     images: what is classified.
     classes: the names.
-    labels: the right class of each image, a number in `classes`.
+    labels: the right class of each image, a number in `classes`; or of several
+      those that it shows, as of `evaluation.average_precision`.
     prompts: texts that go around a name, `{}`.
 
   Returns:
-    `zero_shot/accuracy_top1` and so on.
+    `zero_shot/accuracy_top1` and so on; of several
+    `zero_shot/mean_average_precision`.
   """
+  weights = class_weights(encoder, state, classes, prompts)
+  if labels.ndim == 2:
+    value = evaluation.mean_average_precision(images.images @ weights.T, labels)
+    return {"zero_shot/mean_average_precision": value}
+  scores = evaluation.zero_shot_metrics(images.images, weights, labels)
+  return {f"zero_shot/{key}": float(v) for key, v in scores.items()}
+
+
+def class_weights(
+  encoder: Encoder,
+  state: state_lib.TrainState,
+  classes: Sequence[str],
+  prompts: Sequence[str],
+) -> np.ndarray:
+  """What the texts say of each class: float32 [C, d] of unit norm."""
   texts = encoder.texts(
     state, [prompt.format(c) for c in classes for prompt in prompts]
-  ).reshape(len(classes), len(prompts), -1)
-  scores = evaluation.zero_shot_metrics(
-    images.images, evaluation.zero_shot_weights(texts), labels
   )
-  return {f"zero_shot/{key}": float(v) for key, v in scores.items()}
+  return evaluation.zero_shot_weights(
+    texts.reshape(len(classes), len(prompts), -1)
+  )
 
 
 def classification(

@@ -6,23 +6,27 @@ from typing import Any
 
 import numpy as np
 
-from contrastive_jax import evaluation
 from contrastive_jax.data import benchmarks as benchmarks_lib
 from contrastive_jax.data import folder, official, sources
-from contrastive_jax.training import evaluators, workdirs
+from contrastive_jax.training import evaluators, few_shots, workdirs
 from contrastive_jax.training import state as state_lib
 
-# ELEVATER's: examples of each class, and draws of them.
-_SHOTS, _DRAWS = (5, 20, 50), 3
 # What a table shows of each kind of suite.
 _COLUMNS = {
-  "zero_shot": ("zero_shot/accuracy_top1", "zero_shot/accuracy_top5"),
-  "probe": ("linear_probe/accuracy", "linear_probe/mean_per_class_accuracy"),
-  "few_shot": (
-    "zero_shot",
-    *(f"few_shot/{shots}_shot" for shots in _SHOTS),
-    "few_shot/full",
+  "zero_shot": (
+    "zero_shot/accuracy_top1",
+    "zero_shot/accuracy_top5",
+    "zero_shot/mean_average_precision",
   ),
+  "probe": ("linear_probe/accuracy", "linear_probe/mean_per_class_accuracy"),
+  **{
+    kind: (
+      "zero_shot",
+      *(f"{kind}/{shots}_shot" for shots in few_shots.SHOTS),
+      f"{kind}/full",
+    )
+    for kind in ("few_shot", "fine_tune")
+  },
   "retrieval": (
     *(
       f"retrieval/{way}/recall_at_{k}"
@@ -32,8 +36,6 @@ _COLUMNS = {
     "images",
   ),
 }
-# One in so many of the drawn examples chooses the probe's strength.
-_HELD_OUT = 5
 
 
 def benchmarks(
@@ -92,6 +94,10 @@ def _zero_shot(
   prompts: Sequence[str],
 ) -> dict[str, float]:
   images = encoder.images(state, splits.test)
+  if benchmarks_lib.BENCHMARKS[name].multi_label:
+    return evaluators.zero_shot(
+      encoder, state, images, splits.classes, images.labels, prompts=prompts
+    )
   choices = np.arange(len(splits.classes))
   if benchmarks_lib.BENCHMARKS[name].occurring:
     choices = np.unique(images.labels)
@@ -116,7 +122,7 @@ def _probe(
     assert source is not None
     images = encoder.images(state, source, concatenated=concatenated)
     parts += [images.images, images.labels]
-  scores = evaluation.linear_probe(*parts)
+  scores = few_shots.probe_of(parts[1])(*parts)
   return {f"linear_probe/{key}": float(v) for key, v in scores.items()}
 
 
@@ -150,7 +156,8 @@ def run(
     Set -> its scores; without those that are left out.
 
   Raises:
-    ValueError: if the suite is unknown, or needs texts that the model has not.
+    ValueError: if the suite is unknown, needs texts that the model has not, or
+      trains an image tower that is frozen.
     WorkdirError: if `path` holds something else.
   """
   if name not in benchmarks_lib.SUITES:
@@ -160,6 +167,11 @@ def run(
   suite = benchmarks_lib.SUITES[name]
   if suite.kind in ("zero_shot", "retrieval") and not encoder.has_text:
     raise ValueError(f"suite {name!r} needs a model with texts; this has none.")
+  if suite.kind == "fine_tune" and not encoder.trains_images:
+    raise ValueError(
+      f"suite {name!r} trains the image tower; config.model.frozen keeps this"
+      " one as it is: score 'elevater' instead."
+    )
   known: dict[str, Any] = workdirs.read_json(path) if path.exists() else {}
   for each, reason in suite.missing.items():
     report(f"Left out: {each}. It cannot be had: {reason}.")
@@ -177,7 +189,16 @@ def run(
         splits = benchmarks_lib.load(
           each, data_dir, image_size=image_size, fit=fit
         )
-        scores = _score(suite.kind, encoder, state, splits, each, seed)
+        scores = _score(
+          suite.kind,
+          encoder,
+          state,
+          splits,
+          each,
+          image_size=image_size,
+          seed=seed,
+          report=report,
+        )
     except folder.DataError as error:
       report(f"Left out: {each}. {error}")
       continue
@@ -192,86 +213,33 @@ def _score(
   state: state_lib.TrainState,
   splits: benchmarks_lib.Splits,
   name: str,
+  *,
+  image_size: int,
   seed: int,
+  report: Callable[[str], None],
 ) -> dict[str, float]:
+  if kind == "probe":
+    return _probe(encoder, state, splits, concatenated=False)
   prompts = benchmarks_lib.BENCHMARKS[name].prompts
   scores = {}
-  if kind in ("zero_shot", "few_shot") and encoder.has_text and prompts:
+  if encoder.has_text and prompts:
     scores = _zero_shot(encoder, state, splits, name, prompts)
-  if kind == "few_shot" and scores:
-    scores["zero_shot"] = scores[
-      f"zero_shot/{_headline(name, 'accuracy_top1')}"
-    ]
-  if kind == "probe":
-    scores = _probe(encoder, state, splits, concatenated=False)
+  if kind == "zero_shot":
+    return scores
+  if scores:
+    metric = few_shots.headline(name, "accuracy_top1")
+    scores["zero_shot"] = scores[f"zero_shot/{metric}"]
   if kind == "few_shot":
-    scores |= _few_shot(encoder, state, splits, name, seed)
-  return scores
-
-
-def _headline(name: str, usual: str) -> str:
-  """The metric that a set's published score is."""
-  per_class = benchmarks_lib.BENCHMARKS[name].per_class
-  return "mean_per_class_accuracy" if per_class else usual
-
-
-def _few_shot(
-  encoder: evaluators.Encoder,
-  state: state_lib.TrainState,
-  splits: benchmarks_lib.Splits,
-  name: str,
-  seed: int,
-) -> dict[str, float]:
-  """A linear probe on few examples of each class, and on all.
-
-  Scores are accuracies, the mean over classes where a set's published ones are.
-  Li et al., ELEVATER, 2022: 5, 20 and 50 examples, three draws; a fifth of them
-  chooses the strength, then all are fitted.
-  """
-  assert splits.train is not None and splits.validation is not None
-  train, validation, test = (
-    encoder.images(state, source)
-    for source in (splits.train, splits.validation, splits.test)
+    return scores | few_shots.probes(encoder, state, splits, name, seed=seed)
+  return scores | few_shots.fine_tuned(
+    encoder,
+    state,
+    splits,
+    name,
+    image_size=image_size,
+    seed=seed,
+    report=report,
   )
-  key = _headline(name, "accuracy")
-
-  def probe(fit: np.ndarray, choose: np.ndarray) -> float:
-    scores = evaluation.linear_probe(
-      train.images[fit],
-      train.labels[fit],
-      train.images[choose],
-      train.labels[choose],
-      test.images,
-      test.labels,
-    )
-    return float(scores[key])
-
-  out = {}
-  for shots in _SHOTS:
-    values = [
-      probe(*_draw(train.labels, shots, np.random.default_rng((seed, draw))))
-      for draw in range(_DRAWS)
-    ]
-    out[f"few_shot/{shots}_shot"] = float(np.mean(values))
-    out[f"few_shot/{shots}_shot_std"] = float(np.std(values, ddof=1))
-  full = evaluation.linear_probe(
-    *(train.images, train.labels, validation.images, validation.labels),
-    *(test.images, test.labels),
-  )
-  return out | {"few_shot/full": float(full[key])}
-
-
-def _draw(
-  labels: np.ndarray, shots: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-  """Rows to fit, and rows that choose the strength: of each class some."""
-  fit, choose = [], []
-  for label in np.unique(labels):
-    rows = rng.permutation(np.flatnonzero(labels == label))[:shots]
-    held_out = len(rows) // _HELD_OUT
-    choose.extend(rows[:held_out])
-    fit.extend(rows[held_out:])
-  return np.array(fit), np.array(choose or fit)
 
 
 def _pairs(

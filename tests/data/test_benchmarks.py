@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import types
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 
 from contrastive_jax.data import benchmarks
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import runner
+from contrastive_jax.training import evaluators, runner
 from experiments import evaluate
 from tests.training import tiny
 
@@ -50,11 +51,48 @@ with tfds.core.registered.skip_registration():
         file.seek(0)
         yield i, {"image": file, "label": label}
 
+  class TinySeveral(Tiny):
+    """Its images show one class or two, some another that is difficult."""
 
-def prepare(root, name, classes, **sizes):
+    def _info(self):
+      several = tfds.features.Sequence(
+        tfds.features.ClassLabel(names=self._classes)
+      )
+      return tfds.core.DatasetInfo(
+        builder=self,
+        features=tfds.features.FeaturesDict(
+          {
+            "image": tfds.features.Image(encoding_format="png"),
+            "labels": several,
+            "labels_no_difficult": several,
+          }
+        ),
+      )
+
+    def _generate_examples(self, size):
+      for i in range(size):
+        shown = [i % 3] if i % 2 else [i % 3, (i + 1) % 3]
+        image = np.zeros((20, 40, 3), np.uint8)
+        for side, label in ((0, shown[0]), (1, shown[-1])):
+          image[:, 20 * side : 20 * side + 20, label] = 200 + i % 50
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "png")
+        file.seek(0)
+        difficult = [(i + 2) % 3] if i % 5 == 0 else []
+        yield (
+          i,
+          {
+            "image": file,
+            "labels": sorted({*shown, *difficult}),
+            "labels_no_difficult": shown if i else [],
+          },
+        )
+
+
+def prepare(root, name, classes, *, builder_class=Tiny, **sizes):
   """A set in the place where TFDS keeps that of this name."""
   with tfds.core.registered.skip_registration():
-    builder = Tiny(
+    builder = builder_class(
       classes=classes,
       sizes=sizes,
       data_dir=root / "made",
@@ -63,7 +101,7 @@ def prepare(root, name, classes, **sizes):
   builder.download_and_prepare()
   target = root / name
   target.mkdir(parents=True)
-  (root / "made/tiny/1.2.0").rename(target / "1.2.0")
+  (root / "made" / builder.name / "1.2.0").rename(target / "1.2.0")
 
 
 @pytest.fixture(name="root", scope="module")
@@ -73,6 +111,8 @@ def fixture_root(tmp_path_factory):
   prepare(root, "cifar10", names, train=40, test=12)
   imagenet = ["n01440764", "n01443537", "n01484850", "n01491361"]
   prepare(root, "imagenet_a", imagenet, test=9)
+  several = {"builder_class": TinySeveral, "validation": 10}
+  prepare(root, "voc/2007", names, **several, train=20, test=12)
   return root
 
 
@@ -94,6 +134,28 @@ def test_splits(root):
   assert found.test.fields(5)["label"] == record["label"]
   seen = sum((found.train[i]["image"][8, 8].tolist() for i in range(36)), [])
   assert len(set(seen)) > 30
+
+
+def test_images_of_several_classes(root):
+  found = benchmarks.load("voc2007", str(root), image_size=16)
+  assert found.classes == ("red thing", "green", "blue")
+  sizes = [len(part) for part in (found.train, found.validation, found.test)]
+  assert sizes == [20, 10, 12]
+  rows = [found.test[i] for i in range(12)]
+  labels = np.stack([row["label"] for row in rows])
+  assert labels.dtype == np.int8 and labels.shape == (12, 3)
+  for row, label in zip(rows, labels):
+    shown = {c for c in range(3) if row["image"][8, :, c].max() > 150}
+    assert set(np.flatnonzero(row["image"][8].min(0) > 250)) == set()
+    colours = {int(row["image"][8, x].argmax()) for x in (2, 13)}
+    assert colours <= shown
+    if (label == 1).any():
+      assert set(np.flatnonzero(label == 1)) == colours
+    assert (label == -1).sum() in (0, 1, 3)
+  # One has difficult objects alone, and two a difficult one beside others.
+  assert sorted((labels == -1).sum(1).tolist())[-3:] == [1, 1, 3]
+  fields = benchmarks.load("voc2007", str(root), image_size=16).test.fields(3)
+  np.testing.assert_array_equal(fields["label"], labels[3])
 
 
 def test_pictures_of_a_set_become_squares_as_asked(root):
@@ -234,12 +296,22 @@ def test_evaluate_scores_a_suite(trained, root, capsys):
   evaluate.main()
   evaluate.main()
   out = capsys.readouterr().out
-  assert "Left out: dtd." in out and "cifar10 (8 of 20): known" in out
+  assert "Left out: dtd." in out and "cifar10 (8 of 21): known" in out
   scores = json.loads((workdir / "suite_zero_shot_2.json").read_text())
   name = "zero_shot/accuracy_top1"
   assert scores["cifar10"][name] == results[f"benchmark_cifar10/{name}"]
-  assert set(scores) == {"cifar10", "imagenet_a"}
+  assert set(scores) == {"cifar10", "imagenet_a", "voc2007"}
   assert "| cifar10 |" in (workdir / "suite_zero_shot_2.md").read_text()
+
+
+def test_a_frozen_image_tower_is_not_fine_tuned(tmp_path):
+  encoder = object.__new__(evaluators.Encoder)
+  encoder.has_text, encoder.trains_images = True, False
+  run = types.SimpleNamespace(encoder=encoder, config=tiny.make_config())
+  with pytest.raises(
+    config_lib.UserError, match="needs an image tower that is"
+  ):
+    evaluate._score_suite("elevater_fine_tune", run, None, tmp_path)
 
 
 @pytest.mark.parametrize(

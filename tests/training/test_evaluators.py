@@ -1,5 +1,6 @@
 """Tests of contrastive_jax.training.evaluators."""
 
+import copy
 import dataclasses
 import math
 
@@ -459,6 +460,43 @@ def test_encoder_uses_the_averaged_parameters(encoding, data):
   np.testing.assert_array_equal(
     encoder.texts(averaged, ["a"]), encoder.texts(state, ["a"])
   )
+
+
+def test_what_is_fine_tuned_is_the_image_encoder(encoding, data):
+  _, objective, state = encoding
+  settings = {"context_length": 12, "batch_size": 4, "mesh": tiny.make_mesh(2)}
+  encoder = evaluators.Encoder(objective, data, **settings)
+  split = data.splits["test"]
+  tuner = encoder.fine_tuner(state, classes=3, image_size=16, batch_size=5)
+  assert tuner.batch_size == 6
+  sides = {"image", "image_projection"}
+  trained = {k: v for k, v in state.params.items() if k in sides}
+  shapes = [leaf.shape for leaf in jax.tree.leaves(trained)]
+  assert [leaf.shape for leaf in tuner._moving] == shapes
+  head = np.random.default_rng(0).normal(size=(3, 16)).astype(np.float32)
+  options = {"head": head, "key": jax.random.key(0), "weight_decay": 0.0}
+  rows, labels = np.arange(8), np.arange(8, dtype=np.int32) % 3
+  found = []
+  for epochs in (0, 10):
+    tuned = tuner.fit(
+      split.images.__getitem__,
+      labels,
+      rows,
+      learning_rate=0.01,
+      epochs=epochs,
+      **options,
+    )
+    found.append(tuner.scores(tuned, split.images.__getitem__, rows))
+  z = encoder.images(state, split).images
+  np.testing.assert_allclose(found[0], 4.0 * z @ head.T, atol=1e-4)
+  before, after = (-jax.nn.log_softmax(x)[rows, labels].mean() for x in found)
+  assert after < 0.8 * before
+
+  frozen = copy.copy(objective)
+  frozen.model = objective.model.clone(frozen=("image",))
+  encoder = evaluators.Encoder(frozen, data, **settings)
+  with pytest.raises(ValueError, match="config.model.frozen with image"):
+    encoder.fine_tuner(state, classes=3, image_size=16, batch_size=5)
 
 
 def test_paired_texts_are_the_first_captions(encoding, data):

@@ -5,7 +5,7 @@ They are read, never fetched: `tfds build NAME --file_format=array_record
 data set's code. The fourteen of CLIP's linear probe that the second paper reports
 are here but for Rendered SST2, which TFDS lacks; Aircraft and GTSRB are those of
 the Visual Domain Decathlon (shorter side 72 pixels, its validation split for test,
-as that of test has no labels).
+as that of test has no labels). Images of PASCAL VOC 2007 have several classes.
 """
 
 import functools
@@ -14,8 +14,10 @@ import io
 import pathlib
 import re
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from contrastive_jax.data import folder, folder_images
 from contrastive_jax.data.benchmarks import prompts
@@ -34,6 +36,8 @@ class Benchmark(NamedTuple):
       in ImageNet-A and -R, which have 200 of the thousand.
     classes: names in the place of the set's own.
     per_class: whether its published score is the mean over classes.
+    multi_label: whether an image has several classes, as objects in it; those
+      that are all marked as difficult do not count, as in VOC's own measure.
   """
 
   builder: str
@@ -44,6 +48,7 @@ class Benchmark(NamedTuple):
   occurring: bool = False
   classes: tuple[str, ...] = ()
   per_class: bool = False
+  multi_label: bool = False
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {
@@ -114,6 +119,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
   "sun397": Benchmark(
     "sun397/tfds", validation="validation", prompts=prompts.PHOTO_BOTH
   ),
+  "voc2007": Benchmark("voc/2007", validation="validation", multi_label=True),
 }
 
 
@@ -121,7 +127,7 @@ class Suite(NamedTuple):
   """Sets that are scored together, as others report them.
 
   Attributes:
-    kind: `zero_shot`, `probe`, `few_shot` or `retrieval`.
+    kind: `zero_shot`, `probe`, `few_shot`, `fine_tune` or `retrieval`.
     sets: in `BENCHMARKS`; of retrieval in `RETRIEVAL`.
     missing: those that cannot be had, and why.
   """
@@ -137,8 +143,18 @@ RETRIEVAL: Mapping[str, str] = {
   "flickr30k": "dataset_flickr30k.json",
 }
 _NOT_IN_TFDS = "TFDS does not have it"
-_MULTI_LABEL = (
-  "images have several classes, which is scored by average precision"
+# ELEVATER's.
+_FEW_SHOT_SETS = (
+  *("caltech101", "cifar10", "cifar100", "dtd", "eurosat", "aircraft"),
+  *("flowers", "food101", "gtsrb", "mnist", "pets", "patch_camelyon"),
+  *("resisc45", "cars", "voc2007"),
+)
+_FEW_SHOT_MISSING = dict.fromkeys(
+  (
+    *("country211", "fer2013", "hateful_memes", "kitti_distance"),
+    "rendered_sst2",
+  ),
+  _NOT_IN_TFDS,
 )
 SUITES: Mapping[str, Suite] = {
   "zero_shot": Suite(
@@ -147,7 +163,7 @@ SUITES: Mapping[str, Suite] = {
       *("imagenet", "imagenet_v2", "imagenet_sketch", "imagenet_a"),
       *("imagenet_r", "caltech101", "cars", "cifar10", "cifar100", "dtd"),
       *("eurosat", "flowers", "food101", "mnist", "patch_camelyon", "pets"),
-      *("resisc45", "stl10", "sun397", "svhn"),
+      *("resisc45", "stl10", "sun397", "svhn", "voc2007"),
     ),
     {
       **dict.fromkeys(
@@ -156,7 +172,6 @@ SUITES: Mapping[str, Suite] = {
       **dict.fromkeys(
         ("aircraft", "gtsrb"), "TFDS's form does not name the classes"
       ),
-      "voc2007": _MULTI_LABEL,
     },
   ),
   "probe": Suite(
@@ -167,24 +182,8 @@ SUITES: Mapping[str, Suite] = {
     ),
     {"rendered_sst2": _NOT_IN_TFDS},
   ),
-  "elevater": Suite(
-    "few_shot",
-    (
-      *("caltech101", "cifar10", "cifar100", "dtd", "eurosat", "aircraft"),
-      *("flowers", "food101", "gtsrb", "mnist", "pets", "patch_camelyon"),
-      *("resisc45", "cars"),
-    ),
-    {
-      **dict.fromkeys(
-        (
-          *("country211", "fer2013", "hateful_memes", "kitti_distance"),
-          "rendered_sst2",
-        ),
-        _NOT_IN_TFDS,
-      ),
-      "voc2007": _MULTI_LABEL,
-    },
-  ),
+  "elevater": Suite("few_shot", _FEW_SHOT_SETS, _FEW_SHOT_MISSING),
+  "elevater_fine_tune": Suite("fine_tune", _FEW_SHOT_SETS, _FEW_SHOT_MISSING),
   "retrieval": Suite("retrieval", tuple(RETRIEVAL)),
 }
 
@@ -197,13 +196,18 @@ class BenchmarkSource:
   """A split of a prepared set as a `sources.Source`."""
 
   def __init__(
-    self, rows: Sequence[Any], image_size: int, name: str, fit: str = "pad"
+    self,
+    rows: Sequence[Any],
+    image_size: int,
+    name: str,
+    fit: str = "pad",
+    label: Callable[[Any], Any] = lambda row: int(row["label"]),
   ):
     """Takes TFDS records with encoded images, and the squares to decode to."""
     self._rows, self._image_size, self._name = rows, image_size, name
-    self._fit = fit
+    self._fit, self._label = fit, label
     # What was read once with its image is not read again for its label.
-    self._labels: dict[int, int] = {}
+    self._labels: dict[int, Any] = {}
 
   def __len__(self) -> int:
     """Number of images."""
@@ -228,13 +232,13 @@ class BenchmarkSource:
         f"Image {index} of {self._name} cannot be read ({error}): prepare the"
         " set anew."
       ) from error
-    self._labels[index] = int(row["label"])
+    self._labels[index] = self._label(row)
     return {"image": image, **self.fields(index)}
 
   def fields(self, index: int) -> dict[str, Any]:
     """The label; no image is decoded."""
     if index not in self._labels:
-      self._labels[index] = int(self._rows[index]["label"])
+      self._labels[index] = self._label(self._rows[index])
     return {
       "index": index,
       "concept_id": index,
@@ -292,6 +296,13 @@ def load(
   builder = tfds.builder_from_directory(
     _version(pathlib.Path(data_dir).expanduser() / benchmark.builder, advice)
   )
+  features = builder.info.features
+  options: dict[str, Any] = {}
+  if benchmark.multi_label:
+    names = features["labels"].feature.names
+    options["label"] = functools.partial(_several, classes=len(names))
+  else:
+    names = features["label"].names
   decoders: Any = {"image": tfds.decode.SkipDecoding()}
 
   def split(wanted: str) -> BenchmarkSource:
@@ -302,9 +313,10 @@ def load(
         f"{benchmark.builder} in {data_dir} cannot be read at random"
         f" ({' '.join(str(error).split())[:200]}): {advice}."
       ) from error
-    return BenchmarkSource(rows, image_size, f"{name}'s split {wanted}", fit)
+    return BenchmarkSource(
+      rows, image_size, f"{name}'s split {wanted}", fit, **options
+    )
 
-  names = builder.info.features["label"].names
   if benchmark.classes and len(benchmark.classes) != len(names):
     raise BenchmarkError(
       f"{benchmark.builder} in {data_dir} has {len(names)} classes instead of"
@@ -322,6 +334,14 @@ def load(
     train=train,
     validation=validation,
   )
+
+
+def _several(row: Any, classes: int) -> np.ndarray:
+  """Labels int8 [C]: 1 is shown, 0 is not, -1 is difficult: not counted."""
+  labels = np.zeros(classes, np.int8)
+  for name, value in (("labels", -1), ("labels_no_difficult", 1)):
+    labels[np.asarray(row[name], np.int64)] = value
+  return labels
 
 
 @functools.cache
