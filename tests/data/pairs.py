@@ -79,5 +79,5 @@ def files(out):
   return {
     str(p.relative_to(out)): p.read_bytes()
     for p in sorted(out.rglob("*"))
-    if p.is_file()
+    if p.is_file() and p.suffix != ".lock"
   }

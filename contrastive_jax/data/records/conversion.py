@@ -23,10 +23,11 @@ from typing import Any
 
 from contrastive_jax.data import folder
 from contrastive_jax.data.folder_rows import SPLITS
-from contrastive_jax.data.records import items, tables, units
+from contrastive_jax.data.records import items, sharing, tables, units
 
 DATASET_FILE = "dataset.json"
 _SETTINGS_FILE = "conversion.json"
+_LOCK_FILE = f".{_SETTINGS_FILE}.lock"
 _SKIPPED_FILE = "skipped.jsonl"
 _VERSION = 1
 _REPORT_EVERY = 5.0  # Seconds between two lines.
@@ -126,12 +127,35 @@ def convert(
     What there is now.
 
   Raises:
-    DataError: if the inputs cannot be read, `out` holds another conversion, or
-      too much is bad.
+    DataError: if the inputs cannot be read, `out` holds another conversion or is
+      being written by one, or too much is bad.
   """
   root = pathlib.Path(out).expanduser()
   files = units.find(settings.inputs, settings.format)
-  _claim(root, settings)
+  _check(root, settings)
+  root.mkdir(parents=True, exist_ok=True)
+  with sharing.held(
+    root / _LOCK_FILE,
+    settings.inputs,
+    files,
+    claim=lambda: _claim(root, settings),
+    report=report,
+  ):
+    return _convert(
+      settings, root, files, workers, max_bad_share, retry, report
+    )
+
+
+def _convert(
+  settings: Settings,
+  root: pathlib.Path,
+  files: Sequence[pathlib.Path],
+  workers: int,
+  max_bad_share: float,
+  retry: bool,
+  report: Callable[[str], None],
+) -> Summary:
+  """See `convert`, which has the folder."""
   report(f"{len(files):,} input file(s) to {root}.")
   _sweep(root)
   todo = units.split(
@@ -206,6 +230,13 @@ class _Progress:
 
 def _claim(root: pathlib.Path, settings: Settings) -> None:
   """Writes the settings into a new folder; of an old one they must be equal."""
+  if not _check(root, settings):
+    values = json.dumps(dataclasses.asdict(settings), indent=2)
+    _write(root / _SETTINGS_FILE, values + "\n")
+
+
+def _check(root: pathlib.Path, settings: Settings) -> bool:
+  """Whether a folder has these settings; raises if it is not for them."""
   values = json.loads(json.dumps(dataclasses.asdict(settings)))
   path = root / _SETTINGS_FILE
   if path.exists():
@@ -222,15 +253,14 @@ def _claim(root: pathlib.Path, settings: Settings) -> None:
         f"{root} holds a conversion with {name}={known.get(name)!r}, now it is"
         f" {values[name]!r}; choose another --out."
       )
-    return
+    return True
   if root.exists() and any(
     not name.startswith(f".{_SETTINGS_FILE}") for name in os.listdir(root)
   ):
     raise folder.DataError(
       f"{root} is not empty and holds no conversion; choose another --out."
     )
-  root.mkdir(parents=True, exist_ok=True)
-  _write(path, json.dumps(values, indent=2) + "\n")
+  return False
 
 
 def _run(
