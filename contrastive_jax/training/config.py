@@ -111,6 +111,11 @@ def parse(values: Mapping[str, Any]) -> Config:
       "config.data=folder needs config.data.path, the folder that holds your"
       " images and captions.jsonl."
     )
+  if config.data.name == "tfds" and not config.data.path:
+    raise ConfigError(
+      "config.data=tfds needs config.data.path, the name of a set in TFDS, such as"
+      " cifar10."
+    )
   if not any(
     (
       config.data.name_weight,

@@ -25,6 +25,7 @@ class Data:
       "easy_vqa",
       "official",
       "records",
+      "tfds",
     ),
   )
   path: str = field(
@@ -33,7 +34,8 @@ class Data:
     " that with its idx.gz files; empty is the 8,000 images that ship. With"
     " name=openclipart: that with png/ and svg/; empty is /usr/share/openclipart."
     " With name=official: that with the lists of examples. With name=records: what"
-    " experiments.convert_pairs wrote, several separated by commas.",
+    " experiments.convert_pairs wrote, several separated by commas. With name=tfds:"
+    " a set's name in TFDS, such as imagenet2012, food101 or coco_captions.",
   )
   mixture: str = field(
     "",
@@ -42,8 +44,9 @@ class Data:
   )
   fit: str = field(
     "pad",
-    "How pictures of folder, official, records and of benchmarks become squares:"
-    " pad with white, crop the middle (as CLIP is evaluated), stretch (SigLIP).",
+    "How pictures of folder, official, records, tfds and of benchmarks become"
+    " squares: pad with white, crop the middle (as CLIP is evaluated), stretch"
+    " (SigLIP).",
     choices=("pad", "crop", "stretch"),
   )
   format: str = field(
@@ -52,7 +55,18 @@ class Data:
   image_root: str = field(
     "", "name=official: the folder below which images are; empty is path."
   )
-  data_dir: str = field("", "Where prepared data is kept; empty: user cache.")
+  data_dir: str = field(
+    "",
+    "Where prepared data is kept; empty: user cache, with name=tfds"
+    " evaluation.benchmarks_dir.",
+  )
+  validation_share: float = field(
+    0.1,
+    "name=tfds: share of train that is kept for validation where the set has no"
+    " split for it.",
+    low=0.0,
+    high=0.9,
+  )
   languages: str = field(
     "en,de,es,fr,ja,zh", "Languages of the captions, comma-separated."
   )
@@ -103,7 +117,8 @@ class Data:
   )
   vocab_size: int = field(
     8192,
-    "folder, official, records, easy_vqa: size of the vocabulary that is learned.",
+    "folder, official, records, tfds, easy_vqa: size of the vocabulary that is"
+    " learned.",
     low=259,
   )
   num_threads: int = field(2, "Threads that read ahead.", low=1)

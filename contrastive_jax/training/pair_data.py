@@ -79,6 +79,8 @@ def open_data(
     data = _open_official(config, workdir, known, report)
   elif config.data.name == "records":
     data = _open_records(config, known)
+  elif config.data.name == "tfds":
+    data = _open_tfds(config, known)
   elif config.data.name == "easy_vqa":
     raise config_lib.ConfigError(
       "config.data=easy_vqa has questions alone: set config.objective=vqa; got"
@@ -188,6 +190,28 @@ def _open_records(
     weights=weights,
     image_size=config.model.image_size,
     fit=config.data.fit,
+    tokenizer=known,
+    vocab_size=config.data.vocab_size,
+  )
+
+
+def _open_tfds(
+  config: config_lib.Config, known: tokenizer.Tokenizer | None
+) -> sources.PairData:
+  """A set that TFDS has prepared."""
+  from contrastive_jax.data import tfds_pairs
+
+  texts = config.objective not in ("simclr", "moco_v3")
+  return tfds_pairs.load(
+    config.data.path,
+    config.data.data_dir or config.evaluation.benchmarks_dir,
+    # Of a part of it a random crop makes a whole image.
+    stored_size=config.model.image_size
+    * (1 + config.augment.random_resized_crop),
+    fit=config.data.fit,
+    validation_share=config.data.validation_share,
+    class_concepts=texts,
+    need_names=texts,
     tokenizer=known,
     vocab_size=config.data.vocab_size,
   )

@@ -53,7 +53,10 @@ def imagenet(
   config.steps = epochs * _IMAGES // config.batch_size
   config.log_every = 50
   config.checkpoint_every = 1000
-  config.data.name = "folder"
+  config.data.name = "tfds"
+  config.data.path = "imagenet2012"
+  config.data.fit = "crop"
+  config.data.validation_share = 0.01
   config.data.num_threads = 32
   config.model.image_size = 224
   config.model.dtype = "bfloat16"

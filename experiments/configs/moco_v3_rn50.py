@@ -1,7 +1,7 @@
 r"""MoCo v3, ResNet-50, 100 epochs of ImageNet at batch 4,096.
 
 python -m experiments.train --config=experiments/configs/moco_v3_rn50.py \
-    --config.data.path=DIR --workdir=DIR
+    --config.data.data_dir=TFDS_DIR --workdir=DIR
 
 InfoNCE at 4,096. The augmented loss at half of that, all else alike:
 --config=experiments/configs/moco_v3_rn50.py:augmented. For 300 epochs put
@@ -16,8 +16,9 @@ the momentum of LARS multiplies and both views sharing the statistics of batch
 normalisation. Nobody has published a figure for the augmented loss; the claim to
 test is that at 2,048 it is no worse.
 
-There is no reader of ImageNet yet: DIR is a folder of images with captions.jsonl
-(README, "Your own images"), its label the class.
+TFDS_DIR has ImageNet as `tfds build imagenet2012 --file_format=array_record` makes it.
+One in a hundred of its training images is kept to choose the probe's strength, and
+crops are of the square in the middle of an image, not of all of it.
 """
 
 import ml_collections

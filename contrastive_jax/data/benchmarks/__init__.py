@@ -206,8 +206,8 @@ class BenchmarkSource:
     """Takes TFDS records with encoded images, and the squares to decode to."""
     self._rows, self._image_size, self._name = rows, image_size, name
     self._fit, self._label = fit, label
-    # What was read once with its image is not read again for its label.
-    self._labels: dict[int, Any] = {}
+    # What was read once with its image is not read again without it.
+    self._known: dict[int, Any] = {}
 
   def __len__(self) -> int:
     """Number of images."""
@@ -232,19 +232,26 @@ class BenchmarkSource:
         f"Image {index} of {self._name} cannot be read ({error}): prepare the"
         " set anew."
       ) from error
-    self._labels[index] = self._label(row)
+    self._known[index] = self._about(row)
     return {"image": image, **self.fields(index)}
 
   def fields(self, index: int) -> dict[str, Any]:
     """The label; no image is decoded."""
-    if index not in self._labels:
-      self._labels[index] = self._label(self._rows[index])
     return {
       "index": index,
       "concept_id": index,
       "captions": (),
-      "label": self._labels[index],
+      "label": self.about(index),
     }
+
+  def about(self, index: int) -> Any:
+    """What is kept of a record beside its image."""
+    if index not in self._known:
+      self._known[index] = self._about(self._rows[index])
+    return self._known[index]
+
+  def _about(self, row: Any) -> Any:
+    return self._label(row)
 
 
 class Splits(NamedTuple):
@@ -281,47 +288,23 @@ def load(
     BenchmarkError: if the set is unknown, not prepared or not in a format with
       random access.
   """
-  # TFDS takes seconds to import: only who opens a data set pays for it.
-  import tensorflow_datasets as tfds
-
   if name not in BENCHMARKS:
     raise BenchmarkError(
       f"There is no set {name!r}: choose of {', '.join(BENCHMARKS)}."
     )
   benchmark = BENCHMARKS[name]
-  advice = (
-    f"prepare it with tfds build {benchmark.builder}"
-    f" --file_format=array_record --data_dir={data_dir}"
-  )
-  builder = tfds.builder_from_directory(
-    _version(pathlib.Path(data_dir).expanduser() / benchmark.builder, advice)
-  )
-  features = builder.info.features
+  prepared = Prepared(benchmark.builder, data_dir)
+  classes = prepared.classes(benchmark.classes, benchmark.multi_label)
   options: dict[str, Any] = {}
   if benchmark.multi_label:
-    names = features["labels"].feature.names
-    options["label"] = functools.partial(_several, classes=len(names))
-  else:
-    names = features["label"].names
-  decoders: Any = {"image": tfds.decode.SkipDecoding()}
+    options["label"] = functools.partial(_several, classes=len(classes))
 
   def split(wanted: str) -> BenchmarkSource:
-    try:
-      rows: Any = builder.as_data_source(split=wanted, decoders=decoders)
-    except (ValueError, NotImplementedError, KeyError) as error:
-      raise BenchmarkError(
-        f"{benchmark.builder} in {data_dir} cannot be read at random"
-        f" ({' '.join(str(error).split())[:200]}): {advice}."
-      ) from error
+    rows = prepared.rows(wanted)
     return BenchmarkSource(
       rows, image_size, f"{name}'s split {wanted}", fit, **options
     )
 
-  if benchmark.classes and len(benchmark.classes) != len(names):
-    raise BenchmarkError(
-      f"{benchmark.builder} in {data_dir} has {len(names)} classes instead of"
-      f" {len(benchmark.classes)}: {advice}."
-    )
   train = validation = None
   if benchmark.train:
     wanted = benchmark.train, benchmark.validation
@@ -329,7 +312,7 @@ def load(
       wanted = f"{benchmark.train}[10%:]", f"{benchmark.train}[:10%]"
     train, validation = map(split, wanted)
   return Splits(
-    classes=benchmark.classes or tuple(map(_readable, names)),
+    classes=classes,
     test=split(benchmark.test),
     train=train,
     validation=validation,
@@ -342,6 +325,69 @@ def _several(row: Any, classes: int) -> np.ndarray:
   for name, value in (("labels", -1), ("labels_no_difficult", 1)):
     labels[np.asarray(row[name], np.int64)] = value
   return labels
+
+
+class Prepared:
+  """A set that TFDS has prepared, opened without its code.
+
+  Attributes:
+    builder: reads it.
+    advice: how it is prepared anew, for messages.
+  """
+
+  def __init__(self, name: str, data_dir: str):
+    """Opens the newest version of a set, `name` with its config after a slash.
+
+    Raises:
+      BenchmarkError: if it is not prepared.
+    """
+    # TFDS takes seconds to import: only who opens a data set pays for it.
+    import tensorflow_datasets as tfds
+
+    self._where = f"{name} in {data_dir}"
+    self.advice = (
+      f"prepare it with tfds build {name} --file_format=array_record"
+      f" --data_dir={data_dir}"
+    )
+    folder = pathlib.Path(data_dir).expanduser() / name
+    self.builder = tfds.builder_from_directory(_version(folder, self.advice))
+    self._decoders: Any = {"image": tfds.decode.SkipDecoding()}
+
+  def rows(self, split: str) -> Sequence[Any]:
+    """The records of a split (or of slices and sums of some), images encoded.
+
+    Raises:
+      BenchmarkError: if there is none, or it is not in a format with random access.
+    """
+    try:
+      rows: Any = self.builder.as_data_source(
+        split=split, decoders=self._decoders
+      )
+    except (ValueError, NotImplementedError, KeyError) as error:
+      raise BenchmarkError(
+        f"{self._where} cannot be read at random"
+        f" ({' '.join(str(error).split())[:200]}): {self.advice}."
+      ) from error
+    return rows
+
+  def classes(
+    self, names: Sequence[str] = (), multi_label: bool = False
+  ) -> tuple[str, ...]:
+    """What the classes are called, `names` if they are given.
+
+    Raises:
+      BenchmarkError: if the set has another number of classes.
+    """
+    features = self.builder.info.features
+    own = (
+      features["labels"].feature if multi_label else features["label"]
+    ).names
+    if names and len(names) != len(own):
+      raise BenchmarkError(
+        f"{self._where} has {len(own)} classes instead of {len(names)}:"
+        f" {self.advice}."
+      )
+    return tuple(names) or tuple(map(_readable, own))
 
 
 @functools.cache
