@@ -9,7 +9,7 @@ import pathlib
 
 from absl import flags
 
-from contrastive_jax.data import benchmarks
+from contrastive_jax.data import benchmarks, folder_images
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import evaluators, runner, suites
 from experiments import flags as flags_lib
@@ -31,6 +31,7 @@ _SUITE = flags.DEFINE_string("suite", "", "Suites instead.", flag_values=_FLAGS)
 _SUITE_DIR = flags.DEFINE_string(
   "suite_dir", "", "Their data.", flag_values=_FLAGS
 )
+_FIT = flags.DEFINE_string("fit", None, "Squares.", flag_values=_FLAGS)
 _PLOTS = flags.DEFINE_bool(
   "plots", False, "Draw the plots too.", flag_values=_FLAGS
 )
@@ -56,6 +57,8 @@ Flags:
                   suite_NAME_STEP.json and .md of the workdir
   --suite_dir=DIR its data: TFDS's data directory; of retrieval the folder with coco/
                   and flickr30k/, each Karpathy's dataset_*.json beside images/
+  --fit=X         how pictures of suites and benchmarks become squares: pad, crop or
+                  stretch, instead of the run's own; a suite's files end in it then
   --plots         draw the plots too: of the last step into plots/, of an
                   earlier one into plots_STEP/ of the workdir
 The numbers are written to evaluation_STEP.json in the workdir; answers to questions
@@ -69,6 +72,7 @@ def main() -> None:
   workdir = pathlib.Path(_WORKDIR.value).expanduser()
   _check_benchmarks(_BENCHMARKS.value)
   names = _suites()
+  _check_fit()
   run, state = runner.restore(workdir, step=_STEP.value)
   if names:
     for name in names:
@@ -122,7 +126,10 @@ def _score_suite(name: str, run, state, workdir: pathlib.Path) -> None:
       f"--suite={name} needs an image tower that is trained; got config.model"
       f".frozen={run.config.model.frozen!r}: score elevater instead."
     )
-  path = workdir / f"suite_{name}_{int(state.step)}.json"
+  fit = _FIT.value or run.config.data.fit
+  # Scores of other squares are other scores.
+  other = "" if fit == run.config.data.fit else f"_{fit}"
+  path = workdir / f"suite_{name}_{int(state.step)}{other}.json"
   scores = suites.run(
     name,
     encoder,
@@ -130,7 +137,7 @@ def _score_suite(name: str, run, state, workdir: pathlib.Path) -> None:
     path,
     data_dir=_SUITE_DIR.value,
     image_size=run.config.model.image_size,
-    fit=run.config.data.fit,
+    fit=fit,
     seed=run.config.seed,
   )
   text = suites.table(name, scores)
@@ -148,8 +155,16 @@ def _check_benchmarks(text: str | None) -> None:
       )
 
 
+def _check_fit() -> None:
+  """Raises on squares that are not known."""
+  if _FIT.value not in (None, *folder_images.FITS):
+    raise config_lib.UserError(
+      f"--fit must be one of {', '.join(folder_images.FITS)}; got {_FIT.value!r}."
+    )
+
+
 def _with_benchmarks(config: config_lib.Config) -> config_lib.Config:
-  """The run's configuration with the sets of the flags."""
+  """The run's configuration with the sets and squares of the flags."""
   values = config.to_dict()
   for flag, field in (
     (_BENCHMARKS, "benchmarks"),
@@ -157,6 +172,17 @@ def _with_benchmarks(config: config_lib.Config) -> config_lib.Config:
   ):
     if flag.value is not None:
       values["evaluation"][field] = flag.value
+  if not values["evaluation"]["benchmarks"].strip(", "):
+    if _FIT.value is not None:
+      raise config_lib.UserError(
+        f"--fit is for suites and benchmarks; got {_FIT.value!r} without --suite or"
+        " --benchmarks."
+      )
+    values["data"]["fit"] = (
+      "pad"  # The run's own data are open; nothing else is.
+    )
+  elif _FIT.value is not None:
+    values["data"]["fit"] = _FIT.value
   return config_lib.parse(values)
 
 

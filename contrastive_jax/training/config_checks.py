@@ -5,6 +5,8 @@ from contrastive_jax.training.fields import Config
 
 # Those of fusion models; the ones after the first take questions and statements.
 FUSION_OBJECTIVES = ("albef", "vqa", "nlvr2", "text_assignment", "entailment")
+# Data whose pictures are read as they are found.
+_FITTED = ("folder", "official", "records", "tfds")
 # The losses of each objective; the first one is the usual one.
 _LOSSES = {
   "clip": ("clip", "clip_four_term", "decoupled", "sigmoid", "augmented"),
@@ -48,6 +50,14 @@ def check_loss(config: Config) -> None:
     raise ConfigError(
       "config.data.mixture is for config.data=records; got config.data.name="
       f"{config.data.name!r}: leave it empty."
+    )
+  # A run of no steps is there to be scored, on suites perhaps.
+  fits = config.data.name in _FITTED or config.evaluation.benchmark_names
+  if config.data.fit != "pad" and not fits and config.steps:
+    raise ConfigError(
+      f"config.data.fit is for config.data={', '.join(_FITTED)} and for"
+      f" config.evaluation.benchmarks; got {config.data.fit!r} with config.data.name="
+      f"{config.data.name!r}: set config.data.fit=pad."
     )
   if config.initial.workdir and objective not in FUSION_OBJECTIVES:
     raise ConfigError(

@@ -12,7 +12,7 @@ from PIL import Image
 
 from contrastive_jax.data import benchmarks
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import evaluators, runner
+from contrastive_jax.training import evaluators, runner, suites
 from experiments import evaluate
 from tests.training import tiny
 
@@ -326,6 +326,51 @@ def test_mistakes_in_a_suite(flags, message):
   evaluate._FLAGS(["evaluate", "--suite_dir=", *flags])
   with pytest.raises(config_lib.UserError, match=message):
     evaluate._suites()
+
+
+@pytest.mark.parametrize(
+  "flags, fit, file",
+  [
+    ([], "stretch", "suite_probe_7.json"),
+    (["--fit=stretch"], "stretch", "suite_probe_7.json"),
+    # Beside those of the run's own squares, which are kept.
+    (["--fit=crop"], "crop", "suite_probe_7_crop.json"),
+  ],
+)
+def test_evaluate_takes_other_squares(tmp_path, monkeypatch, flags, fit, file):
+  config = tiny.make_config(
+    evaluation__benchmarks="cifar10", data__fit="stretch"
+  )
+  evaluate._FLAGS.unparse_flags()
+  evaluate._FLAGS["fit"].unparse()
+  evaluate._FLAGS(["evaluate", "--benchmarks=dtd", *flags])
+  changed = evaluate._with_benchmarks(config)
+  assert changed.evaluation.benchmark_names == ("dtd",)
+  assert changed.data.fit == fit
+  scored = []
+  monkeypatch.setattr(
+    suites, "run", lambda *args, **kwargs: scored.append((args, kwargs)) or {}
+  )
+  encoder = object.__new__(evaluators.Encoder)
+  run = types.SimpleNamespace(config=config, encoder=encoder)
+  state = types.SimpleNamespace(step=7)
+  evaluate._score_suite("probe", run, state, tmp_path)
+  ((args, kwargs),) = scored
+  assert kwargs["fit"] == fit and args[-1] == tmp_path / file
+  assert (tmp_path / file).with_suffix(".md").exists()
+
+
+def test_squares_without_a_set_to_score():
+  evaluate._FLAGS(["evaluate", "--fit=cover"])
+  with pytest.raises(config_lib.UserError, match="pad, crop, stretch; got 'co"):
+    evaluate._check_fit()
+  evaluate._FLAGS(["evaluate", "--fit=crop", "--benchmarks="])
+  config = tiny.make_config(evaluation__benchmarks="cifar10", data__fit="crop")
+  with pytest.raises(config_lib.UserError, match="got 'crop' without --suite"):
+    evaluate._with_benchmarks(config)
+  # What the run has for sets that are not scored now is no mistake.
+  evaluate._FLAGS["fit"].unparse()
+  assert not evaluate._with_benchmarks(config).evaluation.benchmark_names
 
 
 def test_a_mistyped_set():

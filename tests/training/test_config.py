@@ -195,6 +195,11 @@ def test_values_out_of_range_are_refused(name, value, said):
       "data.mixture is for config.data=records; got config.data.name='emoji'",
     ),
     (
+      {"data": {"fit": "crop", "name": "scenes"}},
+      "and for config.evaluation.benchmarks; got 'crop' with"
+      " config.data.name='scenes': set config.data.fit=pad.",
+    ),
+    (
       {"loss": {"image_image": 0.5}},
       "needs an even config.data.images_per_concept; got 1",
     ),
@@ -256,6 +261,21 @@ def test_bounds_themselves_are_allowed():
   assert config.augment.flip == 1.0
   # An integer where a float is wanted is one.
   assert type(config.augment.flip) is float
+
+
+@pytest.mark.parametrize(
+  "values",
+  [
+    {"data": {"name": "records"}},
+    {"data": {"name": "folder", "path": "photos"}},
+    {"data": {"name": "tfds", "path": "cifar10"}},
+    {"evaluation": {"benchmarks": "cifar10"}},
+    {"steps": 0},  # For suites.
+  ],
+)
+def test_squares_where_there_are_pictures(values):
+  values = {**values, "data": {**values.get("data", {}), "fit": "stretch"}}
+  assert parse(values).data.fit == "stretch"
 
 
 @pytest.mark.parametrize(
