@@ -43,8 +43,8 @@ Flags:
                      OpenAI's have quick GELU, as the presets; of open_clip's without
                      it: --config.model.overrides='{"image": {"activation": "gelu"},
                      "text": {"activation": "gelu"}}'
-  --tokenizer=X      clip (its vocabulary is in the package), or a vocab.txt or
-                     tokenizer.json
+  --tokenizer=X      clip (its vocabulary is in the package), or a vocab.txt,
+                     tokenizer.json or SentencePiece's .model
   --fit=X            how pictures become squares: crop (CLIP's, the default), stretch
                      (SigLIP's) or pad
   --workdir=DIR      becomes a finished run of no steps, for experiments.evaluate and

@@ -9,6 +9,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from contrastive_jax.data import clip as clip_data
+from contrastive_jax.data import sentencepiece_files
 from contrastive_jax.data import tokenizer as tokenizer_lib
 
 # How CLIP cuts a text before its pieces.
@@ -20,8 +21,9 @@ def load(path: str | pathlib.Path) -> tokenizer_lib.Tokenizer:
   """Reads a published vocabulary.
 
   Args:
-    path: `bpe_simple_vocab_16e6.txt.gz` (CLIP), `vocab.txt` (BERT), or a
-      `tokenizer.json` of CLIP, BERT or SigLIP; or a folder that has one of them.
+    path: `bpe_simple_vocab_16e6.txt.gz` (CLIP), `vocab.txt` (BERT), a `.model` of
+      SentencePiece (SigLIP's c4_en, SigLIP 2's of Gemma), or a `tokenizer.json` of
+      CLIP, BERT or SigLIP; or a folder that has one of them.
 
   Returns:
     The tokenizer.
@@ -31,7 +33,10 @@ def load(path: str | pathlib.Path) -> tokenizer_lib.Tokenizer:
   """
   path = pathlib.Path(os.path.expanduser(path))
   if path.is_dir():
-    names = ("tokenizer.json", "vocab.txt", "bpe_simple_vocab_16e6.txt.gz")
+    names = (
+      *("tokenizer.json", "vocab.txt", "bpe_simple_vocab_16e6.txt.gz"),
+      *("sentencepiece.model", "spiece.model", "tokenizer.model"),
+    )
     found = [path / name for name in names if (path / name).exists()]
     if not found:
       raise ValueError(
@@ -41,6 +46,8 @@ def load(path: str | pathlib.Path) -> tokenizer_lib.Tokenizer:
   try:
     if path.suffix == ".json":
       return tokenizer_lib.Tokenizer.load(path)
+    if path.suffix == ".model":
+      return sentencepiece(path.read_bytes(), str(path))
     if path.suffix == ".gz":
       with gzip.open(path, "rt", encoding="utf-8") as file:
         return clip(file.read())
@@ -135,6 +142,31 @@ def bert(vocabulary: str) -> tokenizer_lib.Tokenizer:
   backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
   backend.decoder = decoders.WordPiece()
   return tokenizer_lib.Tokenizer(backend)
+
+
+def sentencepiece(
+  content: bytes, name: str = "The file"
+) -> tokenizer_lib.Tokenizer:
+  """SigLIP's unigram model or SigLIP 2's byte pairs, as SentencePiece keeps them.
+
+  Args:
+    content: of the `.model` file; nothing in it is executed.
+    name: of the file, for messages.
+
+  Returns:
+    The tokenizer, with the ids that SentencePiece gives to a text in SigLIP's form:
+    lower case, without punctuation.
+
+  Raises:
+    ValueError: if it is damaged, or another kind of model.
+  """
+  try:
+    return tokenizer_lib.Tokenizer(sentencepiece_files.read(content))
+  except Exception as error:  # Some are the library's bare Exception.
+    reason = str(error).rstrip(".")
+    raise ValueError(
+      f"{name} cannot be read as a vocabulary: {reason}."
+    ) from error
 
 
 def _byte_letters() -> list[str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import html
+import json
 import pathlib
 import string
 import uuid
@@ -11,6 +12,8 @@ import ftfy
 import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+from contrastive_jax.data import charsmap
 
 PAD_ID = 0
 _SPECIAL = ("[PAD]", "[START]", "[END]")
@@ -118,6 +121,8 @@ class Tokenizer:
     # Else "[PAD]" within a user's caption would become padding. The library
     # does not save this property.
     backend.encode_special_tokens = True
+    self._normalizer = backend.normalizer
+    self._charsmap, backend.normalizer = charsmap.split(backend.normalizer)
     self._backend = backend
     self._clean = kind.clean
     self.kind = kind.name
@@ -198,7 +203,7 @@ class Tokenizer:
     # Written aside and moved: neither a killed run nor several hosts that
     # write the same file leave half of one.
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    temporary.write_text(self._backend.to_str(), encoding="utf-8")
+    temporary.write_text(self.__getstate__(), encoding="utf-8")
     temporary.replace(path)
 
   @property
@@ -224,9 +229,10 @@ class Tokenizer:
     if length < 2:
       raise ValueError(f"length must be at least 2; got {length}.")
     rows: np.ndarray = np.full((len(texts), length), self.pad_id, np.int32)
-    encodings = self._backend.encode_batch(
-      [self._clean(text) for text in texts], add_special_tokens=False
-    )
+    cleaned = [self._clean(text) for text in texts]
+    if self._charsmap is not None:
+      cleaned = list(map(self._charsmap, cleaned))
+    encodings = self._backend.encode_batch(cleaned, add_special_tokens=False)
     start = [] if self.start_id is None else [self.start_id]
     most = length - len(start) - 1
     for row, encoding in zip(rows, encodings):
@@ -243,7 +249,11 @@ class Tokenizer:
 
   def __getstate__(self) -> str:
     """Pickles as JSON, for Grain's worker processes."""
-    return self._backend.to_str()
+    if self._charsmap is None:
+      return self._backend.to_str()
+    state = json.loads(self._backend.to_str())
+    state["normalizer"] = json.loads(self._normalizer.__getstate__())
+    return json.dumps(state)
 
   def __setstate__(self, state: str) -> None:
     """Restores a pickled tokenizer."""

@@ -180,8 +180,8 @@ class Model:
   )
   tokenizer: str = field(
     "",
-    "Published vocabulary: clip, or a vocab.txt or tokenizer.json; empty is the"
-    " data's own.",
+    "Published vocabulary: clip, or a vocab.txt, tokenizer.json or SentencePiece's"
+    " .model; empty is the data's own.",
   )
   dtype: str = field(
     "float32", "Compute type.", choices=("float32", "bfloat16")

@@ -1,0 +1,273 @@
+"""SentencePiece's files: the ids are its own, and files are data."""
+
+import functools
+import io
+import pickle
+import random
+import unicodedata
+
+import numpy as np
+import pytest
+
+from contrastive_jax.data import charsmap, published_tokenizers
+from contrastive_jax.data import sentencepiece_files as files
+from contrastive_jax.data import tokenizer as tokenizer_lib
+
+spm = pytest.importorskip("sentencepiece")
+
+HARD = [
+  *(
+    "",
+    " ",
+    "   ",
+    "\n\t",
+    "a",
+    "\x00",
+    "a\x00b\x1f\x7f",
+    "\u200b\u200d\ufeff",
+  ),
+  "  many   spaces\u00a0\u3000here  ",
+  "A photo of a CAT, sitting on the mat!",
+  "😀👍🏽👨‍👩‍👧‍👦 🏴󠁧󠁢󠁥󠁮󠁧󠁿 ❤️ 5️⃣",
+  "猫は可愛い ﾊﾟｿｺﾝ ＡＢＣ １２３ ㎏ ① ㍻",
+  "한국어 가각 ㅁ̉ ㄱㅏ",
+  "שָׁלוֹם עולם مرحبا بالعالم لا ﷺ",
+  "नमस्ते क़ คำ",
+  "ﬁne ½ x² ™ ©️ № Å Å e\u0301 a\u0308\u0323 o\u031b\u0323",
+  "Ⓐ̈ ㌪̈ ㈂̴ 2\u20df",
+  "▁ ▁▁ a▁▁▁b <mask> <start_of_turn> [x]",
+  "</s> <pad> <unk> <eos> <0x41>",
+  "\ud800 lone \udfff",
+  "zażółć 𝔘𝔫𝔦𝔠𝔬𝔡𝔢 \U0010ffff \ue000",
+  "word " * 400,
+  "x" * 3000,
+]
+LENGTH = 64
+
+
+def trained(**options):
+  """A model of SentencePiece's trainer, on words and some of other scripts."""
+  rng = random.Random(0)
+  letters = "abcdefghijklmnopqrstuvwxyz"
+  words = [
+    "".join(rng.choices(letters, k=rng.randint(2, 7))) for _ in range(300)
+  ]
+  texts = [" ".join(rng.choices(words, k=8)) for _ in range(400)]
+  texts += [text for text in HARD[9:16] for _ in range(10)]
+  file = io.BytesIO()
+  spm.SentencePieceTrainer.train(
+    sentence_iterator=iter(texts),
+    model_writer=file,
+    minloglevel=2,
+    hard_vocab_limit=False,
+    num_threads=1,
+    **options,
+  )
+  return file.getvalue()
+
+
+@functools.cache
+def model(kind):
+  """Small models with the settings of the published ones."""
+  if kind == "siglip":  # T5's of c4_en.
+    return trained(
+      model_type="unigram",
+      vocab_size=400,
+      normalization_rule_name="nmt_nfkc",
+      pad_id=0,
+      eos_id=1,
+      unk_id=2,
+      bos_id=-1,
+    )
+  return trained(  # Gemma's.
+    model_type="bpe",
+    vocab_size=800,
+    normalization_rule_name="identity",
+    byte_fallback=True,
+    add_dummy_prefix=False,
+    remove_extra_whitespaces=False,
+    allow_whitespace_only_pieces=True,
+    user_defined_symbols=["<mask>", "<start_of_turn>", "\n", "▁▁", "▁▁▁"],
+    pad_id=0,
+    eos_id=1,
+    bos_id=2,
+    unk_id=3,
+    eos_piece="<eos>",
+    bos_piece="<bos>",
+  )
+
+
+def assert_same_ids(kind, ours, texts):
+  theirs = spm.SentencePieceProcessor(model_proto=model(kind))
+  rows = ours.encode(texts, LENGTH)
+  for text, row in zip(texts, rows):
+    ids = theirs.encode(tokenizer_lib._canonical(text))[: LENGTH - 1]
+    expected = [*ids, ours.end_id] + [ours.pad_id] * (LENGTH - 1 - len(ids))
+    assert row.tolist() == expected, ascii(text)
+
+
+@pytest.mark.parametrize("kind", ["siglip", "siglip2"])
+def test_ids_of_hard_texts_are_those_of_the_library(kind):
+  ours = published_tokenizers.sentencepiece(model(kind))
+  assert ours.kind == kind and ours.start_id is None and ours.end_id == 1
+  assert ours.pad_id == (1 if kind == "siglip" else 0)
+  theirs = spm.SentencePieceProcessor(model_proto=model(kind))
+  assert ours.vocab_size == theirs.vocab_size()
+  assert_same_ids(kind, ours, HARD)
+  text = "a photo of a cat"
+  assert ours.decode(ours.encode([text], LENGTH)[0]) == text
+
+
+@pytest.mark.parametrize("kind", ["siglip", "siglip2"])
+def test_ids_of_random_texts_are_those_of_the_library(kind):
+  """Any characters, often replaced ones with marks after them."""
+  rng = random.Random(1)
+  known = [
+    chr(c)
+    for c in range(1, 0x1FB00)
+    if unicodedata.category(chr(c)) not in ("Cn", "Cs", "Co")
+  ]
+  replaced = [c for c in known if unicodedata.normalize("NFKC", c) != c]
+  marks = [c for c in known if unicodedata.category(c) == "Mn"]
+  pools = known, replaced, marks, "abc 1 _.,", "the photo of a cat "
+  texts = [
+    "".join(rng.choice(rng.choice(pools)) for _ in range(rng.randint(1, 8)))
+    for _ in range(2000)
+  ]
+  assert_same_ids(kind, published_tokenizers.sentencepiece(model(kind)), texts)
+
+
+def test_the_table_is_that_of_the_library():
+  """Where unknown pieces would hide a difference: the normalised text."""
+  read = files.read(model("siglip"))
+  table, rest = charsmap.split(read.normalizer)
+  theirs = spm.SentencePieceProcessor(model_proto=model("siglip"))
+  for text in HARD:
+    text = text.encode("utf-8", "replace").decode()
+    assert rest.normalize_str(table(text)) == theirs.normalize(text), ascii(
+      text
+    )
+
+
+def test_a_table_that_replaces_ascii():
+  content = trained(
+    model_type="unigram", vocab_size=300, normalization_rule_name="nmt_nfkc_cf"
+  )
+  table, _ = charsmap.split(files.read(content).normalizer)
+  assert table("A CAT") == "a cat"
+
+
+@pytest.mark.parametrize("kind", ["siglip", "siglip2"])
+def test_saved_and_pickled_it_is_the_same(kind, tmp_path):
+  ours = published_tokenizers.sentencepiece(model(kind))
+  expected = ours.encode(HARD, LENGTH)
+  ours.save(tmp_path / "tokenizer.json")
+  for copy in (
+    published_tokenizers.load(tmp_path),
+    pickle.loads(pickle.dumps(ours)),
+  ):
+    assert copy.kind == kind
+    np.testing.assert_array_equal(copy.encode(HARD, LENGTH), expected)
+
+
+@pytest.mark.parametrize(
+  "name", ["sentencepiece.model", "spiece.model", "tokenizer.model"]
+)
+def test_it_is_found_in_its_folder(tmp_path, name):
+  (tmp_path / name).write_bytes(model("siglip"))
+  assert published_tokenizers.load(tmp_path).kind == "siglip"
+
+
+def changed(kind, **changes):
+  """A model with other fields."""
+  found = files._model_class().FromString(model(kind))
+  for name, value in changes.items():
+    part, field = name.split("__")
+    setattr(getattr(found, part), field, value)
+  return found
+
+
+def same_piece(found):
+  found.pieces[5].piece = found.pieces[4].piece
+
+
+def no_unknown(found):
+  found.pieces[2].type = 1
+
+
+def no_text(found):
+  found.pieces[7].piece = b"\xff\xfe"
+
+
+def user_defined(found):
+  found.pieces[9].type = 4
+
+
+def another_end(found):
+  found.pieces[1].piece = b"<end>"
+
+
+@pytest.mark.parametrize(
+  "kind, changes, edit, message",
+  [
+    (
+      "siglip",
+      {"trainer__model_type": 3},
+      None,
+      "1 .unigram. or 2 .BPE.; it is",
+    ),
+    (
+      "siglip",
+      {"trainer__treat_whitespace_as_suffix": True},
+      None,
+      "spaces aft",
+    ),
+    (
+      "siglip",
+      {"normalizer__precompiled_charsmap": b"abc"},
+      None,
+      "table of char",
+    ),
+    (
+      "siglip",
+      {"normalizer__precompiled_charsmap": b"\x08\0\0\0\xff\xff\xff\xff"},
+      None,
+      "table of char",
+    ),
+    ("siglip2", {"normalizer__add_dummy_prefix": True}, None, "a user defined"),
+    ("siglip", {}, same_piece, "of which 399 are different"),
+    ("siglip", {}, no_unknown, "one unknown piece; it has 0"),
+    ("siglip", {}, no_text, "utf-8"),
+    ("siglip", {}, user_defined, "types 1, 2, 3, 6; some are of 4"),
+    ("siglip", {}, another_end, "special tokens of a known kind"),
+  ],
+)
+def test_what_is_not_read_is_named(tmp_path, kind, changes, edit, message):
+  found = changed(kind, **changes)
+  if edit:
+    edit(found)
+  path = tmp_path / "x.model"
+  path.write_bytes(found.SerializeToString())
+  with pytest.raises(ValueError, match=f"x.model cannot be read .*{message}"):
+    published_tokenizers.load(path)
+
+
+@pytest.mark.parametrize("kind", ["siglip", "siglip2"])
+def test_damaged_files_are_named(tmp_path, kind):
+  path = tmp_path / "x.model"
+  whole = model(kind)
+  for content in (b"", b"\x80\x04\x95cos\nsystem\n", b"\xff" * 40, whole[:-7]):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="x.model cannot be read as a vocab"):
+      published_tokenizers.load(path)
+  # Whatever is in it, it is read or refused, and never ends the process.
+  rng = random.Random(2)
+  for _ in range(20):
+    content = bytearray(whole)
+    for _ in range(20):
+      content[rng.randrange(len(content))] = rng.randrange(256)
+    path.write_bytes(content)
+    try:
+      published_tokenizers.load(path).encode(HARD[:20], 8)
+    except ValueError as error:
+      assert "x.model" in str(error)
