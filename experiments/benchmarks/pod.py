@@ -297,7 +297,8 @@ def record_page(rows: Sequence[Mapping[str, Any]]) -> str:
     "```",
     "",
     "FILE is a recipe of experiments/configs: clip_vit_b16.py where the preset"
-    " stands alone, else the one whose objective and loss stand beside it.",
+    " stands alone, else the one whose objective and loss stand beside it; the last"
+    " word names a term of config.structure.",
     "",
     "| preset | batch | microbatches | topology | chips | FSDP | memory, GiB | of | FLOPs |"
     " all-gather | all-reduce | reduce-scatter | step, s, at least |",
@@ -314,7 +315,11 @@ def record_page(rows: Sequence[Mapping[str, Any]]) -> str:
       del seconds["memory"]
     bound = max(seconds, key=seconds.__getitem__)
     cells = [
-      ", ".join(row[k] for k in ("preset", "objective", "loss") if k in row),
+      ", ".join(
+        row[k]
+        for k in ("preset", "objective", "loss", "structure")
+        if row.get(k)
+      ),
       f"{row['batch_size']:,}",
       f"{row['microbatches']}",
       row["topology"],
@@ -331,6 +336,12 @@ def record_page(rows: Sequence[Mapping[str, Any]]) -> str:
     ]
     lines.append("| " + " | ".join(cells) + " |")
   return "\n".join([*lines, ""])
+
+
+def _terms(config: config_lib.Config) -> list[str]:
+  """The terms of `config.structure` that a run has."""
+  names = ("separation", "bridge", "consistency", "alignment")
+  return [name for name in names if getattr(config.structure, name)]
 
 
 def main() -> None:
@@ -361,6 +372,7 @@ def main() -> None:
         "preset": config.model.preset,
         "objective": config.objective,
         "loss": config.loss.name,
+        "structure": " + ".join(_terms(config)),
         "fsdp": config.fsdp,
         "effort": _EFFORT.value,
         "compile_seconds": seconds,

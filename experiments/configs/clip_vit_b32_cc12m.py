@@ -17,8 +17,7 @@ has averages over 38 data sets: OpenCLIP 27.9, FastCLIP 31.5, NeuCLIP 31.9.
 
 Settings: FastCLIP, https://arxiv.org/abs/2407.01445, but for the temperature,
 which has no learning rate of its own here (1e-4 there) and is learned as its
-logarithm. There is no reader of web-scale data yet: DIR is a folder of images
-with captions.jsonl (README, "Your own images").
+logarithm. DIR is what experiments.convert_pairs made of the pairs.
 """
 
 import ml_collections
@@ -37,7 +36,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.steps = _EPOCHS * _PAIRS // config.batch_size
   config.log_every = 50
   config.checkpoint_every = 1000
-  config.data.name = "folder"
+  config.data.name = "records"
   config.data.num_threads = 32
   config.data.vocab_size = 49408
   config.model.preset = "vit_b32"

@@ -28,13 +28,12 @@ Settings: CyCLIP's, https://github.com/goel-shashank/CyCLIP, on which the paper 
 built: batch 128, 64 epochs, no random crops, captions edited by EDA
 (with synonyms of your own: --config.data.synonyms=FILE). Its weights,
 batch size and epochs are not published; other views are by RandAugment here, of
-both the first and the second view (AutoAugment of the second there). There is no
-reader of web-scale data yet: DIR is a folder of images with captions.jsonl. TFDS_DIR
-has the sets of the tables as `tfds build NAME --file_format=array_record` makes
-them; what is missing is left out with a word. Of the 14 probes Rendered SST2 is not
-in TFDS, Aircraft and GTSRB are those of the Visual Domain Decathlon, and class names
-of ImageNet are WordNet's first lemmas: scores there are near the published ones, not
-the same.
+both the first and the second view (AutoAugment of the second there). DIR is what
+experiments.convert_pairs made of the pairs. TFDS_DIR has the sets of the tables as
+`tfds build NAME --file_format=array_record` makes them; what is missing is left out with
+a word. Of the 14 probes Rendered SST2 is not in TFDS, Aircraft and GTSRB are those of the
+Visual Domain Decathlon, and class names of ImageNet are WordNet's first lemmas: scores
+there are near the published ones, not the same.
 """
 
 import ml_collections
