@@ -1,6 +1,7 @@
-"""What the losses share: types, products of pairs, and checks of arguments."""
+"""What the losses share: types, sums over pairs, and checks of arguments."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -98,3 +99,79 @@ def check_range(name, value, expected, holds) -> None:
     raise ValueError(f"{name} must be {expected}; got {value}.")
   if isinstance(value, str | bool) or value is None:
     raise ValueError(f"{name} must be {expected}; got {value!r}.")
+
+
+def _mean_logit(rows: jax.Array, others: jax.Array, scale: Scalar, axes: Axes):
+  """Mean logit of each row with all `others` of the global batch: [N]."""
+  total = ops.sum_over(jnp.sum(others, axis=0), axes)
+  count = others.shape[0] * ops.axis_size(axes)
+  return scale * jnp.sum(rows * (total / count), axis=1)
+
+
+def cross_entropy(
+  queries: jax.Array,
+  keys: jax.Array,
+  scale: Scalar,
+  group_ids: jax.Array | None,
+  dtype: np.dtype,
+  axes: Axes,
+  block_size: int | str | None,
+  *,
+  label_smoothing: float = 0.0,
+  both: bool = False,
+  key_gradient: bool = True,
+) -> list[jax.Array]:
+  """InfoNCE of each query among the keys and, if `both`, the other way.
+
+  Of float32 features that `dtype` holds; see `losses.contrastive`.
+  """
+  ops.check_group_ids(group_ids, queries.shape[0])
+  sums = ops.row_column_sums(
+    queries,
+    keys,
+    scale=scale,
+    group_ids=group_ids,
+    positives="none" if group_ids is None else "group",
+    columns=both,
+    key_gradient=key_gradient,
+    dtype=dtype,
+    axes=axes,
+    block_size=block_size,
+  )
+
+  def loss(total, positive, rows, others):
+    if group_ids is None:
+      positive = scale * paired(queries, keys)
+    if label_smoothing:
+      mean = _mean_logit(rows, others, scale, axes)
+      positive += label_smoothing * (mean - positive)
+    return total - positive
+
+  losses = [loss(sums.rows, sums.row_positive, queries, keys)]
+  if both:
+    losses.append(loss(sums.columns, sums.column_positive, keys, queries))
+  return losses
+
+
+def uniformity(
+  features: Sequence[jax.Array],
+  t: Scalar,
+  dtype: np.dtype,
+  axes: Axes,
+  block_size: int | str | None,
+) -> jax.Array:
+  """See `structure.uniformity`; of float32 features that `dtype` holds."""
+  total = jnp.float32(0)
+  for x in features:
+    rows = ops.row_column_sums(
+      x,
+      x,
+      scale=2.0 * t,
+      dtype=dtype,
+      axes=axes,
+      block_size=block_size,
+    ).rows
+    # At most N a row: the sum itself is a float32.
+    total += jnp.sum(jnp.exp(rows - 2.0 * t))
+  count = features[0].shape[0] * ops.axis_size(axes)
+  return jnp.log(ops.sum_over(total, axes)) - jnp.log(jnp.float32(count))

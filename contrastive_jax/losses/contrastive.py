@@ -90,7 +90,7 @@ def info_nce(
   (queries, keys), dtype = _shared.widen(queries, keys)
   ops.check_positive("temperature", temperature)
   _check_label_smoothing(label_smoothing)
-  (loss,) = _cross_entropy(
+  (loss,) = _shared.cross_entropy(
     queries,
     keys,
     1.0 / temperature,
@@ -218,7 +218,7 @@ def clip(
   (image, text), dtype = _shared.widen(image, text)
   ops.check_positive("logit_scale", logit_scale)
   _check_label_smoothing(label_smoothing)
-  to_text, to_image = _cross_entropy(
+  to_text, to_image = _shared.cross_entropy(
     image,
     text,
     logit_scale,
@@ -301,11 +301,11 @@ def clip_four_term(
       f" {in_modal_denominator!r}."
     )
   args = (logit_scale, group_ids, dtype, axes, block_size)
-  to_text, to_image = _cross_entropy(image, text, *args, both=True)
+  to_text, to_image = _shared.cross_entropy(image, text, *args, both=True)
   total = to_text + to_image
   for original, augmented in ((image, image_augmented), (text, text_augmented)):
     if in_modal_denominator == "augmented":
-      total += _cross_entropy(original, augmented, *args)[0]
+      total += _shared.cross_entropy(original, augmented, *args)[0]
     else:
       options = {"dtype": dtype, "axes": axes, "block_size": block_size}
       total += ops.row_column_sums(
@@ -367,7 +367,7 @@ def moco_v3(
   ops.check_features(queries=queries, momentum_keys=momentum_keys)
   (queries, momentum_keys), dtype = _shared.widen(queries, momentum_keys)
   ops.check_positive("temperature", temperature)
-  (loss,) = _cross_entropy(
+  (loss,) = _shared.cross_entropy(
     queries,
     jax.lax.stop_gradient(momentum_keys),
     1.0 / temperature,
@@ -514,52 +514,3 @@ def sigmoid(
 def _check_label_smoothing(value: float) -> None:
   if not 0.0 <= value < 1.0:
     raise ValueError(f"label_smoothing must be in [0, 1); got {value}.")
-
-
-def _mean_logit(rows: jax.Array, others: jax.Array, scale: Scalar, axes: Axes):
-  """Mean logit of each row with all `others` of the global batch: [N]."""
-  total = ops.sum_over(jnp.sum(others, axis=0), axes)
-  count = others.shape[0] * ops.axis_size(axes)
-  return scale * jnp.sum(rows * (total / count), axis=1)
-
-
-def _cross_entropy(
-  queries: jax.Array,
-  keys: jax.Array,
-  scale: Scalar,
-  group_ids: jax.Array | None,
-  dtype: jnp.dtype,
-  axes: Axes,
-  block_size: BlockSize,
-  *,
-  label_smoothing: float = 0.0,
-  both: bool = False,
-  key_gradient: bool = True,
-) -> list[jax.Array]:
-  """InfoNCE of each query among the keys and, if `both`, the other way."""
-  ops.check_group_ids(group_ids, queries.shape[0])
-  sums = ops.row_column_sums(
-    queries,
-    keys,
-    scale=scale,
-    group_ids=group_ids,
-    positives="none" if group_ids is None else "group",
-    columns=both,
-    key_gradient=key_gradient,
-    dtype=dtype,
-    axes=axes,
-    block_size=block_size,
-  )
-
-  def loss(total, positive, rows, others):
-    if group_ids is None:
-      positive = scale * _shared.paired(queries, keys)
-    if label_smoothing:
-      mean = _mean_logit(rows, others, scale, axes)
-      positive += label_smoothing * (mean - positive)
-    return total - positive
-
-  losses = [loss(sums.rows, sums.row_positive, queries, keys)]
-  if both:
-    losses.append(loss(sums.columns, sums.column_positive, keys, queries))
-  return losses

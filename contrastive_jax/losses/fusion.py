@@ -361,7 +361,9 @@ def masked_language_modeling(
       f" {tuple(chosen.shape)}."
     )
   _shared.check_range("alpha", alpha, "in [0, 1]", lambda x: 0 <= x <= 1)
-  log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
+  # Once, as both terms use them: see `_shared.widen`.
+  logits = logits.astype(jnp.float32)
+  log_p = jax.nn.log_softmax(logits)
   loss = -jnp.take_along_axis(log_p, tokens[..., None], axis=-1)[..., 0]
   if teacher_logits is not None:
     soft = distillation(logits, teacher_logits)

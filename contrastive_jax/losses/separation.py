@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from contrastive_jax import ops
-from contrastive_jax.losses import _shared, structure
-from contrastive_jax.losses.contrastive import info_nce
+from contrastive_jax.losses import _shared
 
 Axes = str | tuple[str, ...] | None
 Scalar = float | jax.Array
@@ -107,34 +106,59 @@ def independent_contrast(
   >>> [round(v, 4) for v in loss.tolist()]
   [0.6815, 0.6815, 0.6815, 0.6815]
   """
-  if positive not in _POSITIVES:
-    raise ValueError(f"positive must be one of {_POSITIVES}; got {positive!r}.")
-  if positive == "original":
-    image_keys, text_keys = image, text
-  elif image_augmented is None or text_augmented is None:
-    missing = "image" if image_augmented is None else "text"
-    raise ValueError(
-      f'{missing}_augmented must be given, unless positive is "original"; got'
-      " None."
-    )
-  else:
-    image_keys, text_keys = image_augmented, text_augmented
+  image_keys, text_keys = _keys(
+    positive, image, text, image_augmented, text_augmented
+  )
   ops.check_features(
     image=image,
     text=text,
     image_augmented=image_keys,
     text_augmented=text_keys,
   )
-  total = jnp.float32(0)
-  for queries, keys in ((image, image_keys), (text, text_keys)):
-    total += info_nce(
-      queries,
-      keys,
-      temperature=temperature,
-      group_ids=group_ids,
-      axes=axes,
-      block_size=block_size,
+  ops.check_positive("temperature", temperature)
+  (image, text, *views), dtype = _shared.widen(
+    image, text, *_views(positive, image_keys, text_keys)
+  )
+  return _contrast(
+    (image, text),
+    views or (image, text),
+    1.0 / temperature,
+    group_ids,
+    dtype,
+    axes,
+    block_size,
+  )
+
+
+def _keys(positive, image, text, image_augmented, text_augmented):
+  """The keys of both modalities: their other views, or themselves."""
+  if positive not in _POSITIVES:
+    raise ValueError(f"positive must be one of {_POSITIVES}; got {positive!r}.")
+  if positive == "original":
+    return image, text
+  if image_augmented is None or text_augmented is None:
+    missing = "image" if image_augmented is None else "text"
+    raise ValueError(
+      f'{missing}_augmented must be given, unless positive is "original"; got'
+      " None."
     )
+  return image_augmented, text_augmented
+
+
+def _views(positive, *keys):
+  """The keys, if they are arrays of their own."""
+  return () if positive == "original" else keys
+
+
+def _contrast(
+  queries, keys, scale, group_ids, dtype, axes, block_size
+) -> jax.Array:
+  """The sum over modalities of InfoNCE, of features in float32."""
+  total = jnp.float32(0)
+  for rows, columns in zip(queries, keys):
+    total += _shared.cross_entropy(
+      rows, columns, scale, group_ids, dtype, axes, block_size
+    )[0]
   return total
 
 
@@ -195,31 +219,42 @@ def deep_feature_separation(
   >>> {name: round(float(x.mean()), 4) for name, x in terms.items()}
   {'orthogonality': 0.0, 'contrast': 0.6815, 'uniformity': 0.7466}
   """
+  image_keys, text_keys = _keys(
+    positive,
+    image_independent,
+    text_independent,
+    image_independent_augmented,
+    text_independent_augmented,
+  )
   ops.check_features(
     image=image,
     text=text,
     image_independent=image_independent,
     text_independent=text_independent,
+    image_independent_augmented=image_keys,
+    text_independent_augmented=text_keys,
   )
+  ops.check_positive("temperature", temperature)
+  ops.check_positive("t", t)
+  # Once for all terms: their gradients are added before they are rounded.
+  (image, text, *rest), dtype = _shared.widen(
+    image,
+    text,
+    image_independent,
+    text_independent,
+    *_views(positive, image_keys, text_keys),
+  )
+  own, views = rest[:2], rest[2:]
   return {
-    "orthogonality": orthogonality(image, image_independent)
-    + orthogonality(text, text_independent),
-    "contrast": independent_contrast(
-      image_independent,
-      text_independent,
-      image_independent_augmented,
-      text_independent_augmented,
-      temperature=temperature,
-      positive=positive,
-      group_ids=group_ids,
-      axes=axes,
-      block_size=block_size,
+    "orthogonality": orthogonality(image, own[0]) + orthogonality(text, own[1]),
+    "contrast": _contrast(
+      own,
+      views or own,
+      1.0 / temperature,
+      group_ids,
+      dtype,
+      axes,
+      block_size,
     ),
-    "uniformity": structure.uniformity(
-      image_independent,
-      text_independent,
-      t=t,
-      axes=axes,
-      block_size=block_size,
-    ),
+    "uniformity": _shared.uniformity(own, t, dtype, axes, block_size),
   }

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from contrastive_jax import ops
+from contrastive_jax.losses import _shared
 from contrastive_jax.ops import _grid
 
 Axes = str | tuple[str, ...] | None
@@ -66,21 +67,8 @@ def uniformity(
     raise ValueError("features must be at least one array; got none.")
   ops.check_features(**{f"features[{i}]": x for i, x in enumerate(features)})
   ops.check_positive("t", t)
-  total = jnp.float32(0)
-  for feature in features:
-    x = feature.astype(jnp.float32)
-    rows = ops.row_column_sums(
-      x,
-      x,
-      scale=2.0 * t,
-      dtype=feature.dtype,
-      axes=axes,
-      block_size=block_size,
-    ).rows
-    # At most N a row: the sum itself is a float32.
-    total += jnp.sum(jnp.exp(rows - 2.0 * t))
-  count = features[0].shape[0] * ops.axis_size(axes)
-  return jnp.log(ops.sum_over(total, axes)) - jnp.log(jnp.float32(count))
+  wide, dtype = _shared.widen(*features)
+  return _shared.uniformity(wide, t, dtype, axes, block_size)
 
 
 def geometric_consistency(

@@ -338,6 +338,23 @@ def test_masked_language_modeling(alpha):
   assert not by_teacher.any()
 
 
+def test_gradients_of_both_targets_are_rounded_once():
+  rng = np.random.default_rng(0)
+  low = jnp.asarray(rng.normal(size=(4, 3, 9)), jnp.bfloat16)
+  teacher = jnp.float32(rng.normal(size=(4, 3, 9)))
+  tokens = rng.integers(0, 9, (4, 3))
+
+  def gradient(z):
+    return jax.grad(
+      lambda z: losses.masked_language_modeling(
+        z, tokens, tokens >= 0, teacher_logits=teacher, alpha=0.4
+      ).sum()
+    )(z)
+
+  wanted = gradient(low.astype(jnp.float32)).astype(jnp.bfloat16)
+  np.testing.assert_array_equal(gradient(low), wanted)
+
+
 def test_bad_language_modeling():
   z, tokens = jnp.zeros((1, 2, 3)), jnp.zeros((1, 2), jnp.int32)
   call = losses.masked_language_modeling

@@ -101,6 +101,23 @@ def test_devices_change_nothing(devices):
     assert_close(a, b, what=name)
 
 
+@pytest.mark.parametrize("positive", ["augmented", "original"])
+def test_gradients_of_several_uses_are_rounded_once(positive):
+  low = [x.astype(jnp.bfloat16) for x in make_arrays()]
+
+  def gradients(arrays):
+    return jax.grad(
+      lambda x: jnp.mean(total(*x, positive=positive)),
+    )(arrays)
+
+  exact = gradients([x.astype(jnp.float32) for x in low])
+  for found, wanted in zip(gradients(low), exact):
+    rounded = wanted.astype(jnp.bfloat16).astype(jnp.float32)
+    np.testing.assert_allclose(
+      found.astype(jnp.float32), rounded, rtol=1e-6, atol=1e-9
+    )
+
+
 def test_the_terms_are_those_that_can_be_called_alone():
   v, t, vi, ti, via, tia = make_arrays()
   terms = separate(v, t, vi, ti, via, tia, t=1.5)
