@@ -22,6 +22,9 @@ _IN_FOLDERS = (
   "open_clip_pytorch_model.bin",
   "pytorch_model.bin",
 )
+# Weights hardly compress: what unfolds to more than its size many times over, and
+# to more than a little, would fill the memory.
+_MOST_EXPANSION, _LITTLE = 20, 2**26
 
 
 def read_tensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
@@ -160,6 +163,10 @@ def _is_npz(path: pathlib.Path) -> bool:
 
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
   try:
+    with zipfile.ZipFile(path) as members:
+      unfolded = sum(info.file_size for info in members.infolist())
+    if unfolded > max(_MOST_EXPANSION * path.stat().st_size, _LITTLE):
+      raise ValueError(f"it would unfold to {unfolded:,} bytes.")
     with np.load(path, allow_pickle=False) as archive:
       return {name: archive[name] for name in archive.files}
   except Exception as error:

@@ -9,11 +9,12 @@ operations, because the compiled one sets attributes of whatever it is given.
 import dataclasses
 import io
 import math
+import os
 import pathlib
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, ClassVar
 
 import ml_dtypes
@@ -37,6 +38,10 @@ _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _NESTED = ("state_dict", "model", "model_state_dict", "module")
 # No model has as many tensors, nor as many copies of its values.
 _MOST_NAMES, _MOST_COPIES = 100_000, 4
+# Entries that are looked at for tensors: containers may hold each other.
+_MOST_ENTRIES = 1_000_000
+# Axes that NumPy knows.
+_MOST_AXES = 64
 
 
 class WeightFileError(ValueError):
@@ -122,12 +127,27 @@ def read_state_dict(path: pathlib.Path) -> dict[str, np.ndarray]:
   # A broken pickle raises whatever its operations raise.
   except Exception as error:
     raise WeightFileError(
-      f"{path} is not a whole file of torch.save: {error or type(error).__name__}."
+      f"{path} is not a whole file of torch.save: {_reason(error)}."
     ) from error
+
+
+def _reason(error: Exception) -> str:
+  return str(error).rstrip(".") or type(error).__name__
 
 
 def _read_archive(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
   members = {info.filename: info for info in archive.infolist()}
+  # Parts may share their bytes, and be more in memory than the file is.
+  stored = sum(
+    info.file_size
+    for info in members.values()
+    if info.compress_type == zipfile.ZIP_STORED
+  )
+  size = os.fstat(archive.fp.fileno()).st_size  # pyrefly: ignore
+  if stored > size:
+    raise WeightFileError(
+      f"its parts have {stored:,} bytes, more than the file's {size:,}."
+    )
   names = [name for name in members if name.endswith("data.pkl")]
   if len(names) != 1:
     raise WeightFileError("it holds no data.pkl, as files of torch.save do.")
@@ -168,7 +188,7 @@ def _read_legacy(file: BinaryIO) -> dict[str, np.ndarray]:
   needed = {view.storage.key for view in state.values()}
   raw: dict[str, bytes] = {}
   for key in keys:
-    storage = unpickler.storages.get(key)
+    storage = unpickler.storages.get(_plain(key))
     if storage is None:
       raise WeightFileError(f"it holds a storage {key!r} that nothing uses.")
     (size,) = struct.unpack("<q", file.read(8))
@@ -189,6 +209,7 @@ class _Unpickler(pickle._Unpickler):  # pyrefly: ignore[missing-attribute]
   # Of the class above, which has no published types.
   stack: list[Any]
   append: Callable[[Any], None]
+  pop_mark: Callable[[], list[Any]]
 
   def __init__(self, file: BinaryIO):
     """Reads from a file's present position."""
@@ -221,8 +242,8 @@ class _Unpickler(pickle._Unpickler):  # pyrefly: ignore[missing-attribute]
       or size < 0
       or any(pid[5:])
     ):
-      raise WeightFileError(f"it holds a reference of unknown form, {pid!r}.")
-    storage = _Storage(str(key), storage_type.name, size)
+      raise WeightFileError("it holds a reference of unknown form.")
+    storage = _Storage(str(_plain(key)), storage_type.name, size)
     if self.storages.setdefault(storage.key, storage) != storage:
       raise WeightFileError(f"it holds two storages {storage.key!r}.")
     return storage
@@ -252,6 +273,21 @@ class _Unpickler(pickle._Unpickler):  # pyrefly: ignore[missing-attribute]
     elif not isinstance(made, dict):
       raise WeightFileError("it changes an object that is none of TorchScript.")
 
+  def load_setitem(self) -> None:
+    """Puts an entry into a mapping."""
+    value, key = self.stack.pop(), self.stack.pop()
+    self.stack[-1][_plain(key)] = value
+
+  def load_setitems(self) -> None:
+    """Puts entries into a mapping."""
+    items = self.pop_mark()
+    _put(self.stack[-1], zip(items[::2], items[1::2], strict=True))
+
+  def load_dict(self) -> None:
+    """Makes a mapping of entries."""
+    items = self.pop_mark()
+    self.append(_put({}, zip(items[::2], items[1::2], strict=True)))
+
   dispatch: ClassVar[dict[int, Callable[..., None]]] = {
     getattr(pickle, name)[0]: pickle._Unpickler.dispatch[  # pyrefly: ignore
       getattr(pickle, name)[0]
@@ -271,6 +307,27 @@ class _Unpickler(pickle._Unpickler):  # pyrefly: ignore[missing-attribute]
   dispatch[pickle.REDUCE[0]] = load_reduce
   dispatch[pickle.NEWOBJ[0]] = load_newobj
   dispatch[pickle.BUILD[0]] = load_build
+  dispatch[pickle.SETITEM[0]] = load_setitem
+  dispatch[pickle.SETITEMS[0]] = load_setitems
+  dispatch[pickle.DICT[0]] = load_dict
+
+
+def _plain(key: Any) -> Any:
+  """A key, if it is text or a number.
+
+  Tuples in tuples, each twice, take for ever to be hashed or printed.
+  """
+  if type(key) not in (str, bytes, int, float, bool, type(None)):
+    raise WeightFileError(
+      f"it holds a key of type {type(key).__name__}; names must be text."
+    )
+  return key
+
+
+def _put(target: Any, items: Iterable[tuple[Any, Any]]) -> Any:
+  for key, value in items:
+    target[_plain(key)] = value
+  return target
 
 
 def _view(
@@ -279,11 +336,24 @@ def _view(
   if not isinstance(storage, _Storage):
     raise WeightFileError("it holds a tensor without a storage.")
   numbers = [offset, *shape, *strides]
-  if len(shape) != len(strides) or any(
-    not isinstance(n, int) or n < 0 for n in numbers
+  if (
+    len(shape) != len(strides)
+    or len(shape) > _MOST_AXES
+    or any(not isinstance(n, int) or not 0 <= n < 2**63 for n in numbers)
   ):
-    raise WeightFileError(f"it holds a tensor of form {shape!r}, {strides!r}.")
+    raise WeightFileError(
+      f"it holds a tensor of form {_shown(shape)}, {_shown(strides)}."
+    )
   return _View(storage, offset, tuple(shape), tuple(strides))
+
+
+def _shown(numbers: Any) -> str:
+  """For a message: numbers, and of anything else its type."""
+  parts = [
+    str(n) if isinstance(n, int) and abs(n) < 2**64 else type(n).__name__
+    for n in numbers[:8]
+  ]
+  return f"({', '.join(parts)})"
 
 
 def _first(value: Any, *_: Any) -> Any:
@@ -291,7 +361,7 @@ def _first(value: Any, *_: Any) -> Any:
 
 
 _ALLOWED: dict[str, _Function] = {
-  "collections.OrderedDict": _Function(lambda items=(): dict(items)),
+  "collections.OrderedDict": _Function(lambda items=(): _put({}, items)),
   "torch.Size": _Function(lambda sizes=(): tuple(sizes)),
   "torch._utils._rebuild_tensor": _Function(_view),
   "torch._utils._rebuild_tensor_v2": _Function(_view),
@@ -320,25 +390,35 @@ def _state(found: Any) -> Iterator[tuple[str, _View]]:
     )
   for name in _NESTED:
     inner = _members(members.get(name))
-    if inner is not None and next(_named(inner), None) is not None:
+    if inner is not None and next(_named(inner, _budget()), None) is not None:
       members = inner
       break
-  for count, pair in enumerate(_named(members)):
+  for count, pair in enumerate(_named(members, _budget())):
     if count == _MOST_NAMES:
       raise WeightFileError(f"it holds more than {_MOST_NAMES} tensors.")
     yield pair
 
 
+def _budget() -> Iterator[int]:
+  """Counts entries, to an end."""
+  yield from range(_MOST_ENTRIES)
+  raise WeightFileError(f"it holds more than {_MOST_ENTRIES:,} entries.")
+
+
 def _named(
-  members: Mapping[Any, Any], prefix: str = "", depth: int = 0
+  members: Mapping[Any, Any],
+  budget: Iterator[int],
+  prefix: str = "",
+  depth: int = 0,
 ) -> Iterator[tuple[str, _View]]:
   for key, value in members.items():
+    next(budget)
     inner = _members(value)
     if isinstance(value, _View):
       yield f"{prefix}{key}", value
     # Modules are in modules, but not without end.
     elif inner is not None and depth < 20:
-      yield from _named(inner, f"{prefix}{key}.", depth + 1)
+      yield from _named(inner, budget, f"{prefix}{key}.", depth + 1)
 
 
 def _arrays(
