@@ -1,0 +1,344 @@
+"""Checks every public loss on random cases against float64.
+
+python -m experiments.durability.numbers --cases=10000 --seed=0
+
+Value and gradient must be finite, and as near to the formula in float64 as rounding
+allows. A case that fails is named; `--case=LOSS/PROGRAM/NUMBER` is that one again.
+"""
+
+import collections
+import functools
+import json
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from contrastive_jax import losses
+from contrastive_jax.training import config as config_lib
+from experiments import flags as flags_lib
+from experiments import reporting
+from experiments.durability import cases, tape
+
+_FLAGS = flags.FlagValues()
+_CASES = flags.DEFINE_integer(
+  "cases", 10_000, "Of all losses.", lower_bound=1, flag_values=_FLAGS
+)
+_SEED = flags.DEFINE_integer(
+  "seed", 0, "Of all data.", lower_bound=0, flag_values=_FLAGS
+)
+_OUT = flags.DEFINE_string("out", "", "The record.", flag_values=_FLAGS)
+_CASE = flags.DEFINE_string("case", "", "A single one.", flag_values=_FLAGS)
+
+_USAGE = """Checks every public loss on random cases against float64.
+
+  python -m experiments.durability.numbers --cases=10000 --seed=0
+
+Flags:
+  --cases=N   of all losses together; default 10000, about ten minutes of one core
+  --seed=N    of the data
+  --out=FILE  record in JSON; default is to print alone
+  --case=X    LOSS/PROGRAM/NUMBER, as failures are listed: that one alone
+"""
+
+# The smallest normal float32: what is less is zero on some platforms.
+_SMALLEST = 2.0**-126
+_FLOOR = 1e-30  # Products of what is less are zero in float32.
+_PROGRAMS = 16  # Of a loss, at most.
+# A case tells much of a gradient if its bound is below this share of it.
+_SHARP = 1e-2
+
+
+class Finding(NamedTuple):
+  """What came out of a case.
+
+  Attributes:
+    value: largest error of the values, in units of rounding; see `tape.BOUND`.
+    gradient: the same of the gradients, beyond the rounding to the arrays' type.
+    relative: largest error of a gradient, relative to its largest entry.
+    sharp: whether all bounds are below 1 % of what they bound.
+    problem: what is wrong, or "".
+  """
+
+  value: float
+  gradient: float
+  relative: float
+  sharp: bool
+  problem: str
+
+
+def name_of(case: cases.Case, number: int) -> str:
+  """How a case is named, for `--case`."""
+  return f"{case.program.loss}/{case.program.number}/{number}"
+
+
+def compiled(which: cases.Program) -> Callable[..., Any]:
+  """The values of a case, and the gradients of their weighted sum."""
+  loss = getattr(losses, which.loss)
+  static = {
+    k: v for k, v in which.options.items() if k not in ("groups", "rows")
+  }
+
+  def values(arrays, scalars, known):
+    given = {**arrays, **scalars, **known, **static}
+    if which.loss == "uniformity":
+      out = loss(given.pop("image"), given.pop("text"), **given)
+    elif which.loss == "prototype_log_partition":
+      params = {"prototypes": given.pop("prototypes")}
+      out = loss(params, given.pop("queries"), given.pop("keys"), **given)
+    else:
+      out = loss(**given)
+    return jnp.concatenate([jnp.ravel(x) for x in jax.tree.leaves(out)])
+
+  def total(arrays, scalars, known, weights):
+    rows = values(arrays, scalars, known)
+    return jnp.sum(weights * rows), rows
+
+  def both(arrays, scalars, known, weights):
+    (_, rows), found = jax.value_and_grad(total, (0, 1), has_aux=True)(
+      arrays, scalars, known, weights
+    )
+    return rows, {**found[0], **found[1]}
+
+  return jax.jit(both)
+
+
+def expected(case: cases.Case) -> tuple[tape.Node, dict[str, tape.Factor]]:
+  """Values and gradients of a case in float64, with their sizes."""
+  given = {**case.arrays, **case.scalars}
+  leaves = {k: tape.Node(v.astype(np.float64)) for k, v in given.items()}
+  known = {**case.program.options, **case.known}
+  with np.errstate(all="ignore"):
+    formula = cases.LOSSES[case.program.loss].formula
+    root = formula(leaves, known)
+    weights = case.weights.astype(np.float64)
+    found = tape.gradients(root, weights, list(leaves.values()))
+  return root, dict(zip(leaves, found))
+
+
+def check(case: cases.Case, run: Callable[..., Any]) -> Finding:
+  """Compares a loss with its formula.
+
+  Args:
+    case: what it is called with.
+    run: of `compiled`.
+
+  Returns:
+    The errors, and what is wrong.
+  """
+  rows, gradients = run(case.arrays, case.scalars, case.known, case.weights)
+  root, wanted = expected(case)
+  value, problem = _errors(np.asarray(rows), root.value, root.size, 0.0)
+  problem = problem and f"value: {problem}"
+  worst, relative, sharp = 0.0, 0.0, True
+  for name, want in wanted.items():
+    found = np.asarray(gradients[name])
+    # Half a unit in the last place of what the gradient is returned in.
+    info = jnp.finfo(found.dtype)
+    low = 0.0
+    if found.dtype != np.float32:
+      low = 0.51 * float(info.eps) * np.abs(want.value)
+      low = np.maximum(low, float(info.smallest_subnormal))
+    error, wrong = _errors(found, want.value, want.size, low)
+    worst = max(worst, error)
+    problem = problem or (wrong and f"gradient of {name}: {wrong}")
+    largest = np.abs(want.value).max()
+    # Below that it is told by the smallest numbers of the type, not by its digits.
+    if largest > max(float(info.tiny), _FLOOR) and not wrong:
+      away = np.abs(found.astype(np.float64) - want.value).max()
+      relative = max(relative, float(away / largest))
+      sharp &= tape.BOUND * tape.EPSILON * want.size.max() < _SHARP * largest
+  return Finding(value, worst, relative, bool(sharp), problem)
+
+
+def _errors(found, value, size, low) -> tuple[float, str]:
+  """The largest error in units of rounding, and what is wrong with it."""
+  if found.shape != value.shape:
+    return np.inf, f"shape {found.shape} instead of {value.shape}"
+  found = found.astype(np.float64)
+  finite = np.isfinite(value)
+  if not np.array_equal(found[~finite], value[~finite], equal_nan=True):
+    return np.inf, "finite where it is infinite"
+  if not np.isfinite(found[finite]).all():
+    return np.inf, "not finite"
+  if not finite.any():
+    return 0.0, ""
+  unit = tape.EPSILON * size[finite].max() + _SMALLEST
+  error = (
+    np.abs(found - value)[finite] - np.broadcast_to(low, value.shape)[finite]
+  )
+  worst = float(max(error.max(), 0.0) / unit)
+  if not worst <= tape.BOUND:
+    place = int(np.argmax(error))
+    return worst, (
+      f"{found[finite][place]:.9g} instead of {value[finite][place]:.9g},"
+      f" {worst:.3g} units of rounding"
+    )
+  return worst, ""
+
+
+def plan(count: int) -> Iterator[tuple[str, int, range]]:
+  """Loss, number of the program and its cases; `count` cases in all."""
+  names = list(cases.LOSSES)
+  for place, name in enumerate(names):
+    share = count * (place + 1) // len(names) - count * place // len(names)
+    # Compiling takes most of the time: the extremes of every loss, and of the other
+    # shapes as many as there is time for, others for each loss.
+    most = min(_PROGRAMS, -(-share // 8))
+    ends, rest = cases.EXTREMES, len(cases.SHAPES) - cases.EXTREMES
+    numbers = [
+      *range(ends),
+      *(ends + (5 * place + i) % rest for i in range(rest)),
+    ]
+    if most <= ends:
+      numbers = numbers[ends:]
+    for i, number in enumerate(numbers[:most]):
+      yield name, number, range(share * i // most, share * (i + 1) // most)
+
+
+class Summary:
+  """What came out of all cases, by loss and type."""
+
+  def __init__(self):
+    self.rows: dict[tuple[str, str], dict[str, Any]] = {}
+    self.kinds: collections.Counter[str] = collections.Counter()
+    self.failures: list[dict[str, str]] = []
+
+  def add(self, case: cases.Case, number: int, found: Finding) -> None:
+    """Counts a case."""
+    key = case.program.loss, case.program.dtype
+    row = self.rows.setdefault(
+      key,
+      dict(cases=0, sharp=0, value=0.0, gradient=0.0, relative=0.0),
+    )
+    row["cases"] += 1
+    row["sharp"] += found.sharp
+    row["value"] = max(row["value"], found.value)
+    row["gradient"] = max(row["gradient"], found.gradient)
+    if found.sharp:
+      row["relative"] = max(row["relative"], found.relative)
+    self.kinds[case.kind] += 1
+    if found.problem:
+      self.failures.append(
+        {
+          "case": name_of(case, number),
+          "kind": case.kind,
+          "problem": found.problem,
+        }
+      )
+
+  def record(self) -> dict[str, Any]:
+    """All of it, rounded, as it is written."""
+    return {
+      "failures": self.failures,
+      "kinds": dict(sorted(self.kinds.items())),
+      "losses": [
+        {"loss": loss, "dtype": dtype}
+        | {
+          k: float(f"{v:.3g}") if isinstance(v, float) else v
+          for k, v in row.items()
+        }
+        for (loss, dtype), row in self.rows.items()
+      ],
+    }
+
+
+def run(
+  count: int, seed: int, report: Callable[[str], None] = print
+) -> Summary:
+  """Checks so many cases.
+
+  Args:
+    count: cases.
+    seed: of the data.
+    report: receives a line a loss, and one a failure.
+
+  Returns:
+    What came out.
+  """
+  summary, began, done = Summary(), time.monotonic(), 0
+  last = ""
+  for name, number, numbers in plan(count):
+    if last not in ("", name):
+      _tell(last, summary, done, count, began, report)
+      # The programs of a loss are not needed again.
+      jax.clear_caches()
+    last = name
+    which = cases.program(name, number)
+    both = compiled(which)
+    for i in numbers:
+      case = cases.draw(which, seed, i)
+      found = check(case, both)
+      summary.add(case, i, found)
+      if found.problem:
+        report(f"{name_of(case, i)} ({case.kind}): {found.problem}")
+    done += len(numbers)
+  _tell(last, summary, done, count, began, report)
+  return summary
+
+
+def _tell(last, summary, done, count, began, report) -> None:
+  rows = [row for (loss, _), row in summary.rows.items() if loss == last]
+  value, gradient = (max(r[k] for r in rows) for k in ("value", "gradient"))
+  seconds = time.monotonic() - began
+  left = seconds / done * (count - done) / 60
+  report(
+    f"{done:,} of {count:,}  {last}: value {value:.2g}, gradient {gradient:.2g}"
+    f" units of rounding  {seconds:.0f} s  ETA {left:.0f} min"
+  )
+
+
+def one(name: str, seed: int) -> Finding:
+  """A single case, by its name.
+
+  Raises:
+    UserError: if there is no such case.
+  """
+  try:
+    loss, number, case = name.split("/")
+    if loss not in cases.LOSSES or min(int(number), int(case)) < 0:
+      raise ValueError
+  except ValueError:
+    raise config_lib.UserError(
+      "--case must be LOSS/PROGRAM/NUMBER, such as clip/3/14, of the losses"
+      f" {', '.join(cases.LOSSES)}; got {name!r}."
+    ) from None
+  which = cases.program(loss, int(number))
+  return check(cases.draw(which, seed, int(case)), compiled(which))
+
+
+def main() -> None:
+  """Runs the program."""
+  report = functools.partial(print, flush=True)
+  if _CASE.value:
+    report(one(_CASE.value, _SEED.value))
+    return
+  began = time.monotonic()
+  summary = run(_CASES.value, _SEED.value, report)
+  record: Mapping[str, Any] = {
+    "command": "python -m experiments.durability.numbers"
+    f" --cases={_CASES.value} --seed={_SEED.value}",
+    "versions": reporting.versions("jax", "jaxlib", "numpy", "ml_dtypes"),
+    "backend": jax.default_backend(),
+    "seconds": round(time.monotonic() - began),
+    "cases": _CASES.value,
+    "bound": tape.BOUND,
+    "unit": "2^-23 times the sum of the absolute values of all terms; gradients of"
+    " bfloat16 and float16 may also differ by 0.51 of their last place",
+    **summary.record(),
+  }
+  if _OUT.value:
+    text = json.dumps(record, indent=1) + "\n"
+    pathlib.Path(_OUT.value).expanduser().write_text(text, encoding="utf-8")
+  report(f"{len(summary.failures):,} of {_CASES.value:,} cases failed.")
+  if summary.failures:
+    raise SystemExit(1)
+
+
+if __name__ == "__main__":
+  flags_lib.run(main, flag_values=_FLAGS, usage=_USAGE)
