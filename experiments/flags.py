@@ -1,6 +1,7 @@
 """Flags of the programs: a config file, overrides, readable help and errors."""
 
 import difflib
+import math
 import os
 import pathlib
 import re
@@ -139,7 +140,9 @@ def parse(
     arguments = [f"--config={recipe}", *arguments]
   _ARGV[:] = [program, *arguments]
   try:
-    return flag_values(_ARGV)
+    rest = flag_values(_ARGV)
+    _check_finite(flag_values)
+    return rest
   except flags.UnrecognizedFlagError as error:
     _stop(_unknown(error.flagname, flag_values))
   except flags.Error as error:
@@ -148,6 +151,17 @@ def parse(
   except Exception as error:
     reason = _last_line(f"{type(error).__name__}: {error}")
     _stop(f"--config={recipe} failed: {reason}.")
+
+
+def _check_finite(flag_values: flags.FlagValues) -> None:
+  """Refuses what no bound does: NaN is neither below nor above one."""
+  for name in flag_values:
+    value = flag_values[name].value
+    # Fields have checks of their own.
+    if name.startswith("config.") or not isinstance(value, float):
+      continue
+    if not math.isfinite(value):
+      _stop(f"--{name} must be a finite number; got {value}. See --help.")
 
 
 def _unknown(name: str, flag_values: flags.FlagValues) -> str:
@@ -236,5 +250,10 @@ def _field_help() -> str:
 
 def _stop(message: str, *, code: int = 2, kind: str = "Error") -> NoReturn:
   sys.stdout.flush()
-  print(f"{kind}: {message}", file=sys.stderr)
+  # Names of files and flags may hold what a terminal would obey.
+  shown = "".join(
+    c if c.isprintable() else c.encode("unicode_escape").decode()
+    for c in message
+  )
+  print(f"{kind}: {shown}", file=sys.stderr)
   sys.exit(code)

@@ -157,7 +157,7 @@ def load_synonyms(path: str | os.PathLike[str]) -> dict[str, tuple[str, ...]]:
   with open(path, encoding="utf-8") as file:
     try:
       values = json.load(file)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
       raise ValueError(f"{path} is not valid JSON ({error}).") from error
   if not isinstance(values, dict):
     raise ValueError(f"{path} must hold an object of words and lists.")

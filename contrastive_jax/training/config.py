@@ -156,8 +156,10 @@ def nearest(name: str) -> str:
   names = [f for f, _, _ in fields()]
   # A right last part in a wrong or absent section is the usual slip.
   last = [n for n in names if n.split(".")[-1] == name.split(".")[-1]]
+  # Then the same letters: two that are swapped are two edits to difflib.
+  swapped = [n for n in names if sorted(n) == sorted(name)]
   found = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-  return last[0] if last else found[0]
+  return (*last, *swapped, *found)[0]
 
 
 def first_difference(

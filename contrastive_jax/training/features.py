@@ -153,7 +153,8 @@ def save(path: pathlib.Path, features: np.ndarray) -> None:
 def load(path: pathlib.Path, count: int) -> np.ndarray | None:
   """Reads features that `save` wrote; None if there are none of so many images."""
   try:
-    found = np.load(path, allow_pickle=False)
-  except (OSError, ValueError, EOFError):
+    with open(path, "rb") as file:
+      found = np.lib.format.read_array(file, allow_pickle=False)
+  except (OSError, ValueError, EOFError, MemoryError):
     return None
   return found if found.ndim == 2 and len(found) == count else None

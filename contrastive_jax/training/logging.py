@@ -79,7 +79,7 @@ def read_metrics(workdir: pathlib.Path) -> list[dict[str, float]]:
   for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
     try:
       row = json.loads(line)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
       continue
     if isinstance(row, dict) and isinstance(row.get("step"), int):
       rows.append(row)

@@ -70,7 +70,7 @@ def _options(text: str) -> dict[str, Any]:
   """`config.data.official_options`, parsed."""
   try:
     options = json.loads(text or "{}")
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise config_lib.ConfigError(
       f"config.data.official_options must be JSON; got {text!r} ({error})."
     ) from error

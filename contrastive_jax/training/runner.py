@@ -48,6 +48,7 @@ def open_run(
       vocabulary cannot be read.
     DataError: if the data cannot be used.
   """
+  workdirs.check_links(workdir)
   with sharding.main_process_first("tokenizer"):
     initial.take_tokenizer(config, workdir)
   opener = runs.open_run
@@ -248,7 +249,12 @@ def read_results(workdir: pathlib.Path) -> dict[str, float] | None:
   if not path.exists():
     return None
   results = workdirs.read_json(path)
-  if not all(isinstance(v, (int, float)) for v in results.values()):
+  # What is printed: no text that a terminal would obey, nor a billion digits.
+  if not all(
+    name.isprintable()
+    and (isinstance(v, float) or (isinstance(v, int) and abs(v) < 2**64))
+    for name, v in results.items()
+  ):
     raise workdirs.WorkdirError(
       f"{path} must hold names and numbers: restore it, or choose another"
       " --workdir."

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from contrastive_jax.data import tokenizer
+from contrastive_jax.data import links, tokenizer
 from contrastive_jax.training import config as config_lib
 
 
@@ -22,7 +22,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
   """
   try:
     value = json.loads(path.read_text(encoding="utf-8"))
-  except ValueError as error:  # No JSON, or no UTF-8.
+  except (ValueError, RecursionError) as error:  # No JSON, or no UTF-8.
     raise WorkdirError(
       f"{path} is not valid JSON ({error}): restore it, or choose another"
       " --workdir."
@@ -38,8 +38,28 @@ def write_json(path: pathlib.Path, value: Any) -> None:
   """Writes a file of the workdir, all of it or nothing."""
   # Written aside and moved: a killed run leaves no half file.
   temporary = path.with_suffix(".tmp")
+  temporary.unlink(missing_ok=True)  # A link would be written through.
   temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
   temporary.replace(path)
+
+
+def check_links(workdir: pathlib.Path) -> None:
+  """Raises on a link that leads out of a workdir: writing would go there.
+
+  The workdir itself may be one.
+
+  Args:
+    workdir: an existing directory.
+
+  Raises:
+    WorkdirError: naming the link.
+  """
+  link = links.leading_out(workdir)
+  if link is not None:
+    raise WorkdirError(
+      f"{link} is a link that leads out of the workdir: put in its place what it"
+      " leads to, or link the workdir as a whole."
+    )
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from typing import Any
 
-from contrastive_jax.data import folder
+from contrastive_jax.data import folder, links
 from contrastive_jax.data.folder_rows import SPLITS
 from contrastive_jax.data.records import items, sharing, tables, units
 
@@ -243,7 +243,7 @@ def _check(root: pathlib.Path, settings: Settings) -> bool:
     try:
       known = json.loads(path.read_text(encoding="utf-8"))
       differing = [k for k in values if values[k] != known.get(k)]
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
       raise folder.DataError(
         f"{path} is damaged ({error}); choose another --out."
       ) from error
@@ -252,6 +252,12 @@ def _check(root: pathlib.Path, settings: Settings) -> bool:
       raise folder.DataError(
         f"{root} holds a conversion with {name}={known.get(name)!r}, now it is"
         f" {values[name]!r}; choose another --out."
+      )
+    link = links.leading_out(root)
+    if link is not None:
+      raise folder.DataError(
+        f"{link} is a link that leads out of the conversion; choose another"
+        " --out."
       )
     return True
   if root.exists() and any(
@@ -422,7 +428,10 @@ def _known(path: pathlib.Path, root: pathlib.Path) -> dict[str, Any] | None:
       == sizes
       for split, sizes in result["bytes"].items()
     )
-  except (OSError, ValueError, KeyError, TypeError):
+  except (
+    *(OSError, ValueError, KeyError),
+    *(TypeError, AttributeError, RecursionError),
+  ):
     return None
   return result if complete else None
 

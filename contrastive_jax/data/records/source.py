@@ -6,6 +6,7 @@ import hashlib
 import io
 import itertools
 import json
+import operator
 import os
 import pathlib
 import resource
@@ -49,7 +50,7 @@ class RecordSource:
     """Takes a folder, a split and what its `dataset.json` says of it."""
     self._root, self._split = root, split
     self._numbers = [part["number"] for part in parts]
-    self._counts = [part["examples"] for part in parts]
+    self._counts = [operator.index(part["examples"]) for part in parts]
     self._stops = list(itertools.accumulate(self._counts))
     self._image_size, self._fit = image_size, fit
     digest = hashlib.sha256("".join(part["content"] for part in parts).encode())
@@ -226,21 +227,24 @@ def load(
         paths = conversion.files_of(root, split, part["number"])
         for each, size in zip(paths, part["bytes"], strict=True):
           _check_size(each, size)
+    return {
+      split: RecordSource(root, split, parts, image_size=image_size, fit=fit)
+      for split, parts in splits.items()
+    }
   except OSError as error:
     raise folder.DataError(
       f"{root} holds no finished conversion ({error.strerror or error}:"
       f" {error.filename}); make one with python -m experiments.convert_pairs."
     ) from error
-  except (ValueError, KeyError, TypeError) as error:
+  except (
+    *(ValueError, KeyError, TypeError),
+    *(AttributeError, OverflowError, RecursionError),
+  ) as error:
     if isinstance(error, folder.DataError):
       raise
     raise folder.DataError(
       f"{file} is damaged ({error}); start the conversion again."
     ) from error
-  return {
-    split: RecordSource(root, split, parts, image_size=image_size, fit=fit)
-    for split, parts in splits.items()
-  }
 
 
 def _allow_open_files(more: int) -> None:

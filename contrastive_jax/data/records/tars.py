@@ -21,6 +21,8 @@ _TEXTS = ("txt", "text", "caption")
 _KNOWN = (*_IMAGES, *_TEXTS, "json", "cls")
 _JSON_CAPTIONS = ("captions", "caption", "text", "title")
 _BLOCK = tarfile.BLOCKSIZE
+# Of what is no image, bytes; the numbers of a long JSON take many times as much.
+_MAX_TEXT = 2**24
 # Of a header that only says a long name; tarfile reads it in one piece.
 _MAX_HEADER = 2**20
 _HEADERS = (
@@ -163,7 +165,7 @@ def _walk(
         continue
       if not member.isfile():
         yield items.Problem(member.name, "no regular file: left out")
-      elif size > items.MAX_BYTES:
+      elif size > (items.MAX_BYTES if extension in _IMAGES else _MAX_TEXT):
         yield items.Problem(member.name, f"too large: {size:,} bytes")
       else:
         content = archive.extractfile(member)

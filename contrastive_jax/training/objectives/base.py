@@ -140,7 +140,7 @@ def model_overrides(text: str) -> dict[str, Any]:
     return {}
   try:
     values = json.loads(text)
-  except json.JSONDecodeError as error:
+  except (ValueError, RecursionError) as error:
     raise config_lib.ConfigError(
       f"config.model.overrides must be JSON; got {text!r} ({error})."
     ) from error
