@@ -16,7 +16,7 @@ import pathlib
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -211,6 +211,20 @@ def disturbed(
   return result
 
 
+def slowed(
+  life_of: Any, workdir: pathlib.Path, pauses: int, rng: np.random.Generator
+) -> dict[str, Any]:
+  """Stops one process of a run for a while, again and again; see `disturbed`."""
+  life, made = life_of(), 0
+  while made < pauses and lives.reach(life, lives.stepping(rng, 0.0)):
+    life.pause(int(rng.integers(life_of.processes)), rng.uniform(0.1, 1.0))
+    made += 1
+  if any(life.wait()):
+    raise RuntimeError(f"{workdir} did not finish:\n{life.text()}")
+  life.close()
+  return {"kills": {"pause": made}, "half_written": 0}
+
+
 def rows_of(workdir: pathlib.Path) -> list[dict[str, float]]:
   """The log without what depends on the clock."""
   return [
@@ -263,16 +277,21 @@ class _Lives:
 
 
 def study(
-  objective: str, setting: str, *, kills: int, seed: int
+  objective: str,
+  setting: str,
+  *,
+  kills: int,
+  seed: int,
+  disturb: Callable[..., dict[str, Any]] = disturbed,
 ) -> dict[str, Any]:
-  """One run in peace, one that is killed, and in what they differ."""
+  """One run in peace, one that is disturbed, and in what they differ."""
   root = pathlib.Path(tempfile.mkdtemp())
   began = time.monotonic()
   try:
     write_data(root / "data")
     given = arguments(objective, root / "data")
     # First, while no cache knows its programs.
-    found = disturbed(
+    found = disturb(
       _Lives(given, root / "killed", setting, root),
       root / "killed",
       kills,
@@ -301,10 +320,11 @@ def main() -> None:
   """Runs the program."""
   out = pathlib.Path(_OUT.value)
   names = {
-    f"{objective}_{setting}": (objective, setting)
+    f"{objective}_{setting}": (objective, setting, disturbed)
     for objective in OBJECTIVES
     for setting in _SETTINGS
   }
+  names["clip_2_processes_slow"] = ("clip", "2_processes", slowed)
   for name in _ONLY.value:
     if name not in names:
       raise config_lib.UserError(
@@ -316,7 +336,14 @@ def main() -> None:
       print(f"{name}: known.")
       continue
     print(f"{name}: {_KILLS.value} kills ...", flush=True)
-    known[name] = study(*names[name], kills=_KILLS.value, seed=_SEED.value)
+    objective, setting, disturb = names[name]
+    known[name] = study(
+      objective,
+      setting,
+      kills=_KILLS.value,
+      seed=_SEED.value,
+      disturb=disturb,
+    )
     known[name]["seed"] = _SEED.value
     report.write(out, "kills", known)
     print(f"  {known[name]}", flush=True)

@@ -111,6 +111,13 @@ class Life:
     began = time.monotonic()
     return self.wait(), time.monotonic() - began
 
+  def pause(self, which: int, seconds: float) -> None:
+    """Keeps one from running for a while, as a host that swaps."""
+    process = self._processes[which]
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGCONT)
+
   def close(self) -> None:
     """Removes what they have printed."""
     self._log.unlink(missing_ok=True)

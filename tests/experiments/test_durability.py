@@ -109,6 +109,20 @@ def test_moments_are_told_by_what_a_life_leaves(tmp_path):
 
 
 def test_the_page_tells_what_was_found(tmp_path):
+  errors = {"value": 1.41, "gradient": 0.75, "cases": 10, "sharp": 7}
+  numbers = {
+    "command": "python -m it",
+    "cases": 20,
+    "bound": 8.0,
+    "unit": "a little",
+    "failures": [],
+    "losses": [
+      {"loss": "clip", "dtype": dtype, **errors}
+      for dtype in ("float32", "bfloat16")
+    ],
+  }
+  path = tmp_path / "durability_numbers.json"
+  path.write_text(json.dumps(numbers))
   row = {
     "kills": {"save": 3, "step": 4},
     "half_written": 2,
@@ -135,6 +149,8 @@ def test_the_page_tells_what_was_found(tmp_path):
   assert "| clip 1 device | 7: 3 save, 4 step | 2 | 10, 20 | none |  |" in text
   assert "| the log | at most 7 s; named 5 of 7 |" in text
   assert "0.25 (from 900 to 903)" in text and "0 of 33" in text
+  assert "| clip | 1.4, 0.75 | 1.4, 0.75 | 20 | 14 |" in text
+  assert "Failures: none." in text
   assert set(report.read(tmp_path)) == {"kills", "soak", "versions"}
 
 

@@ -81,11 +81,13 @@ def test_a_workdir_describes_itself(labelled):
   names = {path.name for path in labelled.workdir.iterdir()}
   assert names == {
     "checkpoints",
+    "checksums",
     "config.json",
     "data.json",
     "metrics.jsonl",
     "plots",
     "results.json",
+    "run.lock",
     "skipped.jsonl",
     "tensorboard",
     "tokenizer.json",
