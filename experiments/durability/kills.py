@@ -212,11 +212,11 @@ def disturbed(
 
 
 def slowed(
-  life_of: Any, workdir: pathlib.Path, pauses: int, rng: np.random.Generator
+  life_of: Any, workdir: pathlib.Path, kills: int, rng: np.random.Generator
 ) -> dict[str, Any]:
   """Stops one process of a run for a while, again and again; see `disturbed`."""
   life, made = life_of(), 0
-  while made < pauses and lives.reach(life, lives.stepping(rng, 0.0)):
+  while made < kills and lives.reach(life, lives.stepping(rng, 0.0)):
     life.pause(int(rng.integers(life_of.processes)), rng.uniform(0.1, 1.0))
     made += 1
   if any(life.wait()):
