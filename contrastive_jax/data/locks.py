@@ -10,7 +10,7 @@ import platform
 from collections.abc import Iterator
 
 # Of file systems that have no locks: there it is left to the user.
-_UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class LockedError(Exception):
@@ -38,7 +38,7 @@ def held(path: pathlib.Path) -> Iterator[None]:
       file.seek(0)
       raise LockedError(file.read(500).strip() or "another process") from error
     except OSError as error:
-      if error.errno not in _UNSUPPORTED:
+      if error.errno not in UNSUPPORTED:
         raise
     now = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
     file.truncate(0)

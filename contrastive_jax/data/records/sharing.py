@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime
-import errno
 import fcntl
 import hashlib
 import json
@@ -12,10 +11,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
-from contrastive_jax.data import folder
-
-# What file systems without locks answer.
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
+from contrastive_jax.data import folder, locks
 
 
 @contextlib.contextmanager
@@ -48,7 +44,7 @@ def held(
     try:
       _join(file, path, inputs, ours, claim)
     except OSError as error:
-      if error.errno not in _NO_LOCKS:
+      if error.errno not in locks.UNSUPPORTED:
         raise
       report(
         f"Note: {path} cannot be locked ({error.strerror}); start no conversion of"
