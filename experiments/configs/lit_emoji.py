@@ -5,7 +5,7 @@ python -m experiments.train --config=experiments/configs/lit_emoji.py \
     --workdir=runs/lit_emoji
 
 English names and keywords; the settings are those of lit_openclipart.py.
-@RESULT@
+TODO_RESULT
 Reference: Zhai et al., LiT: zero-shot transfer with locked-image text tuning, 2022.
 """
 

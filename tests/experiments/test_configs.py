@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import importlib
 import json
 import pathlib
@@ -27,6 +28,7 @@ SMALL = (
   "clip_folder",
   "easy_vqa",
   "entailment_scenes",
+  "lit_emoji",
   "lit_openclipart",
   "moco_v3_fashion_mnist",
   "nlvr2_scenes",
@@ -145,6 +147,43 @@ def traced(config):
 def test_the_step_of_a_recipe_can_be_traced(name):
   loss, _ = traced(parsed(name))
   assert loss.shape == () and loss.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+  "variant, loss, terms, heads",
+  [
+    ("", "clip", {"separation"}, True),
+    ("clip", "clip", set(), False),
+    ("contrast", "clip_four_term", {"separation"}, True),
+    ("cyclip", "clip", {"consistency"}, False),
+    ("bridge", "clip", {"bridge"}, False),
+    ("consistency", "clip", {"consistency"}, False),
+  ],
+)
+def test_the_rows_of_the_second_paper_are_variants(variant, loss, terms, heads):
+  config = parsed("structure_rn50", variant)
+  structure = config.structure
+  names = ("separation", "bridge", "consistency", "alignment")
+  assert {n for n in names if getattr(structure, n)} == terms
+  assert config.loss.name == loss
+  assert config.evaluation.concatenated == heads
+  found, _ = traced(config)
+  assert found.shape == ()
+  with pytest.raises(ValueError, match="variant must be one of clip, contrast"):
+    recipe("structure_rn50", "cilp")
+
+
+@pytest.mark.parametrize("name", [n for n in RECIPES if "albef_" in n])
+def test_flags_that_a_recipe_speaks_of_are_flags(name):
+  """What stands as --config.FIELD=NUMBER in its first words can be set."""
+  found = re.findall(r"--config\.([\w.]+)=([.\d]+)", opening(name))
+  for field, value in found:
+    config = recipe(name)
+    config.data.path = config.data.path or "images"
+    *groups, last = field.split(".")
+    place = functools.reduce(getattr, groups, config)
+    setattr(place, last, type(getattr(place, last))(float(value)))
+    config_lib.parse(config)
 
 
 def test_packaged_weights_are_found_or_named():
