@@ -222,11 +222,6 @@ def train(config: config_lib.Config) -> dict[str, float]:
   folder = tempfile.mkdtemp()
   try:
     return runner.train(config, folder, report=lambda line: None)
-  except errors.Stopped as stopped:
-    raise errors.Stopped(
-      "the record has all runs but the one in hand; the same command goes on with"
-      " that one from its beginning."
-    ) from stopped
   finally:
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -253,6 +248,7 @@ def run(
 
   Raises:
     UserError: if the record is of another sweep.
+    errors.Stopped: if a signal stopped a run, which is not in the record.
   """
   for arm in sweep.arms:  # A mistake must show before hours of others.
     first = (*sweep.tuning(arm)[1], None)[0]
@@ -267,7 +263,13 @@ def run(
       report(f"Stopped after {minutes:g} minutes, {done} of {total} runs.")
       break
     started = time.monotonic()
-    results = train_fn(configuration(sweep, job))
+    try:
+      results = train_fn(configuration(sweep, job))
+    except errors.Stopped as stopped:
+      raise errors.Stopped(
+        "the record has all runs but the one in hand; the same command goes on with"
+        " that one from its beginning."
+      ) from stopped
     seconds = time.monotonic() - started
     kept = {
       name: float(results[name])

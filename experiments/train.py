@@ -84,6 +84,8 @@ def start_processes(coordinator: str, count: int, index: int) -> None:
         "--process_count and --process_id need --coordinator=HOST:PORT."
       )
     return
+  # Its own handler of SIGTERM would take the place of ours.
+  jax.config.update("jax_enable_preemption_service", False)
   if coordinator == "auto":
     jax.distributed.initialize()
     return

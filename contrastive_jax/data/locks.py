@@ -1,4 +1,7 @@
-"""A lock on a folder that dies with the process that holds it."""
+"""A lock on a file that the system takes back when its process ends.
+
+On a network file system that may take until the host is back, or a lease is over.
+"""
 
 import contextlib
 import datetime
@@ -18,20 +21,21 @@ class LockedError(Exception):
 
 
 @contextlib.contextmanager
-def held(path: pathlib.Path) -> Iterator[None]:
+def held(path: pathlib.Path) -> Iterator[bool]:
   """Holds the lock of a file, which is made; the file stays.
 
   Args:
     path: the file, in a folder that exists.
 
   Yields:
-    Nothing.
+    False if the file system has no locks: nothing is held.
 
   Raises:
     LockedError: if another process has it.
     OSError: if the file cannot be made.
   """
   with open(path, "a+", encoding="utf-8") as file:
+    locked = True
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -40,8 +44,9 @@ def held(path: pathlib.Path) -> Iterator[None]:
     except OSError as error:
       if error.errno not in UNSUPPORTED:
         raise
+      locked = False
     now = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
     file.truncate(0)
     file.write(f"process {os.getpid()} on {platform.node()} since {now}\n")
     file.flush()
-    yield
+    yield locked

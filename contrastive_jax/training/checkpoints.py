@@ -1,5 +1,6 @@
 """Checkpoints: everything that a run needs to go on, by Orbax."""
 
+import json
 import pathlib
 from typing import Any
 
@@ -109,8 +110,6 @@ class Checkpoints:
         metrics=None if score is None else {_SCORE: score},
         force=True,
       )
-      if jax.process_index() == 0:
-        integrity.record(self._workdir, step)
     # Orbax raises whatever its layers do.
     except Exception as error:
       self._failed = True
@@ -119,6 +118,8 @@ class Checkpoints:
         f" {self._checkpointer.directory} ({_reason(error)}): those before it are as"
         " they were; make room, then the same command goes on."
       ) from error
+    if jax.process_index() == 0:
+      integrity.record(self._workdir, step)
 
   def restore(
     self,
@@ -130,7 +131,8 @@ class Checkpoints:
 
     Args:
       state: arrays (or their shapes, types and shardings) to restore into.
-      iterator: is set to where the saved one stood; None leaves it out.
+      iterator: is set to where the saved one stood, and the files are taken for
+        checked (`integrity.set_aside_damaged`); None leaves it out, and checks them.
       step: which checkpoint.
 
     Returns:
@@ -143,16 +145,33 @@ class Checkpoints:
     self.check(step)
     step = self.latest_step if step is None else step
     assert step is not None
-    found = integrity.problem(self._workdir, step)
+    if iterator is None:
+      self._check_files(step)
+    abstract = {"state": tables.file_layout(state)}
+    restored = tables.from_file(self._load(step, abstract)["state"], state)
+    if iterator is not None:
+      iterator.set_state(self._position(step))
+    return restored
+
+  def _check_files(self, step: int) -> None:
+    """Raises if a checkpoint is damaged; one process reads it for all."""
+    found = ""
+    if jax.process_index() == 0:
+      found = integrity.problem(self._workdir, step)
     if found:
       raise CheckpointError(
         f"{self._checkpointer.directory / str(step)} is damaged ({found}): restore it,"
         " or take another step."
       )
-    abstract: dict[str, Any] = {"state": tables.file_layout(state)}
-    if iterator is not None:
-      abstract["data"] = iterator
-    return tables.from_file(self._load(step, abstract)["state"], state)
+
+  def _position(self, step: int) -> Any:
+    """Where the data iterator stood: the same in all processes, however many."""
+    folder = pathlib.Path(self._checkpointer.directory / str(step) / "data")
+    try:
+      path = min(folder.glob("process_*-of-*.json"))
+      return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # No file, too.
+      raise self._unreadable(step, error) from error
 
   def parameters(self, sharding: jax.sharding.Sharding) -> Any:
     """The newest checkpoint's parameters that evaluation uses, and nothing else.
@@ -167,6 +186,7 @@ class Checkpoints:
       CheckpointError: if there is no checkpoint, or it cannot be read.
     """
     step, stored, name = self._stored()
+    self._check_files(step)
     wanted = {
       key: jax.tree.map(
         lambda x, key=key: (
@@ -191,17 +211,12 @@ class Checkpoints:
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), stored[name]
     )
 
-  def _stored(self) -> tuple[int | None, Any, str]:
+  def _stored(self) -> tuple[int, Any, str]:
     """The newest step, the form of its state, and which parameters count."""
     step = self.latest_step
     if step is None:
       raise CheckpointError(
         f"{self._checkpointer.directory} holds no checkpoint."
-      )
-    found = integrity.problem(self._workdir, step)
-    if found:
-      raise CheckpointError(
-        f"{self._checkpointer.directory / str(step)} is damaged ({found}): restore it."
       )
     # Of any run: its form is in the checkpoint, not in a configuration.
     found = self._checkpointer.checkpointables_metadata(step).metadata["state"]
@@ -216,12 +231,14 @@ class Checkpoints:
       return self._checkpointer.load_checkpointables(step, abstract)
     # Orbax raises whatever its layers do: a file is missing, cut or changed.
     except Exception as error:
-      raise CheckpointError(
-        f"{self._checkpointer.directory / str(step)} cannot be restored"
-        f" ({_reason(error)}). If it is damaged, delete this"
-        " folder to go on from the checkpoint before; if the data has"
-        " changed, choose another --workdir."
-      ) from error
+      raise self._unreadable(step, error) from error
+
+  def _unreadable(self, step: int | None, error: Exception) -> CheckpointError:
+    return CheckpointError(
+      f"{self._checkpointer.directory / str(step)} cannot be restored"
+      f" ({_reason(error)}). If it is damaged, delete this folder to go on from the"
+      " checkpoint before; if the data has changed, choose another --workdir."
+    )
 
   def check(self, step: int | None = None) -> None:
     """Raises `FileNotFoundError` unless there is this (or any) checkpoint."""

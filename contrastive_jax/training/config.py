@@ -53,7 +53,18 @@ __all__ = [
   "first_difference",
   "nearest",
   "parse",
+  "with_operation_of",
 ]
+
+
+# Fields that change nothing of what is trained.
+_OPERATION = (
+  "log_every",
+  "checkpoint_every",
+  "keep_checkpoints",
+  "keep_every",
+  "keep_best",
+)
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -160,6 +171,23 @@ def nearest(name: str) -> str:
   swapped = [n for n in names if sorted(n) == sorted(name)]
   found = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
   return (*last, *swapped, *found)[0]
+
+
+def with_operation_of(ours: Config, theirs: Config) -> Config:
+  """`theirs` with what may change while a run is stopped taken from `ours`.
+
+  That is how often it logs and saves, what it keeps, how many threads read, and
+  whether steps that are not finite are skipped.
+  """
+  optimizer, data = ours.optimizer, ours.data
+  return dataclasses.replace(
+    theirs,
+    **{name: getattr(ours, name) for name in _OPERATION},
+    optimizer=dataclasses.replace(
+      theirs.optimizer, skip_nonfinite=optimizer.skip_nonfinite
+    ),
+    data=dataclasses.replace(theirs.data, num_threads=data.num_threads),
+  )
 
 
 def first_difference(

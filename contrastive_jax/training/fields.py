@@ -369,11 +369,12 @@ class Config:
   checkpoint_every: int = field(200, "Steps between checkpoints.", low=1)
   keep_checkpoints: int = field(2, "Newest checkpoints kept.", low=1)
   keep_every: int = field(
-    0, "Also those of every so many steps, for ever; 0 is none.", low=0
+    0, "Also one every so many steps, for ever; 0 is none.", low=0
   )
   keep_best: bool = field(
     False,
-    "Also that of the best validation: mean R@1, kNN or the task's accuracy.",
+    "Also that of the best validation: mean R@1, kNN or the task's accuracy (the"
+    " last step is not validated).",
   )
   initial: Initial = Initial()
   data: Data = Data()

@@ -17,7 +17,7 @@ class Guard:
   """Looks at every step's metrics, and at states that are about to be kept."""
 
   def __init__(self, allowed: int, skipped: Callable[[int, str], None]):
-    """Counts from here.
+    """Counts from here, the start of the program.
 
     Args:
       allowed: steps in a row that may be skipped, `optimizer.skip_nonfinite`.
@@ -67,7 +67,7 @@ class Guard:
     """
     for name, finite in jax.device_get(self._finite_fn(state)).items():
       if not finite:
-        _stop(step, f"{name} after the update")
+        _stop(step, f"{name} after the update", offer=not self._allowed)
 
 
 def _first(values: Mapping[str, Any]) -> str | None:
@@ -86,10 +86,12 @@ def _first(values: Mapping[str, Any]) -> str | None:
   return next((name for name, v in ordered if not np.isfinite(v)), None)
 
 
-def _stop(step: int, name: str, *, skipped: int = 0) -> NoReturn:
+def _stop(
+  step: int, name: str, *, skipped: int = 0, offer: bool = True
+) -> NoReturn:
   after = f", after {skipped} skipped in a row" if skipped else ""
   advice = "Try a smaller config.optimizer.learning_rate, or look at the data"
-  if not skipped:
+  if offer and not skipped:
     advice += (
       "; config.optimizer.skip_nonfinite=N skips up to N such steps in a row"
     )

@@ -8,7 +8,6 @@ was cut or changed afterwards: most bits of a parameter are as good as others. S
 import hashlib
 import json
 import pathlib
-import shutil
 from collections.abc import Callable
 from concurrent import futures
 from typing import Any
@@ -57,7 +56,7 @@ def problem(workdir: pathlib.Path, step: int) -> str:
     known: Any = json.loads(path.read_text(encoding="utf-8"))
     version, files = known["format"], known["files"]
     expected = {name: (size, digest) for name, (size, digest) in files.items()}
-  except (ValueError, KeyError, TypeError, AttributeError):
+  except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
     return f"its digests in {path} cannot be read"
   if version != FORMAT:
     raise CheckpointError(
@@ -101,8 +100,10 @@ def set_aside_damaged(
   for step, found in damaged:
     target = workdir / _DAMAGED / str(step)
     target.parent.mkdir(exist_ok=True)
-    # It may have been trained once more, and damaged once more.
-    shutil.rmtree(target, ignore_errors=True)
+    copies = 1
+    while target.exists():  # Trained once more, and damaged once more.
+      copies += 1
+      target = target.with_name(f"{step}-{copies}")
     (folder / str(step)).rename(target)
     (workdir / _CHECKSUMS / f"{step}.json").unlink(missing_ok=True)
     report(
@@ -115,7 +116,7 @@ def _difference(
 ) -> str:
   for name, (size, _) in expected.items():
     path = folder / name
-    if not path.is_file() or path.is_symlink():
+    if not path.is_file():
       return f"{name} is missing"
     if path.stat().st_size != size:
       return f"{name} has {path.stat().st_size} bytes instead of {size}"

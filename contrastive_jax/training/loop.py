@@ -192,8 +192,22 @@ def _fit(
     progress.say(line)
 
   guard = finite.Guard(config.optimizer.skip_nonfinite, skipped)
+
+  def evaluate(due: list[Evaluator], step: int) -> dict[str, float]:
+    scores = {}
+    for evaluator in due:
+      numbers = evaluator.run(state)
+      scores |= numbers
+      log.write(step, numbers)
+      progress.say(f"  step {step}: {_brief(numbers)}")
+    return scores
+
   clock = _Clock()
   pending: tuple[int, Any] | None = None
+  if 0 < start < config.steps:
+    missed = [e for e in evaluators if e.every and start % e.every == 0]
+    if missed and not _validated(workdir, start):
+      evaluate(missed, start)
   if start < config.steps:
     report("Compiling the train step ...")
   try:
@@ -227,6 +241,7 @@ def _fit(
         saving = (
           last
           or step % config.checkpoint_every == 0
+          or bool(config.keep_every and step % config.keep_every == 0)
           or bool(due and config.keep_best)
           or bool(stop)
         )
@@ -236,15 +251,19 @@ def _fit(
         with clock.pause(progress):
           if due or saving:
             guard.check_state(step, state)
-          # Before the checkpoint: a run that is killed in between goes on from
-          # the one before, and no line of the log is lost.
           scores = {}
-          for evaluator in due:
-            numbers = evaluator.run(state)
-            scores |= numbers
-            log.write(step, numbers)
-            progress.say(f"  step {step}: {_brief(numbers)}")
-          if saving:
+          # Before the checkpoint: a run that is killed in between goes on from
+          # the one before, and no line of the log is lost. A signal cannot wait
+          # for it; then it is made when the run goes on.
+          if due and not stop:
+            scores = evaluate(due, step)
+            if config.keep_best and _score(scores) is None:
+              raise errors.ConfigError(
+                "config.keep_best needs a validation with R@1 or an accuracy; got"
+                f" {', '.join(scores) or 'none'}: set config.keep_best=False."
+              )
+            stop = signals.asked(None)
+          if saving or stop:
             saved.save(step, state, iterator, score=_score(scores))
         if stop:
           raise errors.Stopped(
@@ -329,6 +348,15 @@ class _Pause:
     now = time.monotonic()
     self._progress.pause(now - self._began)
     self._clock._since = now
+
+
+def _validated(workdir: pathlib.Path, step: int) -> bool:
+  """Whether the log has what evaluators found after a step."""
+  return any(
+    row["step"] == step
+    and any(not k.startswith("train/") for k in row if k != "step")
+    for row in logging.read_metrics(workdir)
+  )
 
 
 def _logged_rates(workdir: pathlib.Path) -> dict[str, float]:

@@ -19,8 +19,13 @@ import jax
 
 from contrastive_jax.training import errors
 
-# What a process exits with that stops because of another (EX_TEMPFAIL).
+# What a process exits with that stops before the run is finished: the same command
+# goes on (EX_TEMPFAIL).
 EXIT_CODE = 75
+# What a process writes that stops itself, and what the others then exit with: by an
+# error it would come to once more.
+_STOPPED, _FAILED = "stopped", "failed"
+_CODES = {_STOPPED: EXIT_CODE, _FAILED: 1}
 _FOLDER = "processes"
 
 
@@ -36,7 +41,8 @@ def watch(workdir: pathlib.Path, *, dead_after: float) -> Iterator[None]:
 
   While the context is open, a process that has not answered for `dead_after`
   seconds, or has left by an exception, makes all others print which one it
-  was and exit with `EXIT_CODE`. An error of the runtime is held back for as
+  was and exit, with `EXIT_CODE` if it was silent or was told to stop, with 1 if it
+  was an error. An error of the runtime is held back for as
   long: it is how a collective says that another process is gone. With one
   process it does nothing.
 
@@ -71,7 +77,9 @@ def watch(workdir: pathlib.Path, *, dead_after: float) -> Iterator[None]:
     except BaseException as error:
       if isinstance(error, jax.errors.JaxRuntimeError):
         watcher.join(2.0 * dead_after)
-      watcher.give_up(f"{type(error).__name__}: {error}")
+      watcher.give_up(
+        f"{type(error).__name__}: {error}", failed=isinstance(error, Exception)
+      )
       # At its exit the runtime waits for the others, which may be gone.
       timer = threading.Timer(dead_after, os._exit, (1,))
       timer.daemon = True
@@ -97,7 +105,7 @@ class Watcher:
     count: int,
     *,
     dead_after: float,
-    leave: Callable[[str], None],
+    leave: Callable[[str, int], None],
   ):
     """Knows its neighbour: process `index` watches `index + 1`, in a ring.
 
@@ -106,7 +114,7 @@ class Watcher:
       index: this process.
       count: processes.
       dead_after: seconds without an answer.
-      leave: called once, in the thread, with a sentence.
+      leave: called once, in the thread, with a sentence and an exit code.
     """
     self._folder = folder
     self._index = index
@@ -131,11 +139,14 @@ class Watcher:
     self._end()
     self._write(str(self._index), "done")
 
-  def give_up(self, reason: str) -> None:
-    """Says that this process leaves by an error, and why."""
+  def give_up(self, reason: str, *, failed: bool = True) -> None:
+    """Says that this process leaves, by an error or not, and why."""
     self._end()
     line = (reason.splitlines() or [""])[0]
-    self._tell(f"{self._name(self._index)} stopped ({line})")
+    self._tell(
+      f"{self._name(self._index)} stopped ({line})",
+      _FAILED if failed else _STOPPED,
+    )
 
   def _end(self) -> None:
     self._over.set()
@@ -149,12 +160,13 @@ class Watcher:
     while not self._over.wait(self.interval):
       beat += 1
       self._write(str(self._index), f"{platform.node()} {beat}")
-      said = self._read("stopped")
-      if said:
-        # It may be an error that this process is about to raise, too.
-        if not self._over.wait(5 * self.interval):
-          self._leave(said)
-        return
+      for name, code in _CODES.items():
+        said = self._read(name)
+        if said:
+          # It may be an error that this process is about to raise, too.
+          if not self._over.wait(5 * self.interval):
+            self._leave(said, code)
+          return
       answer = self._read(str(self._next))
       unchanged = 0 if answer != seen else unchanged + 1
       seen = answer
@@ -163,8 +175,8 @@ class Watcher:
           f"{self._name(self._next, seen)} has not answered for"
           f" {self._dead_after:g} s"
         )
-        self._tell(said)
-        self._leave(said)
+        self._tell(said, _STOPPED)
+        self._leave(said, EXIT_CODE)
         return
 
   def _name(self, index: int, answer: str = "") -> str:
@@ -174,9 +186,9 @@ class Watcher:
     place = f" on {host}" if host else ""
     return f"Process {index} of {self._count}{place}"
 
-  def _tell(self, sentence: str) -> None:
-    if not self._read("stopped"):
-      self._write("stopped", sentence)
+  def _tell(self, sentence: str, name: str) -> None:
+    if not any(self._read(known) for known in _CODES):
+      self._write(name, sentence)
 
   def _read(self, name: str) -> str:
     try:
@@ -192,12 +204,14 @@ class Watcher:
       temporary.replace(self._folder / name)
 
 
-def _leave(sentence: str) -> None:
+def _leave(sentence: str, code: int) -> None:
+  advice = "the same command resumes at the last checkpoint"
+  if code != EXIT_CODE:
+    advice = "that one says what to do"
   print(
-    f"{sentence}, so this process stops too; the same command resumes at the"
-    " last checkpoint.",
+    f"{sentence}, so this process stops too; {advice}.",
     file=sys.stderr,
     flush=True,
   )
   # The main thread is inside a collective that will never return.
-  os._exit(EXIT_CODE)
+  os._exit(code)

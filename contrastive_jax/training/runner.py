@@ -48,7 +48,6 @@ def open_run(
       vocabulary cannot be read.
     DataError: if the data cannot be used.
   """
-  workdirs.check_links(workdir)
   with sharding.main_process_first("tokenizer"):
     initial.take_tokenizer(config, workdir)
   opener = runs.open_run
@@ -87,6 +86,20 @@ def train(
   began = time.monotonic()
   if jax.process_index() > 0:
     report = _say_nothing
+  _make(workdir)
+  with _only_run(workdir, report):
+    return _train_alone(config, workdir, began, report, dead_after)
+
+
+def _train_alone(
+  config: config_lib.Config,
+  workdir: pathlib.Path,
+  began: float,
+  report: Report,
+  dead_after: float,
+) -> dict[str, float]:
+  """See `train`, which has made sure that no other run is at work there."""
+  workdirs.check_links(workdir)
   fresh = _is_fresh(workdir, config)
   finished = read_results(workdir)
   if finished is not None:
@@ -104,35 +117,6 @@ def train(
       mesh,
       images_per_concept=config.data.images_per_concept,
     )
-  with _only_run(workdir):
-    return _train_locked(config, workdir, fresh, began, report, dead_after)
-
-
-@contextlib.contextmanager
-def _only_run(workdir: pathlib.Path) -> Iterator[None]:
-  """Raises `WorkdirError` if another run is at work there."""
-  if jax.process_index() > 0:  # Process 0 holds it for all.
-    yield
-    return
-  try:
-    with locks.held(workdir / "run.lock"):
-      yield
-  except locks.LockedError as error:
-    raise workdirs.WorkdirError(
-      f"{workdir} is being trained by {error}: wait for it, or choose another"
-      " --workdir."
-    ) from error
-
-
-def _train_locked(
-  config: config_lib.Config,
-  workdir: pathlib.Path,
-  fresh: bool,
-  began: float,
-  report: Report,
-  dead_after: float,
-) -> dict[str, float]:
-  """See `train`, which has made sure that no other run is at work there."""
   if fresh and jax.process_index() == 0:
     # What a first try with other data left must not be taken for ours.
     for name in ("tokenizer.json", "data.json"):
@@ -144,6 +128,31 @@ def _train_locked(
   sharding.wait_for_all("workdir")
   with processes.watch(workdir, dead_after=dead_after):
     return _train(config, workdir, fresh, began, report)
+
+
+@contextlib.contextmanager
+def _only_run(workdir: pathlib.Path, report: Report) -> Iterator[None]:
+  """Raises `WorkdirError`, in all processes, if another run is at work there."""
+  lock = workdir / "run.lock"
+  with contextlib.ExitStack() as stack:
+    other = ""
+    if jax.process_index() == 0:  # It holds it for all.
+      try:
+        locked = stack.enter_context(locks.held(lock))
+      except locks.LockedError as error:
+        other = str(error)
+      else:
+        if not locked:
+          report(
+            f"Note: {lock} cannot be locked on this file system: start no other"
+            " run on this workdir."
+          )
+    if sharding.any_process(bool(other)):
+      raise workdirs.WorkdirError(
+        f"{workdir} is being trained by {other or 'another run'}: wait for it, or"
+        f" choose another --workdir; if it is gone for good, delete {lock}."
+      )
+    yield
 
 
 def _train(
@@ -160,8 +169,9 @@ def _train(
   if fresh:
     initial.check(config, run.objective.model, abstract)
   _check_data(run, begins=True)
-  if fresh and jax.process_index() == 0:
-    # Only now: a mistake in the configuration does not claim the workdir.
+  if jax.process_index() == 0:
+    # Only now: a mistake in the configuration does not claim the workdir. Of a run
+    # that goes on, how it is logged and saved may be new.
     workdirs.write_json(workdir / "config.json", config.to_dict())
   run.announce(report)
   watch = []
@@ -282,14 +292,18 @@ def _abstract_state(run: Run) -> state_lib.TrainState:
     return loop.abstract_state(run.config, run.objective, run.mesh)
 
 
-def _is_fresh(workdir: pathlib.Path, config: config_lib.Config) -> bool:
-  """Makes the workdir; False if it holds a run of this configuration."""
+def _make(workdir: pathlib.Path) -> None:
+  """Makes the workdir."""
   try:
     workdir.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     raise workdirs.WorkdirError(
       f"--workdir={workdir} cannot be made: {error.strerror}."
     ) from error
+
+
+def _is_fresh(workdir: pathlib.Path, config: config_lib.Config) -> bool:
+  """False if the workdir holds a run of this configuration."""
   path = workdir / "config.json"
   if not path.exists():
     for name in ("results.json", "checkpoints"):
@@ -307,6 +321,7 @@ def _is_fresh(workdir: pathlib.Path, config: config_lib.Config) -> bool:
       f"{path} is not a configuration of this version ({error}): restore it,"
       " or choose another --workdir."
     ) from error
+  earlier = config_lib.with_operation_of(config, earlier)
   difference = config_lib.first_difference(config.to_dict(), earlier.to_dict())
   if difference:
     name, new, old = difference

@@ -164,6 +164,13 @@ def wait_for_all(name: str) -> None:
     multihost_utils.sync_global_devices(name)
 
 
+def any_process(flag: bool) -> bool:
+  """Whether it is so in any process of the run; all of them ask."""
+  if jax.process_count() == 1:
+    return flag
+  return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
+
+
 @contextlib.contextmanager
 def main_process_first(name: str) -> Iterator[None]:
   """Process 0 does what is inside, then all the others."""

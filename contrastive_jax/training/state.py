@@ -229,7 +229,7 @@ def make_train_step(
   parameter by name: what is not finite shows there, see `finite.Guard`.
 
   With `config.optimizer.skip_nonfinite` a step with something that is not finite
-  changes nothing but the count of steps, and `metrics["skipped"]` is 1. A batch's
+  changes nothing but the counts of steps, and `metrics["skipped"]` is 1. A batch's
   `stopping.FIELD` is no input of the objective; its largest value is a metric.
   """
   schedule = learning_rate(config)
@@ -275,8 +275,14 @@ def make_train_step(
     if told is not None:
       metrics[stopping.FIELD] = jnp.max(told)
     if config.optimizer.skip_nonfinite:
-      good = _all_finite(loss, squares["gradient"], new)
-      old = state.replace(step=new.step)
+      good = _all_finite(metrics, new)
+      # Counts go on, or a schedule would end later than the run.
+      counts = jax.tree.map(
+        lambda a, b: a if jnp.issubdtype(a.dtype, jnp.integer) else b,
+        new.opt_state,
+        state.opt_state,
+      )
+      old = state.replace(step=new.step, opt_state=counts)
       new = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
       metrics["skipped"] = 1.0 - good
     return new, metrics
@@ -284,13 +290,11 @@ def make_train_step(
   return train_step
 
 
-def _all_finite(loss: jax.Array, squares: Params, state: TrainState) -> Any:
+def _all_finite(metrics: Params, state: TrainState) -> Any:
   """Whether a step, and the state that it made, may be kept: bool []."""
-  values = [
-    jnp.isfinite(loss),
-    *map(jnp.isfinite, squares.values()),
-    *finite(state).values(),
-  ]
+  seen = {k: v for k, v in metrics.items() if k.endswith("_embedding")}
+  found = jax.tree.leaves((metrics["loss"], metrics["squares"], seen))
+  values = [*map(jnp.isfinite, found), *finite(state).values()]
   return jnp.all(jnp.stack(values))
 
 

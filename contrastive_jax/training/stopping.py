@@ -10,6 +10,7 @@ step, the largest of all.
 import os
 import signal
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ import jax
 import numpy as np
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Within so many seconds a second one is the first one again.
+_ONE_SIGNAL = 1.0
 # Of the batch, and of the metrics.
 FIELD = "stop"
 
@@ -24,12 +27,15 @@ FIELD = "stop"
 class StopSignals:
   """A context in which the two signals are remembered instead of obeyed.
 
-  The second one is obeyed at once: saving may be what takes too long. Outside of the
-  main thread, which alone receives signals, nothing changes.
+  The second one, some time later, is obeyed at once: saving may be what takes too long.
+  (Launchers may pass on one signal twice.) Python sees signals between two of its own
+  instructions, so that a compilation is finished first. Outside of the main thread,
+  which alone receives signals, nothing changes.
   """
 
   def __init__(self):
     self._received = 0
+    self._since = 0.0
     self._before: dict[int, Any] = {}
 
   def __enter__(self) -> "StopSignals":
@@ -46,8 +52,12 @@ class StopSignals:
 
   def _remember(self, number: int, frame: Any) -> None:
     del frame
-    self._received = number
-    self._restore()
+    if self._received:
+      if time.monotonic() - self._since >= _ONE_SIGNAL:
+        self._restore()
+        signal.raise_signal(number)
+      return
+    self._received, self._since = number, time.monotonic()
     # Not by print, in the middle of which the signal may have come.
     os.write(
       2, b"\nFinishing the step, then saving; once more ends it at once.\n"

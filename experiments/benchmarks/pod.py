@@ -340,8 +340,12 @@ def record_page(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _terms(config: config_lib.Config) -> list[str]:
   """The terms of `config.structure` that a run has."""
+  structure = config.structure
   names = ("separation", "bridge", "consistency", "alignment")
-  return [name for name in names if getattr(config.structure, name)]
+  terms = [name for name in names if getattr(structure, name)]
+  if structure.consistency and not structure.augmented_sides:
+    terms[terms.index("consistency")] += " without augmentation"
+  return terms
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ and the scores must be the same in every bit.
 """
 
 import collections
+import contextlib
 import itertools
 import json
 import pathlib
@@ -196,12 +197,10 @@ def disturbed(
         assert all(codes), (codes, life.text())
       if kind == "step":
         startup = 0.5 * startup + 0.5 * (time.monotonic() - life.began)
-    life.close()
   life = life_of()
   codes = life.wait()
   if any(codes):
     raise RuntimeError(f"{workdir} did not finish: {codes}\n{life.text()}")
-  life.close()
   result: dict[str, Any] = {
     "kills": dict(sorted(made.items())),
     "half_written": torn,
@@ -221,7 +220,6 @@ def slowed(
     made += 1
   if any(life.wait()):
     raise RuntimeError(f"{workdir} did not finish:\n{life.text()}")
-  life.close()
   return {"kills": {"pause": made}, "half_written": 0}
 
 
@@ -257,7 +255,7 @@ def differences(ours: pathlib.Path, theirs: pathlib.Path) -> list[str]:
 
 
 class _Lives:
-  """Starts the same run again and again."""
+  """Starts the same run again and again, the one before it ended."""
 
   def __init__(
     self, given: list[str], workdir: pathlib.Path, setting: str, root: Any
@@ -265,15 +263,23 @@ class _Lives:
     self._given, self._workdir = given, workdir
     self._devices, self.processes = _SETTINGS[setting]
     self._cache = root / "programs"
+    self._life: lives.Life | None = None
 
   def __call__(self) -> lives.Life:
-    return lives.Life(
+    self.close()
+    self._life = lives.Life(
       self._given,
       self._workdir,
       devices=self._devices,
       processes=self.processes,
       cache=self._cache,
     )
+    return self._life
+
+  def close(self) -> None:
+    """Ends the last life."""
+    if self._life is not None:
+      self._life.close()
 
 
 def study(
@@ -291,16 +297,17 @@ def study(
     write_data(root / "data")
     given = arguments(objective, root / "data")
     # First, while no cache knows its programs.
-    found = disturb(
-      _Lives(given, root / "killed", setting, root),
-      root / "killed",
-      kills,
-      np.random.default_rng(seed),
-    )
-    life = _Lives(given, root / "peace", setting, root)()
-    if any(life.wait()):
-      raise RuntimeError(f"The run in peace failed:\n{life.text()}")
-    life.close()
+    rng = np.random.default_rng(seed)
+    with contextlib.closing(
+      _Lives(given, root / "killed", setting, root)
+    ) as killed:
+      found = disturb(killed, root / "killed", kills, rng)
+    with contextlib.closing(
+      _Lives(given, root / "peace", setting, root)
+    ) as peace:
+      life = peace()
+      if any(life.wait()):
+        raise RuntimeError(f"The run in peace failed:\n{life.text()}")
     return {
       **found,
       "leaves": len(

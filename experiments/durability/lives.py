@@ -107,7 +107,7 @@ class Life:
 
   def kill(self, which: int) -> tuple[list[int], float]:
     """Kills one; the codes of all, and how long the others lived on, seconds."""
-    self._processes[which].send_signal(signal.SIGKILL)
+    self._processes[which].kill()
     began = time.monotonic()
     return self.wait(), time.monotonic() - began
 
@@ -119,7 +119,10 @@ class Life:
     process.send_signal(signal.SIGCONT)
 
   def close(self) -> None:
-    """Removes what they have printed."""
+    """Ends what still runs, and removes what they have printed."""
+    for process in self._processes:
+      process.kill()
+      process.wait()
     self._log.unlink(missing_ok=True)
 
 
@@ -229,11 +232,11 @@ def reach(life: Life, moment: Moment) -> bool:
   Raises:
     RuntimeError: if neither comes.
   """
+  began = time.monotonic()
   while not moment(life):
     if life.over():
       return False
-    if time.monotonic() - life.began > _PATIENCE:
-      life.kill(0)
+    if time.monotonic() - began > _PATIENCE:
       raise RuntimeError(f"The moment does not come:\n{life.text()}")
     time.sleep(_LOOK_EVERY)
   return True

@@ -8,6 +8,7 @@ import ml_collections
 import pytest
 
 from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import errors
 from experiments import reporting, sweep, sweep_report
 
 SWEEPS = sorted(
@@ -68,6 +69,16 @@ def run(tmp_path, seen=None, **changes):
     report=lambda line: None,
     **options,
   )
+
+
+def test_a_signal_leaves_the_record_and_says_so(tmp_path):
+  def stop(config):
+    raise errors.Stopped("SIGTERM: the run is saved")
+
+  with pytest.raises(
+    errors.Stopped, match="goes on with that one from its beg"
+  ):
+    sweep.run(make_sweep(), tmp_path, train_fn=stop, report=lambda line: None)
 
 
 def test_rates_are_chosen_for_each_arm_and_seeds_are_compared_in_pairs(

@@ -1,5 +1,7 @@
 """Two that want the same folder at once."""
 
+import errno
+import fcntl
 import os
 import platform
 import subprocess
@@ -8,6 +10,7 @@ import sys
 import pytest
 
 from contrastive_jax.data import locks
+from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import runner, workdirs
 from tests.training import tiny
 
@@ -25,6 +28,23 @@ def test_the_second_run_on_a_workdir_is_refused(tmp_path):
   assert f"on {platform.node()} since 20" in said
   # What the first one has written is left as it is.
   assert [p.name for p in workdir.iterdir()] == ["run.lock"]
+
+
+def test_where_there_are_no_locks_it_says_so(tmp_path, monkeypatch):
+  def none(*unused):
+    raise OSError(errno.ENOLCK, "No locks available")
+
+  monkeypatch.setattr(fcntl, "flock", none)
+  with locks.held(tmp_path / "lock") as locked:
+    assert not locked
+  folder = tiny.write_folder(tmp_path / "images", 12)
+  config = tiny.make_config(
+    data__name="folder", data__path=str(folder), batch_size=7
+  )
+  lines = []
+  with pytest.raises(config_lib.ConfigError, match="batch_size"):
+    runner.train(config, tmp_path / "run", report=lines.append)
+  assert "run.lock cannot be locked on this file system" in lines[0]
 
 
 def test_a_lock_dies_with_its_process(tmp_path):

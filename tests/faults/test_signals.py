@@ -15,6 +15,7 @@ from contrastive_jax.training import (
   logging,
   loop,
   processes,
+  sharding,
   stopping,
 )
 from tests import compiling
@@ -30,7 +31,10 @@ def raising(number, at, then=None):
   def run(state):
     if int(state.step) == at:
       signal.raise_signal(number)
+      # A launcher passes it on as well.
+      signal.raise_signal(number)
       if then is not None:
+        time.sleep(0.1)
         signal.raise_signal(then)
     return {"dummy/loss": float(state.step)}
 
@@ -52,11 +56,11 @@ def test_it_saves_and_goes_on_as_if_nothing_had_been(
   _, whole, _ = fit(tmp_path / "whole", evaluators=[evaluator], **SETTINGS)
   stopped = tmp_path / "stopped"
   before = signal.getsignal(number)
-  with pytest.raises(errors.Stopped, match=f"{name}.*after step {at + 1} of 9"):
+  with pytest.raises(errors.Stopped, match=f"{name}.*after step {at} of 9"):
     fit(stopped, evaluators=[raising(number, at)], **SETTINGS)
   assert signal.getsignal(number) == before
   assert "Finishing the step" in capfd.readouterr().err
-  assert steps_in(stopped)[-1] == at + 1
+  assert steps_in(stopped)[-1] == at
   _, state, _ = fit(stopped, evaluators=[evaluator], **SETTINGS)
   tiny.assert_same(jax.device_get(state), jax.device_get(whole))
   assert rows_of(stopped) == rows_of(tmp_path / "whole")
@@ -78,7 +82,33 @@ def test_too_late_for_a_step_it_is_obeyed_after_the_last_one(
   assert steps_in(tmp_path) == [8, 9]
 
 
-def test_the_second_signal_ends_it_at_once(tmp_path):
+def test_a_validation_that_a_signal_cannot_wait_for_is_made_later(
+  tmp_path, monkeypatch
+):
+  undone = loop.Evaluator(3, undisturbed)
+  _, whole, _ = fit(tmp_path / "whole", evaluators=[undone], **SETTINGS)
+  put = sharding.put_batch
+  batches = []
+
+  def signalled(batch, mesh):
+    batches.append(1)
+    if len(batches) == 6:
+      signal.raise_signal(signal.SIGTERM)
+    return put(batch, mesh)
+
+  stopped = tmp_path / "stopped"
+  with monkeypatch.context() as patch:
+    patch.setattr(sharding, "put_batch", signalled)
+    with pytest.raises(errors.Stopped, match="after step 6"):
+      fit(stopped, evaluators=[undone], **SETTINGS)
+  assert [r["step"] for r in rows_of(stopped) if "dummy/loss" in r] == [3]
+  _, state, _ = fit(stopped, evaluators=[undone], **SETTINGS)
+  tiny.assert_same(jax.device_get(state), jax.device_get(whole))
+  assert rows_of(stopped) == rows_of(tmp_path / "whole")
+
+
+def test_the_second_signal_ends_it_at_once(tmp_path, monkeypatch):
+  monkeypatch.setattr(stopping, "_ONE_SIGNAL", 0.05)
   evaluators = [raising(signal.SIGTERM, 6, then=signal.SIGINT)]
   with pytest.raises(KeyboardInterrupt):
     fit(tmp_path, evaluators=evaluators, **SETTINGS)

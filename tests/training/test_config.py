@@ -8,6 +8,7 @@ import ml_collections
 import pytest
 
 from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import runner, workdirs
 from contrastive_jax.training.config import ConfigError, parse
 
 
@@ -21,6 +22,25 @@ def defaults():
   """The default run, the sizes of its preset filled in."""
   model = config_lib.Model(image_size=32, context_length=48)
   return config_lib.Config(model=model)
+
+
+def test_how_a_run_is_logged_and_kept_may_change(tmp_path):
+  before = config_lib.parse({"steps": 9})
+  (tmp_path / "config.json").write_text(json.dumps(before.to_dict()))
+  after = {
+    "steps": 9,
+    "log_every": 3,
+    "checkpoint_every": 2,
+    "keep_checkpoints": 5,
+    "keep_every": 4,
+    "keep_best": True,
+    "optimizer": {"skip_nonfinite": 7},
+    "data": {"num_threads": 9},
+  }
+  assert not runner._is_fresh(tmp_path, config_lib.parse(after))
+  after["optimizer"]["learning_rate"] = 0.5
+  with pytest.raises(workdirs.WorkdirError, match="learning_rate"):
+    runner._is_fresh(tmp_path, config_lib.parse(after))
 
 
 def test_defaults_parse_and_absent_fields_keep_them():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -197,6 +198,21 @@ def test_two_processes_are_like_one(folder, tmp_path):
   assert {"retrieval", "zero_shot", "knn", "train"} <= {
     name.split("/")[0] for name in results
   }
+
+
+@pytest.mark.exhaustive
+def test_a_run_goes_on_with_another_number_of_processes(folder, tmp_path):
+  """With the same losses: of the checkpoint of step 2, the third."""
+  one, two = tmp_path / "one", tmp_path / "two"
+  config = train_in_one(fields_of(folder, fsdp=False), one)
+  train_in_two(fields_of(folder, fsdp=False), two)
+  for workdir, go_on in ((one, train_in_two), (two, train_in_one)):
+    again = workdir.with_name(f"{workdir.name}_again")
+    shutil.copytree(workdir, again)
+    shutil.rmtree(again / "checkpoints" / str(_STEPS))
+    (again / "results.json").unlink(missing_ok=True)
+    go_on(fields_of(folder, fsdp=False), again)
+    check_like(workdir, again, config)
 
 
 @pytest.mark.exhaustive

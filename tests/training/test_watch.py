@@ -15,6 +15,7 @@ class Ring:
 
   def __init__(self, folder, count):
     self.left = {}
+    self.codes = {}
     self.gone = threading.Event()
     self.watchers = [
       processes.Watcher(
@@ -22,12 +23,13 @@ class Ring:
         i,
         count,
         dead_after=DEAD_AFTER,
-        leave=lambda said, i=i: self._leave(i, said),
+        leave=lambda said, code, i=i: self._leave(i, said, code),
       )
       for i in range(count)
     ]
 
-  def _leave(self, index, said):
+  def _leave(self, index, said, code):
+    self.codes[index] = code
     self.left[index] = said
     self.gone.set()
 
@@ -85,14 +87,18 @@ def test_one_that_never_came_is_named(ring):
   assert ring.wait(1) == {
     0: "Process 1 of 3 has not answered for 0.25 s",
   }
+  assert ring.codes == {0: processes.EXIT_CODE}
 
 
-def test_an_error_of_one_stops_all_others_with_its_reason(ring):
+@pytest.mark.parametrize("failed, code", [(True, 1), (False, 75)])
+def test_what_stops_one_stops_all_others_with_its_reason(ring, failed, code):
+  """By an error they would come to it once more; a scheduler must not."""
   for watcher in ring.watchers:
     watcher.start()
-  ring.watchers[2].give_up("DataError: 7 bad rows.\nmore")
+  ring.watchers[2].give_up("DataError: 7 bad rows.\nmore", failed=failed)
   left = ring.wait(2)
   assert left.keys() == {0, 1}
+  assert ring.codes == {0: code, 1: code}
   for said in left.values():
     assert said.startswith("Process 2 of 3 on ")
     assert said.endswith("stopped (DataError: 7 bad rows.)")
