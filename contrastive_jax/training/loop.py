@@ -204,13 +204,18 @@ def _fit(
 
   clock = _Clock()
   pending: tuple[int, Any] | None = None
-  if 0 < start < config.steps:
-    missed = [e for e in evaluators if e.every and start % e.every == 0]
-    if missed and not _validated(workdir, start):
-      evaluate(missed, start)
-  if start < config.steps:
-    report("Compiling the train step ...")
   try:
+    missed = [
+      e
+      for e in evaluators
+      if e.every and start % e.every == 0 and 0 < start < config.steps
+    ]
+    # One process reads the log for all.
+    undone = jax.process_index() == 0 and not _validated(workdir, start)
+    if missed and sharding.any_process(undone):
+      evaluate(missed, start)
+    if start < config.steps:
+      report("Compiling the train step ...")
     with stopping.StopSignals() as signals:
       for step in range(start + 1, config.steps + 1):
         batch = clock.wait_for(lambda: next(iterator))
@@ -351,10 +356,9 @@ class _Pause:
 
 
 def _validated(workdir: pathlib.Path, step: int) -> bool:
-  """Whether the log has what evaluators found after a step."""
+  """Whether the log has what evaluators found after a step, if only nothing."""
   return any(
-    row["step"] == step
-    and any(not k.startswith("train/") for k in row if k != "step")
+    row["step"] == step and not any(k.startswith("train/") for k in row)
     for row in logging.read_metrics(workdir)
   )
 

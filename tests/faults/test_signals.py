@@ -1,6 +1,7 @@
 """SIGTERM and SIGINT: the step is finished, saved, and the run goes on later."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,10 +83,11 @@ def test_too_late_for_a_step_it_is_obeyed_after_the_last_one(
   assert steps_in(tmp_path) == [8, 9]
 
 
+@pytest.mark.parametrize("numbers", [{"dummy/loss": 1.0}, {}])
 def test_a_validation_that_a_signal_cannot_wait_for_is_made_later(
-  tmp_path, monkeypatch
+  tmp_path, monkeypatch, numbers
 ):
-  undone = loop.Evaluator(3, undisturbed)
+  undone = loop.Evaluator(3, lambda state: numbers)
   _, whole, _ = fit(tmp_path / "whole", evaluators=[undone], **SETTINGS)
   put = sharding.put_batch
   batches = []
@@ -101,9 +103,15 @@ def test_a_validation_that_a_signal_cannot_wait_for_is_made_later(
     patch.setattr(sharding, "put_batch", signalled)
     with pytest.raises(errors.Stopped, match="after step 6"):
       fit(stopped, evaluators=[undone], **SETTINGS)
-  assert [r["step"] for r in rows_of(stopped) if "dummy/loss" in r] == [3]
+  found = [r["step"] for r in rows_of(stopped) if "train/loss" not in r]
+  assert found == [3]
   _, state, _ = fit(stopped, evaluators=[undone], **SETTINGS)
   tiny.assert_same(jax.device_get(state), jax.device_get(whole))
+  assert rows_of(stopped) == rows_of(tmp_path / "whole")
+  # Nor twice: killed after it, and before another checkpoint.
+  for step in (8, 9):
+    shutil.rmtree(stopped / "checkpoints" / str(step))
+  fit(stopped, evaluators=[undone], **SETTINGS)
   assert rows_of(stopped) == rows_of(tmp_path / "whole")
 
 
