@@ -195,35 +195,9 @@ def test_where_there_are_no_steps_it_ends_at_once(number, code, said):
   assert done.stderr == f"Error: {said}; the same command goes on.\n"
 
 
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("told", [0, 1])
-def test_of_two_processes_both_stop_after_the_same_step(tmp_path, told):
-  folder = tiny.write_folder(tmp_path / "images", 40, labels=True)
-  workdir, port = tmp_path / "run", test_processes.free_port()
-  running = [
-    run_program(
-      folder,
-      workdir,
-      1,
-      f"--coordinator=localhost:{port}",
-      "--process_count=2",
-      f"--process_id={i}",
-      "--config.steps=1000000",
-    )
-    for i in range(2)
-  ]
-  wait_for_rows(workdir, 3, *running)
-  running[told].send_signal(signal.SIGTERM)
-  texts = [p.communicate(timeout=120)[0] for p in running]
-  for process, text in zip(running, texts):
-    assert process.returncode == processes.EXIT_CODE, text
-    assert "Stopped: SIGTERM: the run is saved after step" in text
-  said = [text[text.index("Stopped:") :].splitlines()[0] for text in texts]
-  assert said[0] == said[1]
-
-
-@pytest.mark.exhaustive
-def test_a_frozen_process_is_named(tmp_path):
+@pytest.fixture(name="two")
+def fixture_two(tmp_path):
+  """Two processes of one run, in the middle of it."""
   folder = tiny.write_folder(tmp_path / "images", 40, labels=True)
   workdir, port = tmp_path / "run", test_processes.free_port()
   running = [
@@ -240,14 +214,30 @@ def test_a_frozen_process_is_named(tmp_path):
     for i in range(2)
   ]
   wait_for_rows(workdir, 3, *running)
-  running[1].send_signal(signal.SIGSTOP)
+  yield running
+  for process in running:
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("told", [0, 1])
+def test_of_two_processes_both_stop_after_the_same_step(two, told):
+  two[told].send_signal(signal.SIGTERM)
+  texts = [p.communicate(timeout=120)[0] for p in two]
+  for process, text in zip(two, texts):
+    assert process.returncode == processes.EXIT_CODE, text
+    assert "Stopped: SIGTERM: the run is saved after step" in text
+  said = [text[text.index("Stopped:") :].splitlines()[0] for text in texts]
+  assert said[0] == said[1]
+
+
+@pytest.mark.exhaustive
+def test_a_frozen_process_is_named(two):
+  two[1].send_signal(signal.SIGSTOP)
   began = time.monotonic()
-  try:
-    text, _ = running[0].communicate(timeout=60)
-  finally:
-    running[1].kill()
-    running[1].communicate()
+  text, _ = two[0].communicate(timeout=60)
   assert time.monotonic() - began < 60
-  assert running[0].returncode == processes.EXIT_CODE, text
+  assert two[0].returncode == processes.EXIT_CODE, text
   assert "Process 1 of 2 on" in text
   assert "has not answered for 3 s" in text
