@@ -3,8 +3,9 @@
 python -m experiments.sweep --sweep=experiments/sweeps/clip_small_batches.py
 
 A sweep file is Python and has `get_sweep() -> Sweep`. Runs go through the
-trainer one after the other. What is finished stands in the record, which grows
-by a run at a time: started again, the program goes on with what is missing.
+trainer one after the other, or as `sweep_jobs`. What is finished stands in the
+record, which grows by a run at a time: started again, the program goes on with what
+is missing.
 """
 
 import copy
@@ -26,7 +27,7 @@ from absl import flags
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import errors, runner
 from experiments import flags as flags_lib
-from experiments import sweep_report
+from experiments import sweep_jobs, sweep_report
 
 _FLAGS = flags.FlagValues()
 _SWEEP = flags.DEFINE_string(
@@ -46,6 +47,14 @@ _MINUTES = flags.DEFINE_float(
   flag_values=_FLAGS,
 )
 
+_PROCESSES = flags.DEFINE_integer(
+  "processes", 1, "Runs at a time.", lower_bound=1, flag_values=_FLAGS
+)
+_LIST = flags.DEFINE_bool(
+  "list", False, "Print a command a run.", flag_values=_FLAGS
+)
+_JOB = flags.DEFINE_string("job", "", "One run alone.", flag_values=_FLAGS)
+
 _USAGE = """Runs a grid of configurations over seeds; resumes where it stopped.
 
   python -m experiments.sweep --sweep=experiments/sweeps/clip_small_batches.py
@@ -54,6 +63,11 @@ Writes NAME.json, NAME.md and NAME.png, anew after every run. Flags:
   --sweep=FILE   Python with get_sweep() -> experiments.sweep.Sweep
   --out=DIR      of the record; default experiments/results
   --minutes=N    begin no run after N minutes; the same command goes on later
+  --processes=N  runs at a time, each in a process of its own; default 1: in this one
+  --list         run nothing, but print a command for each run that can be made now, a
+                 line each, for a scheduler; those that depend on others' scores come
+                 when these are there. The next start puts what they leave in the record
+  --job=NAME     what these commands say: this run alone
 """
 
 
@@ -226,6 +240,34 @@ def train(config: config_lib.Config) -> dict[str, float]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def measure(
+  sweep: Sweep,
+  job: Job,
+  train_fn: Callable[[config_lib.Config], Mapping[str, float]] | None = None,
+) -> dict[str, Any]:
+  """Makes a run; what the record has of it.
+
+  Args:
+    sweep: the grid.
+    job: the run.
+    train_fn: a configuration's results; None is the sweep's own.
+  """
+  train_fn = train_fn or sweep.train_fn or train
+  began = time.monotonic()
+  results = train_fn(configuration(sweep, job))
+  return {
+    "arm": job.arm.name,
+    "seed": job.seed,
+    "value": job.value,
+    "results": {
+      name: float(results[name])
+      for name in (*sweep.metrics, sweep.tune_metric)
+      if name in results
+    },
+    "seconds": round(time.monotonic() - began, 1),
+  }
+
+
 def run(
   sweep: Sweep,
   out: pathlib.Path,
@@ -253,7 +295,6 @@ def run(
   for arm in sweep.arms:  # A mistake must show before hours of others.
     first = (*sweep.tuning(arm)[1], None)[0]
     configuration(sweep, Job(arm, sweep.seeds[0], first))
-  train_fn = train_fn or sweep.train_fn or train
   path = out / f"{sweep.name}.json"
   runs = sweep_report.read(sweep, path)
   total, began = sweep.total_runs, time.monotonic()
@@ -262,27 +303,14 @@ def run(
       done = sweep_report.finished(sweep, runs)
       report(f"Stopped after {minutes:g} minutes, {done} of {total} runs.")
       break
-    started = time.monotonic()
     try:
-      results = train_fn(configuration(sweep, job))
+      runs[job.key] = measure(sweep, job, train_fn)
     except errors.Stopped as stopped:
       raise errors.Stopped(
         "the record has all runs but the one in hand; the same command goes on with"
         " that one from its beginning."
       ) from stopped
-    seconds = time.monotonic() - started
-    kept = {
-      name: float(results[name])
-      for name in (*sweep.metrics, sweep.tune_metric)
-      if name in results
-    }
-    runs[job.key] = {
-      "arm": job.arm.name,
-      "seed": job.seed,
-      "value": job.value,
-      "results": kept,
-      "seconds": round(seconds, 1),
-    }
+    kept, seconds = runs[job.key]["results"], runs[job.key]["seconds"]
     sweep_report.write(sweep, runs, out)
     usual = statistics.median(r["seconds"] for r in runs.values())
     done = sweep_report.finished(sweep, runs)
@@ -324,12 +352,32 @@ def main() -> None:
   # Runs of one arm differ in their seed alone, and share their programs.
   cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or tempfile.mkdtemp()
   jax.config.update("jax_compilation_cache_dir", cache)
-  run(
-    sweep,
-    out,
-    minutes=_MINUTES.value,
-    report=lambda line: print(line, flush=True),
-  )
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = cache  # For processes of its own.
+  runs = sweep_report.read(sweep, out / f"{sweep.name}.json")
+  if _JOB.value:
+    sweep_jobs.run_one(sweep, runs, _JOB.value, out)
+    return
+  sweep_jobs.collect(sweep, runs, out)
+  if _LIST.value:
+    print("\n".join(sweep_jobs.lines(sweep, runs, _SWEEP.value, out)))
+    return
+  if _PROCESSES.value > 1:
+    sweep_jobs.run_beside(
+      sweep,
+      runs,
+      _SWEEP.value,
+      out,
+      processes=_PROCESSES.value,
+      minutes=_MINUTES.value,
+      report=lambda line: print(line, flush=True),
+    )
+  else:
+    run(
+      sweep,
+      out,
+      minutes=_MINUTES.value,
+      report=lambda line: print(line, flush=True),
+    )
   print(f"Wrote {sweep.name}.json, .md and .png to {out}.")
 
 
