@@ -154,6 +154,7 @@ def arguments(
   return [
     *(f"--config.{name}={value}" for name, value in fields.items()),
     "--dead_after=5",
+    "--start_within=30",
   ]
 
 

@@ -195,6 +195,26 @@ def test_where_there_are_no_steps_it_ends_at_once(number, code, said):
   assert done.stderr == f"Error: {said}; the same command goes on.\n"
 
 
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("index", [0, 1])
+def test_one_that_waits_for_the_others_in_vain_says_so(tmp_path, index):
+  alone = run_program(
+    tmp_path,
+    tmp_path / "run",
+    1,
+    f"--coordinator=localhost:{test_processes.free_port()}",
+    "--process_count=2",
+    f"--process_id={index}",
+    "--start_within=3",
+  )
+  text, _ = alone.communicate(timeout=60)
+  assert alone.returncode == processes.EXIT_CODE, text
+  assert text.splitlines()[-1].startswith(
+    "Stopped: not all processes of the run"
+  )
+  assert "within 3 s" in text and "Traceback" not in text
+
+
 @pytest.fixture(name="two")
 def fixture_two(tmp_path):
   """Two processes of one run, in the middle of it."""
