@@ -89,16 +89,17 @@ def _kills(found: Mapping[str, Any]) -> str:
 
 def _soak(found: Mapping[str, Any]) -> str:
   first, last = found["memory"]
-  low, high = found["open_files"]
+  before, after = found["open_files"]
   return (
     "## A long run\n\n"
     "`python -m experiments.durability.soak`: the tiny preset,"
     f" {found['steps']:,} steps with a checkpoint every 50 and a validation every"
-    " 100, measured after a quarter of them.\n\n"
+    " 100, measured in the second half of them. Memory is the process's own: without"
+    " mapped files, with what is swapped out.\n\n"
     "| what | found | bound |\n|---|---|---|\n"
     f"| resident memory, MiB per 100 steps | {found['slope']:.2f} (from"
     f" {first:.0f} to {last:.0f}) | 1 |\n"
-    f"| open files | {low} to {high} | flat |\n"
+    f"| most open files, first and second half | {before}, {after} | level |\n"
     f"| compilations after the second validation | {found['late']} of"
     f" {found['compilations']} | 0 |\n"
   )
