@@ -54,6 +54,7 @@ What the record has already is not made again. Flags:
 """
 
 _STEPS = 600
+_MOST_CRASHES = 5
 # The first kill meets the compilation that no cache knows.
 _MOMENTS = {
   "compilation": lives.compiling,
@@ -182,7 +183,7 @@ def disturbed(
   """
   startup, waits, names = 8.0, [], 0
   made: collections.Counter[str] = collections.Counter()
-  torn = 0
+  torn = crashes = 0
   for kind in moments(kills, rng):
     life = life_of()
     make = _MOMENTS.get(kind, lives.scoring)
@@ -198,12 +199,22 @@ def disturbed(
         assert all(codes), (codes, life.text())
       if kind == "step":
         startup = 0.5 * startup + 0.5 * (time.monotonic() - life.began)
-  life = life_of()
-  codes = life.wait()
-  if any(codes):
-    raise RuntimeError(f"{workdir} did not finish: {codes}\n{life.text()}")
+    else:
+      crashes += any(life.wait())
+  # What ends by itself (the runtime's collectives between processes may fail) is
+  # started again as well, and counted.
+  for _ in range(_MOST_CRASHES):
+    life = life_of()
+    codes = life.wait()
+    if not any(codes):
+      break
+    crashes += 1
+    print(f"It ended by itself, {codes}:\n{life.text()[-2000:]}", flush=True)
+  else:
+    raise RuntimeError(f"{workdir} does not finish: {codes}\n{life.text()}")
   result: dict[str, Any] = {
     "kills": dict(sorted(made.items())),
+    "crashes": crashes,
     "half_written": torn,
   }
   if waits:

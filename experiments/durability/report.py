@@ -63,13 +63,17 @@ def _kills(found: Mapping[str, Any]) -> str:
     " processes one of them is killed; how long the other lived on is beside it,"
     " with `--dead_after=5`, as is how often it named the dead one before the runtime"
     " ended it in words of its own. The slow one had one of its processes stopped for"
-    " up to a second, as often.\n",
+    " up to a second, as often. How often the processes ended by themselves stands"
+    " after the kills: on CPUs collectives between processes (gloo) fail now and then."
+    "\n",
     "| run | kills by moment | in a half-written checkpoint | leaves, lines |"
     " differences | other process |",
     "|---|---|---|---|---|---|",
   ]
   for name, row in found.items():
     kinds = ", ".join(f"{v} {k}" for k, v in row["kills"].items())
+    if row.get("crashes"):
+      kinds += f"; {row['crashes']} by itself"
     other = ""
     if "longest_wait" in row:
       total = sum(row["kills"].values())
