@@ -203,15 +203,13 @@ def disturbed(
       crashes += any(life.wait())
   # What ends by itself (the runtime's collectives between processes may fail) is
   # started again as well, and counted.
-  for _ in range(_MOST_CRASHES):
-    life = life_of()
-    codes = life.wait()
-    if not any(codes):
-      break
+  life = life_of()
+  while any(codes := life.wait()):
     crashes += 1
     print(f"It ended by itself, {codes}:\n{life.text()[-2000:]}", flush=True)
-  else:
-    raise RuntimeError(f"{workdir} does not finish: {codes}\n{life.text()}")
+    if crashes >= _MOST_CRASHES:
+      raise RuntimeError(f"{workdir} does not finish.")
+    life = life_of()
   result: dict[str, Any] = {
     "kills": dict(sorted(made.items())),
     "crashes": crashes,
