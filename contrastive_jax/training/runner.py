@@ -87,6 +87,7 @@ def train(
   if jax.process_index() > 0:
     report = _say_nothing
   _make(workdir)
+  workdirs.check_links(workdir)
   with _only_run(workdir, report):
     return _train_alone(config, workdir, began, report, dead_after)
 
@@ -99,7 +100,6 @@ def _train_alone(
   dead_after: float,
 ) -> dict[str, float]:
   """See `train`, which has made sure that no other run is at work there."""
-  workdirs.check_links(workdir)
   fresh = _is_fresh(workdir, config)
   finished = read_results(workdir)
   if finished is not None:

@@ -41,7 +41,9 @@ class StopSignals:
   def __enter__(self) -> "StopSignals":
     if threading.current_thread() is threading.main_thread():
       for number in _SIGNALS:
-        self._before[number] = signal.signal(number, self._remember)
+        # What is ignored, as by a shell's job in the background, stays so.
+        if signal.getsignal(number) != signal.SIG_IGN:
+          self._before[number] = signal.signal(number, self._remember)
     return self
 
   def __exit__(self, kind: Any, *unused) -> None:

@@ -240,13 +240,17 @@ def test_a_set_with_a_broken_image_is_left_out(trained, monkeypatch):
 
 
 @pytest.fixture(name="trained", scope="module")
-def fixture_trained(root, tmp_path_factory, emoji_dir):
+def fixture_trained(root, tmp_path_factory):
   """A run that scores both sets and one that is not there."""
   workdir = tmp_path_factory.mktemp("run") / "run"
   lines = []
   config = tiny.make_config(
     steps=2,
-    data__data_dir=str(emoji_dir),
+    data__name="folder",
+    data__path=str(
+      tiny.write_folder(tmp_path_factory.mktemp("images"), 24, labels=True)
+    ),
+    evaluation__plots=False,
     evaluation__benchmarks="cifar10, imagenet_a,dtd",
     evaluation__benchmarks_dir=str(root),
   )

@@ -154,6 +154,18 @@ def test_killed_before_the_digests_were_written_it_goes_on(workdir, finished):
   tiny.assert_same(jax.device_get(state), finished[1])
 
 
+def test_one_of_several_processes_goes_on_in_one(workdir, finished):
+  """Where the data stood is the same in all, and in a file of each."""
+  for step in (4, 6):
+    shutil.rmtree(workdir / "checkpoints" / str(step))
+  (workdir / "checksums" / "2.json").unlink()
+  data = workdir / "checkpoints" / "2" / "data"
+  shutil.copy(data / "process_0-of-1.json", data / "process_1-of-2.json")
+  (data / "process_0-of-1.json").rename(data / "process_0-of-2.json")
+  state = resume(workdir, [])
+  tiny.assert_same(jax.device_get(state), finished[1])
+
+
 def test_digests_go_with_their_checkpoints(tmp_path):
   fit(tmp_path, steps=6, checkpoint_every=2, keep_checkpoints=1)
   assert [p.name for p in (tmp_path / "checksums").iterdir()] == ["6.json"]
