@@ -76,8 +76,8 @@ Flags:
                      that have exit with code 75
 SIGTERM and Ctrl-C finish the step, save, and exit with code 75 as well: the same command
 goes on. A mistake exits with 2, a run that became NaN with 1.
-On Linux it starts itself again to ask for huge pages of memory, if the environment
-has no GLIBC_TUNABLES.
+On Linux it starts itself again to ask for huge pages of memory and few arenas, if the
+environment has no GLIBC_TUNABLES.
 """
 
 
@@ -141,6 +141,10 @@ def _initialize(start_within: float, **options: Any) -> None:
     initialization_timeout=round(start_within) + 60, **options
   )
   timer.cancel()
+  if jax.default_backend() == "cpu":
+    # A program that XLA reads from the cache has lost the order of the collectives
+    # in its loops (jaxlib 0.10): CPUs then take one's numbers for another's.
+    jax.config.update("jax_enable_compilation_cache", False)
 
 
 def _leave(start_within: float) -> None:

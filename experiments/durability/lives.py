@@ -71,6 +71,8 @@ class Life:
       "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
       "PYTHONUNBUFFERED": "1",
     }
+    if processes > 1:  # Whose programs no cache keeps: see `experiments.train`.
+      environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     with self._log.open("wb") as log:
       self._processes = [
         subprocess.Popen(
