@@ -17,7 +17,7 @@ from ml_collections import config_flags
 from contrastive_jax.data import folder
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import errors, finite, processes
-from experiments import huge_pages
+from experiments import allocator
 
 DEFAULT_CONFIG = str(
   pathlib.Path(__file__).parent / "configs" / "clip_emoji.py"
@@ -73,7 +73,7 @@ def run(
       together may have flags of the same name.
     usage: what `--help` prints first.
     interrupted: what a user who stops the program should know.
-    trains: whether it trains, for which huge pages of memory are worth a restart.
+    trains: whether it trains, for which another use of memory is worth a restart.
   """
 
   def checked(argv: Sequence[str]) -> None:
@@ -83,7 +83,7 @@ def run(
     # they report as an error they raise as well.
     logging.set_verbosity(logging.FATAL)
     if trains:
-      huge_pages.restart_with()
+      allocator.restart_with()
     signal.signal(signal.SIGTERM, _terminate)
     hint = f"; {interrupted}" if interrupted else ""
     try:

@@ -3,6 +3,7 @@
 python -m experiments.durability.soak --steps=2000
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -15,7 +16,7 @@ import numpy as np
 from absl import flags
 
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import logging, runner
+from contrastive_jax.training import runner
 from experiments import flags as flags_lib
 from experiments.configs import clip_emoji
 from experiments.durability import kills, report
@@ -38,6 +39,7 @@ Flags:
 """
 
 _VALIDATE_EVERY, _SAVE_EVERY = 100, 50
+_LONGEST_LINE = 2**14
 # Of the steps; before, memory is still being found.
 _WARM_UP = 0.5
 
@@ -68,8 +70,15 @@ class Watch:
       self.compiled.append(self._step())
 
   def _step(self) -> int:
-    rows = logging.read_metrics(self._workdir)
-    return int(rows[-1]["step"]) if rows else 0
+    # The last line alone: to read all of them would use ever more memory.
+    path = self._workdir / "metrics.jsonl"
+    with contextlib.suppress(OSError), path.open("rb") as log:
+      log.seek(max(0, path.stat().st_size - _LONGEST_LINE))
+      # One that is being written ends without a line break.
+      lines = log.read().split(b"\n")[:-1]
+      if lines:
+        return int(json.loads(lines[-1])["step"])
+    return 0
 
   def _run(self) -> None:
     while not self._over.wait(self._every):
@@ -146,4 +155,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  flags_lib.run(main, flag_values=_FLAGS, usage=_USAGE)
+  # With the allocator that training has.
+  flags_lib.run(main, flag_values=_FLAGS, usage=_USAGE, trains=True)

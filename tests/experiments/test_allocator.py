@@ -1,4 +1,4 @@
-"""Tests of experiments.huge_pages."""
+"""Tests of experiments.allocator."""
 
 import os
 import pathlib
@@ -8,7 +8,9 @@ import types
 
 import pytest
 
-from experiments import huge_pages
+from experiments import allocator
+
+ARENAS = "glibc.malloc.arena_max=2"
 
 
 @pytest.fixture
@@ -17,46 +19,55 @@ def started(tmp_path, monkeypatch):
   calls = []
   modes = tmp_path / "enabled"
   modes.write_text("always [madvise] never\n")
-  monkeypatch.setattr(huge_pages, "_MODES", modes)
+  monkeypatch.setattr(allocator, "_MODES", modes)
   monkeypatch.setattr(sys, "platform", "linux")
   monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "experiments.x", "-a"])
   main = types.ModuleType("__main__")
   main.__spec__ = types.SimpleNamespace(name="experiments.train")
   monkeypatch.setitem(sys.modules, "__main__", main)
   monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+  monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
   monkeypatch.setattr(os, "execve", lambda *call: calls.append(call))
   return types.SimpleNamespace(calls=calls, modes=modes, main=main)
 
 
 def test_a_program_is_started_again_with_its_arguments(started):
-  huge_pages.restart_with()
+  allocator.restart_with()
   ((program, arguments, environment),) = started.calls
   assert program == sys.executable
   assert arguments == [sys.executable, "-m", "experiments.x", "-a"]
-  assert environment["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
+  assert environment["GLIBC_TUNABLES"] == f"{ARENAS}:glibc.malloc.hugetlb=1"
   assert environment.items() >= os.environ.items()
 
 
+@pytest.mark.parametrize("name", ["GLIBC_TUNABLES", "MALLOC_ARENA_MAX"])
 @pytest.mark.parametrize("value", ["glibc.malloc.hugetlb=0", ""])
-def test_who_has_chosen_is_left_alone(started, monkeypatch, value):
-  monkeypatch.setenv("GLIBC_TUNABLES", value)
-  huge_pages.restart_with()
+def test_who_has_chosen_is_left_alone(started, monkeypatch, name, value):
+  monkeypatch.setenv(name, value)
+  allocator.restart_with()
   assert not started.calls
 
 
 @pytest.mark.parametrize("name", ["pytest.__main__", "experiments_of_others.x"])
 def test_other_programs_are_left_alone(started, name):
   started.main.__spec__ = types.SimpleNamespace(name=name)
-  huge_pages.restart_with()
+  allocator.restart_with()
   started.main.__spec__ = None
-  huge_pages.restart_with()
+  allocator.restart_with()
   assert not started.calls
 
 
 @pytest.mark.parametrize("text", ["[always] madvise never", None])
-def test_other_systems_are_left_alone(started, text):
+def test_huge_pages_are_asked_for_where_that_is_of_use(started, text):
   started.modes.unlink() if text is None else started.modes.write_text(text)
-  huge_pages.restart_with()
+  allocator.restart_with()
+  ((_, _, environment),) = started.calls
+  assert environment["GLIBC_TUNABLES"] == ARENAS
+
+
+def test_other_systems_are_left_alone(started, monkeypatch):
+  monkeypatch.setattr(sys, "platform", "darwin")
+  allocator.restart_with()
   assert not started.calls
 
 
@@ -76,7 +87,8 @@ def test_a_real_program_begins_once_more_and_ends_as_ever(tmp_path):
     "--config.objective=nothing",
     f"--workdir={tmp_path / 'run'}",
   ]
-  environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+  names = ("GLIBC_TUNABLES", "MALLOC_ARENA_MAX")
+  environment = {k: v for k, v in os.environ.items() if k not in names}
   done = subprocess.run(
     command,
     env=environment,
@@ -92,12 +104,8 @@ def test_a_real_program_begins_once_more_and_ends_as_ever(tmp_path):
     for line in done.stdout.splitlines()
     if line.startswith("asked: ")
   ]
-  given = (
-    sys.platform == "linux"
-    and huge_pages._MODES.exists()
-    and "[madvise]" in huge_pages._MODES.read_text()
-  )
-  assert asked == ["None", *["glibc.malloc.hugetlb=1"] * given]
+  linux = sys.platform == "linux"
+  assert asked == ["None", *[allocator.settings()] * linux]
 
 
 def test_a_refused_start_is_no_error(started, monkeypatch):
@@ -105,4 +113,4 @@ def test_a_refused_start_is_no_error(started, monkeypatch):
     raise PermissionError
 
   monkeypatch.setattr(os, "execve", refuse)
-  huge_pages.restart_with()
+  allocator.restart_with()
