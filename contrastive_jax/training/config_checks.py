@@ -123,6 +123,11 @@ def _check_frozen(config: Config) -> None:
       "config.model.frozen is for config.objective='clip'; got"
       f" {config.objective!r}: leave it empty."
     )
+  if config.optimizer.tower_rate != 1.0 and config.objective != "clip":
+    raise ConfigError(
+      "config.optimizer.tower_rate is for config.objective='clip'; got"
+      f" {config.objective!r}: leave it 1."
+    )
   if not config.model.cache_features:
     return
   if set(frozen) != {"image", "text"}:

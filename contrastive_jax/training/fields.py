@@ -275,6 +275,12 @@ class Optimizer:
     " skipped; one more, or 0, stops the run.",
     low=0,
   )
+  tower_rate: float = field(
+    1.0,
+    "clip: learning rate of both towers over that of all else, the maps on top of"
+    " them and the temperature; smaller where the towers begin as published weights.",
+    low=0,
+  )
   ema_decay: float = field(
     0.0, "Average of the parameters for evaluation; 0 is off.", low=0, high=1
   )

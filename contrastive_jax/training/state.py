@@ -16,6 +16,8 @@ Params = Mapping[str, Any]
 
 # The root mean square of Adam's updates, over the rate, as Liu et al. found it.
 _ADAM_RMS = 0.2
+# Parameters of the objective clip that published weights bring.
+_TOWERS = ("image", "text")
 
 
 @flax.struct.dataclass
@@ -79,7 +81,8 @@ def learning_rate(config: config_lib.Config) -> optax.Schedule:
 def make_optimizer(config: config_lib.Config) -> optax.GradientTransformation:
   """Clipping, then AdamW, LARS or Muon; only kernels and embeddings are decayed.
 
-  Towers of `config.model.frozen` stay as they are.
+  Towers of `config.model.frozen` stay as they are; `optimizer.tower_rate` scales what
+  all of that comes to for the others, decay included.
 
   LARS adapts the rates of those alone as well, as SimCLR and MoCo v3 do. A
   patch projection that is frozen (`config.ssl.freeze_patches`) gets no gradient,
@@ -134,6 +137,16 @@ def make_optimizer(config: config_lib.Config) -> optax.GradientTransformation:
         b2=settings.beta2,
         weight_decay=settings.weight_decay,
         mask=mask,
+      )
+    )
+  if settings.tower_rate != 1.0:
+    steps.append(
+      optax.masked(
+        optax.scale(settings.tower_rate),
+        lambda params: {
+          name: jax.tree.map(lambda _, own=name in _TOWERS: own, tree)
+          for name, tree in params.items()
+        },
       )
     )
   chain = optax.chain(*steps)

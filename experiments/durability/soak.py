@@ -107,8 +107,8 @@ def run(steps: int) -> dict[str, Any]:
 
   Returns:
     `slope`, MiB per 100 steps after the warm-up (least squares); `late`,
-    compilations after the second validation; the most `open_files` of the first
-    and of the second half.
+    compilations after the second validation; `memory`, MiB, of the first and of the
+    last quarter, `open_files` of the first and of the second half.
   """
   with tempfile.TemporaryDirectory() as name:
     root = pathlib.Path(name)
@@ -138,9 +138,12 @@ def run(steps: int) -> dict[str, Any]:
     "steps": steps,
     "samples": len(warm),
     "slope": 100.0 * float(np.polyfit(step, memory, 1)[0]),
-    "memory": [float(memory[0]), float(memory[-1])],
-    # More are open while a checkpoint is written.
-    "open_files": [int(half.max()) for half in np.array_split(files, 2)],
+    # Of quarters and halves the medians: more is in use, and more files are open,
+    # while a checkpoint is written.
+    "memory": [
+      float(np.median(part)) for part in np.array_split(memory, 4)[::3]
+    ],
+    "open_files": [int(np.median(half)) for half in np.array_split(files, 2)],
     "compilations": len(watch.compiled),
     # The log's last line is some steps old where a validation compiles.
     "late": sum(step > 2 * _VALIDATE_EVERY for step in watch.compiled),

@@ -179,6 +179,14 @@ def test_values_out_of_range_are_refused(name, value, said):
       "model.frozen must be some of image, text; got 'txt'",
     ),
     (
+      {
+        "objective": "albef",
+        "loss": {"name": "soft_target"},
+        "optimizer": {"tower_rate": 0.1},
+      },
+      "optimizer.tower_rate is for config.objective='clip'; got 'albef'",
+    ),
+    (
       {"model": {"frozen": "text"}, "initial": {"image_weights": "x"}},
       "model.frozen='text' needs weights for the text tower:"
       " config.initial.text_weights",

@@ -94,6 +94,29 @@ def test_frozen_towers_stay_and_the_rest_learns(made, frozen, tmp_path):
   assert changed(params["image_projection"], made[2]["image_projection"]) > 1e-3
 
 
+@pytest.mark.parametrize("frozen", ["", "text"])
+def test_towers_have_a_rate_of_their_own(made, frozen, tmp_path):
+  """After one step of Adam, whose length is the rate."""
+  once = {
+    "steps": 1,
+    "model.frozen": frozen,
+    "optimizer.warmup_share": 0.0,
+    "optimizer.weight_decay": 0.0,
+  }
+  plain, _ = train(made, tmp_path / "plain", **once)
+  slow, _ = train(
+    made, tmp_path / "slow", **once, **{"optimizer.tower_rate": 0.125}
+  )
+  for name, before in made[2].items():
+    moved = changed(plain[name], before)
+    share = 0.125 if name in ("image", "text") else 1.0
+    stays = name in (frozen, "logit_bias")  # The loss has no bias.
+    assert moved == 0 if stays else moved > 1e-3
+    np.testing.assert_allclose(
+      changed(slow[name], before), share * moved, rtol=1e-3
+    )
+
+
 def test_cached_features_are_those_of_the_towers(made, tmp_path, monkeypatch):
   frozen = {"model.frozen": "image,text"}
   plain, losses = train(made, tmp_path / "plain", **frozen)
