@@ -143,10 +143,9 @@ def make_optimizer(config: config_lib.Config) -> optax.GradientTransformation:
     steps.append(
       optax.masked(
         optax.scale(settings.tower_rate),
-        lambda params: {
-          name: jax.tree.map(lambda _, own=name in _TOWERS: own, tree)
-          for name, tree in params.items()
-        },
+        lambda params: jax.tree_util.tree_map_with_path(
+          lambda path, _: path[0].key in _TOWERS, params
+        ),
       )
     )
   chain = optax.chain(*steps)

@@ -1,5 +1,7 @@
 """EfficientNet-Lite: a forward pass by hand, from the names of its weights."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -118,6 +120,44 @@ def test_a_forward_pass_by_hand(side, tmp_path):
   np.testing.assert_allclose(actual, expected, atol=2e-5)
   _, tokens = apply(model, variables, images, return_tokens=True)
   np.testing.assert_allclose(tokens.mean(1), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("size, stride", [(3, 1), (3, 2), (5, 1), (5, 2)])
+@pytest.mark.parametrize("padding", ["SAME", ((1, 2), (2, 0))])
+def test_shifted_sums_are_the_grouped_convolution(size, stride, padding):
+  rng = np.random.default_rng(size)
+  x = jnp.asarray(rng.normal(size=(2, 7, 8, 4)), jnp.float32)
+  kernel = jnp.asarray(rng.normal(size=(size, size, 1, 4)), jnp.float32)
+  settings = {
+    "feature_group_count": 4,
+    "dimension_numbers": ("NHWC", "HWIO", "NHWC"),
+  }
+
+  def energy(convolve, x, kernel):
+    y = convolve(x, kernel, (stride, stride), padding, **settings)
+    return jnp.sum(jnp.cos(y) * jnp.arange(y.size).reshape(y.shape)), y
+
+  ours, theirs = (
+    jax.jit(
+      jax.value_and_grad(
+        functools.partial(energy, f), argnums=(0, 1), has_aux=True
+      )
+    )(x, kernel)
+    for f in (efficientnet._depthwise, jax.lax.conv_general_dilated)
+  )
+  assert ours[0][1].shape == theirs[0][1].shape
+  for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs)):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
+  # Elsewhere it stays what it is called.
+  lowered = jax.jit(
+    lambda x, kernel: efficientnet._depthwise(
+      x, kernel, (stride, stride), padding, **settings
+    )
+  ).trace(x, kernel)
+  texts = [
+    lowered.lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "tpu")
+  ]
+  assert ["stablehlo.convolution" in text for text in texts] == [False, True]
 
 
 def test_training_updates_the_statistics_and_remat_changes_nothing():
