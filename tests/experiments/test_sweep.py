@@ -231,8 +231,9 @@ def test_sweeps_that_ship_are_whole(path):
     for arm in found.arms
   ]
   assert len({str(c) for c in configs}) == len(configs)
-  # Every run sees as many examples.
-  assert len({c.steps * c.batch_size for c in configs}) == 1
+  # Every run sees as many examples, or says how long it took.
+  examples = {c.steps * c.batch_size for c in configs}
+  assert len(examples) == 1 or "train/seconds" in found.metrics
 
 
 def test_a_file_without_a_sweep_is_refused(tmp_path):
