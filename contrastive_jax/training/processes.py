@@ -6,7 +6,6 @@ small file fresh in the workdir, which all share, and watches the next one's.
 """
 
 import contextlib
-import faulthandler
 import os
 import pathlib
 import platform
@@ -17,7 +16,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 
-from contrastive_jax.training import errors
+from contrastive_jax.training import aborts, errors
 
 # What a process exits with that stops before the run is finished: the same command
 # goes on (EX_TEMPFAIL).
@@ -27,6 +26,8 @@ EXIT_CODE = 75
 _STOPPED, _FAILED = "stopped", "failed"
 _CODES = {_STOPPED: EXIT_CODE, _FAILED: 1}
 _FOLDER = "processes"
+# Seconds between two looks for an abort, which is held back for some only.
+_LOOK = 0.25
 
 
 def clear(workdir: pathlib.Path) -> None:
@@ -46,8 +47,11 @@ def watch(workdir: pathlib.Path, *, dead_after: float) -> Iterator[None]:
   long: it is how a collective says that another process is gone. With one
   process it does nothing.
 
-  The runtime ends all processes at once when it loses process 0, which
-  coordinates them; that is faster, and the words are its own.
+  The runtime aborts all processes at once when it loses process 0, which
+  coordinates them. That is held back (`aborts`) for some seconds: if process 0
+  has been silent for 4 s, or `dead_after` if that is less, or another one has said
+  why it stops, this is printed after the runtime's words, and the exit code is as
+  above. Any other abort goes on as soon as process 0 answers.
 
   Args:
     workdir: the run's; `clear`ed by process 0 before.
@@ -61,13 +65,15 @@ def watch(workdir: pathlib.Path, *, dead_after: float) -> Iterator[None]:
     return
   folder = workdir / _FOLDER
   index = jax.process_index()
-  watcher = Watcher(
-    folder, index, jax.process_count(), dead_after=dead_after, leave=_leave
-  )
-  # The runtime's own end of a process, where it is faster than ours, leaves a
-  # dump of all threads: not between the lines that people read.
-  with open(folder / f"crash-{index}.txt", "w", encoding="utf-8") as dump:
-    faulthandler.enable(dump)
+  with aborts.held(folder / f"crash-{index}.txt") as hold:
+    watcher = Watcher(
+      folder,
+      index,
+      jax.process_count(),
+      dead_after=dead_after,
+      leave=_leave,
+      hold=hold,
+    )
     watcher.start()
     try:
       yield
@@ -87,8 +93,6 @@ def watch(workdir: pathlib.Path, *, dead_after: float) -> Iterator[None]:
       raise
     else:
       watcher.finish()
-    finally:
-      faulthandler.enable(sys.__stderr__ or 2)
 
 
 class Watcher:
@@ -106,6 +110,7 @@ class Watcher:
     *,
     dead_after: float,
     leave: Callable[[str, int], None],
+    hold: aborts.Hold | None = None,
   ):
     """Knows its neighbour: process `index` watches `index + 1`, in a ring.
 
@@ -115,6 +120,7 @@ class Watcher:
       count: processes.
       dead_after: seconds without an answer.
       leave: called once, in the thread, with a sentence and an exit code.
+      hold: of an abort of this process.
     """
     self._folder = folder
     self._index = index
@@ -122,7 +128,9 @@ class Watcher:
     self._count = count
     self._dead_after = dead_after
     self._leave = leave
+    self._hold = hold
     self.interval = min(2.0, dead_after / 5.0)
+    self._beats = 0
     self._over = threading.Event()
     self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -155,29 +163,71 @@ class Watcher:
   def _run(self) -> None:
     # Its own looks are counted, not seconds: a machine that slept, and all
     # processes with it, must not wake up to an alarm.
-    beat, unchanged, seen = 0, 0, ""
+    unchanged, seen = 0, ""
     limit = round(self._dead_after / self.interval)
-    while not self._over.wait(self.interval):
-      beat += 1
-      self._write(str(self._index), f"{platform.node()} {beat}")
-      for name, code in _CODES.items():
-        said = self._read(name)
-        if said:
-          # It may be an error that this process is about to raise, too.
-          if not self._over.wait(5 * self.interval):
-            self._leave(said, code)
-          return
+    while not self._wait(self.interval):
+      if self._hold and self._hold.aborting():
+        self._explain(self._hold)
+        return
+      self._beat()
+      told = self._told()
+      if told:
+        # It may be an error that this process is about to raise, too.
+        if not self._wait(5 * self.interval):
+          self._leave(*told)
+        return
       answer = self._read(str(self._next))
       unchanged = 0 if answer != seen else unchanged + 1
       seen = answer
       if unchanged >= limit and seen != "done":
-        said = (
-          f"{self._name(self._next, seen)} has not answered for"
-          f" {self._dead_after:g} s"
-        )
-        self._tell(said, _STOPPED)
-        self._leave(said, EXIT_CODE)
+        self._miss(self._next, seen, self._dead_after)
         return
+
+  def _wait(self, seconds: float) -> bool:
+    """Waits, but not while there is an abort; whether the watch is over."""
+    looks = max(1, round(seconds / _LOOK))
+    for _ in range(looks):
+      if self._over.wait(seconds / looks):
+        return True
+      if self._hold and self._hold.aborting():
+        break
+    return False
+
+  def _explain(self, hold: aborts.Hold) -> None:
+    """Leaves if the abort is how the runtime says that process 0 is gone."""
+    whom = 0 if self._index else self._next
+    seconds = min(self._dead_after, aborts.SECONDS - 2.0)
+    seen = self._read(str(whom))
+    for _ in range(max(1, round(seconds / _LOOK))):
+      told = self._told()
+      if told:
+        self._leave(*told)
+        return
+      if self._over.wait(_LOOK):
+        return
+      # If all abort, none of them is the reason.
+      self._beat()
+      answer = self._read(str(whom))
+      if answer != seen or answer == "done":
+        hold.release()
+        return
+    self._miss(whom, seen, seconds)
+
+  def _beat(self) -> None:
+    self._beats += 1
+    self._write(str(self._index), f"{platform.node()} {self._beats}")
+
+  def _told(self) -> tuple[str, int] | None:
+    for name, code in _CODES.items():
+      said = self._read(name)
+      if said:
+        return said, code
+    return None
+
+  def _miss(self, index: int, answer: str, seconds: float) -> None:
+    said = f"{self._name(index, answer)} has not answered for {seconds:g} s"
+    self._tell(said, _STOPPED)
+    self._leave(said, EXIT_CODE)
 
   def _name(self, index: int, answer: str = "") -> str:
     host = answer.rpartition(" ")[0] or (
@@ -187,7 +237,7 @@ class Watcher:
     return f"Process {index} of {self._count}{place}"
 
   def _tell(self, sentence: str, name: str) -> None:
-    if not any(self._read(known) for known in _CODES):
+    if not self._told():
       self._write(name, sentence)
 
   def _read(self, name: str) -> str:

@@ -61,8 +61,8 @@ def _kills(found: Mapping[str, Any]) -> str:
     " last state (parameters, tables, queues, momentum parameters, optimiser), the"
     " log line by line without what depends on the clock, and the scores. With two"
     " processes one of them is killed; how long the other lived on is beside it,"
-    " with `--dead_after=5`, as is how often it named the dead one before the runtime"
-    " ended it in words of its own. The slow one had one of its processes stopped for"
+    " with `--dead_after=5`, as is how often it named the dead one: not if that died"
+    " before both were ready. The slow one had one of its processes stopped for"
     " up to a second, as often. How often the processes ended by themselves stands"
     " after the kills: on CPUs collectives between processes (gloo) fail now and then."
     "\n",

@@ -267,9 +267,15 @@ def test_published_weights_in_two_processes_are_like_in_one(folder, tmp_path):
   check_like(one, two, config)
 
 
-def test_a_killed_process_stops_the_other_which_names_it(folder, tmp_path):
+@pytest.mark.parametrize(
+  "killed", [0, pytest.param(1, marks=pytest.mark.exhaustive)]
+)
+def test_a_killed_process_stops_the_other_which_names_it(
+  folder, tmp_path, killed
+):
+  """Process 0 as well, without which the runtime aborts the others."""
   workdir, port = tmp_path / "run", free_port()
-  first, second = start(
+  running = start(
     [
       command(
         fields_of(folder, fsdp=True),
@@ -286,15 +292,20 @@ def test_a_killed_process_stops_the_other_which_names_it(folder, tmp_path):
   )
   deadline = time.monotonic() + 120
   while not logging.read_metrics(workdir) and time.monotonic() < deadline:
-    assert first.poll() is None and second.poll() is None
+    assert all(p.poll() is None for p in running)
     time.sleep(0.2)
-  second.kill()
-  second.communicate()
+  gone, other = running[killed], running[1 - killed]
+  gone.kill()
+  gone.communicate()
   began = time.monotonic()
-  text, _ = first.communicate(timeout=60)
-  assert first.returncode == processes.EXIT_CODE, text
-  assert "Process 1 of 2 on" in text
-  assert "has not answered for 3 s" in text
+  text, _ = other.communicate(timeout=60)
+  assert other.returncode == processes.EXIT_CODE, text
+  last = text.strip().splitlines()[-1]
+  assert last.startswith(f"Process {killed} of 2 on "), text
+  assert last.endswith(
+    "has not answered for 3 s, so this process stops too; the same command"
+    " resumes at the last checkpoint."
+  )
   assert "Traceback" not in text
   assert time.monotonic() - began < 30
 
