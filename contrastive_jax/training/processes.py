@@ -9,6 +9,7 @@ import contextlib
 import os
 import pathlib
 import platform
+import re
 import shutil
 import sys
 import threading
@@ -26,6 +27,10 @@ EXIT_CODE = 75
 _STOPPED, _FAILED = "stopped", "failed"
 _CODES = {_STOPPED: EXIT_CODE, _FAILED: 1}
 _FOLDER = "processes"
+# Some of the runtime's errors come as `ValueError`, with the name of a status.
+_STATUS = re.compile(
+  "(ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|UNKNOWN): "
+)
 # Seconds between two looks for an abort, which is held back for some only.
 _LOOK = 0.25
 
@@ -43,9 +48,9 @@ def watch(workdir: pathlib.Path, *, dead_after: float) -> Iterator[None]:
   While the context is open, a process that has not answered for `dead_after`
   seconds, or has left by an exception, makes all others print which one it
   was and exit, with `EXIT_CODE` if it was silent or was told to stop, with 1 if it
-  was an error. An error of the runtime is held back for as
-  long: it is how a collective says that another process is gone. With one
-  process it does nothing.
+  was an error. An error of the runtime, or that has one for its cause, is held
+  back for twice as long: it is how a collective says that another process is
+  gone. With one process it does nothing.
 
   The runtime aborts all processes at once when it loses process 0, which
   coordinates them. That is held back (`aborts`) for some seconds: if process 0
@@ -81,7 +86,7 @@ def watch(workdir: pathlib.Path, *, dead_after: float) -> Iterator[None]:
       watcher.finish()  # After the same step as all the others.
       raise
     except BaseException as error:
-      if isinstance(error, jax.errors.JaxRuntimeError):
+      if _is_of_runtime(error):
         watcher.join(2.0 * dead_after)
       watcher.give_up(
         f"{type(error).__name__}: {error}", failed=isinstance(error, Exception)
@@ -252,6 +257,17 @@ class Watcher:
     with contextlib.suppress(OSError):
       temporary.write_text(text, encoding="utf-8")
       temporary.replace(self._folder / name)
+
+
+def _is_of_runtime(error: BaseException | None) -> bool:
+  """Whether it is the runtime's, or was raised because of one."""
+  if not isinstance(error, Exception):  # Ctrl-C is for now.
+    return False
+  return (
+    isinstance(error, jax.errors.JaxRuntimeError)
+    or bool(_STATUS.match(str(error)))
+    or _is_of_runtime(error.__cause__ or error.__context__)
+  )
 
 
 def _leave(sentence: str, code: int) -> None:

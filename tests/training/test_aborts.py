@@ -145,8 +145,13 @@ def test_after_the_watch_the_handler_is_the_one_before(start):
   assert lines[0] == "Fatal Python error: Aborted"
 
 
-def test_an_error_of_the_runtime_waits_for_the_name(start):
-  process = start("raise jax.errors.JaxRuntimeError('no peer')")
+@pytest.mark.parametrize(
+  "error",
+  ["jax.errors.JaxRuntimeError('no peer')", "ValueError('UNKNOWN: Gloo')"],
+)
+def test_an_error_of_the_runtime_waits_for_the_name(start, error):
+  """Also where a library has made another one of it."""
+  process = start(f"raise OSError('the disk is full') from {error}")
   assert end_of(process) == (processes.EXIT_CODE, [_SENTENCE])
 
 
