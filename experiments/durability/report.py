@@ -64,8 +64,7 @@ def _kills(found: Mapping[str, Any]) -> str:
     " with `--dead_after=5`, as is how often it named the dead one: not if that died"
     " before both were ready. The slow one had one of its processes stopped for"
     " up to a second, as often. How often the processes ended by themselves stands"
-    " after the kills: on CPUs collectives between processes (gloo) fail now and then."
-    "\n",
+    " after the kills, if they did.\n",
     "| run | kills by moment | in a half-written checkpoint | leaves, lines |"
     " differences | other process |",
     "|---|---|---|---|---|---|",
