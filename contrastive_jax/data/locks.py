@@ -1,16 +1,19 @@
-"""A lock on a file that the system takes back when its process ends.
+"""Locks on files that the system takes back when their process ends.
 
 On a network file system that may take until the host is back, or a lease is over.
+Who holds one is a line of JSON in its file.
 """
 
 import contextlib
 import datetime
 import errno
 import fcntl
+import json
 import os
 import pathlib
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import IO, Any
 
 # Of file systems that have no locks: there it is left to the user.
 UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -21,11 +24,14 @@ class LockedError(Exception):
 
 
 @contextlib.contextmanager
-def held(path: pathlib.Path) -> Iterator[bool]:
+def held(
+  path: pathlib.Path, *, wait: Callable[[str], None] | None = None
+) -> Iterator[bool]:
   """Holds the lock of a file, which is made; the file stays.
 
   Args:
     path: the file, in a folder that exists.
+    wait: receives who holds it, whose end is waited for; None raises.
 
   Yields:
     False if the file system has no locks: nothing is held.
@@ -37,16 +43,54 @@ def held(path: pathlib.Path) -> Iterator[bool]:
   with open(path, "a+", encoding="utf-8") as file:
     locked = True
     try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      file.seek(0)
-      raise LockedError(file.read(500).strip() or "another process") from error
+      try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except BlockingIOError as error:
+        who = holder(read(file))
+        if wait is None:
+          raise LockedError(who) from error
+        wait(who)
+        fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
       if error.errno not in UNSUPPORTED:
         raise
       locked = False
-    now = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {platform.node()} since {now}\n")
-    file.flush()
+    sign(file)
     yield locked
+
+
+def sign(file: IO[str], **more: str) -> None:
+  """Writes into a lock's file that this process has it.
+
+  Args:
+    file: opened for appending.
+    **more: what others should know beside.
+  """
+  file.truncate(0)
+  now = datetime.datetime.now().astimezone()
+  known = {
+    "process": os.getpid(),
+    "host": platform.node(),
+    "since": now.isoformat(" ", "seconds"),
+  }
+  file.write(json.dumps(known | more) + "\n")
+  file.flush()
+
+
+def read(file: IO[str]) -> dict[str, Any]:
+  """What `sign` wrote; empty if its process did not finish."""
+  file.seek(0)
+  try:
+    known = json.loads(file.read())
+  except (ValueError, RecursionError):
+    return {}
+  names = ("process", "host", "since")
+  whole = isinstance(known, dict) and all(name in known for name in names)
+  return known if whole else {}
+
+
+def holder(known: dict[str, Any]) -> str:
+  """Such as "process 12 on node7 since 2026-01-01 10:00:00+00:00"."""
+  if not known:
+    return "another process"
+  return f"process {known['process']} on {known['host']} since {known['since']}"

@@ -56,7 +56,7 @@ def test_other_inputs_wait_for_the_end(tmp_path, hold):
   process = hold(other)
   message = (
     rf"out is being written by a conversion of theirs \(process {process.pid} on"
-    r" .*, since \d{4}-.*\): wait for its end, or choose another --out"
+    r" .* since \d{4}-.*\): wait for its end, or choose another --out"
   )
   with pytest.raises(folder.DataError, match=message):
     converted(tmp_path, pattern)
@@ -103,7 +103,7 @@ def test_who_joins_must_have_the_same_settings(tmp_path, monkeypatch):
     converted(tmp_path, pattern, shorter_side=4)
 
 
-@pytest.mark.parametrize("left", ["", '{"process": 1', "[1]"])
+@pytest.mark.parametrize("left", ["", '{"process": 1', "[1]", "[" * 10**5])
 def test_what_a_killed_process_left_half_written(tmp_path, monkeypatch, left):
   """The writer died after it had been seen: the next one takes its place."""
   path = tmp_path / "lock"

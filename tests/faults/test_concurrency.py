@@ -1,15 +1,19 @@
 """Two that want the same folder at once."""
 
+import contextlib
 import errno
 import fcntl
+import json
 import os
 import platform
+import re
 import subprocess
 import sys
 
 import pytest
 
 from contrastive_jax.data import locks
+from contrastive_jax.data.records import sharing
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import runner, workdirs
 from tests.training import tiny
@@ -69,4 +73,23 @@ def test_a_lock_dies_with_its_process(tmp_path):
   holder.kill()
   holder.communicate()
   with locks.held(path):
-    assert path.read_text().startswith(f"process {os.getpid()} on ")
+    assert json.loads(path.read_text())["process"] == os.getpid()
+
+
+@pytest.mark.parametrize("of", ["run", "conversion"])
+def test_both_locks_name_their_holder_in_the_same_words(tmp_path, of):
+  path, said = tmp_path / "lock", []
+  with contextlib.ExitStack() as stack:
+    if of == "run":
+      stack.enter_context(locks.held(path))
+    else:
+      claim = sharing.held(
+        path, ("a",), [], claim=lambda: None, report=said.append
+      )
+      stack.enter_context(claim)
+    with pytest.raises(locks.LockedError) as caught:
+      stack.enter_context(locks.held(path))
+  who = (
+    rf"process {os.getpid()} on {re.escape(platform.node())} since 20\d\d-.*"
+  )
+  assert re.fullmatch(who, str(caught.value)) and not said

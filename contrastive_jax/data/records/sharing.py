@@ -1,15 +1,11 @@
 """Who converts into a folder: processes of the same inputs, and no others."""
 
 import contextlib
-import datetime
 import fcntl
 import hashlib
-import json
-import os
 import pathlib
-import socket
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, Any
+from typing import IO
 
 from contrastive_jax.data import folder, locks
 
@@ -69,49 +65,21 @@ def _join(
       pass
     else:
       claim()
-      _write(file, inputs, ours)
+      locks.sign(file, inputs=",".join(inputs), files=ours)
     # From the other lock to this one the system goes by way of none: whoever came
     # between has left its name.
     fcntl.flock(file, fcntl.LOCK_SH)
-    known = _read(file)
-    if known is None:  # Its writer was killed.
+    known = locks.read(file)
+    if "files" not in known:  # Its writer was killed.
       fcntl.flock(file, fcntl.LOCK_UN)
       continue
     if known["files"] != ours:
       raise folder.DataError(
         f"{path.parent} is being written by a conversion of {known['inputs']}"
-        f" (process {known['process']} on {known['host']}, since"
-        f" {known['started']}): wait for its end, or choose another --out."
+        f" ({locks.holder(known)}): wait for its end, or choose another --out."
       )
     claim()
     return
-
-
-def _write(file: IO[str], inputs: Sequence[str], ours: str) -> None:
-  file.seek(0)
-  file.truncate()
-  now = datetime.datetime.now(datetime.UTC)
-  known = {
-    "process": os.getpid(),
-    "host": socket.gethostname(),
-    "started": now.isoformat(timespec="seconds"),
-    "inputs": ",".join(inputs),
-    "files": ours,
-  }
-  file.write(json.dumps(known) + "\n")
-  file.flush()
-
-
-def _read(file: IO[str]) -> dict[str, Any] | None:
-  """What the process says that came first; None if it did not finish."""
-  file.seek(0)
-  try:
-    known = json.loads(file.read())
-  except ValueError:
-    return None
-  names = ("process", "host", "started", "inputs", "files")
-  whole = isinstance(known, dict) and all(name in known for name in names)
-  return known if whole else None
 
 
 def _digest(files: Sequence[pathlib.Path]) -> str:
