@@ -1,6 +1,7 @@
 """The embedded data: complete, licensed, split as told, without TensorFlow."""
 
 import collections
+import errno
 import io
 import json
 import pathlib
@@ -66,13 +67,22 @@ def test_prepared_folder_holds_nothing_unfinished(emoji_dir):
   assert [p.name for p in folder.iterdir()] == ["1.0.0"]
 
 
+@pytest.mark.parametrize(
+  "error",
+  [
+    FileExistsError("Cannot rename: the destination exists."),
+    OSError(errno.ENOTEMPTY, "Directory not empty"),  # Between look and rename.
+  ],
+)
 def test_data_that_another_process_prepared_meanwhile(
-  emoji_dir, split_sizes, tmp_path, monkeypatch
+  emoji_dir, split_sizes, tmp_path, monkeypatch, error
 ):
   def too_late(builder):
     assert not builder.is_prepared()
-    shutil.copytree(emoji_dir / PREPARED, tmp_path / PREPARED)
-    raise FileExistsError("Cannot rename: the destination exists.")
+    shutil.copytree(
+      emoji_dir / PREPARED, tmp_path / PREPARED, dirs_exist_ok=True
+    )
+    raise error
 
   monkeypatch.setattr(emoji.Emoji, "download_and_prepare", too_late)
   lines = []
