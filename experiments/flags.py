@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import textwrap
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -149,8 +150,25 @@ def parse(
     _stop(_illegal(str(error), recipe))
   # A recipe is a program: it may raise anything.
   except Exception as error:
-    reason = _last_line(f"{type(error).__name__}: {error}")
-    _stop(f"--config={recipe} failed: {reason}.")
+    _stop(f"--config={recipe} failed: {failure(recipe, error)}.")
+
+
+def failure(path: str, error: Exception) -> str:
+  """What a program of the user's raised, and in which of its lines.
+
+  Args:
+    path: of the program.
+    error: what it raised, or something that it called.
+  """
+  reason = _last_line(f"{type(error).__name__}: {error}")
+  if isinstance(error, SyntaxError):
+    return reason  # It says where.
+  lines = [
+    frame.lineno
+    for frame in traceback.extract_tb(error.__traceback__)
+    if os.path.abspath(frame.filename) == os.path.abspath(path)
+  ]
+  return f"{reason} (line {lines[-1]})" if lines else reason
 
 
 def _check_finite(flag_values: flags.FlagValues) -> None:
@@ -172,7 +190,7 @@ def _unknown(name: str, flag_values: flags.FlagValues) -> str:
 
 def _last_line(message: str) -> str:
   """What says it, where a stack trace is quoted before."""
-  return message.strip().splitlines()[-1].rstrip(".")
+  return message.strip().splitlines()[-1].rstrip(".:")
 
 
 def _illegal(message: str, recipe: str) -> str:

@@ -329,7 +329,7 @@ def load(path: str) -> Sweep:
   """The sweep of a file.
 
   Raises:
-    UserError: if there is no such file, or it has no get_sweep.
+    UserError: if there is no such file, it fails, or it has no get_sweep.
   """
   if not os.path.isfile(path):
     raise config_lib.UserError(
@@ -338,10 +338,24 @@ def load(path: str) -> Sweep:
   spec = importlib.util.spec_from_file_location("sweep_file", path)
   assert spec is not None and spec.loader is not None
   module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  if not hasattr(module, "get_sweep"):
+  # A sweep is a program: it may raise anything.
+  try:
+    spec.loader.exec_module(module)
+    make = getattr(module, "get_sweep", None)
+    found: Any = make() if make else None
+  except Exception as error:
+    raise config_lib.UserError(
+      f"--sweep={path} failed: {flags_lib.failure(path, error)}."
+    ) from error
+  if make is None:
     raise config_lib.UserError(f"--sweep={path} has no function get_sweep.")
-  return module.get_sweep()
+  # Run as a program this module has another `Sweep` than the file's.
+  if not hasattr(found, "total_runs"):
+    raise config_lib.UserError(
+      f"--sweep={path}: get_sweep() must return a Sweep; got"
+      f" {type(found).__name__}."
+    )
+  return found
 
 
 def main() -> None:

@@ -192,7 +192,11 @@ def test_a_mistyped_command_line_is_one_sentence(capsys, arguments, said):
   [
     ("syntax", "def get_config(:\n", "SyntaxError"),
     ("import", "import no_such_module\n", "No module named"),
-    ("raises", "def get_config():\n  return nme\n", "'nme' is not defined"),
+    (
+      "raises",
+      "def get_config():\n  return nme\n",
+      "'nme' is not defined (line 2).",
+    ),
     ("value", "def get_config():\n  return int('x')\n", "invalid literal"),
     (
       "typo",

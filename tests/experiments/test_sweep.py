@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import pathlib
+import re
 
 import ml_collections
 import pytest
 
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import errors
+from experiments import flags as flags_lib
 from experiments import reporting, sweep, sweep_report
 
 SWEEPS = sorted(
@@ -242,6 +244,48 @@ def test_a_file_without_a_sweep_is_refused(tmp_path):
   (tmp_path / "empty.py").write_text("x = 1\n")
   with pytest.raises(config_lib.UserError, match="has no function get_sweep"):
     sweep.load(str(tmp_path / "empty.py"))
+
+
+@pytest.mark.parametrize(
+  "body, said",
+  [
+    ("def get_sweep(:\n", r"failed: SyntaxError: .*, line 1\)"),
+    ("\nimport no_such_module\n", r"failed: ModuleNotFound.*' \(line 2\)"),
+    (
+      "def rate():\n  return 1 / 0\n\ndef get_sweep():\n  return rate()\n",
+      r"failed: ZeroDivisionError: division by zero \(line 2\)",
+    ),
+    (
+      "import json\ndef get_sweep():\n  return json.loads('{')\n",
+      r"failed: JSONDecodeError: .* \(line 3\)",
+    ),
+    ("def get_sweep():\n  raise OSError\n", r"failed: OSError \(line 2\)"),
+    (
+      "def get_sweep():\n  return {}\n",
+      r": get_sweep\(\) must return a Sweep; got dict",
+    ),
+  ],
+)
+def test_a_sweep_that_fails_is_one_sentence(tmp_path, capsys, body, said):
+  path = tmp_path / "bad.py"
+  path.write_text(body)
+
+  class Program:
+    """absl's, which would end the tests."""
+
+    @staticmethod
+    def run(checked, flags_parser):
+      checked(flags_parser(["sweep", f"--sweep={path}"]))
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(flags_lib, "app", Program)
+    with pytest.raises(SystemExit) as caught:
+      flags_lib.run(
+        sweep.main, flag_values=sweep._FLAGS, usage=sweep._USAGE, trains=False
+      )
+  out, err = capsys.readouterr()
+  assert (caught.value.code, out) == (2, "")
+  assert re.fullmatch(rf"Error: --sweep={path} ?{said}\.\n", err)
 
 
 def test_differences_are_of_the_seeds_that_both_have():
