@@ -132,25 +132,30 @@ def _train_alone(
 
 @contextlib.contextmanager
 def _only_run(workdir: pathlib.Path, report: Report) -> Iterator[None]:
-  """Raises `WorkdirError`, in all processes, if another run is at work there."""
+  """Raises `WorkdirError`, in all processes, if one cannot work there alone."""
   lock = workdir / "run.lock"
   with contextlib.ExitStack() as stack:
-    other = ""
-    if jax.process_index() == 0:  # It holds it for all.
+    problem = workdirs.unwritable(workdir)
+    if not problem and jax.process_index() == 0:  # It holds it for all.
       try:
         locked = stack.enter_context(locks.held(lock))
       except locks.LockedError as error:
-        other = str(error)
+        problem = (
+          f"{workdir} is being trained by {error}: wait for it, or choose another"
+          f" --workdir; if it is gone for good, delete {lock}."
+        )
+      except OSError as error:
+        problem = workdirs.cannot_write(lock, error)
       else:
         if not locked:
           report(
             f"Note: {lock} cannot be locked on this file system: start no other"
             " run on this workdir."
           )
-    if sharding.any_process(bool(other)):
+    if sharding.any_process(bool(problem)):
       raise workdirs.WorkdirError(
-        f"{workdir} is being trained by {other or 'another run'}: wait for it, or"
-        f" choose another --workdir; if it is gone for good, delete {lock}."
+        problem
+        or f"{workdir} cannot be used: another process of the run says why."
       )
     yield
 

@@ -3,11 +3,15 @@
 import contextlib
 import json
 import pathlib
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
 from contrastive_jax.data import links, tokenizer
 from contrastive_jax.training import config as config_lib
+
+# Into which a run writes all the time.
+_FOLDERS = ("checkpoints", "checksums", "tensorboard", "plots")
 
 
 class WorkdirError(config_lib.UserError):
@@ -60,6 +64,32 @@ def check_links(workdir: pathlib.Path) -> None:
       f"{link} is a link that leads out of the workdir: put in its place what it"
       " leads to, or link the workdir as a whole."
     )
+
+
+def unwritable(workdir: pathlib.Path) -> str:
+  """A sentence about a folder of a run that takes no new file, or "".
+
+  Args:
+    workdir: an existing directory.
+  """
+  for folder in (workdir, *(workdir / name for name in _FOLDERS)):
+    # Tried, as what a server says of rights need not be so.
+    try:
+      with tempfile.TemporaryFile(dir=folder):
+        pass
+    except FileNotFoundError:
+      continue  # It is made later.
+    except OSError as error:
+      return cannot_write(folder, error)
+  return ""
+
+
+def cannot_write(path: pathlib.Path, error: OSError) -> str:
+  """A sentence about something in a workdir that cannot be written."""
+  return (
+    f"{path} cannot be written ({error.strerror}): make it writable, or choose"
+    " another --workdir."
+  )
 
 
 @contextlib.contextmanager
