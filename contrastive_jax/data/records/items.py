@@ -3,7 +3,7 @@
 import hashlib
 import io
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from contrastive_jax.data import folder_images
@@ -97,7 +97,7 @@ def label_of(value: Any) -> str:
 
 
 def make(
-  key: str, image: bytes | None, captions: Sequence[Any], label: Any = ""
+  key: str, image: bytes | None, captions: Iterable[Any], label: Any = ""
 ) -> Item | Problem:
   """Checks the parts of an example; the image is not decoded.
 

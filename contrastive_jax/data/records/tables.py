@@ -1,4 +1,4 @@
-"""Parquet files that hold images, and lists of captions beside image files."""
+"""Columns of tables with pairs, and lists of captions beside image files."""
 
 import csv
 import dataclasses
@@ -12,11 +12,11 @@ from contrastive_jax.data import folder, folder_images
 from contrastive_jax.data.folder_rows import RowError
 from contrastive_jax.data.records import items
 
-_IMAGE = ("image", "jpg", "jpeg", "png", "webp", "image_bytes", "img", "bytes")
-_PATH = ("image", "filepath", "image_path", "path", "file", "filename", "img")
-_CAPTION = ("captions", "caption", "text", "txt", "title")
-_LABEL = ("label", "cls", "class")
-_KEY = ("key", "__key__", "id", "image_id", "filename")
+IMAGE = ("image", "jpg", "jpeg", "png", "webp", "image_bytes", "img", "bytes")
+PATH = ("image", "filepath", "image_path", "path", "file", "filename", "img")
+CAPTION = ("captions", "caption", "text", "txt", "title")
+LABEL = ("label", "cls", "class")
+KEY = ("key", "__key__", "id", "image_id", "filename")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,14 +48,28 @@ class Row(NamedTuple):
   label: Any = ""
 
 
-def _column(
+def column(
   path: pathlib.Path,
   names: Sequence[str],
   wanted: str,
   usual: Sequence[str],
   what: str,
 ) -> str:
-  """A column's name as the file has it; "" if it may be and is missing."""
+  """Which column holds something.
+
+  Args:
+    path: the file.
+    names: of its columns.
+    wanted: the name that a user gave, or "".
+    usual: names that are looked for without one.
+    what: it holds.
+
+  Returns:
+    A name as the file has it; "" if it may be missing and is.
+
+  Raises:
+    DataError: if there is none.
+  """
   if wanted:
     if wanted not in names:
       raise folder.DataError(
@@ -71,127 +85,6 @@ def _column(
       f" hold the {what}: name it (--{what}_column)."
     )
   return found
-
-
-# Parquet.
-
-
-def parquet_groups(path: pathlib.Path, rows: int) -> list[tuple[int, int]]:
-  """Ranges of row groups with about as many rows each.
-
-  Raises:
-    DataError: if the file is no parquet file.
-  """
-  groups, ranges, start, count = _open(path).metadata, [], 0, 0
-  for group in range(groups.num_row_groups):
-    count += groups.row_group(group).num_rows
-    if count >= rows or group + 1 == groups.num_row_groups:
-      ranges.append((start, group + 1))
-      start, count = group + 1, 0
-  return ranges
-
-
-def check_parquet(path: pathlib.Path, columns: Columns) -> dict[str, str]:
-  """The columns that are read, by what they hold.
-
-  Raises:
-    DataError: if one is missing, or the images are not in the file.
-  """
-  import pyarrow
-
-  schema = _open(path).schema_arrow
-  found = {
-    what: _column(path, schema.names, getattr(columns, what), usual, what)
-    for what, usual in (
-      ("image", _IMAGE),
-      ("caption", _CAPTION),
-      ("label", _LABEL),
-      ("key", _KEY),
-    )
-  }
-  kind = schema.field(found["image"]).type
-  if pyarrow.types.is_struct(kind) and "bytes" in [f.name for f in kind]:
-    kind = kind.field("bytes").type
-  if not (pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)):
-    raise folder.DataError(
-      f"{path}: column {found['image']!r} holds {kind}, no image files. If these"
-      " are addresses, fetch the images first (img2dataset writes tar shards and"
-      " parquet files that can be read)."
-    )
-  return found
-
-
-def read_parquet(
-  path: pathlib.Path, groups: tuple[int, int], columns: Columns
-) -> items.Found:
-  """The examples of some row groups of a parquet file.
-
-  Args:
-    path: the file.
-    groups: the first row group and the one behind the last.
-    columns: what is read.
-
-  Yields:
-    Examples and problems.
-  """
-  import pyarrow
-
-  names = check_parquet(path, columns)
-  wanted = list(dict.fromkeys(name for name in names.values() if name))
-  file = _open(path)
-  first = sum(file.metadata.row_group(g).num_rows for g in range(groups[0]))
-  for group in range(*groups):
-    number, stop = first, first + file.metadata.row_group(group).num_rows
-    first = stop
-    try:
-      for batch in file.iter_batches(
-        batch_size=64, row_groups=[group], columns=wanted
-      ):
-        for row in range(batch.num_rows):
-          yield _parquet_item(batch, row, names, number)
-          number += 1
-    except (pyarrow.ArrowException, OSError) as error:
-      text = " ".join(str(error).split())[:200]
-      yield items.Problem(
-        path.name,
-        f"broken parquet: rows {number:,} to {stop - 1:,} ({text})",
-        stop - number,
-      )
-
-
-def _parquet_item(
-  batch: Any, row: int, names: dict[str, str], number: int
-) -> items.Item | items.Problem:
-  def value(what: str) -> Any:
-    return batch.column(names[what])[row].as_py() if names[what] else None
-
-  key = f"row {number}"
-  try:
-    given = value("key")
-    key = key if given is None else str(given)
-    image, captions, label = value("image"), value("caption"), value("label")
-  except UnicodeDecodeError as error:
-    return items.Problem(key, f"invalid UTF-8: byte {error.start}")
-  if isinstance(image, dict):
-    image = image.get("bytes")
-  captions = captions if isinstance(captions, list) else [captions]
-  return items.make(key, image, [c for c in captions if c is not None], label)
-
-
-def _open(path: pathlib.Path) -> Any:
-  import pyarrow
-  from pyarrow import parquet
-
-  try:
-    return parquet.ParquetFile(path)
-  except (pyarrow.ArrowException, OSError) as error:
-    text = " ".join(str(error).split())[:200]
-    raise folder.DataError(
-      f"{path} cannot be read as parquet ({text}); fetch it anew or leave it out."
-    ) from error
-
-
-# Lists.
 
 
 def list_rows(path: pathlib.Path, columns: Columns) -> Iterator[Row]:
@@ -237,13 +130,13 @@ def _rows(
     if places is None:
       lower = {cell.strip().lower() for cell in cells}
       named = bool(columns.image or columns.caption)
-      if named or (lower & set(_PATH) and lower & set(_CAPTION)):
+      if named or (lower & set(PATH) and lower & set(CAPTION)):
         found = [
-          _column(path, cells, getattr(columns, what), usual, what)
+          column(path, cells, getattr(columns, what), usual, what)
           for what, usual in (
-            ("image", _PATH),
-            ("caption", _CAPTION),
-            ("label", _LABEL),
+            ("image", PATH),
+            ("caption", CAPTION),
+            ("label", LABEL),
           )
         ]
         image, caption, label = (
@@ -285,8 +178,8 @@ def _json_rows(
       continue
     names = [str(name) for name in fields]
     try:
-      image = _column(path, names, columns.image, _PATH, "image")
-      caption = _column(path, names, columns.caption, _CAPTION, "caption")
+      image = column(path, names, columns.image, PATH, "image")
+      caption = column(path, names, columns.caption, CAPTION, "caption")
     except folder.DataError:
       if number == 1:  # A file of another kind, no single bad line.
         raise
@@ -294,7 +187,7 @@ def _json_rows(
       continue
     texts = fields[caption]
     label = (
-      _column(path, names, columns.label, _LABEL, "label")
+      column(path, names, columns.label, LABEL, "label")
       if (not columns.label or columns.label in names)
       else ""
     )

@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 from contrastive_jax.data import folder
-from contrastive_jax.data.records import items, tables, tars
+from contrastive_jax.data.records import items, parquet_files, tables, tars
 
 FORMATS = ("auto", "tar", "parquet", "list")
 _TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -54,7 +54,7 @@ class Unit:
     if self.format == "tar":
       return tars.read(self.path)
     if self.format == "parquet":
-      return tables.read_parquet(self.path, self.part, self.columns)
+      return parquet_files.read(self.path, self.part, self.columns)
     return tables.read_list(self.rows, self.root)
 
 
@@ -140,9 +140,9 @@ def split(
 
 
 def _parquet(base: Unit) -> Iterator[Unit]:
-  tables.check_parquet(base.path, base.columns)
+  parquet_files.check(base.path, base.columns)
   digest = _digest(base.path)
-  for part in tables.parquet_groups(base.path, _ROWS):
+  for part in parquet_files.groups_of(base.path, _ROWS):
     yield dataclasses.replace(base, part=part, digest=digest)
 
 
