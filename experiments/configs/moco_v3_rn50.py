@@ -8,8 +8,9 @@ InfoNCE at 4,096. The augmented loss at half of that, all else alike:
 --config.steps=93835 --config.optimizer.learning_rate=4.8
 --config.optimizer.warmup_share=.0333333 after it.
 
-Hardware: 32 chips of v5e (4x8), 4.8 of 16 GiB each. Compiled, not run: a step
-takes at least .16 s by its memory traffic, 31,278 of them 1.4 hours.
+Hardware: 32 chips of v5e (4x8), 4.8 of 16 GiB each. Compiled, not run: a step takes at
+least .16 s by its memory traffic, 31,278 of them 1.4 hours. The augmented loss at its
+half takes 2.5 GiB (compiled with little effort, not run).
 Expected: 68.9 % linear top-1 on ImageNet (72.8 after 300 epochs), as published:
 https://github.com/facebookresearch/moco-v3. Its settings are these, but for what
 the momentum of LARS multiplies and both views sharing the statistics of batch
