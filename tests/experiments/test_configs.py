@@ -4,12 +4,14 @@ import ast
 import dataclasses
 import functools
 import importlib
+import inspect
 import json
 import pathlib
 import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from contrastive_jax.data import sources
@@ -38,22 +40,51 @@ SMALL = (
   "vqa_scenes",
 )
 LARGE = sorted(set(RECIPES) - set(SMALL))
-# Fewer blocks of the same kind: what is traced is the recipe, not its size.
+# Those whose step is quickly compiled.
+QUICK = (
+  "clip_folder",
+  "moco_v3_fashion_mnist",
+  "simclr_fashion_mnist",
+  "structure_emoji",
+)
+VARIANTS = {
+  "albef_nlvr2": ("assignment",),
+  "moco_v3_rn50": ("augmented",),
+  "moco_v3_vit_b16": ("augmented",),
+  "moco_v3_vit_s16": ("augmented",),
+  "structure_rn50": ("clip", "contrast", "cyclip", "bridge", "consistency"),
+}
+RUNS = [
+  ":".join([name, *variant])
+  for name in RECIPES
+  for variant in ([], *([v] for v in VARIANTS.get(name, ())))
+]
+# Fewer and narrower blocks of the same kind: what is run is the recipe, not its
+# size. The fusion layers have all parts of the encoders' layers.
+_NARROW = {"width": 16, "num_heads": 2}
+_BARE = {"depth": 0, **_NARROW}
+_BLOCK = {"depth": 1, **_NARROW}
+_FUSION = {
+  **_NARROW,
+  "embed_dim": 16,
+  "text_depth": 0,
+  "fusion_depth": 1,
+  "decoder_depth": 1,
+}
+_CLIP = {"embed_dim": 16, "text": _BLOCK}
 SHRUNK = {
-  "tiny": {},
-  "albef_tiny": {"image": {"depth": 1}},
-  "albef": {
-    "image": {"depth": 1},
-    "text_depth": 1,
-    "fusion_depth": 1,
-    "decoder_depth": 1,
+  "tiny": {"embed_dim": 16, "image": {"widths": [8] * 3}, "text": _NARROW},
+  "albef_tiny": {**_FUSION, "image": {**_BARE, "stem_width": 8}},
+  "albef": {**_FUSION, "image": _BARE},
+  "lite0_minilm": {**_CLIP, "image": {"stem": 8, "features": 16}},
+  "rn50": {
+    **_CLIP,
+    "image": {"stage_sizes": [1, 1], "width": 8, "features": 16},
   },
-  "lite0_minilm": {"text": {"depth": 1}},
-  "rn50": {"image": {"stage_sizes": [1, 1, 1, 1]}, "text": {"depth": 1}},
-  "resnet50": {"image": {"stage_sizes": [1, 1, 1, 1]}},
-  "vit_s16": {"image": {"depth": 1}},
-  "vit_b16": {"image": {"depth": 1}, "text": {"depth": 1}},
-  "vit_b32": {"image": {"depth": 1}, "text": {"depth": 1}},
+  "resnet50": {"image": {"stage_sizes": [1, 1], "width": 8}},
+  "vit_s16": {"image": _BLOCK},
+  "vit_b16": {**_CLIP, "image": _BLOCK},
+  "vit_b32": {**_CLIP, "image": _BLOCK},
 }
 
 
@@ -111,42 +142,144 @@ def test_every_recipe_is_a_run(name):
     assert "v5e" in text
 
 
-def traced(config):
-  """The loss and the state after a step of a run, as shapes."""
+def shrunk(config):
+  """The same run, of one step at the peak of its rate, at a small size."""
   overrides = json.loads(config.model.overrides or "{}")
   for name, value in SHRUNK[config.model.preset].items():
     if isinstance(value, dict):
       value = {**overrides.get(name, {}), **value}
     overrides[name] = value
-  config = dataclasses.replace(
+  fusion, ssl = config.fusion, config.ssl
+  return dataclasses.replace(
     config,
+    steps=1,  # Of more the first would be of the warm-up, and move nothing.
     batch_size=8,
-    fusion=dataclasses.replace(config.fusion, negative_block=4),
+    fusion=dataclasses.replace(
+      fusion, negative_block=4, queue_size=min(fusion.queue_size, 24)
+    ),
+    ssl=dataclasses.replace(
+      ssl,
+      embed_dim=16,
+      projector=re.sub(r"\d+", "16", ssl.projector),
+      predictor=re.sub(r"\d+", "16", ssl.predictor),
+    ),
     model=dataclasses.replace(
       config.model,
       image_size=32,
       context_length=12,
-      cache_features=False,  # Their towers are traced as well.
+      cache_features=False,  # Their towers are run as well.
       overrides=json.dumps(overrides),
     ),
   )
+
+
+def step_of(config):
+  """A shrunk run's objective, mesh, step and the form of its batches."""
   mesh = sharding.make_mesh(jax.devices()[:1])
   objective = objectives.create(
     config, vocab_size=99, num_examples=20, mesh=mesh
   )
-  state = loop.abstract_state(config, objective, mesh)
   step = state_lib.make_train_step(
     objective, state_lib.make_optimizer(config), config
   )
-  after, metrics = jax.eval_shape(step, state, pod.batch_forms(config, 40))
+  return objective, mesh, step, pod.batch_forms(config, 40)
+
+
+@functools.cache
+def traced(run):
+  """The loss and the state after a step of a run, as shapes."""
+  config = shrunk(parsed(*run.split(":")))
+  objective, mesh, step, forms = step_of(config)
+  state = loop.abstract_state(config, objective, mesh)
+  after, metrics = jax.eval_shape(step, state, forms)
   assert jax.tree.structure(after) == jax.tree.structure(state)
   return metrics["loss"], after
 
 
-@pytest.mark.parametrize("name", [*LARGE, *SMALL])
+@pytest.mark.parametrize(
+  "name", [n for n in [*LARGE, *SMALL] if n not in QUICK]
+)
 def test_the_step_of_a_recipe_can_be_traced(name):
-  loss, _ = traced(parsed(name))
+  loss, _ = traced(name)
   assert loss.shape == () and loss.dtype == jnp.float32
+
+
+def random_batch(forms):
+  """A batch of such forms: of examples 0, 1 and so on, two of a concept."""
+  rng = np.random.default_rng(0)
+  ends = {"image": 256, "tokens": 99, "answers": 99, "label": 2, "weights": 2}
+  batch = {
+    name: rng.integers(0, ends[name], form.shape).astype(form.dtype)
+    for name, form in forms.items()
+    if name in ends
+  }
+  rows = np.arange(len(batch["image"]), dtype=np.int32)
+  numbers = {"index": rows, "concept_id": rows // 2}
+  return batch | {k: v for k, v in numbers.items() if k in forms}
+
+
+@pytest.mark.parametrize(
+  "run",
+  [
+    pytest.param(run, marks=() if run in QUICK else pytest.mark.exhaustive)
+    for run in RUNS
+  ],
+)
+def test_a_recipe_takes_a_step(run):
+  config = shrunk(parsed(*run.split(":")))
+  objective, _, step, forms = step_of(config)
+  batch = random_batch(forms)
+  # Not as one program: most recipes draw the same shapes.
+  before = state_lib.init_state(
+    objective, state_lib.make_optimizer(config), config, batch
+  )
+
+  @jax.jit
+  def take(state, batch):
+    after, metrics = step(state, batch)
+    return after, metrics["loss"], metrics["squares"]["gradient"]
+
+  after, loss, gradients = take(before, batch)
+  assert loss.shape == () and loss.dtype == jnp.float32
+  assert jnp.isfinite(loss)
+  assert jax.tree.structure(after) == jax.tree.structure(before)
+  for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after)):
+    assert (old.shape, old.dtype) == (new.shape, new.dtype)
+  assert after.step == 1
+  assert [k for k, whole in state_lib.finite(after).items() if not whole] == []
+  moved = {
+    jax.tree_util.keystr(path, simple=True, separator="/")
+    for (path, old), new in zip(
+      jax.tree_util.tree_leaves_with_path(before.params),
+      jax.tree.leaves(after.params),
+    )
+    if np.any(np.asarray(old) != np.asarray(new))
+  }
+  still = config.model.frozen_towers
+  if run.startswith("moco_v3_vit"):
+    still = ("patch_embedding",)
+  frozen = {place for place in gradients if {*still} & {*place.split("/")}}
+  assert bool(frozen) == bool(still) and not moved & frozen
+  pushed = {place for place, square in gradients.items() if square > 0}
+  assert moved and pushed - frozen <= moved
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_variants_of_a_recipe_are_known_here(name):
+  """They are those that it takes, and that its first words speak of."""
+  known = VARIANTS.get(name, ())
+  for variant in re.findall(rf"{name}\.py:(\w+)", opening(name)):
+    assert variant in known
+  module = importlib.import_module(f"experiments.configs.{name}")
+  if not inspect.signature(module.get_config).parameters:
+    assert known == ()
+    return
+  with pytest.raises(ValueError, match="or none") as error:
+    recipe(name, "?")
+  named = re.search("must be (?:one of )?(.*) or none", str(error.value))
+  assert tuple(re.findall(r"\w+", named[1])) == known
+  for variant in known:
+    assert variant in opening(name)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +300,7 @@ def test_the_rows_of_the_second_paper_are_variants(variant, loss, terms, heads):
   assert {n for n in names if getattr(structure, n)} == terms
   assert config.loss.name == loss
   assert config.evaluation.concatenated == heads
-  found, _ = traced(config)
+  found, _ = traced(f"structure_rn50:{variant}".rstrip(":"))
   assert found.shape == ()
   with pytest.raises(ValueError, match="variant must be one of clip, contrast"):
     recipe("structure_rn50", "cilp")
@@ -199,7 +332,7 @@ def test_the_run_before_nlvr2():
   assert (
     config.model.context_length == parsed("albef_nlvr2").model.context_length
   )
-  loss, _ = traced(config)
+  loss, _ = traced("albef_nlvr2:assignment")
   assert loss.shape == ()
   with pytest.raises(ValueError, match="variant must be 'assignment' or none"):
     recipe("albef_nlvr2", "assigment")
@@ -218,7 +351,7 @@ def test_the_augmented_variant_is_half_the_batch_and_else_the_same(name):
   assert {k: v for k, v in whole.to_dict().items() if k not in same} == {
     k: v for k, v in half.to_dict().items() if k not in same
   }
-  _, after = traced(half)
+  _, after = traced(f"{name}:augmented")
   assert "tables" in after.objective_state["auxiliary"]
   with pytest.raises(ValueError, match="variant must be 'augmented' or none"):
     recipe(name, "augment")
