@@ -15,7 +15,7 @@ import numpy as np
 from contrastive_jax.training import logging
 
 # What a life that hangs is given up after, seconds.
-_PATIENCE = 300.0
+_PATIENCE = 600.0
 _LOOK_EVERY = 0.002
 # Steps from one validation to the next, in all runs of the study.
 VALIDATE_EVERY = 50

@@ -55,9 +55,9 @@ def _kills(found: Mapping[str, Any]) -> str:
   lines = [
     "## Killed and started again\n",
     "`python -m experiments.durability.kills`. Each run (600 steps of a tiny model"
-    " with the augmented loss, a checkpoint every 20, a validation every 50) is"
-    " stopped by `kill -9` at random moments and started again with the same"
-    " command, then compared with one that was left in peace: all leaves of the"
+    " with the augmented loss, 240 of ALBEF's with two processes, a checkpoint every"
+    " 20, a validation every 50) is stopped by `kill -9` at random moments and started"
+    " again with the same command, then compared with one that was left in peace: all leaves of the"
     " last state (parameters, tables, queues, momentum parameters, optimiser), the"
     " log line by line without what depends on the clock, and the scores. With two"
     " processes one of them is killed; how long the other lived on is beside it,"

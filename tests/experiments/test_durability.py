@@ -159,7 +159,8 @@ def test_the_page_tells_what_was_found(tmp_path):
 def test_a_run_is_killed_and_is_the_same(monkeypatch):
   given = kills.arguments
 
-  def shorter(objective, data):
+  def shorter(objective, data, *, steps):
+    assert steps == 600
     return given(objective, data, steps=60)
 
   monkeypatch.setattr(kills, "arguments", shorter)
