@@ -79,6 +79,8 @@ def _kills(found: Mapping[str, Any]) -> str:
       other = (
         f"at most {row['longest_wait']:.0f} s; named {row['named']} of {total}"
       )
+      if "steps" not in row:  # As in records of before.
+        other += " (before process 0's end was told)"
     said = ", ".join(row["differences"]) or "none"
     lines.append(
       f"| {name.replace('_', ' ')} | {sum(row['kills'].values())}: {kinds} |"
