@@ -37,7 +37,7 @@ def maps() -> ml_collections.ConfigDict:
   config.data.full_weight = 0.0
   config.data.prompt_weight = 0.0
   config.model.preset = "lite0_minilm"
-  config.model.image_size = 112
+  config.model.image_size = 224
   config.model.context_length = 32
   config.model.overrides = json.dumps(
     {"image_dropout": 0.6, "text_dropout": 0.3}

@@ -24,7 +24,7 @@ _NAMES = {
   "initial.text_weights": "all-MiniLM-L6-v2",
   "model.tokenizer": "all-MiniLM-L6-v2",
 }
-PUBLISHED, SCRATCH = "maps on published towers", "from scratch"
+PUBLISHED, SCRATCH = "maps on published towers", "CLIP from scratch"
 
 
 def base() -> ml_collections.ConfigDict:
