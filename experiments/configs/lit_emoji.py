@@ -22,6 +22,7 @@ from experiments.configs import _lit
 def get_config() -> ml_collections.ConfigDict:
   """The recipe."""
   config = _lit.maps()
+  config.model.image_size = 112  # Twice the size of the drawings.
   config.data.languages = "en"
   config.data.main_language_share = 1.0
   return config
