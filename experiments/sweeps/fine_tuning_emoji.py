@@ -33,5 +33,11 @@ def get_sweep() -> Sweep:
     setting=_fine_tuning.SETTING,
     seeds=(0, 1, 2),
     metrics=_fine_tuning.METRICS,
+    reading=(
+      "Maps on published towers find unseen things more often than the main recipe,"
+      " by .057 of R@1 and .167 of R@10, in less time. Other programs ran beside, at"
+      " times more of them: the seconds tell no more than that the maps take no"
+      " longer."
+    ),
     train_fn=_fine_tuning.train,
   )
