@@ -195,6 +195,7 @@ def test_latent_structure(execute):
 
 
 @pytest.mark.exhaustive
+@pytest.mark.long
 def test_fusion(execute, tmp_path):
   path = ROOT / "colabs" / "fusion.ipynb"
   outputs = outputs_of(execute(nbformat.read(path, as_version=4)))

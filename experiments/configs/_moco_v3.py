@@ -4,9 +4,8 @@ import json
 
 import ml_collections
 
-from contrastive_jax.training import config as config_lib
+from experiments.configs import _imagenet
 
-_IMAGES = 1_281_167
 _BATCH = 4096
 # The preset is CLIP's; this is the plain one, with fixed positions.
 _TOWER = {
@@ -36,45 +35,25 @@ def imagenet(
   Raises:
     ValueError: on another variant.
   """
-  config = config_lib.default_config()
+  if variant not in ("", "augmented"):
+    raise ValueError(f"variant must be 'augmented' or none; got {variant!r}")
+  config = _imagenet.pretraining(
+    epochs, _BATCH // 2 if variant else _BATCH, temperature
+  )
   config.objective = "moco_v3"
-  config.batch_size = _BATCH
   config.loss.name = "moco_v3"
   if variant:
-    if variant != "augmented":
-      raise ValueError(f"variant must be 'augmented' or none; got {variant!r}")
-    config.batch_size = _BATCH // 2
     config.loss.name = "augmented"
     config.loss.log_alpha = log_alpha
-  config.loss.temperature = "fixed"
-  config.loss.init_logit_scale = 1.0 / temperature
-  # Every image is a concept of its own.
-  config.loss.group_positives = False
-  config.steps = epochs * _IMAGES // config.batch_size
-  config.log_every = 50
-  config.checkpoint_every = 1000
-  config.data.name = "tfds"
-  config.data.path = "imagenet2012"
-  config.data.fit = "crop"
-  config.data.validation_share = 0.01
-  config.data.num_threads = 32
-  config.model.image_size = 224
-  config.model.dtype = "bfloat16"
-  config.model.remat = True
   config.ssl.embed_dim = 256
   config.ssl.momentum = 0.99
-  config.augment.flip = 0.5
-  config.augment.color_jitter = 0.8
   config.augment.brightness = 0.4
   config.augment.contrast = 0.4
   config.augment.saturation = 0.2
   config.augment.hue = 0.1
-  config.augment.grayscale = 0.2
   config.augment.blur = 1.0
   config.augment.second_blur = 0.1
   config.augment.second_solarize = 0.2
-  config.optimizer.clip_norm = 0.0
-  config.evaluation.retrieval_every = 5000
   return config
 
 

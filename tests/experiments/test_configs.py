@@ -52,6 +52,7 @@ VARIANTS = {
   "moco_v3_rn50": ("augmented",),
   "moco_v3_vit_b16": ("augmented",),
   "moco_v3_vit_s16": ("augmented",),
+  "simclr_rn50": ("augmented",),
   "structure_rn50": ("clip", "contrast", "cyclip", "bridge", "consistency"),
 }
 RUNS = [
@@ -355,6 +356,19 @@ def test_the_augmented_variant_is_half_the_batch_and_else_the_same(name):
   assert "tables" in after.objective_state["auxiliary"]
   with pytest.raises(ValueError, match="variant must be 'augmented' or none"):
     recipe(name, "augment")
+
+
+def test_simclr_is_that_of_the_published_comparison():
+  """At batch 256, where SogCLR is compared with it."""
+  plain, ours = parsed("simclr_rn50"), parsed("simclr_rn50", "augmented")
+  assert plain.batch_size == 256
+  assert plain.steps * 256 == pytest.approx(800 * 1_281_167, rel=1e-6)
+  assert plain.optimizer.learning_rate == pytest.approx(1.2)
+  assert plain.optimizer.weight_decay == 1e-6
+  assert plain.loss.init_logit_scale == pytest.approx(10.0)
+  assert (plain.loss.name, ours.loss.name) == ("nt_xent", "augmented")
+  same = dataclasses.replace(ours, loss=plain.loss)
+  assert same == plain
 
 
 @pytest.mark.parametrize(

@@ -355,6 +355,7 @@ FULL = {
 
 
 @pytest.mark.exhaustive
+@pytest.mark.long
 @pytest.mark.parametrize("name", sorted(FULL))
 def test_published_sizes_equal_open_clip(name, weight_file):
   preset, overrides = FULL[name]

@@ -224,6 +224,7 @@ def test_a_run_goes_on_with_another_number_of_processes(folder, tmp_path):
 
 
 @pytest.mark.exhaustive
+@pytest.mark.long
 def test_fusion_models_in_two_processes_are_like_in_one(folder, tmp_path):
   """Queue, negatives and dropout too; then a task that begins with either."""
   one, two = tmp_path / "one", tmp_path / "two"
@@ -244,6 +245,7 @@ def test_fusion_models_in_two_processes_are_like_in_one(folder, tmp_path):
 
 
 @pytest.mark.exhaustive
+@pytest.mark.long
 def test_published_weights_in_two_processes_are_like_in_one(folder, tmp_path):
   overrides = {
     "image": {"width": 32, "depth": 1, "patch_size": 8, "num_heads": 2},
