@@ -159,6 +159,7 @@ def test_the_page_tells_what_was_found(tmp_path):
 
 
 @pytest.mark.exhaustive
+@pytest.mark.long
 def test_a_run_is_killed_and_is_the_same(monkeypatch):
   given = kills.arguments
 
@@ -173,6 +174,7 @@ def test_a_run_is_killed_and_is_the_same(monkeypatch):
 
 
 @pytest.mark.exhaustive
+@pytest.mark.long
 def test_memory_and_files_are_watched(monkeypatch):
   monkeypatch.setattr(soak, "_VALIDATE_EVERY", 25)
   found = soak.run(100)

@@ -303,6 +303,7 @@ SMALL = {
 
 
 @pytest.mark.exhaustive
+@pytest.mark.long
 def test_the_record_of_a_short_run(monkeypatch, tmp_path):
   # Compiling every method would take a minute.
   chosen = ("InfoNCE", "moving average .1")

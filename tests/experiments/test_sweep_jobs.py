@@ -159,6 +159,7 @@ def get_sweep():
 
 
 @pytest.mark.exhaustive
+@pytest.mark.long
 def test_the_program_makes_them_in_processes(tmp_path):
   path = tmp_path / "file.py"
   path.write_text(_FILE)
