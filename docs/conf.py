@@ -39,7 +39,7 @@ def _recipes() -> str:
   lines = [
     "# Recipes",
     "",
-    "A recipe is a Python file in `experiments/configs`; flags change its fields"
+    "A recipe is a Python file in `contrastive_jax/recipes`; flags change its fields"
     " (`--config.steps=20`), and it opens with its command, duration and score.",
     "",
   ]

@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 import ml_collections
 from absl import flags
 
+from contrastive_jax.programs import command_line as flags_lib
+from contrastive_jax.recipes import _fusion
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import runner, workdirs
-from experiments import flags as flags_lib
-from experiments.configs import _fusion
+from contrastive_jax.training.config import workdirs
+from contrastive_jax.training.runs import runner
 
 _FLAGS = flags.FlagValues()
 _WORKDIR = flags.DEFINE_string(
@@ -55,7 +56,7 @@ Flags:
   --times=X       X times the usual steps of each stage; another number of steps
                   needs another --workdir
 One stage by hand, with any field changed:
-  python -m experiments.train --config=experiments/configs/vqa_scenes.py \\
+  python -m experiments.train --config=contrastive_jax/recipes/vqa_scenes.py \\
       --config.initial.workdir=runs/fusion/pretraining --workdir=runs/vqa
 """
 

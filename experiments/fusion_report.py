@@ -11,11 +11,13 @@ from typing import Any
 
 from absl import flags
 
+from contrastive_jax.programs import command_line as flags_lib
+from contrastive_jax.recipes import _fusion
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import logging, runner, workdirs
-from experiments import flags as flags_lib
+from contrastive_jax.training.config import workdirs
+from contrastive_jax.training.runs import runner
+from contrastive_jax.training.trainer import metric_log
 from experiments import fusion, reporting
-from experiments.configs import _fusion
 from experiments.fusion import PRETRAINING
 
 _FLAGS = flags.FlagValues()
@@ -109,7 +111,7 @@ def _curve(
     else "_validation/accuracy"
   )
   minutes, step = 0.0, 0
-  for row in logging.read_metrics(folder):
+  for row in metric_log.read_metrics(folder):
     speed = row.get("train/examples_per_second")
     if speed:
       minutes += (row["step"] - step) * batch_size / speed / 60

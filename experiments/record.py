@@ -16,10 +16,10 @@ from typing import Any
 
 from absl import flags
 
+from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import runner
-from contrastive_jax.training import workdirs as workdirs_lib
-from experiments import flags as flags_lib
+from contrastive_jax.training.config import workdirs as workdirs_lib
+from contrastive_jax.training.runs import runner
 from experiments import reporting
 
 _FLAGS = flags.FlagValues()

@@ -24,9 +24,10 @@ import jax
 import ml_collections
 from absl import flags
 
+from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import errors, runner
-from experiments import flags as flags_lib
+from contrastive_jax.training.config import errors
+from contrastive_jax.training.runs import runner
 from experiments import sweep_jobs, sweep_report
 
 _FLAGS = flags.FlagValues()

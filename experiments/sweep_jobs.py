@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import workdirs
+from contrastive_jax.training.config import workdirs
 from experiments import sweep as sweep_lib
 from experiments import sweep_report
 

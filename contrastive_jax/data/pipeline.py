@@ -15,7 +15,7 @@ import grain
 import numpy as np
 
 from contrastive_jax.data import sources
-from contrastive_jax.data import tokenizer as tokenizer_lib
+from contrastive_jax.data.text import tokenizer as tokenizer_lib
 
 # A text -> the same, changed at random.
 Edit = Callable[[str, np.random.Generator], str]

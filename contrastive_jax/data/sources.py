@@ -14,9 +14,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from contrastive_jax.data import folder, prepare
-from contrastive_jax.data import tokenizer as tokenizer_lib
-from contrastive_jax.data.fashion_mnist import files as fashion_mnist
+from contrastive_jax.data.files import prepare
+from contrastive_jax.data.sets.fashion_mnist import files as fashion_mnist
+from contrastive_jax.data.sets.folder import reading
+from contrastive_jax.data.text import tokenizer as tokenizer_lib
 
 # Splits with these names get their own evaluations; see training.evaluators.
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -147,7 +148,7 @@ def load_emoji(
     ValueError: if a language is not one of the data set's.
   """
   # TFDS takes seconds to import: only who opens a data set pays for it.
-  from contrastive_jax.data.emoji import emoji_dataset_builder as emoji
+  from contrastive_jax.data.sets.emoji import emoji_dataset_builder as emoji
 
   unknown = sorted(set(languages) - set(emoji.LANGUAGES))
   if unknown or not languages:
@@ -211,7 +212,7 @@ def load_emoji(
 def load_fashion_mnist(
   path: str = "", *, class_concepts: bool = False
 ) -> PairData:
-  """Opens Fashion-MNIST; see `contrastive_jax.data.fashion_mnist`.
+  """Opens Fashion-MNIST; see `contrastive_jax.data.sets.fashion_mnist`.
 
   Of the 8,000 images that ship, 6,000 are for training, 1,000 for validation
   and 1,000 for test; all of them are training images of the full data. Of that,
@@ -291,7 +292,7 @@ def _emoji_captions(
 class _FolderSplit:
   """A folder's split with its captions as `Caption`s."""
 
-  def __init__(self, source: folder.FolderSource):
+  def __init__(self, source: reading.FolderSource):
     self._source = source
 
   def __len__(self) -> int:
@@ -332,7 +333,7 @@ def load_folder(
   report: Callable[[str], None] = print,
   progress: Callable[[int, int], None] | None = None,
 ) -> PairData:
-  """Opens a user's own folder; see `contrastive_jax.data.folder`.
+  """Opens a user's own folder; see `contrastive_jax.data.sets.folder.reading`.
 
   The tokenizer is learned on the training captions the first time, and read
   from `tokenizer_path` from then on.
@@ -354,7 +355,7 @@ def load_folder(
   Raises:
     folder.DataError: if the folder cannot be used.
   """
-  records = folder.scan_folder(
+  records = reading.scan_folder(
     path,
     image_size=image_size,
     report_path=report_path,
@@ -428,7 +429,7 @@ def load_records(
   tokenizer: tokenizer_lib.Tokenizer | None = None,
   vocab_size: int = 8192,
 ) -> PairData:
-  """Opens converted pairs; see `contrastive_jax.data.records`.
+  """Opens converted pairs; see `contrastive_jax.data.sets.records`.
 
   Args:
     paths: folders that `experiments.convert_pairs` wrote, at least one.
@@ -445,14 +446,14 @@ def load_records(
   Raises:
     folder.DataError: if a folder cannot be used.
   """
-  from contrastive_jax.data import records
+  from contrastive_jax.data.sets import records
 
   found = [records.load(p, image_size=image_size, fit=fit) for p in paths]
   splits = {}
   for name in (TRAIN, VALIDATION, TEST):
     parts = [splits_of[name] for splits_of in found]
     if name == TRAIN and (empty := [p for p, s in zip(paths, parts) if not s]):
-      raise folder.DataError(
+      raise reading.DataError(
         f"{empty[0]} has no training examples; convert some, or leave it out."
       )
     ours = weights if weights and name == TRAIN else None

@@ -8,7 +8,7 @@ import grain
 import numpy as np
 
 from contrastive_jax.data import sources, tasks
-from contrastive_jax.data import tokenizer as tokenizer_lib
+from contrastive_jax.data.text import tokenizer as tokenizer_lib
 
 # The field of a record that holds its text, by task.
 TEXT_FIELDS = {

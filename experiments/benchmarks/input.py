@@ -24,10 +24,11 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from contrastive_jax.data import pipeline, records, sources
+from contrastive_jax.data import pipeline, sources
+from contrastive_jax.data.sets import records
+from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.objectives import base
-from experiments import flags as flags_lib
 from experiments.benchmarks import peers
 
 _FLAGS = flags.FlagValues()

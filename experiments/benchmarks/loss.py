@@ -21,8 +21,8 @@ from typing import Any
 import jax
 from absl import flags
 
+from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.training import config as config_lib
-from experiments import flags as flags_lib
 from experiments.benchmarks import contestants, peers
 
 _FLAGS = flags.FlagValues()

@@ -1,7 +1,7 @@
 """Compiles a recipe's train step for a TPU pod, on a machine without one.
 
 python -m experiments.benchmarks.pod --topology=v5e:16x16 \
-    --config=experiments/configs/clip_vit_b16.py --config.batch_size=32768
+    --config=contrastive_jax/recipes/clip_vit_b16.py --config.batch_size=32768
 
 Needs the extra `tpu`. The step is the one that `experiments.train` runs; it is
 compiled, not run: memory and collectives are the compiler's, time is a bound.
@@ -19,10 +19,13 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
+from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import loop, objectives, sharding, task_runs
-from contrastive_jax.training import state as state_lib
-from experiments import flags as flags_lib
+from contrastive_jax.training import objectives
+from contrastive_jax.training.distributed import sharding
+from contrastive_jax.training.runs import task_runs
+from contrastive_jax.training.trainer import loop
+from contrastive_jax.training.trainer import state as state_lib
 from experiments.benchmarks import flops as flops_lib
 from experiments.benchmarks import hlo
 
@@ -61,7 +64,7 @@ _RECORD = flags.DEFINE_string(
 _USAGE = """Compiles a recipe's train step for a TPU pod; runs nothing.
 
   python -m experiments.benchmarks.pod --topology=v5e:16x16 \\
-      --config=experiments/configs/clip_vit_b16.py --config.batch_size=32768
+      --config=contrastive_jax/recipes/clip_vit_b16.py --config.batch_size=32768
 
 Flags:
   --config=FILE      recipe; --config.NAME=X changes a field. A recipe whose
@@ -296,7 +299,7 @@ def record_page(rows: Sequence[Mapping[str, Any]]) -> str:
     "  --config=FILE --record=experiments/results/pod.json",
     "```",
     "",
-    "FILE is a recipe of experiments/configs: clip_vit_b16.py where the preset"
+    "FILE is a recipe of contrastive_jax/recipes: clip_vit_b16.py where the preset"
     " stands alone, else the one whose objective and loss stand beside it; the last"
     " word names a term of config.structure.",
     "",

@@ -25,9 +25,12 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
+from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import logging, loop, objectives, runner, sharding
-from experiments import flags as flags_lib
+from contrastive_jax.training import objectives
+from contrastive_jax.training.distributed import sharding
+from contrastive_jax.training.runs import runner
+from contrastive_jax.training.trainer import loop, metric_log
 from experiments.benchmarks import peers, timing, variants
 
 _FLAGS = flags.FlagValues()
@@ -108,7 +111,7 @@ def take_apart(
     # The first interval has fewer steps: the one that compiles is left out.
     rows = [
       r
-      for r in logging.read_metrics(workdir)
+      for r in metric_log.read_metrics(workdir)
       if "train/examples_per_second" in r
     ][1:]
   whole = [config.batch_size / r["train/examples_per_second"] for r in rows]

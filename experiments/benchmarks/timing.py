@@ -9,7 +9,7 @@ import jax
 
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import objectives
-from contrastive_jax.training import state as state_lib
+from contrastive_jax.training.trainer import state as state_lib
 
 
 def interleaved(

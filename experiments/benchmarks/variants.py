@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import runner, sharding
+from contrastive_jax.training.distributed import sharding
+from contrastive_jax.training.runs import runner
 from experiments.benchmarks import timing
 
 _MOVING = {"loss": {"name": "augmented", "e_step": "moving_average"}}

@@ -25,9 +25,11 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
+from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import logging, runner, workdirs
-from experiments import flags as flags_lib
+from contrastive_jax.training.config import workdirs
+from contrastive_jax.training.runs import runner
+from contrastive_jax.training.trainer import metric_log
 from experiments.durability import lives, report
 
 _FLAGS = flags.FlagValues()
@@ -239,7 +241,7 @@ def rows_of(workdir: pathlib.Path) -> list[dict[str, float]]:
   """The log without what depends on the clock."""
   return [
     {k: v for k, v in row.items() if k not in _TIMES}
-    for row in logging.read_metrics(workdir)
+    for row in metric_log.read_metrics(workdir)
   ]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from contrastive_jax.training import logging
+from contrastive_jax.training.trainer import metric_log
 
 # What a life that hangs is given up after, seconds.
 _PATIENCE = 600.0
@@ -183,7 +183,7 @@ def evaluating(rng: np.random.Generator, startup: float) -> Moment:
   def come(life: Life) -> bool:
     if "Compiling the train step" not in life.text():
       return False
-    rows = logging.read_metrics(life.workdir)
+    rows = metric_log.read_metrics(life.workdir)
     return met(
       bool(rows)
       and rows[-1]["step"] % VALIDATE_EVERY == 0

@@ -20,8 +20,8 @@ import numpy as np
 from absl import flags
 
 from contrastive_jax import losses
+from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.training import config as config_lib
-from experiments import flags as flags_lib
 from experiments import reporting
 from experiments.durability import cases, tape
 

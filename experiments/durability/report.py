@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from contrastive_jax.training import workdirs
+from contrastive_jax.training.config import workdirs
 from experiments import reporting
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"

@@ -15,10 +15,10 @@ import jax
 import numpy as np
 from absl import flags
 
+from contrastive_jax.programs import command_line as flags_lib
+from contrastive_jax.recipes import clip_emoji
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import runner
-from experiments import flags as flags_lib
-from experiments.configs import clip_emoji
+from contrastive_jax.training.runs import runner
 from experiments.durability import kills, report
 
 _FLAGS = flags.FlagValues()

@@ -6,9 +6,9 @@ from typing import Any
 
 import ml_collections
 
+from contrastive_jax.recipes import _lit
 from contrastive_jax.training import config as config_lib
 from experiments import sweep
-from experiments.configs import _lit
 from experiments.sweep import Arm
 
 VALIDATION = "retrieval_validation/image_to_text/recall_at_1"

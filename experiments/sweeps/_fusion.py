@@ -7,10 +7,10 @@ from typing import Any
 
 import ml_collections
 
+from contrastive_jax.recipes import _fusion
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import runner
+from contrastive_jax.training.runs import runner
 from experiments import fusion
-from experiments.configs import _fusion
 
 # Of each stage, so that a run takes some three minutes of two CPU cores.
 STEPS = {

@@ -5,7 +5,7 @@ from typing import Any
 
 import ml_collections
 
-from experiments.configs import structure_emoji
+from contrastive_jax.recipes import structure_emoji
 
 BATCH = 128
 WEIGHTS = (0.1, 0.25, 0.5, 1.0)

@@ -6,7 +6,7 @@ The recipes lit_emoji and clip_emoji as they are; nothing is chosen here. Needs 
 extra `pretrained`. Six runs of three to five minutes on two CPU cores.
 """
 
-from experiments.configs import clip_emoji, lit_emoji
+from contrastive_jax.recipes import clip_emoji, lit_emoji
 from experiments.sweep import Sweep
 from experiments.sweeps import _fine_tuning
 

@@ -7,7 +7,7 @@ validation data. Needs the extra `pretrained` and the Debian packages openclipar
 and openclipart-svg. Nine runs of two to four minutes on two CPU cores.
 """
 
-from experiments.configs import lit_openclipart, structure_emoji
+from contrastive_jax.recipes import lit_openclipart, structure_emoji
 from experiments.sweep import Sweep
 from experiments.sweeps import _fine_tuning
 

@@ -7,7 +7,7 @@ feature separation, Brownian bridge, geometric consistency and their pairs. Weig
 are chosen for each on the validation things, at one learning rate; for those that
 have none the learning rate, and CLIP is there at the others' rate as well. 86 runs of
 35 to 60 seconds on one CPU core. A row by hand, here the bridge:
-python -m experiments.train --config=experiments/configs/structure_emoji.py \
+python -m experiments.train --config=contrastive_jax/recipes/structure_emoji.py \
   --config.structure.bridge=.1 --config.seed=0
 """
 

@@ -26,8 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
+from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.training import config as config_lib
-from experiments import flags as flags_lib
 from experiments import reporting
 from experiments.synthetic import (
   gradient_estimates,

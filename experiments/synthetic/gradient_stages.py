@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from contrastive_jax.data import sources
+from contrastive_jax.recipes import clip_emoji
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import runner, runs
-from experiments.configs import clip_emoji
+from contrastive_jax.training.runs import image_text, runner
 
 # Shares of the training steps; checkpoints are a tenth of the run apart.
 STAGES: Mapping[str, float] = {"early": 0.1, "middle": 0.5, "end": 1.0}
@@ -134,7 +134,7 @@ def embed_stages(
   for name, share in STAGES.items():
     step = round(share * config.steps)
     run, state = runner.restore(workdir, step=step, report=report)
-    assert isinstance(run, runs.Run)  # By `train`.
+    assert isinstance(run, image_text.Run)  # By `train`.
     source, names = _one_of_each(run.data.splits[sources.TRAIN], examples)
     scale = np.exp(float(state.eval_params["log_logit_scale"]))
     found.append(

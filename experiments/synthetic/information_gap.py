@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import flags as flags_lib
+from contrastive_jax.programs import command_line as flags_lib
 from experiments import reporting
 from experiments.synthetic import discrete, worlds
 

@@ -8,9 +8,7 @@ import pyarrow
 from PIL import Image
 from pyarrow import parquet
 
-from contrastive_jax.data import (
-  records,
-)
+from contrastive_jax.data.sets import records
 
 
 def picture(color, size=(12, 6), format="PNG"):

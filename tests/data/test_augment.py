@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from contrastive_jax.data import augment, randaugment
+from contrastive_jax.data.images import augment, randaugment
 
 PLAIN = dict(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 KEY = jax.random.key(0)

@@ -11,9 +11,10 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from contrastive_jax.data import benchmarks
+from contrastive_jax.programs import evaluate
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import evaluators, runner, suites
-from experiments import evaluate
+from contrastive_jax.training.evaluators import benchmark_suites, embeddings
+from contrastive_jax.training.runs import runner
 from tests.training import tiny
 
 with tfds.core.registered.skip_registration():
@@ -309,7 +310,7 @@ def test_evaluate_scores_a_suite(trained, root, capsys):
 
 
 def test_a_frozen_image_tower_is_not_fine_tuned(tmp_path):
-  encoder = object.__new__(evaluators.Encoder)
+  encoder = object.__new__(embeddings.Encoder)
   encoder.has_text, encoder.trains_images = True, False
   run = types.SimpleNamespace(encoder=encoder, config=tiny.make_config())
   with pytest.raises(
@@ -353,9 +354,11 @@ def test_evaluate_takes_other_squares(tmp_path, monkeypatch, flags, fit, file):
   assert changed.data.fit == fit
   scored = []
   monkeypatch.setattr(
-    suites, "run", lambda *args, **kwargs: scored.append((args, kwargs)) or {}
+    benchmark_suites,
+    "run",
+    lambda *args, **kwargs: scored.append((args, kwargs)) or {},
   )
-  encoder = object.__new__(evaluators.Encoder)
+  encoder = object.__new__(embeddings.Encoder)
   run = types.SimpleNamespace(config=config, encoder=encoder)
   state = types.SimpleNamespace(step=7)
   evaluate._score_suite("probe", run, state, tmp_path)

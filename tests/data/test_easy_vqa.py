@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contrastive_jax.data import easy_vqa, folder, tasks
+from contrastive_jax.data import tasks
+from contrastive_jax.data.sets import easy_vqa
+from contrastive_jax.data.sets.folder import reading
 from contrastive_jax.evaluation import text_only
 
 NAMES = ("train", "validation", "test")
@@ -164,7 +166,7 @@ def test_it_says_what_it_reads(package):
 
 def test_the_package_is_not_installed(tmp_path, monkeypatch):
   monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-  with pytest.raises(folder.DataError, match="run `pip install easy-vqa`"):
+  with pytest.raises(reading.DataError, match="run `pip install easy-vqa`"):
     load()
 
 
@@ -184,22 +186,22 @@ def test_the_package_is_not_installed(tmp_path, monkeypatch):
 )
 def test_questions_that_are_wrong(package, content, message):
   (package / "data" / "train" / "questions.json").write_bytes(content)
-  with pytest.raises(folder.DataError, match=message):
+  with pytest.raises(reading.DataError, match=message):
     load()
 
 
 def test_a_package_that_is_wrong(package):
   image = package / "data" / "test" / "images" / "1.png"
   image.write_bytes(image.read_bytes()[:60])
-  with pytest.raises(folder.DataError, match="undecodable image"):
+  with pytest.raises(reading.DataError, match="undecodable image"):
     load()
   with pytest.raises(ValueError, match="image_size must be at least 1"):
     load(image_size=0)
   (package / "data" / "test" / "questions.json").unlink()
-  with pytest.raises(folder.DataError, match="questions.json cannot be read"):
+  with pytest.raises(reading.DataError, match="questions.json cannot be read"):
     load()
   (package / "data").rename(package / "elsewhere")
-  with pytest.raises(folder.DataError, match="data does not exist"):
+  with pytest.raises(reading.DataError, match="data does not exist"):
     load()
 
 

@@ -1,4 +1,4 @@
-"""Tests of contrastive_jax.data.eda."""
+"""Tests of contrastive_jax.data.text.eda."""
 
 import collections
 import json
@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contrastive_jax.data import eda, sources
+from contrastive_jax.data import sources
+from contrastive_jax.data.text import eda
 
 SYNONYMS = {"cat": ("feline", "Katze"), "roller coaster": ("big dipper",)}
 

@@ -16,9 +16,9 @@ from absl import app, flags
 from PIL import Image
 
 from contrastive_jax.data import pipeline, sources
-from contrastive_jax.data import tokenizer as tokenizer_lib
-from contrastive_jax.data.emoji import emoji_dataset_builder as emoji
-from contrastive_jax.data.emoji import rebuild
+from contrastive_jax.data.sets.emoji import emoji_dataset_builder as emoji
+from contrastive_jax.data.sets.emoji import rebuild
+from contrastive_jax.data.text import tokenizer as tokenizer_lib
 from tests.data import prepared
 
 FOLDER = pathlib.Path(emoji.__file__).parent
@@ -449,7 +449,7 @@ def test_rebuild_refuses_two_versions(tmp_path):
 def test_rebuild_program(tmp_path):
   """Run as its docstring says; importing it defines no flag."""
   assert "sources" not in flags.FLAGS
-  module = "contrastive_jax.data.emoji.rebuild"
+  module = "contrastive_jax.data.sets.emoji.rebuild"
   done = prepared.run_python("-m", module, f"--sources={tmp_path}")
   assert done.returncode != 0
   assert "must hold exactly one iconify-json-noto-VERSION.tgz" in done.stderr

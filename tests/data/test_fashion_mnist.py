@@ -7,9 +7,11 @@ import sys
 import numpy as np
 import pytest
 
-from contrastive_jax.data import folder, pipeline, sources
-from contrastive_jax.data.fashion_mnist import files, rebuild
-from contrastive_jax.training import evaluators, runner
+from contrastive_jax.data import pipeline, sources
+from contrastive_jax.data.sets.fashion_mnist import files, rebuild
+from contrastive_jax.data.sets.folder import reading
+from contrastive_jax.training.evaluators import embeddings
+from contrastive_jax.training.runs import runner
 from tests.training import tiny
 
 IMAGES = "train-images-idx3-ubyte.gz"
@@ -153,7 +155,7 @@ class Oracle:
     del state
     records = [source.fields(i) for i in range(len(source))]
     labels = [r["label"] for r in records]
-    return evaluators.Embedded(
+    return embeddings.Embedded(
       np.eye(10, dtype=np.float32)[[files.CLASSES.index(c) for c in labels]],
       np.array([r["concept_id"] for r in records]),
       np.array(labels),
@@ -167,7 +169,7 @@ class Oracle:
 
 def test_image_text_evaluations_are_among_ten_names(root):
   data = sources.load_fashion_mnist(str(root), class_concepts=True)
-  results = evaluators.final(
+  results = embeddings.final(
     Oracle(), None, data, seed=0, report=lambda line: None
   )
   for name in (
@@ -180,7 +182,7 @@ def test_image_text_evaluations_are_among_ten_names(root):
 
 
 def refuse(root, match):
-  with pytest.raises(folder.DataError, match=match) as raised:
+  with pytest.raises(reading.DataError, match=match) as raised:
     sources.load_fashion_mnist(str(root))
   text = str(raised.value)
   assert "config.data.path must be the folder that holds" in text
@@ -247,7 +249,7 @@ def test_rebuild_program(tmp_path):
     [
       sys.executable,
       "-m",
-      "contrastive_jax.data.fashion_mnist.rebuild",
+      "contrastive_jax.data.sets.fashion_mnist.rebuild",
       f"--source={tmp_path}",
     ],
     capture_output=True,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contrastive_jax.data import folder, folder_images
+from contrastive_jax.data.sets.folder import folder_images, reading
 
 RED, BLUE = (200, 30, 20), (20, 40, 210)
 
@@ -46,7 +46,7 @@ def scan(root, **options):
     )
     | options
   )
-  return folder.scan_folder(root, **options)
+  return reading.scan_folder(root, **options)
 
 
 def problems(root):
@@ -151,9 +151,9 @@ def test_split_by_entity_is_stable_and_never_shares_one(root):
 def test_no_wanted_split_is_empty(root, n):
   entities = {f"caption:{n} {i}" for i in range(n)}
   for fractions in ((0.8, 0.1, 0.1), (0.98, 0.01, 0.01), (0.9, 0.1, 0.0)):
-    splits = list(folder._hashed_splits(entities, fractions).values())
+    splits = list(reading._hashed_splits(entities, fractions).values())
     assert len(splits) == n and splits.count("train") >= n // 2
-    for split, fraction in zip(folder.SPLITS, fractions):
+    for split, fraction in zip(reading.SPLITS, fractions):
       assert (split in splits) == (fraction > 0)
 
 
@@ -179,7 +179,9 @@ def test_given_splits_are_questioned_where_they_look_wrong(root):
   assert "1 entities are both in train and in test" in both
   assert "'validation': it is empty" in empty
   write_jsonl(root, [r | {"split": "test"} for r in rows])
-  with pytest.raises(folder.DataError, match='No usable row has the split "tr'):
+  with pytest.raises(
+    reading.DataError, match='No usable row has the split "tr'
+  ):
     scan(root)
 
 
@@ -245,7 +247,7 @@ def test_lazy_and_cached_images_are_the_same(root):
   cached.train[0]["image"][:] = 0  # A caller's own copy.
   assert cached.train[0]["image"].max() > 0
   (root / "003.png").unlink()
-  with pytest.raises(folder.DataError, match="003.png could be read when"):
+  with pytest.raises(reading.DataError, match="003.png could be read when"):
     lazy.train[3]
 
 
@@ -506,7 +508,7 @@ def test_above_the_share_the_run_stops(root):
   rows[5] = row("gone.png")
   write_jsonl(root, rows + ["{"])
   report = root.parent / "run" / "skipped.jsonl"
-  with pytest.raises(folder.DataError) as caught:
+  with pytest.raises(reading.DataError) as caught:
     scan(root, max_bad_share=0.1)
   message = str(caught.value)
   assert message.startswith("3 of 21 rows of ")
@@ -523,7 +525,7 @@ def test_above_the_share_the_run_stops(root):
 def test_too_many_missing_files_stop_before_decoding(root, monkeypatch):
   write_jsonl(root, many(root, 2) + [row("gone.png")])
   monkeypatch.setattr(folder_images, "decode", lambda *_: 1 / 0)
-  with pytest.raises(folder.DataError, match="missing file: 1"):
+  with pytest.raises(reading.DataError, match="missing file: 1"):
     scan(root, max_bad_share=0.05)
 
 
@@ -546,7 +548,7 @@ def test_a_stale_report_is_overwritten(root):
 
 def test_unusable_folders_say_what_to_do(root):
   def message(path=root):
-    with pytest.raises(folder.DataError) as caught:
+    with pytest.raises(reading.DataError) as caught:
       scan(path)
     text = str(caught.value)
     assert "\n" not in text

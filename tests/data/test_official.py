@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contrastive_jax.data import folder, official, sources
+from contrastive_jax.data import sources
+from contrastive_jax.data.sets import official
+from contrastive_jax.data.sets.folder import reading
 
 SIDE = 8
 
@@ -126,7 +128,7 @@ def test_coco_rows_that_belong_to_nothing(tmp_path, root):
 def test_coco_of_two_years_in_a_folder(tmp_path, root):
   for year in (2014, 2017):
     write(tmp_path / f"captions_train{year}.json", coco({}, []))
-  with pytest.raises(folder.DataError, match="has 2 files captions_train"):
+  with pytest.raises(reading.DataError, match="has 2 files captions_train"):
     load("coco", tmp_path, root)
 
 
@@ -173,7 +175,7 @@ def test_karpathy_of_an_unknown_split(tmp_path, root):
     tmp_path / "dataset_flickr30k.json",
     {"images": [karpathy_image(0, "train"), karpathy_image(1, "extra")]},
   )
-  with pytest.raises(folder.DataError, match="unknown split: 'extra'"):
+  with pytest.raises(reading.DataError, match="unknown split: 'extra'"):
     load("karpathy", path, root)
   splits = load("karpathy", path, root, max_bad_share=0.5)
   assert list(splits) == ["train"] and len(splits["train"]) == 1
@@ -247,18 +249,18 @@ def test_list_with_names_of_its_images(tmp_path, root):
   for names in (table, write(tmp_path / "names.json", table)):
     (split,) = load("list", path, root, names=names).values()
     np.testing.assert_array_equal(split[0]["image"][0, 0], (60, 50, 100))
-  with pytest.raises(folder.DataError, match="names has no image for http"):
+  with pytest.raises(reading.DataError, match="names has no image for http"):
     load("list", path, root, names={"http://h/d.jpg": "3.png"})
   with pytest.raises(ValueError, match="names is for the format list"):
     load("albef", path, root, names=table)
-  with pytest.raises(folder.DataError, match="must hold"):
+  with pytest.raises(reading.DataError, match="must hold"):
     load("list", path, root, names=write(tmp_path / "names.json", [1]))
 
 
 def test_urls_that_end_alike_are_not_mixed_up(tmp_path, root):
   path = tmp_path / "list.tsv"
   path.write_text("dog\thttp://a/0.png\ncat\thttp://b/0.png\n", "utf-8")
-  with pytest.raises(folder.DataError, match="ambiguous name: 0.png"):
+  with pytest.raises(reading.DataError, match="ambiguous name: 0.png"):
     load("list", path, root)
   (split,) = load("list", path, root, max_bad_share=0.5).values()
   assert texts(split, 0) == ["dog"]
@@ -288,14 +290,14 @@ def test_list_of_unequal_lengths(tmp_path, root):
   path = write(
     tmp_path / "sbu.json", {"image_urls": ["0.png"], "captions": ["a", "b"]}
   )
-  with pytest.raises(folder.DataError, match="1 image_urls and 2 captions"):
+  with pytest.raises(reading.DataError, match="1 image_urls and 2 captions"):
     load("list", path, root)
 
 
 def test_list_without_tabs(tmp_path, root):
   path = tmp_path / "list.tsv"
   path.write_text("a dog 0.png\n", "utf-8")
-  with pytest.raises(folder.DataError, match="no tab after the caption"):
+  with pytest.raises(reading.DataError, match="no tab after the caption"):
     load("list", path, root)
 
 
@@ -325,7 +327,7 @@ def test_list_without_tabs(tmp_path, root):
 def test_a_bad_file(tmp_path, root, content, message):
   path = tmp_path / "a.json"
   path.write_bytes(content)
-  with pytest.raises(folder.DataError, match=message) as caught:
+  with pytest.raises(reading.DataError, match=message) as caught:
     load("albef", path, root)
   assert str(path) in str(caught.value) or "'train'" in str(caught.value)
 
@@ -339,7 +341,7 @@ def test_a_bad_file(tmp_path, root, content, message):
   ],
 )
 def test_json_of_another_format(tmp_path, root, value, message):
-  with pytest.raises(folder.DataError, match=message):
+  with pytest.raises(reading.DataError, match=message):
     load("coco", write(tmp_path / "a.json", value), root)
 
 
@@ -361,7 +363,7 @@ def test_an_image_that_is_not_there(tmp_path, root, image, problem):
   os.symlink(tmp_path / "outside.png", root / "link.png")
   rows = [*rows_of(), {"image": image, "caption": "a"}]
   path = write(tmp_path / "a.json", rows)
-  with pytest.raises(folder.DataError, match=f"row 5 of .*{problem}"):
+  with pytest.raises(reading.DataError, match=f"row 5 of .*{problem}"):
     load("albef", path, root)
   report = tmp_path / "skipped.jsonl"
   splits = load("albef", path, root, max_bad_share=0.2, report_path=report)
@@ -374,7 +376,7 @@ def test_one_bad_line_of_many(tmp_path, root):
   path = tmp_path / "a.jsonl"
   path.write_bytes(b"\n".join([*lines, b"\xff{}", b'{"image": "3.p']))
   report = tmp_path / "skipped.jsonl"
-  with pytest.raises(folder.DataError, match="2 of 5 rows"):
+  with pytest.raises(reading.DataError, match="2 of 5 rows"):
     load("albef", path, root, max_bad_share=0.39, report_path=report)
   splits = load("albef", path, root, max_bad_share=0.4, report_path=report)
   assert len(splits["train"]) == 3
@@ -387,23 +389,25 @@ def test_one_bad_line_of_many(tmp_path, root):
 def test_a_small_split_is_not_hidden_by_a_large_one(tmp_path, root):
   train = write(tmp_path / "train.json", rows_of() * 50)
   test = write(tmp_path / "test.json", [{"image": "no.png", "caption": "a"}])
-  with pytest.raises(folder.DataError, match="1 of 1 rows of the split 'test'"):
+  with pytest.raises(
+    reading.DataError, match="1 of 1 rows of the split 'test'"
+  ):
     load("albef", {"train": train, "test": test}, root)
 
 
 def test_a_folder_or_file_that_is_not_there(tmp_path, root):
   good = write(tmp_path / "a.json", rows_of())
-  with pytest.raises(folder.DataError, match="none.json does not exist"):
+  with pytest.raises(reading.DataError, match="none.json does not exist"):
     load("albef", tmp_path / "none.json", root)
-  with pytest.raises(folder.DataError, match="images is no file"):
+  with pytest.raises(reading.DataError, match="images is no file"):
     load("albef", {"train": root}, root)
-  with pytest.raises(folder.DataError, match="at least one file"):
+  with pytest.raises(reading.DataError, match="at least one file"):
     load("albef", {"train": []}, root)
-  with pytest.raises(folder.DataError, match="has none of the files dataset_"):
+  with pytest.raises(reading.DataError, match="has none of the files dataset_"):
     load("karpathy", root, root)
-  with pytest.raises(folder.DataError, match="nowhere does not exist"):
+  with pytest.raises(reading.DataError, match="nowhere does not exist"):
     load("albef", good, tmp_path / "nowhere")
-  with pytest.raises(folder.DataError, match="is not a folder"):
+  with pytest.raises(reading.DataError, match="is not a folder"):
     load("albef", good, good)
 
 
@@ -466,9 +470,11 @@ def test_images_are_decoded_when_asked_for(tmp_path, root):
   source = load("albef", path, root)["train"]
   assert texts(source, 2) == ["thing 2"]
   assert source[1]["image"].shape == (SIDE, SIDE, 3)
-  with pytest.raises(folder.DataError, match="2.png cannot be read.*verify=Tr"):
+  with pytest.raises(
+    reading.DataError, match="2.png cannot be read.*verify=Tr"
+  ):
     source[2]
-  with pytest.raises(folder.DataError, match="undecodable image: 1"):
+  with pytest.raises(reading.DataError, match="undecodable image: 1"):
     load("albef", path, root, verify=True)
   report = tmp_path / "skipped.jsonl"
   checked = load(

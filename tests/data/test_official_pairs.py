@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contrastive_jax.data import folder, official, tasks
+from contrastive_jax.data import tasks
+from contrastive_jax.data.sets import official
+from contrastive_jax.data.sets.folder import reading
 
 SIDE = 8
 
@@ -147,7 +149,7 @@ def test_bad_pairs(tmp_path, root, format, row, problem):
   for i in range(2):
     save(root / f"train-4-0-img{i}.png")
   path = write_lines(tmp_path / "train.json", [row])
-  with pytest.raises(folder.DataError, match=problem):
+  with pytest.raises(reading.DataError, match=problem):
     load("nlvr2", format, path, root)
 
 
@@ -227,7 +229,7 @@ def test_snli_ve(tmp_path, root):
 
 def test_snli_ve_without_any_agreement(tmp_path, root):
   path = write_lines(tmp_path / "snli_ve_train.jsonl", [snli_row(label="-")])
-  with pytest.raises(folder.DataError, match="has no row that can be used"):
+  with pytest.raises(reading.DataError, match="has no row that can be used"):
     load("entailment", "snli_ve", path, root)
 
 
@@ -262,7 +264,7 @@ def test_bad_hypotheses(tmp_path, root, row, problem):
   save(root / "36979.jpg")
   rows = [*[snli_row()] * 9, row]
   path = write_lines(tmp_path / "snli_ve_train.jsonl", rows)
-  with pytest.raises(folder.DataError, match=problem):
+  with pytest.raises(reading.DataError, match=problem):
     load("entailment", "snli_ve", path, root)
   data = load("entailment", "snli_ve", path, root, max_bad_share=0.1)
   assert len(data.splits["train"]) == 9

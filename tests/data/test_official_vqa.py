@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contrastive_jax.data import folder, official, tasks
+from contrastive_jax.data import tasks
+from contrastive_jax.data.sets import official
+from contrastive_jax.data.sets.folder import reading
 from contrastive_jax.evaluation import vqa
 
 SIDE = 8
@@ -171,7 +173,7 @@ def test_vqa_v2_from_named_files(vqa_folder, root, tmp_path):
     "train": [vqa_folder / name.format(s) for s in ("train2014", "val2014")]
   }
   with pytest.raises(
-    folder.DataError, match="1 of 4 training questions have n"
+    reading.DataError, match="1 of 4 training questions have n"
   ):
     load("vqa", "vqa_v2", files, root)
   beside = vqa_folder / "v2_mscoco_train2014_annotations.json"
@@ -200,7 +202,7 @@ def test_vqa_v2_candidates_of_two_splits(vqa_folder, root):
     answer_splits=("train", "validation"),
   )
   assert both.answers == ("red",)
-  with pytest.raises(folder.DataError, match="first one of 2 questions"):
+  with pytest.raises(reading.DataError, match="first one of 2 questions"):
     load("vqa", "vqa_v2", vqa_folder, root, min_count=2)
 
 
@@ -220,15 +222,15 @@ def test_vqa_v2_candidates_of_two_splits(vqa_folder, root):
 def test_bad_questions(tmp_path, root, questions, annotations, problem):
   save(root / "COCO_train2014_000000000009.jpg")
   write_vqa(tmp_path, "train2014", questions, annotations)
-  with pytest.raises(folder.DataError, match=problem):
+  with pytest.raises(reading.DataError, match=problem):
     load("vqa", "vqa_v2", tmp_path, root)
 
 
 def test_questions_about_unknown_images(tmp_path, root):
   path = write(tmp_path / "questions.json", {"questions": []})
-  with pytest.raises(folder.DataError, match='no "data_subtype"'):
+  with pytest.raises(reading.DataError, match='no "data_subtype"'):
     load("vqa", "vqa_v2", path, root)
-  with pytest.raises(folder.DataError, match='has no "questions"'):
+  with pytest.raises(reading.DataError, match='has no "questions"'):
     load("vqa", "vqa_v2", write(path, {"x": 1}), root)
 
 
@@ -293,7 +295,7 @@ def test_visual_genome_that_is_wrong(tmp_path, root):
   rows = [{"id": 1, "qas": [{"question": "What?"}, 5]}, {"id": 2}, 7]
   path = write(tmp_path / "question_answers.json", rows)
   report = tmp_path / "skipped.jsonl"
-  with pytest.raises(folder.DataError, match="4 of 4 rows"):
+  with pytest.raises(reading.DataError, match="4 of 4 rows"):
     load("vqa", "visual_genome", path, root, report_path=report)
   rows = map(json.loads, report.read_text().splitlines())
   assert [(e["row"], e["problem"].split(":")[0]) for e in rows] == [
@@ -304,7 +306,7 @@ def test_visual_genome_that_is_wrong(tmp_path, root):
   ]
   write(path, genome_rows())
   write(tmp_path / "image_data.json", [{"image_id": 3}])
-  with pytest.raises(folder.DataError, match="Row 1 of .*image_data.json"):
+  with pytest.raises(reading.DataError, match="Row 1 of .*image_data.json"):
     load("vqa", "visual_genome", path, root)
 
 
@@ -325,7 +327,7 @@ def test_visual_genome_beside_vqa_v2(vqa_folder, root, tmp_path):
   assert [r["dataset"] for r in train] == ["vqa"] * 3 + ["vg"] * 6
   assert len({r["image_id"] for r in train}) == 5
   assert data.answers == ("4", "red", "yes")  # None of Visual Genome's.
-  with pytest.raises(folder.DataError, match="no folder for 'vg'"):
+  with pytest.raises(reading.DataError, match="no folder for 'vg'"):
     load("vqa", "vqa_v2", vqa_folder, {"vqa": root}, visual_genome=path)
 
 
@@ -382,7 +384,7 @@ def test_candidates_that_are_none(tmp_path, root):
     ([" "], "must be a list of texts"),
     ([], "at least one answer"),
   ):
-    with pytest.raises(folder.DataError, match=message):
+    with pytest.raises(reading.DataError, match=message):
       load(
         "vqa", "albef", path, root, answers=write(tmp_path / "a.json", wrong)
       )
@@ -404,7 +406,7 @@ def test_candidates_that_are_none(tmp_path, root):
 def test_bad_questions_of_albef(tmp_path, root, change, problem):
   save(root / "val2014" / "0.jpg")
   path = write(tmp_path / "vqa_train.json", [albef_question(0) | change])
-  with pytest.raises(folder.DataError, match=problem):
+  with pytest.raises(reading.DataError, match=problem):
     load("vqa", "albef", path, root)
 
 

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contrastive_jax.data import eda, folder, openclipart, sources
-from contrastive_jax.training import runner
+from contrastive_jax.data import sources
+from contrastive_jax.data.sets import openclipart
+from contrastive_jax.data.sets.folder import reading
+from contrastive_jax.data.text import eda
+from contrastive_jax.training.runs import runner
 from tests.training import tiny
 
 _SVG = """<?xml version="1.0"?><svg><title>page</title><metadata>
@@ -159,7 +162,7 @@ def test_is_prepared_once(root, tmp_path):
 def test_a_folder_that_is_not_the_packages(tmp_path, parts):
   for part in parts:
     (tmp_path / part).mkdir()
-  with pytest.raises(folder.DataError, match="config.data.path must be the"):
+  with pytest.raises(reading.DataError, match="config.data.path must be the"):
     openclipart.load(str(tmp_path), str(tmp_path))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax.data import pipeline, sources
-from contrastive_jax.data import tokenizer as tokenizer_lib
+from contrastive_jax.data.text import tokenizer as tokenizer_lib
 
 SIZE = 23  # No batch size below divides it: batches straddle epochs.
 LENGTH = 12

@@ -7,8 +7,8 @@ import pickle
 import numpy as np
 import pytest
 
-from contrastive_jax.data import clip, published_tokenizers
-from contrastive_jax.data import tokenizer as tokenizer_lib
+from contrastive_jax.data.text import clip, published_tokenizers
+from contrastive_jax.data.text import tokenizer as tokenizer_lib
 from tests.data import make_golden_tokens as golden
 
 

@@ -8,12 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contrastive_jax.data import (
-  folder,
-  folder_images,
-  records,
-)
-from contrastive_jax.data.records import items, tars, units
+from contrastive_jax.data.sets import records
+from contrastive_jax.data.sets.folder import folder_images, reading
+from contrastive_jax.data.sets.records import items, tars, units
 from tests.data.pairs import (
   BLUE,
   GREEN,
@@ -124,10 +121,10 @@ def test_too_many_bad_examples_stop_after_they_are_listed(tmp_path):
   shard = write_tar(
     tmp_path / "a.tar", pair("a", RED, "x") + pair("b", b"no", "y")
   )
-  with pytest.raises(folder.DataError, match="1 of 2 examples cannot be used"):
+  with pytest.raises(reading.DataError, match="1 of 2 examples cannot be used"):
     converted(tmp_path, shard)
   assert list(problems(tmp_path / "out")) == ["b"]
-  with pytest.raises(folder.DataError, match="no finished conversion"):
+  with pytest.raises(reading.DataError, match="no finished conversion"):
     records.load(str(tmp_path / "out"), image_size=4)
 
 
@@ -247,15 +244,15 @@ def test_parquet_without_images_says_what_it_has(tmp_path):
   urls = write_parquet(
     tmp_path / "a.parquet", {"image": ["http://x"], "caption": ["x"]}
   )
-  with pytest.raises(folder.DataError, match="holds string, no image files"):
+  with pytest.raises(reading.DataError, match="holds string, no image files"):
     converted(tmp_path, urls)
   other = write_parquet(tmp_path / "b.parquet", {"a": [RED], "b": ["x"]})
   with pytest.raises(
-    folder.DataError, match=r"columns a, b, none of .*--image_column"
+    reading.DataError, match=r"columns a, b, none of .*--image_column"
   ):
     converted(tmp_path / "2", other)
   columns = records.Columns(image="a", caption="c")
-  with pytest.raises(folder.DataError, match="no column 'c'; it has a, b"):
+  with pytest.raises(reading.DataError, match="no column 'c'; it has a, b"):
     converted(tmp_path / "3", other, columns=columns)
   columns = records.Columns(image="a", caption="b")
   out, _ = converted(tmp_path / "4", other, columns=columns)
@@ -266,7 +263,7 @@ def test_a_damaged_parquet_file_is_named(tmp_path):
   path = tmp_path / "a.parquet"
   path.write_bytes(b"PAR1 nothing")
   with pytest.raises(
-    folder.DataError, match="a.parquet cannot be read as parq"
+    reading.DataError, match="a.parquet cannot be read as parq"
   ):
     converted(tmp_path, path)
   write_parquet(
@@ -339,16 +336,16 @@ def test_lists_of_addresses_and_of_other_columns_are_refused(tmp_path, images):
   path = tmp_path / "l.tsv"
   path.write_text("a dog\thttps://example.com/a.jpg\n")
   with pytest.raises(
-    folder.DataError, match=r"holds addresses \(https.*img2dataset"
+    reading.DataError, match=r"holds addresses \(https.*img2dataset"
   ):
     converted(tmp_path, path)
   path.write_text("a\tb\tc\n1\t2\t3\n")
   with pytest.raises(
-    folder.DataError, match="line 1, has 3 columns and names n"
+    reading.DataError, match="line 1, has 3 columns and names n"
   ):
     converted(tmp_path / "2", path)
   path.write_text("a dog\ta.png\n")
-  with pytest.raises(folder.DataError, match="image_root must name"):
+  with pytest.raises(reading.DataError, match="image_root must name"):
     converted(tmp_path / "3", path, image_root=str(tmp_path / "nowhere"))
 
 
@@ -407,7 +404,7 @@ def test_what_jpeg_cannot_hold_stays_as_it_is(monkeypatch):
   def encode(image, shorter_side):
     raise OSError("broken data stream when writing image file")
 
-  monkeypatch.setattr(folder_images, "encode", encode)
+  monkeypatch.setattr(images, "encode", encode)
   item = items.Item("a", picture("red", (90, 60)), ("red",))
   assert items.checked(item, 20) == item
 

@@ -9,14 +9,14 @@ import sys
 
 import pytest
 
-from contrastive_jax.data import folder
-from contrastive_jax.data.records import conversion, sharing
+from contrastive_jax.data.sets.folder import reading
+from contrastive_jax.data.sets.records import conversion, sharing
 from tests.data.pairs import converted, files, pair, picture, shards, write_tar
 
 # Holds the folder of a conversion until its input ends.
 _HOLDER = """
 import pathlib, sys
-from contrastive_jax.data.records import sharing
+from contrastive_jax.data.sets.records import sharing
 path, *inputs = map(pathlib.Path, sys.argv[1:])
 with sharing.held(
   path, ("theirs",), inputs, claim=lambda: None, report=print
@@ -58,7 +58,7 @@ def test_other_inputs_wait_for_the_end(tmp_path, hold):
     rf"out is being written by a conversion of theirs \(process {process.pid} on"
     r" .* since \d{4}-.*\): wait for its end, or choose another --out"
   )
-  with pytest.raises(folder.DataError, match=message):
+  with pytest.raises(reading.DataError, match=message):
     converted(tmp_path, pattern)
   assert not (tmp_path / "out" / "conversion.json").exists()
   # What a killed process held is free.
@@ -79,7 +79,7 @@ def test_the_same_inputs_are_shared(tmp_path, hold):
   first.wait()
   out, _ = converted(tmp_path, pattern)
   assert files(out) == files(whole)
-  with pytest.raises(folder.DataError, match="being written by a conversion"):
+  with pytest.raises(reading.DataError, match="being written by a conversion"):
     (tmp_path / "0.tar").unlink()
     converted(tmp_path, pattern)
   second.kill()
@@ -99,7 +99,7 @@ def test_who_joins_must_have_the_same_settings(tmp_path, monkeypatch):
     real(file, how)
 
   monkeypatch.setattr(fcntl, "flock", flock)
-  with pytest.raises(folder.DataError, match="shorter_side=0, now it is 4"):
+  with pytest.raises(reading.DataError, match="shorter_side=0, now it is 4"):
     converted(tmp_path, pattern, shorter_side=4)
 
 

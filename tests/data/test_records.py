@@ -16,15 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contrastive_jax.data import (
-  folder,
-  pipeline,
-  records,
-  sources,
-)
-from contrastive_jax.data.records import conversion, items, tables, tars
+from contrastive_jax.data import pipeline, sources
+from contrastive_jax.data.sets import records
+from contrastive_jax.data.sets.folder import reading
+from contrastive_jax.data.sets.records import conversion, items, tables, tars
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import pair_data
+from contrastive_jax.training.runs import open_data
 from tests.data.pairs import (
   BLUE,
   RED,
@@ -77,7 +74,7 @@ def test_a_conversion_that_was_stopped_goes_on(tmp_path, monkeypatch):
   path = out / "train" / "00001.image.array_record"
   path.write_bytes(path.read_bytes()[:100])
   with pytest.raises(
-    folder.DataError, match=r"00001.image.* has 100 bytes inst"
+    reading.DataError, match=r"00001.image.* has 100 bytes inst"
   ):
     records.load(str(out), image_size=4)
   converted(tmp_path, pattern)
@@ -100,14 +97,14 @@ def test_other_settings_need_another_folder(tmp_path):
   pattern = shards(tmp_path)
   converted(tmp_path, pattern)
   with pytest.raises(
-    folder.DataError, match="with shorter_side=0, now it is 4"
+    reading.DataError, match="with shorter_side=0, now it is 4"
   ):
     converted(tmp_path, pattern, shorter_side=4)
   occupied = tmp_path / "occupied"
   (occupied / "out").mkdir(parents=True)
   (occupied / "out" / "precious").write_text("x")
   with pytest.raises(
-    folder.DataError, match="not empty and holds no conversion"
+    reading.DataError, match="not empty and holds no conversion"
   ):
     converted(occupied, pattern)
 
@@ -127,13 +124,13 @@ def test_settings_out_of_range(options, message):
 
 
 def test_inputs_that_are_not_there_or_not_known(tmp_path):
-  with pytest.raises(folder.DataError, match="names no file with pairs"):
+  with pytest.raises(reading.DataError, match="names no file with pairs"):
     converted(tmp_path, tmp_path / "*.tar")
   (tmp_path / "empty").mkdir()
-  with pytest.raises(folder.DataError, match="names no file with pairs"):
+  with pytest.raises(reading.DataError, match="names no file with pairs"):
     converted(tmp_path, tmp_path / "empty")
   (tmp_path / "a.bin").write_bytes(b"x")
-  with pytest.raises(folder.DataError, match="a.bin: the format is not clear"):
+  with pytest.raises(reading.DataError, match="a.bin: the format is not clear"):
     converted(tmp_path, tmp_path / "a.bin")
 
 
@@ -274,7 +271,7 @@ def test_weights_of_a_mixture_are_checked(two, tmp_path, mixture):
   config = config_lib.parse(values.to_dict())
   message = f"a number above 0 for each .* \\(2\\); got '{mixture}'"
   with pytest.raises(config_lib.ConfigError, match=message):
-    pair_data.open_data(config, tmp_path, lambda line: None)
+    open_data.open_data(config, tmp_path, lambda line: None)
 
 
 def test_records_are_opened_by_a_configuration(two, tmp_path):
@@ -282,13 +279,13 @@ def test_records_are_opened_by_a_configuration(two, tmp_path):
   values.data.name, values.data.path = "records", f"{two[0]}, {two[1]}"
   values.data.mixture, values.data.fit = "3,1", "crop"
   config = config_lib.parse(values.to_dict())
-  data = pair_data.open_data(config, tmp_path, lambda line: None)
+  data = open_data.open_data(config, tmp_path, lambda line: None)
   assert data.splits["train"].weights == (3.0, 1.0)
   assert len(data.splits["train"]) == 16
   # Cut to the middle: nothing of it is white.
   assert (data.splits["train"][0]["image"][0] < 250).any(axis=-1).all()
   assert (tmp_path / "tokenizer.json").exists()
-  again = pair_data.open_data(config, tmp_path, lambda line: None)
+  again = open_data.open_data(config, tmp_path, lambda line: None)
   assert again.fingerprint == data.fingerprint
 
 
@@ -300,14 +297,14 @@ def test_damaged_records_are_named(two):
   path.write_bytes(data[:place] + bytes(40) + data[place + 40 :])
   source = records.load(two[0], image_size=4)["train"]
   with pytest.raises(
-    folder.DataError, match="Pair 0 in .*00000.image.* cannot be read"
+    reading.DataError, match="Pair 0 in .*00000.image.* cannot be read"
   ):
     source[0]
   (root / "dataset.json").write_text("{}")
-  with pytest.raises(folder.DataError, match="dataset.json is damaged"):
+  with pytest.raises(reading.DataError, match="dataset.json is damaged"):
     records.load(two[0], image_size=4)
   (root / "dataset.json").unlink()
-  with pytest.raises(folder.DataError, match="holds no finished conversion"):
+  with pytest.raises(reading.DataError, match="holds no finished conversion"):
     records.load(two[0], image_size=4)
 
 
@@ -333,7 +330,9 @@ def test_a_killed_process_is_told(tmp_path, monkeypatch):
     conversion.multiprocessing, "get_context", lambda unused: fork
   )
   monkeypatch.setattr(conversion, "_convert_unit", _die)
-  with pytest.raises(folder.DataError, match="died: killed .* fewer --workers"):
+  with pytest.raises(
+    reading.DataError, match="died: killed .* fewer --workers"
+  ):
     converted(tmp_path, shards(tmp_path), workers=2)
 
 
@@ -354,7 +353,7 @@ def test_what_is_lost_counts_not_the_lines_that_say_so(tmp_path):
   good = [m for i in range(100) for m in pair(str(i), RED, f"n{i}")]
   write_tar(tmp_path / "9.tar", good)
   with pytest.raises(
-    folder.DataError, match="3 of 4 parts of the inputs are br"
+    reading.DataError, match="3 of 4 parts of the inputs are br"
   ):
     converted(tmp_path, tmp_path / "*.tar", max_bad_share=0.5)
   problem = items.Problem("a", "broken parquet: rows 5 to 99", 95)
@@ -383,7 +382,7 @@ def test_a_text_that_is_damaged_is_named(two):
   data[data.index(b"captions") - 30 : data.index(b"captions") + 30] = bytes(60)
   path.write_bytes(data)
   source = records.load(two[0], image_size=4)["train"]
-  with pytest.raises(folder.DataError, match="00000.text.* cannot be read"):
+  with pytest.raises(reading.DataError, match="00000.text.* cannot be read"):
     source.fields(0)
 
 

@@ -8,8 +8,14 @@ import random
 import numpy as np
 import pytest
 
-from contrastive_jax.data import scenes, sources, tasks
-from contrastive_jax.data.scenes import generation, graph, phrases, rendering
+from contrastive_jax.data import sources, tasks
+from contrastive_jax.data.sets import scenes
+from contrastive_jax.data.sets.scenes import (
+  generation,
+  graph,
+  phrases,
+  rendering,
+)
 from tests.data import prepared
 
 SIZES = scenes.Sizes(train=20, validation=3, test=4, test_unseen_pairs=5)

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from contrastive_jax.data import scenes
-from contrastive_jax.data.scenes import generation, graph, questions
+from contrastive_jax.data.sets import scenes
+from contrastive_jax.data.sets.scenes import generation, graph, questions
 from tests.data import test_scenes_oracle as oracle
 
 SETTINGS = scenes.Settings()

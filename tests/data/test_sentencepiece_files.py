@@ -9,9 +9,9 @@ import unicodedata
 import numpy as np
 import pytest
 
-from contrastive_jax.data import charsmap, published_tokenizers
-from contrastive_jax.data import sentencepiece_files as files
-from contrastive_jax.data import tokenizer as tokenizer_lib
+from contrastive_jax.data.text import charsmap, published_tokenizers
+from contrastive_jax.data.text import sentencepiece_files as files
+from contrastive_jax.data.text import tokenizer as tokenizer_lib
 
 spm = pytest.importorskip("sentencepiece")
 

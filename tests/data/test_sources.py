@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contrastive_jax.data import folder, pipeline, prepare, sources
-from contrastive_jax.data import tokenizer as tokenizer_lib
+from contrastive_jax.data import pipeline, sources
+from contrastive_jax.data.files import prepare
+from contrastive_jax.data.sets.folder import reading
+from contrastive_jax.data.text import tokenizer as tokenizer_lib
 
 
 def test_array_source():
@@ -108,7 +110,7 @@ def test_folder_progress(root):
 
 
 def test_folder_with_too_many_bad_rows_learns_nothing(root):
-  with pytest.raises(folder.DataError, match="the allowed share of 0.1"):
+  with pytest.raises(reading.DataError, match="the allowed share of 0.1"):
     load(root, max_bad_share=0.1)
   assert not (root.parent / "tokenizer.json").exists()
 

@@ -7,9 +7,10 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from contrastive_jax.data import benchmarks, sources, tfds_pairs
+from contrastive_jax.data import benchmarks, sources
+from contrastive_jax.data.sets import tfds_pairs
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import pair_data, runner
+from contrastive_jax.training.runs import open_data, runner
 from tests.data.test_benchmarks import prepare
 from tests.training import tiny
 
@@ -263,7 +264,7 @@ def test_images_alone_are_each_a_concept(root, tmp_path, objective):
     data__data_dir=str(root),
     augment__random_resized_crop=False,
   )
-  data = pair_data.open_data(config, tmp_path, print)
+  data = open_data.open_data(config, tmp_path, print)
   train = data.splits["train"]
   assert train[3]["concept_id"] == 3 and train[3]["image"].shape[0] == 16
   assert (tmp_path / "tokenizer.json").exists()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tokenizers
 
-from contrastive_jax.data import tokenizer as tokenizer_lib
+from contrastive_jax.data.text import tokenizer as tokenizer_lib
 
 # Letters, accents, right-to-left, tone marks, no spaces, joined symbols.
 TEXTS = (

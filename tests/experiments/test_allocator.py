@@ -76,7 +76,7 @@ def test_a_real_program_begins_once_more_and_ends_as_ever(tmp_path):
   recipe = tmp_path / "recipe.py"
   recipe.write_text(
     "import os\n"
-    "from experiments.configs.clip_emoji import get_config\n"
+    "from contrastive_jax.recipes.clip_emoji import get_config\n"
     "print('asked:', os.environ.get('GLIBC_TUNABLES'), flush=True)\n"
   )
   command = [

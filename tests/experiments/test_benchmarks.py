@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from contrastive_jax.recipes import clip_emoji
 from contrastive_jax.training import config as config_lib
 from experiments.benchmarks import (
   contestants,
@@ -15,7 +16,6 @@ from experiments.benchmarks import (
   timing,
   variants,
 )
-from experiments.configs import clip_emoji
 
 
 def result(contestant, name, size=16, dim=8):

@@ -14,14 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from contrastive_jax import recipes
 from contrastive_jax.data import sources
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import loop, objectives, runs, sharding
-from contrastive_jax.training import state as state_lib
-from experiments import configs
+from contrastive_jax.training import objectives
+from contrastive_jax.training.distributed import sharding
+from contrastive_jax.training.runs import image_text
+from contrastive_jax.training.trainer import loop
+from contrastive_jax.training.trainer import state as state_lib
 from experiments.benchmarks import pod
 
-FOLDER = pathlib.Path(configs.__file__).parent
+FOLDER = pathlib.Path(recipes.__file__).parent
 RECIPES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem[0] != "_")
 SMALL = (
   "albef_emoji",
@@ -90,7 +93,7 @@ SHRUNK = {
 
 
 def recipe(name, *variant):
-  module = importlib.import_module(f"experiments.configs.{name}")
+  module = importlib.import_module(f"contrastive_jax.recipes.{name}")
   return module.get_config(*variant)
 
 
@@ -110,7 +113,7 @@ def opening(name):
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_opens_with_its_command(name):
   assert "python -m experiments.train --config" in opening(name)
-  assert f"experiments/configs/{name}.py" in opening(name)
+  assert f"contrastive_jax/recipes/{name}.py" in opening(name)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -271,7 +274,7 @@ def test_the_variants_of_a_recipe_are_known_here(name):
   known = VARIANTS.get(name, ())
   for variant in re.findall(rf"{name}\.py:(\w+)", opening(name)):
     assert variant in known
-  module = importlib.import_module(f"experiments.configs.{name}")
+  module = importlib.import_module(f"contrastive_jax.recipes.{name}")
   if not inspect.signature(module.get_config).parameters:
     assert known == ()
     return
@@ -408,4 +411,4 @@ def test_the_baseline_of_an_image_text_recipe(name):
 def test_prompts_are_those_of_the_data():
   config = config_lib.parse(recipe("clip_emoji"))
   data = sources.PairData("x", {}, ("en",), None, prompts=("my {}",))
-  assert runs.caption_sampler(config, data).prompts == ("my {}",)
+  assert image_text.caption_sampler(config, data).prompts == ("my {}",)

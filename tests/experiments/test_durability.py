@@ -9,7 +9,7 @@ import types
 import numpy as np
 import pytest
 
-from contrastive_jax.training import runner
+from contrastive_jax.training.runs import runner
 from experiments.durability import kills, lives, report, soak
 from tests.training import tiny
 

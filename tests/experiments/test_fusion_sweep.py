@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import runner
+from contrastive_jax.training.runs import runner
 from experiments import sweep
 from experiments.sweeps import (
   _fusion,

@@ -10,9 +10,10 @@ from PIL import Image
 
 from contrastive_jax import models
 from contrastive_jax.models import pretrained
+from contrastive_jax.programs import export_weights, import_weights
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import finite, runner
-from experiments import export_weights, import_weights
+from contrastive_jax.training.runs import runner
+from contrastive_jax.training.trainer import nonfinite
 from tests.models import small_clip
 from tests.training import tiny
 
@@ -250,7 +251,7 @@ def test_weights_that_are_not_finite_make_no_run(weights, tmp_path):
   tensors = pretrained.read_tensors(path)
   tensors["visual.proj"] = np.full_like(tensors["visual.proj"], np.nan)
   pretrained.write_safetensors(tmp_path / "nan.safetensors", tensors)
-  with pytest.raises(finite.NonFiniteError, match="image_projection"):
+  with pytest.raises(nonfinite.NonFiniteError, match="image_projection"):
     imported((tmp_path / "nan.safetensors", data), tmp_path / "run")
   assert runner.read_results(tmp_path / "run") is None
 

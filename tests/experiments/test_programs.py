@@ -13,10 +13,12 @@ import jax
 import pytest
 from absl import flags
 
-from contrastive_jax.data import folder as folder_lib
-from contrastive_jax.training import checkpoints, finite, runner, workdirs
+from contrastive_jax.data.sets.folder import reading as folder_lib
+from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.training import config as config_lib
-from experiments import flags as flags_lib
+from contrastive_jax.training.config import workdirs
+from contrastive_jax.training.runs import runner
+from contrastive_jax.training.trainer import checkpoints, nonfinite
 from tests import compiling
 from tests.training import tiny
 
@@ -292,7 +294,7 @@ def raising(error):
     (folder_lib.DataError("no"), 2),
     (FileNotFoundError("no"), 2),
     (OSError("no"), 2),
-    (finite.NonFiniteError("no"), 1),
+    (nonfinite.NonFiniteError("no"), 1),
   ],
 )
 def test_mistakes_end_with_a_sentence(end, error, code):

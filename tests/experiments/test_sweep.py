@@ -8,9 +8,9 @@ import re
 import ml_collections
 import pytest
 
+from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import errors
-from experiments import flags as flags_lib
+from contrastive_jax.training.config import errors
 from experiments import reporting, sweep, sweep_report
 
 SWEEPS = sorted(

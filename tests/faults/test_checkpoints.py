@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from contrastive_jax.training import checkpoints, integrity, loop, tables
+from contrastive_jax.training.distributed import example_tables
+from contrastive_jax.training.trainer import checkpoints, integrity, loop
 from tests.training import tiny
 from tests.training.test_loop import DATA, TOY, fit, restored, rows_of, steps_in
 
@@ -176,7 +177,7 @@ def test_digests_go_with_their_checkpoints(tmp_path):
 def test_a_full_disk_leaves_the_earlier_ones(tmp_path, finished, monkeypatch):
   """A limit of the size of files fails as a full disk does, while writing."""
   soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-  to_file, saves = tables.to_file, []
+  to_file, saves = example_tables.to_file, []
 
   def limited(state):
     saves.append(1)
@@ -184,7 +185,7 @@ def test_a_full_disk_leaves_the_earlier_ones(tmp_path, finished, monkeypatch):
       resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))
     return to_file(state)
 
-  monkeypatch.setattr(tables, "to_file", limited)
+  monkeypatch.setattr(example_tables, "to_file", limited)
   try:
     with pytest.raises(checkpoints.CheckpointError) as caught:
       fit(tmp_path, **SETTINGS)

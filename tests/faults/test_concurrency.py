@@ -14,10 +14,12 @@ import time
 
 import pytest
 
-from contrastive_jax.data import locks, scenes
-from contrastive_jax.data.records import sharing
+from contrastive_jax.data.files import locks
+from contrastive_jax.data.sets import scenes
+from contrastive_jax.data.sets.records import sharing
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import runner, workdirs
+from contrastive_jax.training.config import workdirs
+from contrastive_jax.training.runs import runner
 from tests.data import pairs
 from tests.training import tiny
 
@@ -127,7 +129,7 @@ records.convert(settings, sys.argv[2], workers=1, report=say)
 _SCENES = """
 import tensorflow_datasets as tfds
 from contrastive_jax.data import scenes
-from contrastive_jax.data.scenes import scenes_dataset_builder
+from contrastive_jax.data.sets.scenes import scenes_dataset_builder
 settings = scenes.Settings(image_size=32, sizes=scenes.Sizes(6, 1, 1, 1))
 prepare = scenes_dataset_builder.Scenes.download_and_prepare
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contrastive_jax.data import folder
-from contrastive_jax.training import checkpoints, runner
+from contrastive_jax.data.sets.folder import reading
+from contrastive_jax.training.runs import runner
+from contrastive_jax.training.trainer import checkpoints
 from tests.training import tiny
 
 _RTL = "قطة حمراء صغيرة"
@@ -97,7 +98,7 @@ def test_a_folder_with_all_kinds_of_faults_trains_and_lists_them(
 
 def test_above_the_stated_share_nothing_is_trained(root, tmp_path):
   add_rows(root, *[{"image": f"no{i}.png", "caption": "x"} for i in range(9)])
-  with pytest.raises(folder.DataError, match="max_bad_share"):
+  with pytest.raises(reading.DataError, match="max_bad_share"):
     runner.train(
       settings(root, data__max_bad_share=0.05),
       tmp_path / "run",
@@ -110,9 +111,9 @@ def test_images_that_change_end_the_run_which_goes_on_with_the_old_ones(
   root, tmp_path, monkeypatch
 ):
   """Where they do not fit into memory they are read when they are needed."""
-  scan = folder.scan_folder
+  scan = reading.scan_folder
   monkeypatch.setattr(
-    folder, "scan_folder", functools.partial(scan, cache_bytes=0)
+    reading, "scan_folder", functools.partial(scan, cache_bytes=0)
   )
   config, workdir = settings(root, checkpoint_every=1), tmp_path / "run"
   config = dataclasses.replace(config, steps=20)
@@ -127,7 +128,9 @@ def test_images_that_change_end_the_run_which_goes_on_with_the_old_ones(
 
   with monkeypatch.context() as patch:
     patch.setattr(checkpoints.Checkpoints, "save", spoil)
-    with pytest.raises(folder.DataError, match="restore it or start a new run"):
+    with pytest.raises(
+      reading.DataError, match="restore it or start a new run"
+    ):
       runner.train(config, workdir, report=lambda line: None)
   for path, content in kept.items():
     path.write_bytes(content)

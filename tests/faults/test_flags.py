@@ -14,9 +14,9 @@ import jax
 import pytest
 from absl import flags
 
+from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import runner
-from experiments import flags as flags_lib
+from contrastive_jax.training.runs import runner
 from tests.training import tiny
 
 COMPILED = "/jax/core/compile/backend_compile_duration"

@@ -12,29 +12,25 @@ import tarfile
 import numpy as np
 import pytest
 
-from contrastive_jax.data import (
-  eda,
-  folder,
-  pipeline,
-  published_tokenizers,
-  records,
-  sources,
-)
-from contrastive_jax.data import tokenizer as tokenizer_lib
-from contrastive_jax.data.records import conversion, tars
+from contrastive_jax.data import pipeline, sources
+from contrastive_jax.data.sets import records
+from contrastive_jax.data.sets.folder import reading
+from contrastive_jax.data.sets.records import conversion, tars
+from contrastive_jax.data.text import eda, published_tokenizers
+from contrastive_jax.data.text import tokenizer as tokenizer_lib
 from contrastive_jax.models import pretrained
+from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import (
-  evaluators,
-  features,
-  initial,
-  logging,
+from contrastive_jax.training.config import workdirs
+from contrastive_jax.training.evaluators import embeddings
+from contrastive_jax.training.objectives import base
+from contrastive_jax.training.runs import (
+  cached_features,
+  initial_weights,
   official_data,
   runner,
-  workdirs,
 )
-from contrastive_jax.training.objectives import base
-from experiments import flags as flags_lib
+from contrastive_jax.training.trainer import metric_log
 from tests.data import pairs
 from tests.faults.harm import ARRAYS, command, refused
 
@@ -132,8 +128,8 @@ def test_texts_in_prompts_and_classes_are_not_formats(text):
       seen.extend(texts)
       return np.eye(len(texts), dtype=np.float32)
 
-  images = evaluators.Embedded(np.eye(2, dtype=np.float32), None, None)
-  evaluators.zero_shot(
+  images = embeddings.Embedded(np.eye(2, dtype=np.float32), None, None)
+  embeddings.zero_shot(
     Encoder(), None, images, ["x", text], np.array([0, 1]), prompts=("no {}",)
   )
   assert seen == ["no x", f"no {text}"]
@@ -163,7 +159,7 @@ def test_vocabularies(place, kind):
   refused(
     path,
     config_lib.ConfigError,
-    lambda _: initial.take_tokenizer(config, place / "w"),
+    lambda _: initial_weights.take_tokenizer(config, place / "w"),
   )
 
 
@@ -191,10 +187,10 @@ def test_features_of_a_run_that_are_something_else(place):
     b"PK\x03\x04" + bytes(40),
   ):
     path.write_bytes(content)
-    assert features.load(path, 1) is None
+    assert cached_features.load(path, 1) is None
   with open(path, "wb") as file:
     np.savez(file, a=np.zeros((1, 2)))
-  assert features.load(path, 1) is None
+  assert cached_features.load(path, 1) is None
 
 
 JSONS = {
@@ -216,7 +212,7 @@ def test_json_that_is_none(place, kind):
   with pytest.raises(config_lib.ConfigError, match="options must be JSON"):
     official_data._options(JSONS[kind])
   (place / "metrics.jsonl").write_text(f'{JSONS[kind]}\n{{"step": 1}}\n')
-  assert logging.read_metrics(place) == [{"step": 1}]
+  assert metric_log.read_metrics(place) == [{"step": 1}]
 
 
 @pytest.mark.parametrize(
@@ -294,7 +290,7 @@ def test_a_conversion_with_links(place):
   for path in (out / "units").iterdir():
     path.unlink()
   (out / "test").symlink_to(place.parent / "beside")
-  with pytest.raises(folder.DataError) as caught:
+  with pytest.raises(reading.DataError) as caught:
     pairs.converted(place, shard)
   assert str(out / "test") in str(caught.value)
 
@@ -324,7 +320,7 @@ def test_a_conversion_that_lies_about_itself(place, kind):
     text = text.replace('"number": 0', '"number": 1e999')
   path.write_text(text)
   refused(
-    path, folder.DataError, lambda _: records.load(str(out), image_size=4)
+    path, reading.DataError, lambda _: records.load(str(out), image_size=4)
   )
 
 

@@ -7,8 +7,8 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from contrastive_jax.data import folder
-from contrastive_jax.data.records import (
+from contrastive_jax.data.sets.folder import reading
+from contrastive_jax.data.sets.records import (
   items,
   pages,
   parquet_files,
@@ -144,7 +144,7 @@ def test_row_groups_that_are_the_same_bytes(place):
     parquet.ParquetFile(path).read().num_rows == 909
   )  # It is none to pyarrow.
   with pytest.raises(
-    folder.DataError, match="a.parquet cannot be .* than the f"
+    reading.DataError, match="a.parquet cannot be .* than the f"
   ):
     [*found(path)]
 
@@ -159,7 +159,7 @@ def test_columns_that_are_no_texts(place):
   }
   path = write(place / "a.parquet", columns)
   with pytest.raises(
-    folder.DataError, match="'caption' holds list.*, no texts"
+    reading.DataError, match="'caption' holds list.*, no texts"
   ):
     [*found(path)]
   chosen = units.split([path], columns=tables.Columns(caption="text"))
@@ -173,7 +173,7 @@ def test_two_columns_of_a_name(place):
   path = place / "a.parquet"
   parquet.write_table(table, path)
   with pytest.raises(
-    folder.DataError, match="a.parquet has several columns 'cap"
+    reading.DataError, match="a.parquet has several columns 'cap"
   ):
     [*found(path)]
 

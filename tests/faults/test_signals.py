@@ -10,15 +10,9 @@ import time
 import jax
 import pytest
 
-from contrastive_jax.training import (
-  checkpoints,
-  errors,
-  logging,
-  loop,
-  processes,
-  sharding,
-  stopping,
-)
+from contrastive_jax.training.config import errors
+from contrastive_jax.training.distributed import processes, sharding, signals
+from contrastive_jax.training.trainer import checkpoints, loop, metric_log
 from tests import compiling
 from tests.training import test_processes, tiny
 from tests.training.test_loop import fit, rows_of, steps_in
@@ -124,7 +118,7 @@ def test_a_validation_that_a_signal_cannot_wait_for_is_made_later(
 
 
 def test_the_second_signal_ends_it_at_once(tmp_path, monkeypatch):
-  monkeypatch.setattr(stopping, "_ONE_SIGNAL", 0.05)
+  monkeypatch.setattr(signals, "_ONE_SIGNAL", 0.05)
   evaluators = [raising(signal.SIGTERM, 6, then=signal.SIGINT)]
   with pytest.raises(KeyboardInterrupt):
     fit(tmp_path, evaluators=evaluators, **SETTINGS)
@@ -138,9 +132,9 @@ def test_a_signal_that_is_ignored_stays_so(tmp_path):
 
 
 def test_without_a_signal_nothing_is_asked():
-  with stopping.StopSignals() as signals:
-    assert signals.asked(None) == ""
-    assert signals.tell({"index": [1]}) == {"index": [1]}
+  with signals.StopSignals() as stops:
+    assert stops.asked(None) == ""
+    assert stops.tell({"index": [1]}) == {"index": [1]}
 
 
 # In programs of their own.
@@ -165,7 +159,7 @@ def run_program(folder, workdir, devices, *more):
 
 def wait_for_rows(workdir, count, *running):
   deadline = time.monotonic() + 120
-  while len(logging.read_metrics(workdir)) < count:
+  while len(metric_log.read_metrics(workdir)) < count:
     assert time.monotonic() < deadline
     for process in running:
       assert process.poll() is None, process.communicate()[0]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from contrastive_jax.training import finite, loop
+from contrastive_jax.training.trainer import loop, nonfinite
 from tests.training import tiny
 from tests.training.test_loop import fit, rows_of
 
@@ -123,7 +123,7 @@ def test_what_is_not_finite_is_not_in_the_log(tmp_path):
 
 def test_more_in_a_row_than_allowed_stop_the_run(tmp_path):
   toy = tiny.Toy(bad="loss", bad_step=3)
-  with pytest.raises(finite.NonFiniteError) as caught:
+  with pytest.raises(nonfinite.NonFiniteError) as caught:
     fit(tmp_path, objective=toy, steps=20, optimizer__skip_nonfinite=4)
   message = str(caught.value)
   assert message.startswith("Step 8: loss is not finite, after 4 skipped in a")
@@ -131,5 +131,5 @@ def test_more_in_a_row_than_allowed_stop_the_run(tmp_path):
 
 
 def test_the_error_offers_to_skip(tmp_path):
-  with pytest.raises(finite.NonFiniteError, match=r"skip_nonfinite=N skips"):
+  with pytest.raises(nonfinite.NonFiniteError, match=r"skip_nonfinite=N skips"):
     fit(tmp_path, objective=tiny.Toy(bad="loss", bad_step=3), steps=20)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from contrastive_jax import losses
-from contrastive_jax.training import sharding
+from contrastive_jax.training.distributed import sharding
 from experiments.benchmarks import hlo, pod
 
 pytestmark = pytest.mark.skipif(

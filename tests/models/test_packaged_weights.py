@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax import models
-from contrastive_jax.data import published_tokenizers
+from contrastive_jax.data.text import published_tokenizers
 from contrastive_jax.models import pretrained
 from tests.models.jitted import apply
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from contrastive_jax.training import processes
+from contrastive_jax.training.distributed import processes
 
 # Process 1 of 2, of which each test tells what it does.
 _PROGRAM = """

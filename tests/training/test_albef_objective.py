@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from contrastive_jax import losses
-from contrastive_jax.training import checkpoints, loop
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training.objectives import queue
+from contrastive_jax.training.objectives import momentum_queue
+from contrastive_jax.training.trainer import checkpoints, loop
 from tests.training import tiny
 
 ROWS = 8
@@ -299,15 +299,15 @@ def test_any_number_of_devices(loss, block):
 
 @pytest.mark.parametrize("size, batch", [(16, 8), (10, 8), (7, 3), (3, 8)])
 def test_the_queue_is_a_ring(size, batch):
-  held = queue.create(jax.random.key(0), size, 4)
+  held = momentum_queue.create(jax.random.key(0), size, 4)
   np.testing.assert_allclose(
     jnp.linalg.norm(held["image"], axis=1), 1, rtol=1e-5
   )
-  assert (held["ids"] == queue.NO_ID).all()
+  assert (held["ids"] == momentum_queue.NO_ID).all()
   image, text = np.array(held["image"]), np.array(held["text"])
   ids, pointer = np.array(held["ids"]), 0
   rng = np.random.default_rng(0)
-  push = jax.jit(queue.push)
+  push = jax.jit(momentum_queue.push)
   for number in range(5):
     new = rng.normal(size=(2, batch, 4)).astype(np.float32)
     new_ids = np.arange(batch) + 100 * number

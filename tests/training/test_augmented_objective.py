@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from contrastive_jax import losses, ops
-from contrastive_jax.training import checkpoints, loop, sharding, tables
-from contrastive_jax.training import state as state_lib
+from contrastive_jax.training.distributed import example_tables, sharding
+from contrastive_jax.training.trainer import checkpoints, loop
+from contrastive_jax.training.trainer import state as state_lib
 from tests.losses import augmented_references as references
 from tests.training import tiny
 from tests.training.test_objectives import ROWS, Stub, assert_gradients_close
@@ -68,7 +69,7 @@ def run(devices=1, steps=1, batches=None, **changes):
 def entries(state, name, devices=1):
   """A table in the order of the examples."""
   table = np.asarray(state["auxiliary"]["tables"][name])
-  length = table.shape[0] // tables.UNIT * tables.UNIT
+  length = table.shape[0] // example_tables.UNIT * example_tables.UNIT
   return ops.tables.from_sharded(table, length, devices)
 
 

@@ -8,8 +8,8 @@ import ml_collections
 import pytest
 
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import runner, workdirs
-from contrastive_jax.training.config import ConfigError, parse
+from contrastive_jax.training.config import ConfigError, parse, workdirs
+from contrastive_jax.training.runs import runner
 
 
 def nested(name, value):

@@ -1,4 +1,4 @@
-"""Tests of contrastive_jax.training.evaluators."""
+"""Tests of contrastive_jax.training.evaluators.embeddings."""
 
 import copy
 import dataclasses
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from contrastive_jax.data import sources
-from contrastive_jax.training import evaluators
-from contrastive_jax.training import state as state_lib
+from contrastive_jax.training.evaluators import embeddings
+from contrastive_jax.training.trainer import state as state_lib
 from tests.training import tiny
 
 Caption = sources.Caption
@@ -52,7 +52,7 @@ class Oracle:
   def images(self, state, split):
     self.seen.append(split)
     records = [split[i] for i in range(len(split))]
-    return evaluators.Embedded(
+    return embeddings.Embedded(
       np.stack([direction(r["image"][0, 0, 0]) for r in records]),
       np.array([r["concept_id"] for r in records]),
       np.array([r["label"] for r in records]),
@@ -83,11 +83,11 @@ def test_names_are_distinct_and_ordered_by_concept():
     record(3, ("cat", "en")),
     record(2, ("a", "en", "keyword")),
   )
-  texts, ids = evaluators.names_of(split)
+  texts, ids = embeddings.names_of(split)
   assert texts == ["dog", "hound", "cat"] and ids.tolist() == [1, 1, 3]
-  texts, ids = evaluators.names_of(split, "de")
+  texts, ids = embeddings.names_of(split, "de")
   assert texts == ["Katze"] and ids.tolist() == [3]
-  texts, ids = evaluators.names_of(split, "fr")
+  texts, ids = embeddings.names_of(split, "fr")
   assert texts == [] and ids.shape == (0,)
 
 
@@ -103,11 +103,11 @@ def test_names_may_be_followed_by_the_keywords_of_their_language():
     ),
     record(1, ("dog", "en")),
   )
-  texts, ids = evaluators.names_of(split, keywords=True)
+  texts, ids = embeddings.names_of(split, keywords=True)
   assert texts == ["cat, pet, fur", "dog"] and ids.tolist() == [0, 1]
-  assert evaluators.names_of(split, "de", keywords=True)[0] == ["Katze, Tier"]
+  assert embeddings.names_of(split, "de", keywords=True)[0] == ["Katze, Tier"]
   oracle = Oracle({"pet": 0, "dog": 1})
-  found = evaluators.retrieval(oracle, None, split, name="x", keywords=True)
+  found = embeddings.retrieval(oracle, None, split, name="x", keywords=True)
   assert oracle.asked == [["cat, pet, fur", "dog"]]
   assert found["x/image_to_text/recall_at_1"] == 1.0
 
@@ -116,12 +116,12 @@ def test_without_a_language_each_example_gives_its_first():
   split = source(
     record(0, ("Hund", "de"), ("dog", "en")), record(1, ("cat", "en"))
   )
-  assert evaluators.names_of(split)[0] == ["Hund", "cat"]
+  assert embeddings.names_of(split)[0] == ["Hund", "cat"]
 
 
 def test_one_name_of_two_concepts_counts_for_both():
   split = source(record(0, ("bat", "en")), record(1, ("bat", "en")))
-  texts, ids = evaluators.names_of(split)
+  texts, ids = embeddings.names_of(split)
   assert texts == ["bat", "bat"] and ids.tolist() == [0, 1]
 
 
@@ -137,7 +137,7 @@ MEANINGS = dict(cat=0, kitty=0, Katze=0, dog=1, Hund=1, fish=2)
 
 
 def test_retrieval_of_ragged_names():
-  found = evaluators.retrieval(Oracle(MEANINGS), None, RAGGED, name="here")
+  found = embeddings.retrieval(Oracle(MEANINGS), None, RAGGED, name="here")
   assert set(found) == {
     f"here/{way}/{metric}"
     for way in ("image_to_text", "text_to_image")
@@ -146,7 +146,7 @@ def test_retrieval_of_ragged_names():
   assert all(value == 1.0 for value in found.values())
   # "kitty" is taken for a fish: the cat still has a right first name.
   wrong = Oracle({**MEANINGS, "kitty": 2})
-  found = evaluators.retrieval(wrong, None, RAGGED, name="x")
+  found = embeddings.retrieval(wrong, None, RAGGED, name="x")
   assert found["x/text_to_image/recall_at_1"] == pytest.approx(3 / 4)
   # The fish ties between "fish" and "kitty", which counts against it.
   assert found["x/image_to_text/recall_at_1"] == pytest.approx(3 / 4)
@@ -154,7 +154,7 @@ def test_retrieval_of_ragged_names():
 
 def test_retrieval_in_a_language_leaves_out_what_has_no_name_in_it():
   oracle = Oracle(MEANINGS)
-  found = evaluators.retrieval(oracle, None, RAGGED, name="x", language="de")
+  found = embeddings.retrieval(oracle, None, RAGGED, name="x", language="de")
   assert oracle.asked == [["Katze", "Hund"]]
   assert found["x/image_to_text/recall_at_1"] == 1.0
   assert found["x/text_to_image/recall_at_1"] == 1.0
@@ -162,7 +162,7 @@ def test_retrieval_in_a_language_leaves_out_what_has_no_name_in_it():
 
 @pytest.mark.parametrize("language", ["fr", "x"])
 def test_a_language_without_names_gives_nothing(language):
-  found = evaluators.retrieval(
+  found = embeddings.retrieval(
     Oracle(MEANINGS), None, RAGGED, name="x", language=language
   )
   assert found == {}
@@ -172,7 +172,7 @@ def test_a_larger_gallery_is_harder_and_only_its_own_names_ask():
   other = source(record(5, ("cow", "en")))
   # Images of cats look like cows to this one.
   oracle = Oracle({**MEANINGS, "cow": 0, "cat": 7, "kitty": 7})
-  found = evaluators.retrieval(
+  found = embeddings.retrieval(
     oracle, None, RAGGED, name="x", gallery=[RAGGED, other]
   )
   assert oracle.asked == [["cat", "kitty", "dog", "fish", "cow"]]
@@ -203,7 +203,7 @@ ALL = {f"{w}{i}.": i for i in range(60) for w in ("word", "Wort")}
 
 def final(data, oracle=None):
   lines = []
-  numbers = evaluators.final(
+  numbers = embeddings.final(
     oracle or Oracle(ALL), None, data, seed=0, report=lines.append
   )
   assert all(type(v) is float and math.isfinite(v) for v in numbers.values())
@@ -255,19 +255,19 @@ def test_of_images_alone_features_are_judged():
   oracle = Oracle(ALL)
   oracle.has_text = False
   data = pair_data(**usual())
-  numbers = evaluators.final(oracle, None, data, seed=0)
+  numbers = embeddings.final(oracle, None, data, seed=0)
   assert groups(numbers) == {"few_shot", "linear_probe", "knn", "geometry"}
   assert not oracle.asked
-  validation = evaluators.nearest_neighbours(oracle, None, data, name="x")
+  validation = embeddings.nearest_neighbours(oracle, None, data, name="x")
   train, held_out = (
     oracle.images(None, data.splits[name]) for name in ("train", "validation")
   )
-  scores = evaluators.classification(train, held_out, held_out, seed=0)
+  scores = embeddings.classification(train, held_out, held_out, seed=0)
   assert validation == {"x/accuracy": scores["knn/accuracy"]}
   unlabelled = pair_data(**usual(validation=labelled(12, 6)))
   del unlabelled.splits["test"]
   lines = []
-  assert not evaluators.final(
+  assert not embeddings.final(
     oracle, None, unlabelled, seed=0, report=lines.append
   )
   assert lines == ["Left out: everything, because the split test is empty."]
@@ -275,7 +275,7 @@ def test_of_images_alone_features_are_judged():
 
 def test_without_classification_no_training_image_is_embedded():
   oracle, data = Oracle(ALL), pair_data(**usual())
-  numbers = evaluators.final(oracle, None, data, seed=0, classify=False)
+  numbers = embeddings.final(oracle, None, data, seed=0, classify=False)
   assert not groups(numbers) & {"few_shot", "linear_probe", "knn"}
   assert data.splits["train"] not in oracle.seen
 
@@ -418,7 +418,7 @@ def encoding(data):
   state = state_lib.TrainState(
     0, 0, params, optimizer.init(params), extra, None
   )
-  encoder = evaluators.Encoder(
+  encoder = embeddings.Encoder(
     objective,
     data,
     context_length=12,
@@ -465,7 +465,7 @@ def test_encoder_uses_the_averaged_parameters(encoding, data):
 def test_what_is_fine_tuned_is_the_image_encoder(encoding, data):
   _, objective, state = encoding
   settings = {"context_length": 12, "batch_size": 4, "mesh": tiny.make_mesh(2)}
-  encoder = evaluators.Encoder(objective, data, **settings)
+  encoder = embeddings.Encoder(objective, data, **settings)
   split = data.splits["test"]
   tuner = encoder.fine_tuner(state, classes=3, image_size=16, batch_size=5)
   assert tuner.batch_size == 6
@@ -494,7 +494,7 @@ def test_what_is_fine_tuned_is_the_image_encoder(encoding, data):
 
   frozen = copy.copy(objective)
   frozen.model = objective.model.clone(frozen=("image",))
-  encoder = evaluators.Encoder(frozen, data, **settings)
+  encoder = embeddings.Encoder(frozen, data, **settings)
   with pytest.raises(ValueError, match="config.model.frozen with image"):
     encoder.fine_tuner(state, classes=3, image_size=16, batch_size=5)
 
@@ -504,7 +504,7 @@ def test_paired_texts_are_the_first_captions(encoding, data):
   split = data.splits["validation"]
   first = [r["captions"][0].text for r in split.records]
   np.testing.assert_array_equal(
-    evaluators.paired_texts(encoder, state, split),
+    embeddings.paired_texts(encoder, state, split),
     encoder.texts(state, first),
   )
 
@@ -516,7 +516,7 @@ def test_captions_are_read_without_decoding_an_image(encoding, data):
 
   encoder, _, state = encoding
   split = data.splits["validation"]
-  found = evaluators.paired_texts(
+  found = embeddings.paired_texts(
     encoder, state, Blind(split.images, split.records)
   )
   assert found.shape == (len(split), 16)

@@ -10,7 +10,8 @@ import pytest
 from contrastive_jax import models
 from contrastive_jax.data import pipeline
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import features, logging, runner
+from contrastive_jax.training.runs import cached_features, runner
+from contrastive_jax.training.trainer import metric_log
 from tests.models import small_clip
 from tests.training import tiny
 
@@ -72,7 +73,7 @@ def train(made, workdir, **changes):
   _, state = runner.restore(workdir, report=quiet)
   losses = [
     row["train/loss"]
-    for row in logging.read_metrics(workdir)
+    for row in metric_log.read_metrics(workdir)
     if "train/loss" in row
   ]
   return state.params, losses
@@ -132,7 +133,7 @@ def test_cached_features_are_those_of_the_towers(made, tmp_path, monkeypatch):
   def fail(*unused):
     raise AssertionError("Features were computed again.")
 
-  monkeypatch.setattr(features, "of_images", fail)
+  monkeypatch.setattr(cached_features, "of_images", fail)
   run, _ = runner.restore(tmp_path / "cached", report=quiet)
   batch = next(run.batches(quiet))
   assert batch["image"].shape == (8, 1, 1, 32)
@@ -188,7 +189,7 @@ def test_texts_are_encoded_once():
     calls.append(tokens[:, 0].tolist())
     return tokens[:, :2].astype(np.float32)
 
-  texts = features.TextFeatures(Letters(), encode, batch_size=2)
+  texts = cached_features.TextFeatures(Letters(), encode, batch_size=2)
   found = texts.encode(["a", "bbb", "a", "cc"], 4)
   np.testing.assert_array_equal(found[:, 0], [1, 3, 1, 2])
   assert calls == [[1, 3], [2]]
@@ -199,7 +200,7 @@ def test_texts_are_encoded_once():
 
 
 def test_features_of_texts_are_few_sizes_and_not_kept_for_ever(monkeypatch):
-  monkeypatch.setattr(features, "_MOST_TEXTS", 4)
+  monkeypatch.setattr(cached_features, "_MOST_TEXTS", 4)
   sizes = []
 
   class Lengths:
@@ -210,7 +211,7 @@ def test_features_of_texts_are_few_sizes_and_not_kept_for_ever(monkeypatch):
     sizes.append(len(tokens))
     return tokens.astype(np.float32)
 
-  texts = features.TextFeatures(Lengths(), encode, batch_size=8)
+  texts = cached_features.TextFeatures(Lengths(), encode, batch_size=8)
   words = ["x" * (i + 1) for i in range(11)]
   found = texts.encode(words, 4)
   assert found[:, 0].tolist() == list(range(1, 12))
@@ -226,7 +227,9 @@ def test_a_mixture_of_features_is_drawn_by_its_weights():
     def __len__(self):
       return 6
 
-  source = features.FeatureSource(Mixture(), np.zeros((6, 2), np.float32))
+  source = cached_features.FeatureSource(
+    Mixture(), np.zeros((6, 2), np.float32)
+  )
   order = pipeline._order(source, seed=0)
   rows = np.array([order[i] for i in range(80)])
   assert np.sum(rows < 2) == 60
@@ -235,9 +238,9 @@ def test_a_mixture_of_features_is_drawn_by_its_weights():
 def test_progress_of_features_is_told(monkeypatch):
   source = tiny.make_source(0, 5)
   clock = iter(range(0, 1000, 20))
-  monkeypatch.setattr(features.time, "monotonic", lambda: next(clock))
+  monkeypatch.setattr(cached_features.time, "monotonic", lambda: next(clock))
   lines = []
-  found = features.of_images(
+  found = cached_features.of_images(
     source,
     lambda x: x.reshape(len(x), -1)[:, :3].astype(np.float32),
     2,
@@ -268,7 +271,7 @@ def test_features_of_a_bert_whose_weights_are_numpy_arrays():
   )
   images, tokens = np.zeros((2, 8, 8, 3), np.float32), np.array([[1, 5, 6, 0]])
   variables = jax.jit(model.init)(jax.random.key(0), images, tokens)
-  image, text = features.encoders(
+  image, text = cached_features.encoders(
     model, jax.tree.map(np.asarray, variables), lambda x: x
   )
   assert image(images).shape == (2, 4)

@@ -1,18 +1,18 @@
-"""Tests of contrastive_jax.training.logging."""
+"""Tests of contrastive_jax.training.trainer.metric_log."""
 
 import io
 import json
 
 import pytest
 
-from contrastive_jax.training import logging
+from contrastive_jax.training.trainer import metric_log
 
 
 def test_lines_are_json_objects_in_order(tmp_path):
-  log = logging.MetricLog(tmp_path)
+  log = metric_log.MetricLog(tmp_path)
   log.write(1, {"train/loss": 2.5})
   # Readable while the run is at work.
-  assert logging.read_metrics(tmp_path) == [{"step": 1, "train/loss": 2.5}]
+  assert metric_log.read_metrics(tmp_path) == [{"step": 1, "train/loss": 2.5}]
   log.write(3, {"a": 0.0, "b": -1.0})
   log.close()
   lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
@@ -29,18 +29,18 @@ def test_resuming_drops_later_lines_and_half_lines(tmp_path):
   rows = [{"step": s, "x": s / 2} for s in (2, 4, 4, 6)]
   text = "".join(json.dumps(r) + "\n" for r in rows)
   path.write_text(text + '{"step": 8, "tr', encoding="utf-8")
-  assert [r["step"] for r in logging.read_metrics(tmp_path)] == [2, 4, 4, 6]
-  log = logging.MetricLog(tmp_path, resume_step=4)
+  assert [r["step"] for r in metric_log.read_metrics(tmp_path)] == [2, 4, 4, 6]
+  log = metric_log.MetricLog(tmp_path, resume_step=4)
   log.write(6, {"x": 9.0})
   log.close()
-  assert logging.read_metrics(tmp_path) == [
+  assert metric_log.read_metrics(tmp_path) == [
     {"step": 2, "x": 1.0},
     {"step": 4, "x": 2.0},
     {"step": 4, "x": 2.0},
     {"step": 6, "x": 9.0},
   ]
   # A fresh run begins an empty file.
-  logging.MetricLog(tmp_path).close()
+  metric_log.MetricLog(tmp_path).close()
   assert path.read_text() == ""
 
 
@@ -50,17 +50,17 @@ def test_resuming_drops_later_lines_and_half_lines(tmp_path):
 def test_lines_that_are_no_rows_are_left_out(tmp_path, junk):
   good = b'{"step": 1, "x": 2.0}\n'
   (tmp_path / "metrics.jsonl").write_bytes(good + junk + good)
-  assert logging.read_metrics(tmp_path) == [{"step": 1, "x": 2.0}] * 2
-  logging.MetricLog(tmp_path, resume_step=1).close()
+  assert metric_log.read_metrics(tmp_path) == [{"step": 1, "x": 2.0}] * 2
+  metric_log.MetricLog(tmp_path, resume_step=1).close()
   assert (tmp_path / "metrics.jsonl").read_bytes() == good + good
 
 
 def test_no_log_is_an_empty_one(tmp_path):
-  assert logging.read_metrics(tmp_path) == []
+  assert metric_log.read_metrics(tmp_path) == []
 
 
 def test_values_that_are_not_finite_do_not_reach_tensorboard(tmp_path):
-  log = logging.MetricLog(tmp_path)
+  log = metric_log.MetricLog(tmp_path)
   log.write(1, {"sound": 1.0, "unsound": float("inf")})
   log.close()
   (events,) = (tmp_path / "tensorboard").iterdir()
@@ -76,13 +76,13 @@ class Terminal(io.StringIO):
 @pytest.fixture(name="now")
 def fixture_now(monkeypatch):
   now = [100.0]
-  monkeypatch.setattr(logging.time, "monotonic", lambda: now[0])
+  monkeypatch.setattr(metric_log.time, "monotonic", lambda: now[0])
   return now
 
 
 def test_progress_in_a_file_is_a_line_each(now):
   stream = io.StringIO()
-  progress = logging.Progress(100, start=40, stream=stream)
+  progress = metric_log.Progress(100, start=40, stream=stream)
   now[0] += 60.0  # Compilation.
   progress.begin(41)
   progress.show(41, loss=3.0)
@@ -100,7 +100,7 @@ def test_progress_in_a_file_is_a_line_each(now):
 
 def test_progress_on_a_terminal_stays_on_its_line(now):
   stream = Terminal()
-  progress = logging.Progress(2, stream=stream)
+  progress = metric_log.Progress(2, stream=stream)
   now[0] += 1.0
   rates = {"examples_per_second": 8.0, "input_wait": 0.0}
   progress.show(1, loss=1.0, **rates)
@@ -114,7 +114,7 @@ def test_progress_on_a_terminal_stays_on_its_line(now):
 
 def test_what_follows_the_progress_has_a_line_of_its_own(now):
   stream = Terminal()
-  progress = logging.Progress(9, stream=stream)
+  progress = metric_log.Progress(9, stream=stream)
   progress.close()
   assert stream.getvalue() == ""
   progress.show(1, loss=1.0)
@@ -129,7 +129,7 @@ def test_what_follows_the_progress_has_a_line_of_its_own(now):
   assert stream.getvalue().count("\n") == 3
   # A file has each on a line of its own already.
   stream = io.StringIO()
-  progress = logging.Progress(9, stream=stream)
+  progress = metric_log.Progress(9, stream=stream)
   progress.show(1, loss=1.0)
   progress.close()
   assert stream.getvalue().count("\n") == 1
@@ -148,11 +148,11 @@ def test_what_follows_the_progress_has_a_line_of_its_own(now):
   ],
 )
 def test_seconds(seconds, text):
-  assert logging.format_seconds(seconds) == text
+  assert metric_log.format_seconds(seconds) == text
 
 
 def test_other_hosts_write_nothing(tmp_path):
-  log = logging.MetricLog(tmp_path, active=False)
+  log = metric_log.MetricLog(tmp_path, active=False)
   log.write(1, {"x": 1.0})
   log.close()
   assert not list(tmp_path.iterdir())

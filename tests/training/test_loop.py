@@ -1,4 +1,4 @@
-"""Tests of contrastive_jax.training.loop and its checkpoints."""
+"""Tests of contrastive_jax.training.trainer.loop and its checkpoints."""
 
 import gc
 import io
@@ -11,8 +11,9 @@ import jax
 import numpy as np
 import pytest
 
-from contrastive_jax.training import checkpoints, finite, loop, sharding
-from contrastive_jax.training import state as state_lib
+from contrastive_jax.training.distributed import sharding
+from contrastive_jax.training.trainer import checkpoints, loop, nonfinite
+from contrastive_jax.training.trainer import state as state_lib
 from tests.training import tiny
 
 _TIMES = ("train/examples_per_second", "train/input_wait")
@@ -299,7 +300,7 @@ def test_an_error_begins_a_line_on_a_terminal(tmp_path, monkeypatch):
 
   terminal = Terminal()
   monkeypatch.setattr(sys, "stdout", terminal)
-  with pytest.raises(finite.NonFiniteError):
+  with pytest.raises(nonfinite.NonFiniteError):
     fit(tmp_path, objective=tiny.Toy(bad="loss", bad_step=3), steps=9)
   text = terminal.getvalue()
   assert "step 3/9" in text and text.endswith("\n")
@@ -459,7 +460,7 @@ def test_speed_and_input_wait(tmp_path, monkeypatch):
 def test_the_first_tensor_that_is_not_finite_is_named(tmp_path, kind, at, said):
   objective = tiny.Toy(bad=kind, bad_step=at - 1)
   settings = dict(steps=9, checkpoint_every=2, keep_checkpoints=9)
-  with pytest.raises(finite.NonFiniteError) as caught:
+  with pytest.raises(nonfinite.NonFiniteError) as caught:
     fit(tmp_path, objective=objective, **settings)
   assert str(caught.value).startswith(said)
   good = [step for step in (2, 4) if step < at]
@@ -472,7 +473,7 @@ def test_the_first_tensor_that_is_not_finite_is_named(tmp_path, kind, at, said):
     config = tiny.make_config(**TOY, **settings)
     state = restored(config, tmp_path, tiny.Toy())
     assert all(jax.device_get(state_lib.finite(state)).values())
-    with pytest.raises(finite.NonFiniteError) as caught:
+    with pytest.raises(nonfinite.NonFiniteError) as caught:
       fit(tmp_path, objective=objective, **settings)
     assert str(caught.value).startswith(said)
     _, healed, _ = fit(tmp_path, **settings)
@@ -483,7 +484,7 @@ def test_the_first_tensor_that_is_not_finite_is_named(tmp_path, kind, at, said):
 @pytest.mark.filterwarnings("ignore:overflow")
 def test_an_update_that_overflows_is_not_saved(tmp_path):
   """Loss and gradient are sound, the new parameters are not."""
-  with pytest.raises(finite.NonFiniteError) as caught:
+  with pytest.raises(nonfinite.NonFiniteError) as caught:
     fit(
       tmp_path,
       steps=4,
@@ -497,7 +498,7 @@ def test_an_update_that_overflows_is_not_saved(tmp_path):
 
 
 def test_a_huge_learning_rate_stops_and_keeps_what_is_good(tmp_path):
-  with pytest.raises(finite.NonFiniteError, match="learning_rate"):
+  with pytest.raises(nonfinite.NonFiniteError, match="learning_rate"):
     fit(
       tmp_path,
       steps=12,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax import losses, ops
-from contrastive_jax.training import sharding
+from contrastive_jax.training.distributed import sharding
 from tests.training import tiny
 
 LOSSES = ("clip", "clip_four_term", "decoupled", "sigmoid")

@@ -1,4 +1,4 @@
-"""Tests of contrastive_jax.training.plots."""
+"""Tests of contrastive_jax.training.evaluators.plots."""
 
 import warnings
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contrastive_jax.training import plots
+from contrastive_jax.training.evaluators import plots
 
 
 @pytest.fixture(autouse=True)

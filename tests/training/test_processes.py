@@ -14,10 +14,12 @@ import pytest
 from PIL import Image
 
 from contrastive_jax.models import pretrained
+from contrastive_jax.programs import train
+from contrastive_jax.recipes import clip_emoji
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import logging, processes, runner
-from experiments import train
-from experiments.configs import clip_emoji
+from contrastive_jax.training.distributed import processes
+from contrastive_jax.training.runs import runner
+from contrastive_jax.training.trainer import metric_log
 from tests import compiling
 from tests.training import tiny
 
@@ -176,7 +178,7 @@ def train_in_one(fields, workdir):
 def check_like(one, two, config):
   """Raises unless two runs had the same losses and parameters."""
   losses = [
-    [r["train/loss"] for r in logging.read_metrics(w) if "train/loss" in r]
+    [r["train/loss"] for r in metric_log.read_metrics(w) if "train/loss" in r]
     for w in (one, two)
   ]
   assert len(losses[0]) == _STEPS
@@ -293,7 +295,7 @@ def test_a_killed_process_stops_the_other_which_names_it(
     devices=1,
   )
   deadline = time.monotonic() + 120
-  while not logging.read_metrics(workdir) and time.monotonic() < deadline:
+  while not metric_log.read_metrics(workdir) and time.monotonic() < deadline:
     assert all(p.poll() is None for p in running)
     time.sleep(0.2)
   gone, other = running[killed], running[1 - killed]

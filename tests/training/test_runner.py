@@ -1,4 +1,4 @@
-"""Tests of contrastive_jax.training.runner, on folders of tiny images."""
+"""Tests of contrastive_jax.training.runs.runner, on folders of tiny images."""
 
 import json
 import math
@@ -7,16 +7,16 @@ import shutil
 import jax
 import pytest
 
-from contrastive_jax.data import folder
-from contrastive_jax.training import (
-  checkpoints,
-  pair_data,
-  runner,
-  runs,
-  sharding,
-  workdirs,
-)
+from contrastive_jax.data.sets.folder import reading
 from contrastive_jax.training import config as config_lib
+from contrastive_jax.training.config import workdirs
+from contrastive_jax.training.distributed import sharding
+from contrastive_jax.training.runs import (
+  image_text,
+  open_data,
+  runner,
+)
+from contrastive_jax.training.trainer import checkpoints
 from tests.training import tiny
 
 
@@ -273,7 +273,7 @@ def test_a_mistake_does_not_claim_the_workdir(
   settings = {"data__path": labelled.config.data.path, **changes}
   config = tiny.make_config(data__name="folder", **settings)
   # What programs print as a sentence; no other ValueError is.
-  with pytest.raises((config_lib.UserError, folder.DataError)) as caught:
+  with pytest.raises((config_lib.UserError, reading.DataError)) as caught:
     runner.train(config, tmp_path, report=lambda line: None)
   assert said in str(caught.value)
   assert not (tmp_path / "config.json").exists()
@@ -346,7 +346,7 @@ def recorded(monkeypatch, module, name):
 
 
 def test_a_folder_is_opened_at_the_size_of_the_preset(tmp_path, monkeypatch):
-  calls = recorded(monkeypatch, runs.sources, "load_folder")
+  calls = recorded(monkeypatch, image_text.sources, "load_folder")
   config = folder_config(tmp_path, model__preset="vit_b16", model__image_size=0)
   with pytest.raises(StopError):
     runner.train(config, tmp_path / "run", report=lambda line: None)
@@ -355,11 +355,11 @@ def test_a_folder_is_opened_at_the_size_of_the_preset(tmp_path, monkeypatch):
 
 def test_the_home_directory_may_be_a_tilde(tmp_path, monkeypatch):
   monkeypatch.setenv("HOME", str(tmp_path))
-  calls = recorded(monkeypatch, runs.sources, "load_folder")
+  calls = recorded(monkeypatch, image_text.sources, "load_folder")
   with pytest.raises(StopError):
     runner.train(folder_config("~/data"), tmp_path / "folder")
   assert calls[0][0] == (str(tmp_path / "data"),)
-  calls = recorded(monkeypatch, runs.sources, "load_emoji")
+  calls = recorded(monkeypatch, image_text.sources, "load_emoji")
   for data_dir, expected in (("~/kept", str(tmp_path / "kept")), ("", None)):
     config = tiny.make_config(data__data_dir=data_dir)
     with pytest.raises(StopError):
@@ -368,7 +368,7 @@ def test_the_home_directory_may_be_a_tilde(tmp_path, monkeypatch):
 
 
 def test_a_large_folder_tells_how_far_it_is(labelled, tmp_path, monkeypatch):
-  monkeypatch.setattr(pair_data, "_REPORT_EVERY", 0.0)
+  monkeypatch.setattr(open_data, "_REPORT_EVERY", 0.0)
   recorded(monkeypatch, runner.loop, "fit")
   lines = []
   with pytest.raises(StopError):
@@ -380,7 +380,7 @@ def test_progress_is_told_every_few_seconds(monkeypatch):
   now = [0.0]
   monkeypatch.setattr(runner.time, "monotonic", lambda: now[0])
   lines = []
-  progress = pair_data._image_counter(lines.append)
+  progress = open_data._image_counter(lines.append)
   for i in range(1, 2001):
     now[0] += 0.01
     progress(i, 2000)
@@ -487,10 +487,10 @@ def test_without_the_evaluation_at_the_end(tmp_path, labelled):
 
 def test_captions_are_drawn_by_language(data):
   config = tiny.make_config(data__main_language_share=0.7)
-  sampler = runs.caption_sampler(config, data)
+  sampler = image_text.caption_sampler(config, data)
   assert sampler.languages == {"en": 0.7, "de": pytest.approx(0.3)}
-  alone = runs.sources.PairData("x", {}, ("ja",), None)
-  assert runs.caption_sampler(config, alone).languages == {"ja": 1.0}
+  alone = image_text.sources.PairData("x", {}, ("ja",), None)
+  assert image_text.caption_sampler(config, alone).languages == {"ja": 1.0}
 
 
 def test_table():

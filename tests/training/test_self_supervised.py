@@ -9,7 +9,8 @@ import pytest
 
 from contrastive_jax import losses, ops
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import loop, sharding, tables
+from contrastive_jax.training.distributed import example_tables, sharding
+from contrastive_jax.training.trainer import loop
 from tests.losses import augmented_references as references
 from tests.training import tiny
 from tests.training.test_objectives import ROWS, assert_gradients_close
@@ -135,7 +136,7 @@ class TestSimCLR:
     table = np.asarray(state["auxiliary"]["tables"]["log_partition"])[:, 0]
     # Both views say the same here.
     np.testing.assert_allclose(table[:ROWS], log_z[:ROWS], rtol=1e-4)
-    assert len(table) == tables.UNIT and np.isnan(table[ROWS:]).all()
+    assert len(table) == example_tables.UNIT and np.isnan(table[ROWS:]).all()
 
 
 class TestMoCoV3:
@@ -195,7 +196,7 @@ def test_any_number_of_devices_makes_the_same_steps(objective, images):
   one, four = (
     ops.tables.from_sharded(
       np.asarray(steps[-1][3]["auxiliary"]["tables"]["log_partition"]),
-      tables.UNIT,
+      example_tables.UNIT,
       devices,
     )
     for steps, devices in ((expected, 1), (found, 4))

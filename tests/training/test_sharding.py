@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from contrastive_jax.training import sharding
+from contrastive_jax.training.distributed import sharding
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Tests of contrastive_jax.training.state."""
+"""Tests of contrastive_jax.training.trainer.state."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from contrastive_jax import models
-from contrastive_jax.training import state as state_lib
+from contrastive_jax.training.trainer import state as state_lib
 from tests.training import tiny
 
 

@@ -1,4 +1,4 @@
-"""Tests of contrastive_jax.training.objectives.structure, through `Clip`."""
+"""Tests of contrastive_jax.training.objectives.structure_terms, through `Clip`."""
 
 import functools
 import json
@@ -11,8 +11,9 @@ import pytest
 from contrastive_jax import ops
 from contrastive_jax.data import pipeline
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import pair_data, runner, runs, sharding
+from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.objectives import base
+from contrastive_jax.training.runs import image_text, open_data, runner
 from tests.training import test_objectives, tiny
 
 ROWS = test_objectives.ROWS
@@ -443,7 +444,7 @@ def test_an_edit_is_that_of_the_first_caption(data):
   batches = pipeline.train_batches(
     data.splits["train"],
     tokenizer=data.tokenizer,
-    sampler=runs.caption_sampler(config, data),
+    sampler=image_text.caption_sampler(config, data),
     context_length=12,
     batch_size=4,
     seed=0,
@@ -460,17 +461,17 @@ def test_synonyms_come_from_the_data_and_a_file(data, tmp_path):
   config = tiny.make_config(
     structure__consistency=1.0, data__synonyms=str(path)
   )
-  synonyms = runs.caption_edit(config, data).synonyms
+  synonyms = image_text.caption_edit(config, data).synonyms
   assert synonyms["red"] == ("crimson",)
   path.write_text(json.dumps({"Green thing 1": ["jade"]}), encoding="utf-8")
-  synonyms = runs.caption_edit(config, data).synonyms
+  synonyms = image_text.caption_edit(config, data).synonyms
   assert synonyms["green thing 1"] == ("Ding 1", "green", "jade")
   with pytest.raises(config_lib.ConfigError, match="config.data.synonyms"):
-    runs.caption_edit(
+    image_text.caption_edit(
       tiny.make_config(structure__consistency=1.0, data__synonyms="nowhere"),
       data,
     )
-  assert runs.caption_edit(tiny.make_config(), data) is None
+  assert image_text.caption_edit(tiny.make_config(), data) is None
 
 
 # Configurations that do not go together.
@@ -529,7 +530,7 @@ def test_a_wrong_file_of_synonyms_claims_no_workdir(tmp_path):
 
 
 def test_a_run_evaluates_both_heads_side_by_side(data, tmp_path, monkeypatch):
-  monkeypatch.setattr(pair_data, "open_data", lambda *unused: data)
+  monkeypatch.setattr(open_data, "open_data", lambda *unused: data)
   config = tiny.make_config(
     steps=2,
     structure__separation=0.5,

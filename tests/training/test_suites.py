@@ -9,7 +9,12 @@ from PIL import Image
 
 from contrastive_jax import evaluation
 from contrastive_jax.data import benchmarks
-from contrastive_jax.training import evaluators, few_shots, suites, workdirs
+from contrastive_jax.training.config import workdirs
+from contrastive_jax.training.evaluators import (
+  benchmark_suites,
+  embeddings,
+  few_shot,
+)
 from tests.data.test_benchmarks import TinySeveral, prepare
 
 COLOURS = {"red": 0, "green": 1, "blue": 2}
@@ -29,7 +34,7 @@ class Colours:
     # A fitted picture lies on white, which is as much of every colour.
     means = [255.0 - r["image"].mean((0, 1)) for r in records]
     features = np.array(means).max(1, keepdims=True) - means
-    return evaluators.Embedded(
+    return embeddings.Embedded(
       (features / np.linalg.norm(features, axis=1)[:, None]).astype(np.float32),
       np.array([r["concept_id"] for r in records]),
       np.array([r["label"] for r in records]),
@@ -70,7 +75,7 @@ def fixture_root(tmp_path_factory):
 
 def run(name, path, root, encoder=None, **options):
   lines = []
-  scores = suites.run(
+  scores = benchmark_suites.run(
     name,
     encoder or Colours(),
     None,
@@ -110,7 +115,7 @@ def test_few_shot_scores_are_of_few(root, tmp_path):
   # A set of other classes than ours says so.
   (line,) = (line for line in lines if line.startswith("Left out: eurosat"))
   assert "has 3 classes instead of 10" in line
-  text = suites.table("elevater", scores)
+  text = benchmark_suites.table("elevater", scores)
   assert "| pets | 1 | 1 | 1 |" in text and "| mean of 3 |" in text
   assert "Not here: caltech101, cifar100" in text
 
@@ -141,7 +146,7 @@ def test_means_are_of_the_sets_that_have_a_score():
     "cifar10": {"zero_shot": 0.5, "few_shot/full": 1.0},
     "aircraft": {"few_shot/full": 0.5},
   }
-  text = suites.table("elevater", scores)
+  text = benchmark_suites.table("elevater", scores)
   assert "| mean of 1/2 | 0.5 | 0.75 |" in text
 
 
@@ -164,12 +169,16 @@ def test_what_is_scored_is_not_scored_again(root, tmp_path, monkeypatch):
 def test_a_probe_of_each_set(root, tmp_path):
   scores, _ = run("probe", tmp_path / "s.json", root)
   assert scores["cifar10"]["linear_probe/accuracy"] == 1.0
-  assert "linear_probe/mean_per_class_accuracy" in suites.table("probe", scores)
+  assert "linear_probe/mean_per_class_accuracy" in benchmark_suites.table(
+    "probe", scores
+  )
 
 
 def test_a_set_of_several_classes_has_average_precisions(root):
   arguments = {"data_dir": str(root), "image_size": 8}
-  scores = suites.benchmarks(Colours(), None, ["voc2007"], **arguments)
+  scores = benchmark_suites.benchmarks(
+    Colours(), None, ["voc2007"], **arguments
+  )
   for name in ("zero_shot", "linear_probe"):
     value = scores.pop(f"benchmark_voc2007/{name}/mean_average_precision")
     assert value == 1.0
@@ -183,12 +192,12 @@ def test_a_set_of_several_classes_has_average_precisions(root):
 def test_draws_hold_out_a_fifth_of_each_class():
   labels = np.repeat([0, 1, 2], [30, 7, 1])
   for shots, fitted, chosen in ((5, 4 + 4 + 1, 2), (20, 16 + 6 + 1, 4 + 1)):
-    fit, choose = few_shots.draw(labels, shots, np.random.default_rng(0))
+    fit, choose = few_shot.draw(labels, shots, np.random.default_rng(0))
     assert (len(fit), len(choose)) == (fitted, chosen)
     assert not set(fit) & set(choose)
     assert set(labels[fit]) == {0, 1, 2}
   # With one example of each class there is none to choose with.
-  fit, choose = few_shots.draw(np.array([0, 1]), 5, np.random.default_rng(0))
+  fit, choose = few_shot.draw(np.array([0, 1]), 5, np.random.default_rng(0))
   np.testing.assert_array_equal(fit, choose)
 
 
@@ -198,7 +207,7 @@ def test_draws_of_several_classes_have_enough_of_each():
   labels[:, 5] = 0
   labels[:3, 5] = 1
   for shots in (5, 20):
-    fit, choose = few_shots.draw(labels, shots, np.random.default_rng(0))
+    fit, choose = few_shot.draw(labels, shots, np.random.default_rng(0))
     drawn = np.concatenate([fit, choose])
     assert len(set(drawn)) == len(drawn)
     counts = (labels[drawn] == 1).sum(0)
@@ -207,13 +216,13 @@ def test_draws_of_several_classes_have_enough_of_each():
     assert len(choose) < len(fit)
     # None is there that was not needed when its turn came.
     assert len(drawn) <= 5 * shots + 3
-  fit, choose = few_shots.draw(np.eye(2, dtype=int), 5, rng)
+  fit, choose = few_shot.draw(np.eye(2, dtype=int), 5, rng)
   np.testing.assert_array_equal(fit, choose)
 
 
 def test_fine_tuning(root, tmp_path, monkeypatch):
   recipe = evaluation.FineTuneRecipe((1e-6, 0.1), (0.0,), 2, 3)
-  monkeypatch.setattr(few_shots, "_RECIPE", recipe)
+  monkeypatch.setattr(few_shot, "_RECIPE", recipe)
   calls = []
   fine_tune = evaluation.fine_tune
 
@@ -238,7 +247,7 @@ def test_fine_tuning(root, tmp_path, monkeypatch):
     assert row["fine_tune/50_shot"] == 1.0 and row["fine_tune/full"] == 1.0
     assert row["fine_tune/5_shot_std"] == 0.0 and row["fine_tune/from_texts"]
   assert any(line.startswith("pets: 1.0000, trained on 15") for line in lines)
-  text = suites.table("elevater_fine_tune", scores)
+  text = benchmark_suites.table("elevater_fine_tune", scores)
   assert "| zero_shot | fine_tune/5_shot |" in text and "| mean of 3 |" in text
   # What is scored is known; without texts a head begins at random.
   known = {each: scores[each] for each in ("cifar10", "voc2007")}
@@ -264,8 +273,8 @@ def test_images_are_decoded_once_within_bounds(root, monkeypatch):
     return read(self, index)
 
   monkeypatch.setattr(benchmarks.BenchmarkSource, "__getitem__", counted)
-  monkeypatch.setattr(few_shots, "_MOST_BYTES", 2 * 8 * 8 * 3)
-  images = few_shots._Images([found.test, found.validation])
+  monkeypatch.setattr(few_shot, "_MOST_BYTES", 2 * 8 * 8 * 3)
+  images = few_shot._Images([found.test, found.validation])
   assert images.labels().shape == (12 + 6,) and not reads
   rows = np.array([3, 13, 4])
   first, second = images(rows), images(rows)
@@ -305,7 +314,7 @@ def test_retrieval_reads_the_test_split_alone(tmp_path):
   scores, lines = run("retrieval", tmp_path / "t.json", root)
   assert set(scores) == {"flickr30k"}
   assert any("Left out: coco" in line and "missing" in line for line in lines)
-  assert "| images |" in suites.table("retrieval", scores)
+  assert "| images |" in benchmark_suites.table("retrieval", scores)
 
 
 def test_models_without_texts_and_unknown_suites(root, tmp_path):

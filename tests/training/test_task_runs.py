@@ -15,13 +15,9 @@ from contrastive_jax.models import transfer
 from contrastive_jax.training import (
   config as config_lib,
 )
-from contrastive_jax.training import (
-  evaluators,
-  pair_data,
-  runner,
-  task_runs,
-  workdirs,
-)
+from contrastive_jax.training.config import workdirs
+from contrastive_jax.training.evaluators import embeddings
+from contrastive_jax.training.runs import open_data, runner, task_runs
 from tests.training import test_albef_objective as pretraining
 from tests.training import tiny
 from tests.training.tiny_tasks import (
@@ -219,7 +215,7 @@ def test_retrieval_begins_with_pretraining(pretrained, tmp_path, monkeypatch):
   """Fine-tuning with objective=albef, at another size of image."""
   workdir, source = pretrained
   data = dataclasses.replace(tiny.make_data(), tokenizer=tokenizer())
-  monkeypatch.setattr(pair_data, "open_data", lambda *unused: data)
+  monkeypatch.setattr(open_data, "open_data", lambda *unused: data)
   config = pretraining.make_config(
     steps=1,
     model__image_size=24,
@@ -323,7 +319,7 @@ def test_what_captions_of_scenes_do_not_tell(text, tmp_path):
   config = make_config("vqa", data__name="scenes", data__scenes_private=text)
   values = config.to_dict()
   values["model"]["image_size"] = 64
-  settings = pair_data.scenes_settings(config_lib.parse(values))
+  settings = open_data.scenes_settings(config_lib.parse(values))
   assert set(settings.private) == {n.strip() for n in text.split(",")} - {""}
 
 
@@ -333,7 +329,7 @@ def test_what_captions_of_scenes_cannot_leave_out(tmp_path):
   values["model"]["image_size"] = 64
   message = "config.data.scenes_private must be names of size, .*; got 'colr'"
   with pytest.raises(config_lib.ConfigError, match=message):
-    pair_data.scenes_settings(config_lib.parse(values))
+    open_data.scenes_settings(config_lib.parse(values))
 
 
 def official(root, files, objective="entailment", **changes):
@@ -524,7 +520,7 @@ def test_text_assignment_begins_nlvr2(
   """Pre-training, text assignment, NLVR2: each begins where the other ended."""
   workdir, _ = pretrained
   data = dataclasses.replace(tiny.make_data(), tokenizer=tokenizer())
-  monkeypatch.setattr(pair_data, "open_data", lambda *unused: data)
+  monkeypatch.setattr(open_data, "open_data", lambda *unused: data)
   config = make_config(
     "text_assignment", steps=2, initial__workdir=str(workdir)
   )
@@ -548,14 +544,14 @@ def test_text_assignment_begins_nlvr2(
 
 def test_pretraining_is_scored_before_and_after_matching(tmp_path, monkeypatch):
   data = dataclasses.replace(tiny.make_data(), tokenizer=tokenizer())
-  monkeypatch.setattr(pair_data, "open_data", lambda *unused: data)
+  monkeypatch.setattr(open_data, "open_data", lambda *unused: data)
   config = pretraining.make_config(
     steps=2, fusion__rerank=3, evaluation__batch_size=8
   )
   results = runner.train(config, tmp_path, report=lambda line: None)
   run, state = runner.restore(tmp_path, report=lambda line: None)
   source = data.splits["test"]
-  texts, ids = evaluators.names_of(source, keywords=True)
+  texts, ids = embeddings.names_of(source, keywords=True)
   tokens = tokenizer().encode(texts, 12)
   images = run.encoder.images(state, source)
   scores = images.images @ run.encoder.texts(state, texts).T

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 
 from contrastive_jax.data import sources, task_pipeline
-from contrastive_jax.training import (
-  sharding,
-)
-from contrastive_jax.training.objectives import fusion
+from contrastive_jax.training.distributed import sharding
+from contrastive_jax.training.objectives import fusion_base
 from tests.training import test_albef_objective as pretraining
 from tests.training import tiny
 from tests.training.tiny_tasks import (
@@ -262,7 +260,7 @@ def test_a_blind_model_is_told_nothing_of_the_other_input(task, seen):
   objective, params, _ = started(task, fusion__inputs=seen)
   batch = jax.tree.map(jnp.asarray, batch_of(task))
   hidden = {"image": "tokens", "text": "image"}[seen]
-  applied = fusion.Applied(objective.model, params)
+  applied = fusion_base.Applied(objective.model, params)
 
   def logits(**changes):
     return jax.jit(lambda b: objective.logits(applied, b))(
@@ -292,7 +290,7 @@ def test_text_assignment_shows_what_the_label_says(monkeypatch):
   batch = pretraining.make_batch()
   seen = []
 
-  class Spy(fusion.Applied):
+  class Spy(fusion_base.Applied):
     def image(self, images):
       tokens = jnp.arange(len(images), dtype=jnp.float32)
       cls = jax.random.normal(jax.random.key(5), (len(images), 16))
@@ -308,7 +306,7 @@ def test_text_assignment_shows_what_the_label_says(monkeypatch):
         return jnp.zeros((len(batch["index"]), 3))
       return super().apply(*args, method=method, **options)
 
-  monkeypatch.setattr(fusion, "Applied", Spy)
+  monkeypatch.setattr(fusion_base, "Applied", Spy)
   cases = set()
   for seed in range(6):
     objective.loss(params, state, batch, jax.random.key(seed))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax import models
-from contrastive_jax.training import state as state_lib
+from contrastive_jax.training.trainer import state as state_lib
 from tests.training import tiny
 
 CLEAN = {

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from contrastive_jax.training import processes
+from contrastive_jax.training.distributed import processes
 
 DEAD_AFTER = 0.25
 

@@ -8,9 +8,12 @@ import numpy as np
 from PIL import Image
 
 from contrastive_jax.data import sources
-from contrastive_jax.data import tokenizer as tokenizer_lib
+from contrastive_jax.data.text import tokenizer as tokenizer_lib
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import loop, objectives, runs, sharding
+from contrastive_jax.training import objectives
+from contrastive_jax.training.distributed import sharding
+from contrastive_jax.training.runs import image_text
+from contrastive_jax.training.trainer import loop
 
 OVERRIDES = json.dumps(
   {
@@ -132,7 +135,7 @@ def make_objective(config, data, devices=1):
 
 def make_batches(config, data):
   """The training batches of a run."""
-  run = runs.Run(config, None, data, None, None, None)
+  run = image_text.Run(config, None, data, None, None, None)
   return run.batches()
 
 

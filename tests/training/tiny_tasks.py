@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from contrastive_jax.data import sources, task_pipeline, tasks
-from contrastive_jax.data import tokenizer as tokenizer_lib
+from contrastive_jax.data.text import tokenizer as tokenizer_lib
 from tests.training import test_albef_objective as pretraining
 from tests.training import tiny
 

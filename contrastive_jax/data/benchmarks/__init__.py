@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from contrastive_jax.data import folder, folder_images
 from contrastive_jax.data.benchmarks import prompts
+from contrastive_jax.data.sets.folder import folder_images, reading
 
 
 class Benchmark(NamedTuple):
@@ -188,7 +188,7 @@ SUITES: Mapping[str, Suite] = {
 }
 
 
-class BenchmarkError(folder.DataError):
+class BenchmarkError(reading.DataError):
   """A set is not there, or not as it must be; says how to prepare it."""
 
 

@@ -10,7 +10,7 @@ An objective is made from a `Config` and offers
 
 The loop knows no objective by name; `create` does. What a state holds under
 the name `tables` are tables of one entry an example: they lie split over the
-devices (`training.sharding`), and in checkpoints in the order of the examples.
+devices (`training.distributed.sharding`), and in checkpoints in the order of the examples.
 """
 
 from typing import Any

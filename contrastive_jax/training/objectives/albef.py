@@ -8,10 +8,14 @@ import optax
 
 from contrastive_jax import losses, ops
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import sharding
-from contrastive_jax.training.objectives import base, fusion, queue
+from contrastive_jax.training.distributed import sharding
+from contrastive_jax.training.objectives import (
+  base,
+  fusion_base,
+  momentum_queue,
+)
 from contrastive_jax.training.objectives.augmented_pairs import AugmentedPairs
-from contrastive_jax.training.objectives.structure import Structure
+from contrastive_jax.training.objectives.structure_terms import Structure
 
 Params = base.Params
 Batch = base.Batch
@@ -56,7 +60,9 @@ class Albef:
     self._axes = sharding.data_axes(mesh)
     # One id more than the tokenizer has: the mask.
     self.mask_id = vocab_size
-    self.model = fusion.create_model(config, vocab_size + 1, "pretrain", mesh)
+    self.model = fusion_base.create_model(
+      config, vocab_size + 1, "pretrain", mesh
+    )
     self._views = base.Views(config)
     self._structure = Structure(config, mesh)
     size = config.fusion.queue_size
@@ -84,7 +90,7 @@ class Albef:
       "count": jnp.zeros((), jnp.int32),
     }
     if self._has_queue:
-      state["queue"] = queue.create(
+      state["queue"] = momentum_queue.create(
         jax.random.fold_in(key, base.QUEUE),
         self.config.fusion.queue_size,
         self.model.embed_dim,
@@ -110,12 +116,12 @@ class Albef:
     )
     tokens = batch["tokens"][:, 0]
     groups = batch["concept_id"] if self.config.loss.group_positives else None
-    alpha = fusion.ramped_alpha(self.config, state["count"])
+    alpha = fusion_base.ramped_alpha(self.config, state["count"])
     momentum: Any = optax.incremental_update(
       jax.lax.stop_gradient(params), state["momentum"], 1.0 - settings.momentum
     )
-    model = fusion.Applied(self.model, params, key)
-    teacher = fusion.Applied(
+    model = fusion_base.Applied(self.model, params, key)
+    teacher = fusion_base.Applied(
       self.model, momentum, jax.random.fold_in(key, base.MOMENTUM)
     )
     image, text = model.image(images), model.text(tokens)
@@ -220,7 +226,10 @@ class Albef:
     )
     if held is not None:
       ids = index if groups is None else groups
-      state = {**state, "queue": queue.push(held, image_m, text_m, ids)}
+      state = {
+        **state,
+        "queue": momentum_queue.push(held, image_m, text_m, ids),
+      }
     return jnp.mean(values), state, {}
 
   def _matching(
@@ -347,16 +356,18 @@ class Albef:
   ) -> jax.Array:
     """uint8 [N, H, W, 3] -> float32 [N, d] of unit norm."""
     del state
-    return fusion.Applied(self.model, params).image(self._views.plain(images))[
-      "feature"
-    ]
+    return fusion_base.Applied(self.model, params).image(
+      self._views.plain(images)
+    )["feature"]
 
   def probe_features(
     self, params: Params, state: Params, images: jax.Array
   ) -> jax.Array:
     """As `encode_image`; with a second head [z, z'] / sqrt 2 of [N, 2 d]."""
     del state
-    found = fusion.Applied(self.model, params).image(self._views.plain(images))
+    found = fusion_base.Applied(self.model, params).image(
+      self._views.plain(images)
+    )
     if "independent" not in found:
       return found["feature"]
     both = [found["feature"], found["independent"]]
@@ -367,19 +378,19 @@ class Albef:
   ) -> jax.Array:
     """int32 [N, L] -> float32 [N, d] of unit norm."""
     del state
-    return fusion.Applied(self.model, params).text(tokens)["feature"]
+    return fusion_base.Applied(self.model, params).text(tokens)["feature"]
 
   def image_tokens(self, params: Params, images: jax.Array) -> jax.Array:
     """uint8 [N, H, W, 3] -> [N, P, e], what `match` takes."""
-    return fusion.Applied(self.model, params).image(self._views.plain(images))[
-      "tokens"
-    ]
+    return fusion_base.Applied(self.model, params).image(
+      self._views.plain(images)
+    )["tokens"]
 
   def match(
     self, params: Params, image_tokens: jax.Array, tokens: jax.Array
   ) -> jax.Array:
     """[N, P, e] and int32 [N, L] -> log-odds [N] that they belong together."""
-    applied = fusion.Applied(self.model, params)
+    applied = fusion_base.Applied(self.model, params)
     text = applied.text(tokens)
     states = applied.fuse([(text["tokens"], text["valid"])], image_tokens)
     logits = applied.apply(states, method="match")

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from contrastive_jax import losses
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import sharding
-from contrastive_jax.training.objectives.auxiliary import Auxiliary
+from contrastive_jax.training.distributed import sharding
+from contrastive_jax.training.objectives.e_step import Auxiliary
 
 
 class AugmentedPairs:

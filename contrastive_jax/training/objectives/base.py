@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax.data import augment
+from contrastive_jax.data.images import augment
 from contrastive_jax.training import config as config_lib
 
 Params = Mapping[str, Any]

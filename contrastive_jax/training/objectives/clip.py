@@ -11,12 +11,12 @@ import optax
 
 from contrastive_jax import losses, models, ops
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import sharding
+from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.objectives import base
 from contrastive_jax.training.objectives.augmented_pairs import (
   AugmentedPairs,
 )
-from contrastive_jax.training.objectives.structure import Structure
+from contrastive_jax.training.objectives.structure_terms import Structure
 
 Params = base.Params
 Batch = base.Batch

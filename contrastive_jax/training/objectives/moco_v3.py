@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from contrastive_jax import losses
-from contrastive_jax.training import sharding
+from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.objectives import base
 from contrastive_jax.training.objectives.self_supervised import SelfSupervised
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 
 from contrastive_jax import models
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import sharding
+from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.objectives import base
-from contrastive_jax.training.objectives.auxiliary import Auxiliary
+from contrastive_jax.training.objectives.e_step import Auxiliary
 
 Params = base.Params
 Batch = base.Batch

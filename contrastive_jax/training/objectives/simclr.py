@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from contrastive_jax import losses
-from contrastive_jax.training import sharding
+from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.objectives import base
 from contrastive_jax.training.objectives.self_supervised import SelfSupervised
 

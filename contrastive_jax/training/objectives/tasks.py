@@ -2,7 +2,7 @@
 
 Each trains with momentum distillation: beside the right answer the targets are a
 share alpha of what the momentum model says. A run begins with the parameters of
-an earlier one, `config.initial.workdir` (`training.initial`).
+an earlier one, `config.initial.workdir` (`training.runs.initial_weights`).
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ import optax
 
 from contrastive_jax import losses
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training.objectives import base, fusion
+from contrastive_jax.training.objectives import base, fusion_base
 
 Params = base.Params
 Batch = base.Batch
@@ -38,7 +38,9 @@ class Task:
     del num_examples
     self.config = config
     # The ids of pre-training, whose last one was the mask.
-    self.model = fusion.create_model(config, vocab_size + 1, self.task, mesh)
+    self.model = fusion_base.create_model(
+      config, vocab_size + 1, self.task, mesh
+    )
     self._views = base.Views(config)
 
   def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Params]:
@@ -64,9 +66,9 @@ class Task:
   ) -> tuple[jax.Array, tuple[Params, Metrics]]:
     """The mean loss of a batch."""
     batch = {**batch, "image": self._augmented(batch["image"], key)}
-    student = fusion.Applied(self.model, params, key)
+    student = fusion_base.Applied(self.model, params, key)
     logits = self.logits(student, batch)
-    alpha = fusion.ramped_alpha(self.config, state["count"])
+    alpha = fusion_base.ramped_alpha(self.config, state["count"])
     state = {**state, "count": state["count"] + 1}
     momentum: Any = state.get("momentum")
     teacher_logits = None
@@ -76,7 +78,7 @@ class Task:
         jax.lax.stop_gradient(params), momentum, rate
       )
       state["momentum"] = updated
-      teacher = fusion.Applied(
+      teacher = fusion_base.Applied(
         self.model, updated, jax.random.fold_in(key, base.MOMENTUM)
       )
       teacher_logits = jax.lax.stop_gradient(self.logits(teacher, batch))
@@ -86,7 +88,7 @@ class Task:
   def _augmented(self, images: jax.Array, key: jax.Array) -> jax.Array:
     return self._views.random(jax.random.fold_in(key, base.AUGMENT), images)
 
-  def logits(self, applied: fusion.Applied, batch: Batch) -> jax.Array:
+  def logits(self, applied: fusion_base.Applied, batch: Batch) -> jax.Array:
     """What the model says of a batch, its images made ready."""
     raise NotImplementedError
 
@@ -108,7 +110,7 @@ class Task:
     return jnp.mean(values), {"accuracy": accuracy}
 
   def states(
-    self, applied: fusion.Applied, batch: Batch
+    self, applied: fusion_base.Applied, batch: Batch
   ) -> tuple[jax.Array, jax.Array]:
     """Fused states [B * Q, T, d] of Q texts an image, and their `valid`."""
     images, tokens = self._shown(batch)
@@ -118,7 +120,7 @@ class Task:
     states = applied.fuse([(text["tokens"], text["valid"])], image)
     return states, text["valid"]
 
-  def _encode(self, applied: fusion.Applied, images: jax.Array) -> Any:
+  def _encode(self, applied: fusion_base.Applied, images: jax.Array) -> Any:
     return applied.image(images)["tokens"]
 
   def _shown(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
@@ -144,7 +146,7 @@ class Entailment(Task):
 
   task = "entailment"
 
-  def logits(self, applied: fusion.Applied, batch: Batch) -> jax.Array:
+  def logits(self, applied: fusion_base.Applied, batch: Batch) -> jax.Array:
     """[B * Q, 3]."""
     states, _ = self.states(applied, batch)
     return applied.apply(states, method="classify")
@@ -155,12 +157,12 @@ class Nlvr2(Task):
 
   task = "nlvr2"
 
-  def logits(self, applied: fusion.Applied, batch: Batch) -> jax.Array:
+  def logits(self, applied: fusion_base.Applied, batch: Batch) -> jax.Array:
     """[B * Q, 2]."""
     states, _ = self.states(applied, batch)
     return applied.apply(states, method="classify")
 
-  def _encode(self, applied: fusion.Applied, images: jax.Array) -> Any:
+  def _encode(self, applied: fusion_base.Applied, images: jax.Array) -> Any:
     """Tokens of the first and the second images of [B, 2, ...]."""
     both = applied.image(images.reshape(-1, *images.shape[2:]))["tokens"]
     both = both.reshape(-1, 2, *both.shape[1:])
@@ -197,7 +199,7 @@ class TextAssignment(Nlvr2):
       jax.random.fold_in(key, base.AUGMENT), batch["image"]
     )
     tokens = batch["tokens"][:, 0]
-    applied = fusion.Applied(self.model, params, key)
+    applied = fusion_base.Applied(self.model, params, key)
     own = applied.image(images)["tokens"]
     cls = jax.lax.stop_gradient(own[:, 0].astype(jnp.float32))
     cls /= jnp.maximum(jnp.linalg.norm(cls, axis=1, keepdims=True), 1e-6)
@@ -246,7 +248,7 @@ class Vqa(Task):
 
   task = "vqa"
 
-  def logits(self, applied: fusion.Applied, batch: Batch) -> jax.Array:
+  def logits(self, applied: fusion_base.Applied, batch: Batch) -> jax.Array:
     """[B * Q * K, A - 1, V], of each answer's tokens after the first."""
     states, valid = self.states(applied, batch)
     answers = batch["answers"]
@@ -288,7 +290,7 @@ class Vqa(Task):
     self, params: Params, images: jax.Array, tokens: jax.Array
   ) -> tuple[jax.Array, jax.Array]:
     """uint8 [B, H, W, 3], int32 [B, Q, T] -> states [B * Q, T, d], `valid`."""
-    applied = fusion.Applied(self.model, params)
+    applied = fusion_base.Applied(self.model, params)
     batch: Mapping[str, Any] = {"image": self.plain(images), "tokens": tokens}
     return self.states(applied, batch)
 
@@ -317,7 +319,7 @@ class Vqa(Task):
 
     Reference: Li et al., "Align before fuse", 2021, section 5 (VQA).
     """
-    applied = fusion.Applied(self.model, params)
+    applied = fusion_base.Applied(self.model, params)
     n = states.shape[0]
     start = jnp.broadcast_to(candidates[0, :1], (n, 1))
     first = applied.apply(start, states, valid, method="decode")[:, 0]
@@ -352,7 +354,7 @@ class Vqa(Task):
 
     After the end token come pads.
     """
-    applied = fusion.Applied(self.model, params)
+    applied = fusion_base.Applied(self.model, params)
     n = states.shape[0]
     rows = jnp.full((n, length), self.model.pad_id, jnp.int32)
     rows = rows.at[:, 0].set(start_id)

@@ -1,0 +1,1 @@
+"""Locks, links and prepared folders."""

@@ -1,0 +1,209 @@
+"""Easy-VQA: 48,248 questions about 5,000 pictures of a single shape.
+
+It does not ship here; the package `easy-vqa` (1.0, MIT) has it. A question asks
+for the shape, for its colour, or whether there is one of a kind. There are but
+107 different questions, and two of three are right without the picture: what a
+model scores means something against `evaluation.text_only` alone.
+"""
+
+import hashlib
+import importlib.util
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+from concurrent import futures
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from contrastive_jax.data import sources, tasks
+from contrastive_jax.data.sets.folder import folder_images, reading
+from contrastive_jax.data.sets.folder.folder_rows import RowError
+
+_PACKAGE = "easy_vqa"
+_INSTALL = "run `pip install easy-vqa`"
+_EXAMPLE = '[["what is the blue shape?", "rectangle", 0]]'
+# Of the training images, the last ones: no image is then in two splits.
+_VALIDATION = 10
+_YES_NO = ("yes", "no")
+_SHAPES = ("circle", "rectangle", "triangle")
+_COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
+
+
+class Question(NamedTuple):
+  """A row of `questions.json`."""
+
+  text: str
+  answer: str
+  image: int
+
+
+class QuestionSource:
+  """Random access to questions, many of which share their image."""
+
+  def __init__(self, images: np.ndarray, records: Sequence[dict[str, Any]]):
+    """Takes uint8 [N, S, S, 3] images, and records whose `image_row` is one."""
+    self._images = images
+    self._rows = [record["image_row"] for record in records]
+    self._records = [
+      {name: value for name, value in record.items() if name != "image_row"}
+      for record in records
+    ]
+
+  def __len__(self) -> int:
+    """Number of questions."""
+    return len(self._records)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    """One question with its image."""
+    fields = self.fields(index)
+    return {"image": self._images[self._rows[index]].copy(), **fields}
+
+  def fields(self, index: int) -> dict[str, Any]:
+    """One question without its image."""
+    if not 0 <= int(index) < len(self):
+      raise IndexError(f"index {index} of a source of {len(self)} questions")
+    return dict(self._records[index])
+
+
+def load(
+  image_size: int = 64, *, report: Callable[[str], None] = print
+) -> tasks.TaskData:
+  """Opens what the installed package `easy-vqa` has; none of its code runs.
+
+  The questions about the last tenth of the training images are for validation.
+  Questions about one image follow each other. Beside the fields of its task a
+  record has `image_id` (the number of its image among all of them) and
+  `question_id` (equal to `index`: the number of the question, those of the
+  training file first). `kind` is "yes_no", "shape" or "colour".
+
+  Args:
+    image_size: side of the images; they are drawn at 64.
+    report: receives lines for the user.
+
+  Returns:
+    The data set.
+
+  Raises:
+    folder.DataError: the package is not installed, or not as expected.
+    ValueError: `image_size` is too small.
+  """
+  if image_size < 1:
+    raise ValueError(f"image_size must be at least 1, got {image_size}.")
+  root = _data_folder()
+  parts = {split: _questions(root / split) for split in ("train", "test")}
+  report(
+    f"Reading easy-vqa: {sum(map(len, parts.values())):,} questions on"
+    f" {sum(len({q.image for q in part}) for part in parts.values()):,} images."
+  )
+  splits: dict[str, QuestionSource] = {}
+  index = first = 0
+  digest = hashlib.sha256()
+  for part, questions in parts.items():
+    numbers = sorted({question.image for question in questions})
+    images = _images(root / part / "images", numbers, image_size)
+    rows = {number: row for row, number in enumerate(numbers)}
+    records = [
+      {
+        "index": index + i,
+        "image_id": first + rows[question.image],
+        "question_id": index + i,
+        "question": question.text,
+        "answers": (tasks.Answer(question.answer),),
+        "kind": _kind(question.answer),
+        "image_row": rows[question.image],
+      }
+      for i, question in enumerate(questions)
+    ]
+    index, first = index + len(records), first + len(numbers)
+    records.sort(key=lambda record: record["image_row"])
+    if part == "test":
+      splits[sources.TEST] = QuestionSource(images, records)
+      continue
+    held_out = len(numbers) - len(numbers) // _VALIDATION
+    train = [r for r in records if r["image_row"] < held_out]
+    validation = [r for r in records if r["image_row"] >= held_out]
+    if not train or not validation:
+      raise reading.DataError(
+        f"{root / part} has {len(numbers)} images, too few to hold out a tenth."
+      )
+    splits[sources.TRAIN] = QuestionSource(images, train)
+    splits[sources.VALIDATION] = QuestionSource(images, validation)
+    digest.update(json.dumps(train).encode())
+  train_source = splits[sources.TRAIN]
+  answers = {
+    train_source.fields(i)["answers"][0].text for i in range(len(train_source))
+  }
+  return tasks.TaskData(
+    name="easy_vqa",
+    task="vqa",
+    splits=splits,
+    answers=tuple(sorted(answers)),
+    fingerprint=digest.hexdigest()[:16],
+  )
+
+
+def _data_folder() -> pathlib.Path:
+  # Finding the package does not import it, nor what it depends on.
+  spec = importlib.util.find_spec(_PACKAGE)
+  if spec is None or not spec.submodule_search_locations:
+    raise reading.DataError(f"easy-vqa is not installed: {_INSTALL}.")
+  root = pathlib.Path(spec.submodule_search_locations[0]) / "data"
+  if not root.is_dir():
+    raise reading.DataError(f"{root} does not exist: {_INSTALL} again.")
+  return root
+
+
+def _questions(part: pathlib.Path) -> list[Question]:
+  path = part / "questions.json"
+  try:
+    rows = json.loads(path.read_text("utf-8"))
+  except (OSError, ValueError, RecursionError) as error:
+    raise reading.DataError(
+      f"{path} cannot be read ({error}): {_INSTALL} again."
+    ) from error
+  if (
+    not isinstance(rows, list)
+    or not rows
+    or not all(
+      isinstance(row, list) and [type(v) for v in row] == [str, str, int]
+      for row in rows
+    )
+  ):
+    raise reading.DataError(f"{path} must hold rows such as {_EXAMPLE}.")
+  return [Question(*row) for row in rows]
+
+
+def _images(
+  root: pathlib.Path, numbers: Sequence[int], image_size: int
+) -> np.ndarray:
+  """The pictures of these numbers, in their order."""
+  images = np.empty((len(numbers), image_size, image_size, 3), np.uint8)
+  resolved = root.resolve()
+
+  def read(row: int) -> None:
+    path = folder_images.locate(resolved, f"{numbers[row]}.png")
+    images[row] = folder_images.decode(
+      str(path), image_size, folder_images.MAX_PIXELS
+    )
+
+  with futures.ThreadPoolExecutor(4) as pool:
+    try:
+      list(pool.map(read, range(len(numbers))))
+    except RowError as error:
+      raise reading.DataError(
+        f"A picture in {root} cannot be read ({': '.join(error.args)}):"
+        f" {_INSTALL} again."
+      ) from error
+  return images
+
+
+def _kind(answer: str) -> str:
+  for kind, answers in (
+    ("yes_no", _YES_NO),
+    ("shape", _SHAPES),
+    ("colour", _COLOURS),
+  ):
+    if answer in answers:
+      return kind
+  return ""

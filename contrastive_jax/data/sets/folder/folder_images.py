@@ -1,0 +1,159 @@
+"""The images of a user's folder: found safely, decoded whatever their mode."""
+
+from __future__ import annotations
+
+import io
+import pathlib
+from typing import IO, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from contrastive_jax.data.sets.folder.folder_rows import RowError
+
+# Named one by one: Pillow would otherwise hand an EPS file to Ghostscript.
+_FORMATS = (
+  *("AVIF", "BMP", "DDS", "GIF", "ICNS", "ICO", "JPEG", "JPEG2000", "MPO"),
+  *("PCX", "PNG", "PPM", "SGI", "TGA", "TIFF", "WEBP"),
+)
+# How an image becomes a square; see `decode`.
+FITS = ("pad", "crop", "stretch")
+MAX_PIXELS = 89_478_485  # Pillow's own: a quarter of a gigabyte of RGB.
+
+
+def locate(root: pathlib.Path, image: str) -> pathlib.Path:
+  """The file that a row names; raises `RowError` unless it is below `root`."""
+  if (
+    pathlib.PurePosixPath(image).is_absolute()
+    or pathlib.PureWindowsPath(image).anchor
+  ):
+    raise RowError("unsafe path", "the path must be relative to the folder")
+  try:
+    path = (root / image).resolve()
+    if not path.is_relative_to(root):
+      raise RowError("unsafe path", "the file is outside the folder")
+    if not path.exists():
+      raise RowError("missing file", "there is no such file")
+    if not path.is_file():  # A pipe would block the reader for ever.
+      raise RowError("missing file", "it is no regular file")
+  except (OSError, RuntimeError, ValueError) as error:  # Loop, NUL, too long.
+    raise RowError("missing file", str(error)) from error
+  return path
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+  """Any mode as RGB: transparency over white, 16-bit levels scaled down."""
+  if image.mode.startswith("I") or image.mode == "F":
+    levels = np.asarray(image).astype(np.float32)
+    top = float(levels.max(initial=0.0))
+    if image.mode.startswith("I;16") or top > 255.0:
+      levels = levels / 257.0
+    elif image.mode == "F" and top <= 1.0:
+      levels = levels * 255.0
+    levels = np.clip(np.round(np.nan_to_num(levels)), 0, 255)
+    return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
+  if "A" in image.getbands() or "transparency" in image.info:
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, image).convert("RGB")
+  return image.convert("RGB")
+
+
+class Loaded(NamedTuple):
+  """A decoded image.
+
+  Attributes:
+    rgb: its first frame; a JPEG may come at a fraction of its size.
+    full_size: width and height of the file's image, pixels.
+  """
+
+  rgb: Image.Image
+  full_size: tuple[int, int]
+
+
+def load(file: str | IO[bytes], size: int, max_pixels: int) -> Loaded:
+  """Decodes an image file that is to be made `size` pixels large.
+
+  Raises:
+    RowError: if it cannot be decoded, or has more than `max_pixels`.
+  """
+  try:
+    Image.init()
+    formats = [name for name in _FORMATS if name in Image.OPEN]
+    with Image.open(file, formats=formats) as image:
+      width, height = image.size
+      if width * height > max_pixels:
+        raise RowError(
+          "undecodable image", f"{width} x {height} pixels are too many"
+        )
+      # JPEG decodes at a reduced scale, as far as quality allows.
+      image.draft("RGB", (2 * size, 2 * size))
+      image.load()
+      try:
+        image = ImageOps.exif_transpose(image)
+      except Exception:  # Broken metadata, sound pixels.
+        pass
+      return Loaded(_to_rgb(image), (width, height))
+  except RowError:
+    raise
+  # Decoders raise whatever comes to hand: OSError, SyntaxError, struct.error.
+  except Exception as error:
+    raise RowError(
+      "undecodable image", f"{type(error).__name__}: {error}"
+    ) from error
+
+
+def _scaled(image: Image.Image, scale: float) -> Image.Image:
+  width, height = (max(1, round(side * scale)) for side in image.size)
+  return image.resize(
+    (width, height), Image.Resampling.BICUBIC, reducing_gap=3.0
+  )
+
+
+def encode(image: Image.Image, shorter_side: int) -> bytes:
+  """A JPEG file of an image, scaled so that its shorter side is as long."""
+  file = io.BytesIO()
+  scaled = _scaled(image, shorter_side / min(image.size))
+  scaled.save(file, format="JPEG", quality=95)
+  return file.getvalue()
+
+
+def decode(
+  file: str | IO[bytes], size: int, max_pixels: int, fit: str = "pad"
+) -> np.ndarray:
+  """An image file's first frame as a square.
+
+  Args:
+    file: a path, or the encoded bytes.
+    size: side of the square, pixels.
+    max_pixels: larger images are refused.
+    fit: how it becomes a square, one of `FITS`: `pad` scales the longer side and
+      fills up with white, `crop` takes the largest square in the middle (as CLIP is
+      evaluated), `stretch` scales both sides (as SigLIP is).
+
+  Returns:
+    uint8 [size, size, 3].
+
+  Raises:
+    RowError: if it cannot be decoded.
+  """
+  rgb = load(file, size, max_pixels).rgb
+  if fit == "stretch":
+    rgb = rgb.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    return np.array(rgb)  # A copy: the view of an image is read-only.
+  if fit == "crop":
+    # Cut before it is scaled: a line of pixels would become a huge picture.
+    side = min(rgb.size)
+    left, top = ((length - side) / 2 for length in rgb.size)
+    rgb = rgb.resize(
+      (size, size),
+      Image.Resampling.BICUBIC,
+      box=(left, top, left + side, top + side),
+      reducing_gap=3.0,
+    )
+    return np.array(rgb)
+  rgb = _scaled(rgb, size / max(rgb.size))
+  square = Image.new("RGB", (size, size), (255, 255, 255))
+  width, height = rgb.size
+  square.paste(rgb, ((size - width) // 2, (size - height) // 2))
+  return np.array(square)

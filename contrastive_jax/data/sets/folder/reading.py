@@ -1,0 +1,506 @@
+"""A user's own folder: images beside `captions.jsonl` or `captions.csv`.
+
+`scan_folder` reads the captions, looks at every image once, lists what it
+cannot use in a report, and gives a random-access source for each split. A line
+of `captions.jsonl`:
+
+  {"image": "a.png", "captions": ["a red cup", "une tasse rouge"],
+   "label": "cup", "split": "train", "id": "cup-17"}
+
+Only "image" and "captions" (or one "caption") are needed. `captions.csv` has
+the same columns; there "caption" is one caption, "captions" several separated
+by "|". Rows of the same image are merged, in either format.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import pathlib
+import unicodedata
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent import futures
+from typing import Any
+
+import numpy as np
+
+from contrastive_jax.data.sets.folder import folder_images, folder_rows
+from contrastive_jax.data.sets.folder.folder_rows import SPLITS, DataError
+
+_FILES = ("captions.jsonl", "captions.csv")
+_EXAMPLE = '{"image": "a.png", "captions": ["a red cup"], "label": "cup"}'
+_MIN_ENTITIES = 10  # Fewer make no meaningful validation and test splits.
+
+
+@dataclasses.dataclass
+class _Image:
+  """What the rows of one image say together."""
+
+  name: str  # Path below the folder, links resolved, "/" between the parts.
+  rows: list[folder_rows.Row]
+  captions: dict[str, None] = dataclasses.field(default_factory=dict)
+  label: str = ""
+  split: str = ""
+  entity: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+  path: str  # Absolute.
+  name: str
+  concept_id: int
+  captions: tuple[str, ...]
+  label: str
+
+
+class FolderSource:
+  """Random access to the images of one split, for Grain or a plain loop.
+
+  `source[i]` is a dict of `image` (uint8 [S, S, 3], see `folder_images.decode`),
+  `index` (= i; images are sorted by path, so
+  it is the same in every run on the same folder), `concept_id` (equal for
+  images of one entity, over all splits), `captions` (tuple of str) and
+  `label` (str, "" if none). `source.fields(i)` is the same without the image.
+
+  A pickled copy leaves the decoded images behind and decodes on access: a
+  worker process then starts at once, and decoding is what it is for.
+  """
+
+  def __init__(
+    self,
+    split: str,
+    entries: Sequence[_Entry],
+    *,
+    stored_size: int,
+    max_pixels: int = folder_images.MAX_PIXELS,
+    fit: str = "pad",
+    cache: np.ndarray | None = None,
+    cache_rows: Sequence[int] = (),
+  ) -> None:
+    self._split = split
+    self._entries = tuple(entries)
+    self._stored_size = stored_size
+    self._max_pixels = max_pixels
+    self._fit = fit
+    self._cache = cache
+    self._cache_rows = tuple(cache_rows)
+
+  def __len__(self) -> int:
+    return len(self._entries)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    index = self._checked(index)
+    entry = self._entries[index]
+    if self._cache is not None:
+      image = self._cache[self._cache_rows[index]].copy()
+    else:
+      try:
+        image = folder_images.decode(
+          entry.path, self._stored_size, self._max_pixels, self._fit
+        )
+      except folder_rows.RowError as error:
+        raise DataError(
+          f"{entry.path} could be read when the folder was scanned, but no "
+          f"longer ({error.args[1]}); restore it or start a new run."
+        ) from error
+    return {"image": image, **self.fields(index)}
+
+  def fields(self, index: int) -> dict[str, Any]:
+    """One record without its image."""
+    index = self._checked(index)
+    entry = self._entries[index]
+    return {
+      "index": index,
+      "concept_id": entry.concept_id,
+      "captions": entry.captions,
+      "label": entry.label,
+    }
+
+  def _checked(self, index: int) -> int:
+    if not 0 <= int(index) < len(self):
+      raise IndexError(f"index {index} of a source of {len(self)} images")
+    return int(index)
+
+  def __getstate__(self) -> dict[str, Any]:
+    return self.__dict__ | {"_cache": None, "_cache_rows": ()}
+
+  def __repr__(self) -> str:
+    # A log that names the source then tells when the data has changed.
+    return (
+      f"FolderSource({self._split!r}, images={len(self)}, "
+      f"stored_size={self._stored_size}, fingerprint={self.fingerprint!r})"
+    )
+
+  @property
+  def fingerprint(self) -> str:
+    """Digest of names, captions, labels and concepts, in order."""
+    digest = hashlib.sha256()
+    for e in self._entries:
+      fields = [e.name, e.concept_id, e.captions, e.label]
+      digest.update(json.dumps(fields).encode())
+    return digest.hexdigest()[:16]
+
+  def captions(self) -> list[str]:
+    """The captions of all images, in order; no image is decoded."""
+    return [text for entry in self._entries for text in entry.captions]
+
+  @property
+  def labels(self) -> tuple[str, ...]:
+    """The distinct labels, sorted; "" (no label) is not among them."""
+    return tuple(sorted({e.label for e in self._entries} - {""}))
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderRecords:
+  """What `scan_folder` found.
+
+  Attributes:
+    train: source of the training images.
+    validation: source for choices made during training; may be empty.
+    test: source for final scores; may be empty.
+    num_rows: rows of the captions file, blank lines not counted.
+    num_skipped: rows that could not be used.
+    problems: number of rows by kind of problem, harmless kinds included.
+    num_concepts: number of distinct values of `concept_id`.
+    warnings: sentences that a user should read before training.
+  """
+
+  train: FolderSource
+  validation: FolderSource
+  test: FolderSource
+  num_rows: int
+  num_skipped: int
+  problems: dict[str, int]
+  num_concepts: int
+  warnings: tuple[str, ...]
+
+
+def _merge_rows(
+  root: pathlib.Path,
+  rows: Sequence[folder_rows.Row],
+  report: folder_rows.Report,
+) -> list[_Image]:
+  """One `_Image` a file, sorted by name."""
+  images: dict[str, _Image] = {}
+  located: dict[str, pathlib.Path | folder_rows.RowError] = {}
+  for row in rows:
+    if row.image not in located:
+      try:
+        located[row.image] = folder_images.locate(root, row.image)
+      except folder_rows.RowError as error:
+        located[row.image] = error
+    path = located[row.image]
+    if isinstance(path, folder_rows.RowError):
+      report.add(row.line, row.image, *path.args)
+      continue
+    name = path.relative_to(root).as_posix()
+    image = images.setdefault(name, _Image(name, []))
+    differing = [
+      f"{field} {new!r} after {old!r}"
+      for field in ("label", "split", "entity")
+      if (new := getattr(row, field))
+      and (old := getattr(image, field))
+      and new != old
+    ]
+    if differing:
+      report.add(row.line, row.image, "conflicting row", ", ".join(differing))
+      continue
+    if image.rows and not set(row.captions) - set(image.captions):
+      report.add(row.line, row.image, "duplicated row", skipped=False)
+    image.rows.append(row)
+    image.captions.update(dict.fromkeys(row.captions))
+    for field in ("label", "split", "entity"):
+      setattr(image, field, getattr(image, field) or getattr(row, field))
+  return [images[name] for name in sorted(images)]
+
+
+def _decode_all(
+  root: pathlib.Path,
+  images: Sequence[_Image],
+  report: folder_rows.Report,
+  *,
+  stored_size: int,
+  max_pixels: int,
+  fit: str,
+  cache: np.ndarray | None,
+  num_threads: int,
+  progress: Callable[[int, int], None] | None,
+) -> list[int]:
+  """Positions of the images that decode; what they show goes into `cache`."""
+
+  def check(position: int) -> folder_rows.RowError | None:
+    path = str(root / images[position].name)
+    try:
+      decoded = folder_images.decode(path, stored_size, max_pixels, fit)
+    except folder_rows.RowError as error:
+      return error
+    if cache is not None:
+      cache[position] = decoded
+    return None
+
+  usable = []
+  pool = futures.ThreadPoolExecutor(num_threads)
+  with warnings.catch_warnings():
+    # Pillow's remarks on odd metadata are not a user's concern.
+    warnings.simplefilter("ignore")
+    try:
+      for i, error in enumerate(pool.map(check, range(len(images)))):
+        if error is None:
+          usable.append(i)
+        else:
+          for row in images[i].rows:
+            report.add(row.line, row.image, *error.args)
+        if progress is not None:
+          progress(i + 1, len(images))
+    finally:
+      pool.shutdown(cancel_futures=True)
+  return usable
+
+
+def _normal(text: str) -> str:
+  return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _entities(images: Sequence[_Image]) -> list[str]:
+  """Each image's entity: its id, or else what its captions say.
+
+  Images without an id belong together if their first captions agree (but for
+  case, width and spaces), or if their sets of captions do.
+  """
+  by_set: dict[frozenset[str], str] = {}
+  result = []
+  for image in images:
+    if image.entity:
+      result.append(f"id:{image.entity}")
+      continue
+    captions = [_normal(caption) for caption in image.captions]
+    first = f"caption:{captions[0]}"
+    result.append(by_set.setdefault(frozenset(captions), first))
+  return result
+
+
+def _hashed_splits(
+  entities: set[str], fractions: Sequence[float]
+) -> dict[str, str]:
+  """Entity -> split by the hash of its name: it stays as a folder grows."""
+
+  def place(entity: str) -> float:
+    return int.from_bytes(hashlib.sha256(entity.encode()).digest()[:8]) / 2**64
+
+  ordered = sorted(entities, key=place)
+  bounds = np.cumsum(fractions)
+  splits = {e: SPLITS[int(np.sum(place(e) >= bounds[:2]))] for e in ordered}
+  # By chance a part of a small folder may come out empty: it takes one.
+  for place_in_order, part in ((-1, 2), (-2, 1), (0, 0)):
+    if fractions[part] > 0 and SPLITS[part] not in splits.values():
+      splits[ordered[place_in_order]] = SPLITS[part]
+  return splits
+
+
+def _assign_splits(
+  images: Sequence[_Image],
+  entities: Sequence[str],
+  fractions: Sequence[float],
+  notes: list[str],
+) -> dict[str, list[int]]:
+  """Positions of the images of each split."""
+  everything = list(range(len(images)))
+  if any(image.split for image in images):
+    parts: dict[str, list[int]] = {split: [] for split in SPLITS}
+    for i in everything:
+      parts[images[i].split or "train"].append(i)
+    if not parts["train"]:
+      raise DataError(
+        'No usable row has the split "train": name one, or leave "split" out '
+        "to have the images split by entity."
+      )
+    seen = {entities[i] for i in parts["train"]}
+    for split in SPLITS[1:]:
+      both = {entities[i] for i in parts[split]} & seen
+      if both:
+        notes.append(
+          f"{len(both):,} entities are both in train and in {split}, as the "
+          "captions file says: scores on them are not of unseen entities."
+        )
+      if not parts[split]:
+        notes.append(f"No usable row has the split {split!r}: it is empty.")
+    return parts
+  if len(set(entities)) < _MIN_ENTITIES:
+    notes.append(
+      f"Only {len(set(entities))} different entities: all images are used "
+      "for training and for evaluation, so the scores are of what was "
+      f"trained on (at least {_MIN_ENTITIES} entities are split)."
+    )
+    return dict.fromkeys(SPLITS, everything)
+  splits = _hashed_splits(set(entities), fractions)
+  return {
+    split: [i for i in everything if splits[entities[i]] == split]
+    for split in SPLITS
+  }
+
+
+def scan_folder(
+  path: str | os.PathLike[str],
+  *,
+  image_size: int,
+  report_path: str | os.PathLike[str],
+  stored_size: int | None = None,
+  max_bad_share: float = 0.05,
+  fractions: Sequence[float] = (0.8, 0.1, 0.1),
+  cache_bytes: int = 2**29,
+  max_pixels: int = folder_images.MAX_PIXELS,
+  fit: str = "pad",
+  num_threads: int | None = None,
+  progress: Callable[[int, int], None] | None = None,
+) -> FolderRecords:
+  """Reads and checks a folder of captioned images.
+
+  A row is skipped, counted and written to `report_path` (one JSON object
+  `{"line", "image", "problem", "skipped"}` each) if it is malformed or no
+  UTF-8, has no caption or an unknown split, contradicts an earlier row of its
+  image, or if its image is missing, undecodable, too large or outside the
+  folder. Duplicated rows and single empty captions are listed as well, but
+  nothing is lost by them: their "skipped" is false and they do not count.
+
+  The images of one entity share a `concept_id` and, unless the file says
+  otherwise, a split. The entity is the row's "id" (or "entity"); without one,
+  images whose first captions or whose sets of captions agree are the same. If
+  no row has a "split", entities are split by a hash of their name (fewer than
+  10: all three splits are all images, with a warning). If some rows have, the
+  file is followed, and rows without one train.
+
+  Args:
+    path: the folder.
+    image_size: side of the images that the model will see.
+    report_path: where the problems are written; always made, maybe empty.
+    stored_size: side of the images handed out; by default twice `image_size`,
+      so that a random crop of a quarter is still sharp.
+    max_bad_share: largest share of skipped rows, 0..1.
+    fractions: of entities in train, validation and test; they add up to 1.
+    cache_bytes: keep all decoded images in memory if they fit into this;
+      otherwise they are decoded on access.
+    max_pixels: larger images are refused (decompression bombs).
+    fit: how images become squares, see `folder_images.decode`.
+    num_threads: decoding threads; by default the number of processors, at
+      most 16.
+    progress: called as `progress(images done, all images)`.
+
+  Returns:
+    `FolderRecords`, with a `FolderSource` a split.
+
+  Raises:
+    DataError: the folder cannot be used, or too many rows are bad.
+    ValueError: an argument is out of range.
+  """
+  stored_size = 2 * image_size if stored_size is None else stored_size
+  if min(image_size, stored_size) < 1:
+    raise ValueError(
+      "scan_folder: image_size and stored_size must be at least 1, got "
+      f"{image_size} and {stored_size}."
+    )
+  if not 0.0 <= max_bad_share <= 1.0:
+    raise ValueError(
+      f"scan_folder: max_bad_share must be within 0..1, got {max_bad_share}."
+    )
+  if (
+    len(fractions) != 3
+    or min(fractions) < 0
+    or fractions[0] <= 0
+    or not math.isclose(sum(fractions), 1.0, abs_tol=1e-6)
+  ):
+    raise ValueError(
+      "scan_folder: fractions must be three numbers of at least 0 that add "
+      f"up to 1, the first above 0; got {tuple(fractions)}."
+    )
+  folder, report_path = pathlib.Path(path), pathlib.Path(report_path)
+  if not folder.is_dir():
+    what = "is not a folder" if folder.exists() else "does not exist"
+    raise DataError(
+      f"{folder} {what}; give a folder with images and {_FILES[0]} (or "
+      f"{_FILES[1]}), a line of which is {_EXAMPLE}"
+    )
+  present = [name for name in _FILES if (folder / name).is_file()]
+  if not present:
+    raise DataError(
+      f"{folder} holds neither {_FILES[0]} nor {_FILES[1]}; write one line "
+      f"an image into {folder / _FILES[0]}, such as {_EXAMPLE}"
+    )
+  notes = []
+  if len(present) == 2:
+    notes.append(f"{folder} holds both captions files; {_FILES[0]} is read.")
+  root = folder.resolve()
+  report = folder_rows.Report()
+  rows, num_rows = folder_rows.read_rows(folder / present[0], report)
+
+  def check_share() -> None:
+    report.write(report_path)
+    if report.skipped > max_bad_share * num_rows:
+      raise DataError(
+        f"{report.skipped:,} of {num_rows:,} rows of {folder / present[0]} "
+        f"cannot be used ({report}), more than the allowed share of "
+        f"{max_bad_share:g} (max_bad_share); they are listed in "
+        f"{report_path}. A good line is {_EXAMPLE}"
+      )
+    if report.skipped == num_rows:
+      raise DataError(
+        f"{folder / present[0]} has no usable row"
+        + (f" ({report}; listed in {report_path})" if num_rows else "")
+        + f"; write one line an image, such as {_EXAMPLE}"
+      )
+
+  images = _merge_rows(root, rows, report)
+  check_share()  # Before the long part.
+  size = len(images) * stored_size * stored_size * 3
+  cache = None
+  if size <= cache_bytes:
+    cache = np.empty((len(images), stored_size, stored_size, 3), np.uint8)
+  usable = _decode_all(
+    root,
+    images,
+    report,
+    stored_size=stored_size,
+    max_pixels=max_pixels,
+    fit=fit,
+    cache=cache,
+    num_threads=num_threads or min(16, os.cpu_count() or 1),
+    progress=progress,
+  )
+  check_share()
+  images = [images[i] for i in usable]
+  entities = _entities(images)
+  concepts = {name: i for i, name in enumerate(sorted(set(entities)))}
+  parts = _assign_splits(images, entities, fractions, notes)
+
+  def source(split: str) -> FolderSource:
+    entries = [
+      _Entry(
+        path=str(root / images[i].name),
+        name=images[i].name,
+        concept_id=concepts[entities[i]],
+        captions=tuple(images[i].captions),
+        label=images[i].label,
+      )
+      for i in parts[split]
+    ]
+    return FolderSource(
+      split,
+      entries,
+      stored_size=stored_size,
+      max_pixels=max_pixels,
+      fit=fit,
+      cache=cache,
+      cache_rows=[usable[i] for i in parts[split]],
+    )
+
+  return FolderRecords(
+    *map(source, SPLITS),
+    num_rows=num_rows,
+    num_skipped=report.skipped,
+    problems=dict(report.counts),
+    num_concepts=len(concepts),
+    warnings=tuple(notes),
+  )

@@ -1,0 +1,148 @@
+"""What every reader of pairs yields: an example, or why there is none."""
+
+import hashlib
+import io
+import unicodedata
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from contrastive_jax.data.sets.folder import folder_images
+from contrastive_jax.data.sets.folder.folder_rows import RowError
+
+# Tokenizers read a few hundred tokens; captions of a megabyte are mistakes.
+MAX_CAPTION = 10_000
+# Of one image file, bytes; more is no picture that somebody would train on.
+MAX_BYTES = 2**28
+
+
+class Item(NamedTuple):
+  """An example as its input has it.
+
+  Attributes:
+    key: its name in the input.
+    image: an encoded image.
+    captions: of it, at least one.
+    label: its class, or "".
+  """
+
+  key: str
+  image: bytes
+  captions: tuple[str, ...]
+  label: str = ""
+
+  @property
+  def concept_id(self) -> int:
+    """31 bits of a hash of the first caption, but for case, width and spaces.
+
+    Images of one caption are positives of each other. Two captions share an id
+    by chance in 1 of 2e9 pairs.
+    """
+    text = unicodedata.normalize("NFKC", self.captions[0]).casefold()
+    digest = hashlib.sha256(" ".join(text.split()).encode()).digest()
+    return int.from_bytes(digest[:4]) >> 1
+
+
+class Problem(NamedTuple):
+  """Why an example, or the rest of an input, cannot be used.
+
+  Attributes:
+    key: what it is about.
+    problem: the kind, then the detail.
+    lost: how many examples; None where nobody knows, as of what follows in a
+      broken archive.
+  """
+
+  key: str
+  problem: str
+  lost: int | None = 1
+
+  @property
+  def kind(self) -> str:
+    """Its first part."""
+    return self.problem.partition(":")[0]
+
+
+Found = Iterator[Item | Problem]
+
+
+def text_of(value: Any) -> str:
+  """A caption or label as one line of text.
+
+  Raises:
+    RowError: if it is no text.
+  """
+  if isinstance(value, bytes):
+    try:
+      value = value.decode("utf-8")
+    except UnicodeDecodeError as error:
+      raise RowError("invalid UTF-8", f"byte {error.start}") from error
+  if isinstance(value, bool) or not isinstance(value, str | int | float):
+    raise RowError("no caption", f"{type(value).__name__} is no text")
+  text = " ".join(str(value)[:MAX_CAPTION].split())
+  try:
+    text.encode()
+  except UnicodeEncodeError as error:  # A lone surrogate, from JSON.
+    raise RowError("invalid UTF-8", "a lone surrogate") from error
+  return text
+
+
+def label_of(value: Any) -> str:
+  """A class as text; "" for what is none, by which no pair is lost."""
+  if isinstance(value, bool):
+    return str(value).lower()
+  try:
+    return text_of(value)
+  except RowError:
+    return ""
+
+
+def make(
+  key: str, image: bytes | None, captions: Iterable[Any], label: Any = ""
+) -> Item | Problem:
+  """Checks the parts of an example; the image is not decoded.
+
+  Args:
+    key: its name.
+    image: encoded, or None if there is none.
+    captions: texts, or bytes of them.
+    label: its class; what is no text or number is none.
+
+  Returns:
+    The example, or what is wrong with it.
+  """
+  try:
+    if not image:
+      raise RowError("no image", "there is none")
+    if len(image) > MAX_BYTES:
+      raise RowError("too large", f"{len(image):,} bytes")
+    texts = tuple(dict.fromkeys(filter(None, map(text_of, captions))))
+    if not texts:
+      raise RowError("no caption", "there is none")
+    return Item(key, bytes(image), texts, label_of(label))
+  except RowError as error:
+    return Problem(key, ": ".join(error.args))
+
+
+def checked(item: Item, shorter_side: int) -> Item | Problem:
+  """Decodes an example's image once, and makes it smaller if it is to be.
+
+  Args:
+    item: the example.
+    shorter_side: of a larger image, pixels, which is encoded as JPEG anew; 0
+      keeps all bytes as they are.
+
+  Returns:
+    The example, or what is wrong with its image.
+  """
+  try:
+    image = folder_images.load(
+      io.BytesIO(item.image), shorter_side or 32, folder_images.MAX_PIXELS
+    )
+  except RowError as error:
+    return Problem(item.key, ": ".join(error.args))
+  if shorter_side and min(image.full_size) > shorter_side:
+    try:
+      return item._replace(image=folder_images.encode(image.rgb, shorter_side))
+    except (OSError, ValueError):  # JPEG has no sides above 65,500 pixels.
+      pass
+  return item

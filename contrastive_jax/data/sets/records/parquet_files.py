@@ -1,0 +1,272 @@
+"""Parquet files that hold images, and captions of them.
+
+What they expand to is bounded: a row of an index can say again what a megabyte of a
+dictionary says, and a page of zeros takes a ten thousandth of itself.
+"""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from contrastive_jax.data.sets.folder import reading
+from contrastive_jax.data.sets.records import items, pages, tables
+
+# What rows hold may take so many times their bytes in the file, and a file these.
+_RATIO, _ROOM = 1_000, 2**28
+_MAX_ROWS = 64  # At a time.
+_MAX_SHARED = 2**26  # Bytes that these may take beside their own.
+_MAX_TEXT = 2**24  # Bytes of a page that holds no images.
+_MAX_CAPTIONS = 1_000  # Of a row.
+_ROW = 256  # Bytes of one, at least.
+
+
+def groups_of(path: pathlib.Path, rows: int) -> list[tuple[int, int]]:
+  """Ranges of row groups with about as many rows each.
+
+  Raises:
+    DataError: if the file is no parquet file, or none that may be.
+  """
+  groups, ranges, start = _open(path).metadata, [], 0
+  count = taken = 0
+  for group in range(groups.num_row_groups):
+    found = groups.row_group(group)
+    sizes = [
+      found.column(place).total_compressed_size
+      for place in range(found.num_columns)
+    ]
+    taken += sum(sizes)
+    # Or the same bytes would be read again and again.
+    if taken > path.stat().st_size or min(found.num_rows, *sizes, 0) < 0:
+      raise reading.DataError(
+        f"{path} cannot be read as parquet (its parts are larger than the file);"
+        " fetch it anew or leave it out."
+      )
+    count += found.num_rows
+    if count >= rows or group + 1 == groups.num_row_groups:
+      ranges.append((start, group + 1))
+      start, count = group + 1, 0
+  return ranges
+
+
+def check(path: pathlib.Path, columns: tables.Columns) -> dict[str, str]:
+  """The columns that are read, by what they hold.
+
+  Raises:
+    DataError: if one is missing, or the images are not in the file.
+  """
+  import pyarrow
+
+  schema = _open(path).schema_arrow
+  found = {
+    what: tables.column(path, schema.names, getattr(columns, what), usual, what)
+    for what, usual in (
+      ("image", tables.IMAGE),
+      ("caption", tables.CAPTION),
+      ("label", tables.LABEL),
+      ("key", tables.KEY),
+    )
+  }
+  for name in filter(None, found.values()):
+    if schema.names.count(name) > 1:
+      raise reading.DataError(
+        f"{path} has several columns {name!r}; name another one, or write it anew."
+      )
+  kind = schema.field(found["image"]).type
+  if pyarrow.types.is_struct(kind) and "bytes" in [f.name for f in kind]:
+    kind = kind.field("bytes").type
+  if not (pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)):
+    raise reading.DataError(
+      f"{path}: column {found['image']!r} holds {kind}, no image files. If these"
+      " are addresses, fetch the images first (img2dataset writes tar shards and"
+      " parquet files that can be read)."
+    )
+  kind = schema.field(found["caption"]).type
+  if _is_list(kind):
+    kind = kind.value_type
+  if pyarrow.types.is_nested(kind):
+    raise reading.DataError(
+      f"{path}: column {found['caption']!r} holds {kind}, no texts nor lists of"
+      " texts; name another one (--caption_column)."
+    )
+  for what in ("label", "key"):
+    # Which is none; it need not be read for that.
+    if found[what] and pyarrow.types.is_nested(schema.field(found[what]).type):
+      found[what] = ""
+  return found
+
+
+def _is_list(kind: Any) -> bool:
+  import pyarrow
+
+  types = pyarrow.types
+  return (
+    types.is_list(kind)
+    or types.is_large_list(kind)
+    or types.is_fixed_size_list(kind)
+  )
+
+
+def read(
+  path: pathlib.Path, groups: tuple[int, int], columns: tables.Columns
+) -> items.Found:
+  """The examples of some row groups of a parquet file.
+
+  Args:
+    path: the file.
+    groups: the first row group and the one behind the last.
+    columns: what is read.
+
+  Yields:
+    Examples and problems.
+  """
+  import pyarrow
+
+  names = check(path, columns)
+  file = _open(path)
+  image = names["image"]
+  if pyarrow.types.is_struct(file.schema_arrow.field(image).type):
+    image += ".bytes"
+  others = [name for what, name in names.items() if name and what != "image"]
+  wanted = list(dict.fromkeys([image, *others]))
+  leaves = _leaves(file.metadata.schema, wanted, image)
+  # A list of one long text again and again stays as small as it is in the file.
+  in_lists = [leaf.path for leaf in leaves if leaf.in_lists and leaf.is_bytes]
+  file = _open(path, read_dictionary=in_lists)
+  room = _room(file.metadata, groups, leaves)
+  number = sum(file.metadata.row_group(g).num_rows for g in range(groups[0]))
+  last = number + sum(
+    file.metadata.row_group(g).num_rows for g in range(*groups)
+  )
+  stop = number
+  for group in range(*groups):
+    number, stop = stop, stop + file.metadata.row_group(group).num_rows
+    try:
+      rows = _rows_at_a_time(path, file.metadata.row_group(group), leaves)
+      for batch in file.iter_batches(
+        batch_size=rows, row_groups=[group], columns=wanted
+      ):
+        for row in range(batch.num_rows):
+          found = _item(batch, row, names, number)
+          room -= _size(found)
+          if room < 0:
+            yield items.Problem(
+              path.name,
+              f"too large: rows {number:,} to {last - 1:,} (those before take"
+              f" {_RATIO:,} times their bytes in the file)",
+              last - number,
+            )
+            return
+          yield found
+          number += 1
+    except pages.PageError as error:
+      yield items.Problem(
+        path.name,
+        f"unsafe parquet: rows {number:,} to {stop - 1:,} ({error})",
+        stop - number,
+      )
+    except (pyarrow.ArrowException, OSError) as error:
+      text = " ".join(str(error).split())[:200]
+      yield items.Problem(
+        path.name,
+        f"broken parquet: rows {number:,} to {stop - 1:,} ({text})",
+        stop - number,
+      )
+
+
+class _Leaf(NamedTuple):
+  """A column as the file has it, of which one of ours may have several."""
+
+  place: int
+  path: str
+  in_lists: bool
+  is_bytes: bool
+  most: int
+
+
+def _leaves(schema: Any, wanted: Sequence[str], image: str) -> list[_Leaf]:
+  """All that is read with some columns."""
+  leaves = []
+  for place in range(len(schema)):
+    column = schema.column(place)
+    if any(f"{column.path}.".startswith(f"{name}.") for name in wanted):
+      leaves.append(
+        _Leaf(
+          place,
+          column.path,
+          column.max_repetition_level > 0,
+          column.physical_type == "BYTE_ARRAY",
+          items.MAX_BYTES if column.path == image else _MAX_TEXT,
+        )
+      )
+  return leaves
+
+
+def _rows_at_a_time(
+  path: pathlib.Path, group: Any, leaves: Sequence[_Leaf]
+) -> int:
+  """Rows of a group that fit into memory; raises `PageError` if one may not."""
+  shared = 0
+  with open(path, "rb") as file:
+    for leaf in leaves:
+      chunk = group.column(leaf.place)
+      each = pages.check(file, chunk, most=leaf.most, in_lists=leaf.in_lists)
+      # Of lists only the index is read.
+      shared += 0 if leaf.in_lists else each
+  return max(1, min(_MAX_ROWS, _MAX_SHARED // max(shared, 1)))
+
+
+def _room(
+  metadata: Any, groups: tuple[int, int], leaves: Sequence[_Leaf]
+) -> int:
+  """Bytes that the rows of some groups may take."""
+  taken = sum(
+    metadata.row_group(group).column(leaf.place).total_compressed_size
+    for group in range(*groups)
+    for leaf in leaves
+  )
+  share = (groups[1] - groups[0]) / metadata.num_row_groups
+  return _RATIO * taken + round(_ROOM * share)
+
+
+def _size(found: items.Item | items.Problem) -> int:
+  size = _ROW + len(found.key)
+  if isinstance(found, items.Item):
+    size += len(found.image) + sum(map(len, found.captions))
+  return size
+
+
+def _item(
+  batch: Any, row: int, names: dict[str, str], number: int
+) -> items.Item | items.Problem:
+  def value(what: str) -> Any:
+    return batch.column(names[what])[row].as_py() if names[what] else None
+
+  key = f"row {number}"
+  try:
+    given = value("key")
+    key = key if given is None else str(given)[: items.MAX_CAPTION]
+    image, label = value("image"), value("label")
+    if isinstance(image, dict):
+      image = image.get("bytes")
+    texts = batch.column(names["caption"])
+    texts = texts[row].values if _is_list(texts.type) else texts[row : row + 1]
+    if texts is not None and len(texts) > _MAX_CAPTIONS:
+      return items.Problem(key, f"too many captions: {len(texts):,}")
+    # One after the other: each is cut before the next is there.
+    captions = (text.as_py() for text in texts or () if text.is_valid)
+    return items.make(key, image, captions, label)
+  except UnicodeDecodeError as error:
+    return items.Problem(key, f"invalid UTF-8: byte {error.start}")
+
+
+def _open(path: pathlib.Path, **options: Any) -> Any:
+  import pyarrow
+  from pyarrow import parquet
+
+  try:
+    return parquet.ParquetFile(path, **options)
+  except (pyarrow.ArrowException, OSError) as error:
+    text = " ".join(str(error).split())[:200]
+    raise reading.DataError(
+      f"{path} cannot be read as parquet ({text}); fetch it anew or leave it out."
+    ) from error

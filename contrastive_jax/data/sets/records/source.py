@@ -1,0 +1,272 @@
+"""Converted pairs as random-access sources, and mixtures of them."""
+
+import bisect
+import functools
+import hashlib
+import io
+import itertools
+import json
+import operator
+import os
+import pathlib
+import resource
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from contrastive_jax.data.sets.folder import folder_images, reading
+from contrastive_jax.data.sets.folder.folder_rows import SPLITS, RowError
+from contrastive_jax.data.sets.records import conversion
+
+# Files that a process opens beside the records.
+_SPARE_FILES = 256
+
+
+class _File(NamedTuple):
+  """What Grain needs to know of a file to open it only when it is read."""
+
+  filename: str
+  skip: int
+  take: int
+  examples_in_shard: int
+
+
+class RecordSource:
+  """Random access to the pairs of one split of one conversion.
+
+  `source[i]` has `image` (uint8 [S, S, 3]), `index` (= i: the place in the
+  conversion), `concept_id` (equal where first captions are), `captions` (a
+  tuple of str) and `label`; `source.fields(i)` reads all but the image.
+  """
+
+  def __init__(
+    self,
+    root: pathlib.Path,
+    split: str,
+    parts: Sequence[dict[str, Any]],
+    *,
+    image_size: int,
+    fit: str = "pad",
+  ):
+    """Takes a folder, a split and what its `dataset.json` says of it."""
+    self._root, self._split = root, split
+    self._numbers = [part["number"] for part in parts]
+    self._counts = [operator.index(part["examples"]) for part in parts]
+    self._stops = list(itertools.accumulate(self._counts))
+    self._image_size, self._fit = image_size, fit
+    digest = hashlib.sha256("".join(part["content"] for part in parts).encode())
+    self.fingerprint = digest.hexdigest()[:16]
+
+  @functools.cached_property
+  def _files(self) -> tuple[Any, Any]:
+    """Encoded images and texts."""
+    from grain import sources as grain_sources
+
+    def opened(kind: int) -> Any:
+      files: Any = [
+        _File(
+          str(conversion.files_of(self._root, self._split, number)[kind]),
+          0,
+          count,
+          count,
+        )
+        for number, count in zip(self._numbers, self._counts)
+      ]
+      return grain_sources.ArrayRecordDataSource(files)
+
+    _allow_open_files(2 * len(self._numbers))
+    return opened(0), opened(1)
+
+  def __getstate__(self) -> dict[str, Any]:
+    """Without open files, which other processes open for themselves."""
+    return {k: v for k, v in self.__dict__.items() if k != "_files"}
+
+  def __len__(self) -> int:
+    """Number of pairs."""
+    return self._stops[-1] if self._stops else 0
+
+  @property
+  def index_bound(self) -> int:
+    """One more than the largest index."""
+    return len(self)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    """One pair.
+
+    Raises:
+      DataError: if it cannot be read or decoded (any more).
+    """
+    fields = self.fields(index)
+    try:
+      image = folder_images.decode(
+        io.BytesIO(self._files[0][int(index)]),
+        self._image_size,
+        folder_images.MAX_PIXELS,
+        self._fit,
+      )
+    except (RowError, RuntimeError, OSError) as error:
+      raise self._unreadable(int(index), 0, error) from error
+    return {"image": image, **fields}
+
+  def fields(self, index: int) -> dict[str, Any]:
+    """One pair without its image."""
+    if not 0 <= int(index) < len(self):
+      raise IndexError(f"index {index} of a source of {len(self)} pairs")
+    try:
+      fields = json.loads(self._files[1][int(index)])
+      return {
+        "index": int(index),
+        "concept_id": int(fields["concept_id"]),
+        "captions": tuple(fields["captions"]),
+        "label": fields["label"],
+      }
+    except (RuntimeError, OSError, ValueError, KeyError, TypeError) as error:
+      raise self._unreadable(int(index), 1, error) from error
+
+  def _unreadable(
+    self, index: int, kind: int, error: Exception
+  ) -> reading.DataError:
+    """What is said of a pair whose image (0) or text (1) cannot be read."""
+    place = bisect.bisect_right(self._stops, index)
+    file = conversion.files_of(self._root, self._split, self._numbers[place])[
+      kind
+    ]
+    advice = "remove the file and start the conversion again"
+    if "open files" in str(error):
+      advice = "let the process open more files (ulimit -n)"
+    return reading.DataError(
+      f"Pair {index} in {file} cannot be read ({error}); {advice}."
+    )
+
+  def __repr__(self) -> str:
+    # A log that names the source then tells when the data has changed.
+    return (
+      f"RecordSource({self._split!r}, pairs={len(self)},"
+      f" image_size={self._image_size}, fingerprint={self.fingerprint!r})"
+    )
+
+
+class Mixture:
+  """Several sources one after the other, with the weights they are drawn by.
+
+  Attributes:
+    bounds: the first row of each part, and the number of all.
+    weights: how often rows of a part are drawn; None by its size.
+    fingerprint: changes when the parts or the weights do.
+  """
+
+  def __init__(
+    self, parts: Sequence[Any], weights: Sequence[float] | None = None
+  ):
+    """Takes sources with `index_bound` and `fingerprint`, and their weights."""
+    if weights is not None and len(weights) != len(parts):
+      raise ValueError(
+        f"weights must be one a source; got {len(weights)} and {len(parts)}."
+      )
+    self._parts = list(parts)
+    self.bounds = (0, *itertools.accumulate(len(part) for part in parts))
+    self.weights = None if weights is None else tuple(weights)
+    self._starts = (0, *itertools.accumulate(p.index_bound for p in parts))
+    text = json.dumps([[p.fingerprint for p in parts], self.weights])
+    self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
+
+  def __len__(self) -> int:
+    """Number of pairs."""
+    return self.bounds[-1]
+
+  @property
+  def index_bound(self) -> int:
+    """One more than the largest index."""
+    return self._starts[-1]
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    """One pair."""
+    part, row = self._place(index)
+    return self._renumbered(self._parts[part][row], part)
+
+  def fields(self, index: int) -> dict[str, Any]:
+    """One pair without its image."""
+    part, row = self._place(index)
+    return self._renumbered(self._parts[part].fields(row), part)
+
+  def _renumbered(self, record: dict[str, Any], part: int) -> dict[str, Any]:
+    return record | {"index": record["index"] + self._starts[part]}
+
+  def _place(self, index: int) -> tuple[int, int]:
+    if not 0 <= int(index) < len(self):
+      raise IndexError(f"index {index} of a source of {len(self)} pairs")
+    part = bisect.bisect_right(self.bounds, int(index)) - 1
+    return part, int(index) - self.bounds[part]
+
+  def __repr__(self) -> str:
+    return f"Mixture({self._parts!r}, weights={self.weights!r})"
+
+
+def load(
+  path: str, *, image_size: int, fit: str = "pad"
+) -> dict[str, RecordSource]:
+  """Opens what `experiments.convert_pairs` wrote.
+
+  Args:
+    path: its folder.
+    image_size: side of the images, pixels.
+    fit: how images become squares, see `folder_images.decode`.
+
+  Returns:
+    A source a split; those without examples are empty.
+
+  Raises:
+    DataError: if the folder is none, or files of it are missing or cut short.
+  """
+  root = pathlib.Path(path).expanduser()
+  file = root / conversion.DATASET_FILE
+  try:
+    known = json.loads(file.read_text(encoding="utf-8"))
+    splits = {split: known["splits"][split] for split in SPLITS}
+    for split, parts in splits.items():
+      for part in parts:
+        paths = conversion.files_of(root, split, part["number"])
+        for each, size in zip(paths, part["bytes"], strict=True):
+          _check_size(each, size)
+    return {
+      split: RecordSource(root, split, parts, image_size=image_size, fit=fit)
+      for split, parts in splits.items()
+    }
+  except OSError as error:
+    raise reading.DataError(
+      f"{root} holds no finished conversion ({error.strerror or error}:"
+      f" {error.filename}); make one with python -m experiments.convert_pairs."
+    ) from error
+  except (
+    *(ValueError, KeyError, TypeError),
+    *(AttributeError, OverflowError, RecursionError),
+  ) as error:
+    if isinstance(error, reading.DataError):
+      raise
+    raise reading.DataError(
+      f"{file} is damaged ({error}); start the conversion again."
+    ) from error
+
+
+def _allow_open_files(more: int) -> None:
+  """Raises this process's limit of open files, as far as it may.
+
+  Readers stay open, two a part: a thousand parts are above the usual limit of 1,024.
+  """
+  soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+  used = (
+    len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 64
+  )
+  wanted = used + more + _SPARE_FILES
+  if soft != resource.RLIM_INFINITY and wanted > soft:
+    if hard != resource.RLIM_INFINITY:
+      wanted = min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+
+
+def _check_size(path: pathlib.Path, size: int) -> None:
+  found = path.stat().st_size
+  if found != size:
+    raise reading.DataError(
+      f"{path} has {found:,} bytes instead of {size:,}; remove it and start the"
+      " conversion again."
+    )

@@ -1,0 +1,217 @@
+"""WebDataset's shards: tar archives whose neighbouring members are an example."""
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import pathlib
+import tarfile
+import zlib
+from collections.abc import Iterator
+from typing import IO, Any, NamedTuple
+
+from contrastive_jax.data.sets.records import items
+
+_IMAGES = (
+  *("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "jp2"),
+  *("ppm", "pgm", "image"),
+)
+_TEXTS = ("txt", "text", "caption")
+_KNOWN = (*_IMAGES, *_TEXTS, "json", "cls")
+_JSON_CAPTIONS = ("captions", "caption", "text", "title")
+_BLOCK = tarfile.BLOCKSIZE
+# Of what is no image, bytes; the numbers of a long JSON take many times as much.
+_MAX_TEXT = 2**24
+# Of a header that only says a long name; tarfile reads it in one piece.
+_MAX_HEADER = 2**20
+_HEADERS = (
+  tarfile.GNUTYPE_LONGNAME,
+  tarfile.GNUTYPE_LONGLINK,
+  tarfile.XHDTYPE,
+  tarfile.XGLTYPE,
+  tarfile.SOLARIS_XHDTYPE,
+)
+_OPENERS = (
+  (b"\x1f\x8b", gzip.open),
+  (b"BZh", bz2.open),
+  (b"\xfd7zXZ", lzma.open),
+)
+# Fields of headers that are no numbers are ValueErrors.
+_BROKEN = (
+  *(tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError),
+  *(ValueError, OverflowError),
+)
+
+
+class _Header(tarfile.TarInfo):
+  """A member's header, which must not be a file of its own."""
+
+  def _proc_member(self, tarfile_: Any) -> Any:
+    if self.type in _HEADERS and self.size > _MAX_HEADER:
+      raise tarfile.ReadError(f"a header of {self.size:,} bytes")
+    found: Any = super()
+    return found._proc_member(tarfile_)
+
+
+class _Member(NamedTuple):
+  key: str
+  extension: str
+  data: bytes
+
+
+def read(path: pathlib.Path) -> items.Found:
+  """The examples of a tar archive, plain or compressed.
+
+  Members with equal names up to the first dot, one after the other, are an
+  example: an image, `.txt` (the caption) or `.json` (`caption`, `captions`,
+  `text` or `title`), and perhaps `.cls` (the class). Nothing is unpacked to disk,
+  so that names of members have no power. Behind damaged bytes reading goes on at
+  the next sound member.
+
+  Args:
+    path: the archive.
+
+  Yields:
+    Examples and problems.
+  """
+  parts: dict[str, bytes] = {}
+  current: str | None = None
+  for member in _members(path):
+    if isinstance(member, items.Problem):
+      yield member
+      continue
+    if member.key != current and current is not None:
+      yield _example(current, parts)
+      parts = {}
+    current = member.key
+    if member.extension in parts:
+      yield items.Problem(
+        current, f"repeated member: a second .{member.extension}"
+      )
+    else:
+      parts[member.extension] = member.data
+  if current is not None:
+    yield _example(current, parts)
+  else:
+    yield items.Problem(path.name, "empty archive: no member is known", None)
+
+
+def _example(key: str, parts: dict[str, bytes]) -> items.Item | items.Problem:
+  image = next((parts[name] for name in _IMAGES if name in parts), None)
+  captions: list[Any] = [parts[name] for name in _TEXTS if name in parts]
+  label: Any = parts.get("cls")
+  if "json" in parts and (not captions or label is None):
+    try:
+      fields = json.loads(parts["json"])
+    except (ValueError, RecursionError) as error:
+      if not captions:
+        return items.Problem(key, f"broken JSON: {error}")
+      fields = None
+    if isinstance(fields, dict):
+      if not captions:
+        found = next((fields[k] for k in _JSON_CAPTIONS if fields.get(k)), [])
+        captions = found if isinstance(found, list) else [found]
+      label = fields.get("label") if label is None else label
+      label = None if isinstance(label, list | dict) else label
+  return items.make(key, image, captions, label)
+
+
+def _members(path: pathlib.Path) -> Iterator[_Member | items.Problem]:
+  """The regular members in order, with what is damaged between them."""
+  with open(path, "rb") as raw:
+    start = raw.read(8)
+    raw.seek(0)
+    opener = next((o for magic, o in _OPENERS if start.startswith(magic)), None)
+    file: Any = raw if opener is None else opener(raw)
+    try:
+      yield from _walk(path, file, plain=opener is None)
+    except _BROKEN as error:
+      yield items.Problem(
+        path.name,
+        f"broken archive: it ends here ({error or 'too early'})",
+        None,
+      )
+
+
+def _walk(
+  path: pathlib.Path, file: IO[bytes], *, plain: bool
+) -> Iterator[_Member | items.Problem]:
+  expected = dotted = 0
+  example = ""
+  with tarfile.open(
+    fileobj=file, mode="r:", ignore_zeros=True, tarinfo=_Header
+  ) as archive:
+    for member in archive:
+      # Headers that make no sense are passed over in silence: look for them. In a
+      # compressed archive its own checksum tells.
+      if plain and _damaged(file, expected, member.offset):
+        yield _gap(path, expected, member.offset)
+      size = max(member.size, 0)
+      expected = member.offset_data + -(-size // _BLOCK) * _BLOCK
+      kept: Any = archive
+      kept.members = []  # It would keep them all.
+      if size > items.MAX_BYTES and not plain:
+        # To pass it, all of it would have to be expanded.
+        yield items.Problem(member.name, f"too large: {size:,} bytes")
+        yield items.Problem(
+          path.name, "broken archive: left out from here", None
+        )
+        return
+      key, extension = _split_name(member.name)
+      if not key or extension not in _KNOWN:
+        if key and extension.rpartition(".")[2] in _IMAGES:
+          dotted, example = dotted + 1, example or member.name
+        continue
+      if not member.isfile():
+        yield items.Problem(member.name, "no regular file: left out")
+      elif size > (items.MAX_BYTES if extension in _IMAGES else _MAX_TEXT):
+        yield items.Problem(member.name, f"too large: {size:,} bytes")
+      else:
+        content = archive.extractfile(member)
+        assert content is not None  # It is a regular file.
+        yield _Member(key, extension, content.read())
+  if dotted:
+    yield items.Problem(
+      path.name,
+      f"dots in names: {dotted:,} images, such as {example}, of which what follows"
+      " the first dot is taken for the extension",
+      dotted,
+    )
+  if plain:
+    end = file.seek(0, io.SEEK_END)
+    if _damaged(file, expected, end):
+      yield _gap(path, expected, end)
+
+
+def _split_name(name: str) -> tuple[str, str]:
+  """A member's key and extension: those of `a/b.seg.png` are `a/b`, `seg.png`."""
+  folder, _, base = name.rpartition("/")
+  stem, _, extension = base.partition(".")
+  key = f"{folder}/{stem}" if folder and stem else stem
+  return key, extension.lower()
+
+
+def _damaged(file: IO[bytes], start: int, stop: int) -> bool:
+  """Whether a part that holds no member holds anything but zeros."""
+  if start >= stop:
+    return False
+  place = file.tell()
+  file.seek(start)
+  left, found = stop - start, False
+  while left > 0 and not found:
+    part = file.read(min(left, 2**20))
+    if not part:
+      break
+    found = part.count(0) != len(part)
+    left -= len(part)
+  file.seek(place)
+  return found
+
+
+def _gap(path: pathlib.Path, start: int, stop: int) -> items.Problem:
+  return items.Problem(
+    path.name,
+    f"damaged archive: bytes {start:,} to {stop:,} are no members",
+    None,
+  )

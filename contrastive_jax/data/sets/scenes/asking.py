@@ -1,0 +1,147 @@
+"""Chooses which questions are asked, so that they do not tell their answers."""
+
+import collections
+import random
+from collections.abc import Iterable, Sequence
+
+from contrastive_jax.data.sets.scenes import graph, questions
+
+# For a key with at most so many answers it is drawn by lot which of the rarest
+# ones comes next, and waited for: whoever took what comes first would have the
+# commoner ones once more in every block. Of the many colours and shapes none is
+# commoner, and a scene has but few: each may come once more than the rarest.
+_FEW = 5
+_OFTEN_IN_ONE = 2
+
+
+def ask(
+  scenes: Sequence[graph.Scene],
+  rng: random.Random,
+  *,
+  number: int,
+  unseen: bool = False,
+) -> list[list[questions.Question]]:
+  """Asks about scenes.
+
+  Args:
+    scenes: a block of them: answers are balanced among these.
+    rng: of the draws.
+    number: of questions about each.
+    unseen: whether all questions are to be about things in
+      `graph.HELD_OUT`; otherwise none is.
+
+  Returns:
+    For each scene its questions, all different.
+  """
+  tally = _Tally(rng)
+  asked: collections.Counter[str] = collections.Counter()
+  out = []
+  for scene in scenes:
+    offers = _offers(scene, rng, unseen)
+    chosen: dict[str, questions.Question] = {}
+    while len(chosen) < number:
+      question = None
+      for name in _by_need(asked, rng):
+        question = _choose(offers[name], chosen, tally, rng)
+        if question is not None:
+          asked[name] += 1
+          break
+      question = question or _any(offers.values(), chosen, tally, rng)
+      if question is None:
+        # Other words for what can be asked about a scene of few things.
+        offers = _offers(scene, rng, unseen)
+        continue
+      chosen[question.text] = question
+      tally.add(question)
+    out.append(rng.sample(list(chosen.values()), number))
+  return out
+
+
+def _offers(
+  scene: graph.Scene, rng: random.Random, unseen: bool
+) -> dict[str, list[questions.Question]]:
+  """What each family can ask about a scene."""
+  return {
+    name: [q for q in family(scene, rng, unseen) if q.unseen == unseen]
+    for name, (family, _) in questions.FAMILIES.items()
+  }
+
+
+class _Tally:
+  """How often questions of each key had each answer, and which is next."""
+
+  def __init__(self, rng: random.Random):
+    self._rng = rng
+    self._counts: dict[tuple[str, ...], dict[str, int]] = {}
+    self._next: dict[tuple[str, ...], str] = {}
+
+  def add(self, question: questions.Question) -> None:
+    """Counts a question that is asked."""
+    counts = self._of(question)
+    counts[question.answer] += 1
+    least = min(counts.values())
+    self._next[question.key] = self._rng.choice(
+      [answer for answer, number in counts.items() if number == least]
+    )
+
+  def excess(self, question: questions.Question) -> int:
+    """How much oftener its answer was had than the rarest one."""
+    counts = self._of(question)
+    return counts[question.answer] - min(counts.values())
+
+  def fits(self, question: questions.Question) -> bool:
+    """Whether asking it leaves the answers balanced."""
+    if len(question.choices) > _FEW:
+      return self.excess(question) <= 1
+    self._of(question)
+    return question.answer == self._next[question.key]
+
+  def _of(self, question: questions.Question) -> dict[str, int]:
+    if question.key not in self._counts:
+      self._counts[question.key] = dict.fromkeys(question.choices, 0)
+      self._next[question.key] = self._rng.choice(question.choices)
+    return self._counts[question.key]
+
+
+def _by_need(asked: collections.Counter[str], rng: random.Random) -> list[str]:
+  """The families, first the one that was asked too rarely."""
+  order = {
+    name: (asked[name] + 2 * rng.random()) / weight
+    for name, (_, weight) in questions.FAMILIES.items()
+  }
+  return sorted(order, key=lambda name: order[name])
+
+
+def _choose(
+  offers: Iterable[questions.Question],
+  chosen: dict[str, questions.Question],
+  tally: _Tally,
+  rng: random.Random,
+) -> questions.Question | None:
+  """A new question that leaves the answers balanced, of any key alike."""
+  often = collections.Counter(q.key for q in chosen.values())
+  by_key: dict[tuple[str, ...], list[questions.Question]] = {}
+  for question in offers:
+    if (
+      question.text not in chosen
+      and often[question.key] < _OFTEN_IN_ONE
+      and tally.fits(question)
+    ):
+      by_key.setdefault(question.key, []).append(question)
+  if not by_key:
+    return None
+  return rng.choice(by_key[rng.choice(tuple(by_key))])
+
+
+def _any(
+  offers: Iterable[Iterable[questions.Question]],
+  chosen: dict[str, questions.Question],
+  tally: _Tally,
+  rng: random.Random,
+) -> questions.Question | None:
+  """A new question that does the least harm to the balance."""
+  left = [q for part in offers for q in part if q.text not in chosen]
+  if not left:
+    return None
+  least = min(tally.excess(question) for question in left)
+  return rng.choice([q for q in left if tally.excess(q) == least])

@@ -1,0 +1,177 @@
+"""Descriptions of things, and the words for them.
+
+A description gives some attributes values, as in `{"size": "large", "shape":
+"star"}`, and fits all things that have them; the empty one fits anything.
+"""
+
+import functools
+import itertools
+import random
+from collections.abc import Iterable, Mapping, Sequence
+
+from contrastive_jax.data.sets.scenes import graph
+
+Description = Mapping[str, str]
+
+# The names of attributes that a description can have, the fewest first.
+SUBSETS = tuple(
+  subset
+  for size in range(1, len(graph.ATTRIBUTES) + 1)
+  for subset in itertools.combinations(graph.ATTRIBUTES, size)
+)
+NUMBERS = ("no", "one", "two", "three", "four", "five")
+PAIR = ("colour", "shape")
+
+
+def describe(thing: graph.Thing, attributes: Iterable[str]) -> dict[str, str]:
+  """What is said of a thing by these of its attributes."""
+  return {name: getattr(thing, name) for name in attributes}
+
+
+def fits(thing: graph.Thing, description: Description) -> bool:
+  """Whether a description is of this thing."""
+  for name, value in description.items():
+    if getattr(thing, name) != value:
+      return False
+  return True
+
+
+def count(things: Iterable[graph.Thing], description: Description) -> int:
+  """Of how many things a description is."""
+  return sum(fits(thing, description) for thing in things)
+
+
+def is_unseen(description: Description) -> bool:
+  """Whether it names a colour and shape that training does not have."""
+  pair = (description.get("colour"), description.get("shape"))
+  return pair in graph.HELD_OUT
+
+
+@functools.lru_cache(maxsize=256)
+def unique(scene: graph.Scene) -> tuple[tuple[tuple[str, ...], ...], ...]:
+  """By which attributes each thing differs from all others of its scene.
+
+  Args:
+    scene: any; what a cover hides is there too.
+
+  Returns:
+    For each thing the members of `SUBSETS` by which it is described uniquely.
+  """
+  out = []
+  for thing in scene.things:
+    others = [
+      {name for name in SUBSETS[-1] if getattr(thing, name) != getattr(o, name)}
+      for o in scene.things
+      if o is not thing
+    ]
+    out.append(
+      tuple(
+        subset
+        for subset in SUBSETS
+        if not any(differ.isdisjoint(subset) for differ in others)
+      )
+    )
+  return tuple(out)
+
+
+def unique_description(
+  scene: graph.Scene,
+  index: int,
+  rng: random.Random,
+  *,
+  without: Sequence[str] = (),
+) -> dict[str, str] | None:
+  """A description of one thing of a scene alone.
+
+  Args:
+    scene: any.
+    index: of the thing.
+    rng: chooses among the descriptions.
+    without: attributes that it must not name.
+
+  Returns:
+    The description; None if there is none.
+  """
+  subsets = [
+    subset
+    for subset in unique(scene)[index]
+    if not any(name in subset for name in without)
+  ]
+  if not subsets:
+    return None
+  return describe(scene.things[index], rng.choice(subsets))
+
+
+def altered(
+  description: Description, rng: random.Random, *, unseen: bool
+) -> dict[str, str] | None:
+  """A description that differs a little, as one that is wrong may.
+
+  Args:
+    description: not empty.
+    rng: of the draws.
+    unseen: whether it should name a colour and shape that training lacks.
+
+  Returns:
+    The description; None if luck was bad.
+  """
+  out = dict(description)
+  if unseen and set(PAIR) <= set(out) and rng.random() < 0.6:
+    colour, shape = rng.choice(sorted(graph.HELD_OUT))
+    out |= {"colour": colour, "shape": shape}
+  else:
+    name = rng.choice(tuple(out))
+    out[name] = rng.choice(graph.VALUES[name])
+  return out if out != description and is_unseen(out) == unseen else None
+
+
+def noun(description: Description, *, plural: bool = False) -> str:
+  """The words of a description without an article.
+
+  >>> noun({"colour": "red", "size": "large"})
+  'large red thing'
+  >>> noun({"shape": "cross"}, plural=True)
+  'crosses'
+  """
+  words = [
+    description[name]
+    for name in graph.ATTRIBUTES
+    if name in description and name != "shape"
+  ]
+  words.append(description.get("shape", "thing"))
+  text = " ".join(words)
+  return plural_of(text) if plural else text
+
+
+def plural_of(text: str) -> str:
+  """A noun with its adjectives in the plural."""
+  return text + ("es" if text.endswith("s") else "s")
+
+
+def a(text: str) -> str:
+  """A noun with the indefinite article.
+
+  >>> a("orange ring")
+  'an orange ring'
+  """
+  return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
+
+
+def some(number: int, text: str) -> str:
+  """So many of a noun.
+
+  >>> some(2, "red star"), some(1, "orange star")
+  ('two red stars', 'one orange star')
+  """
+  return f"{NUMBERS[number]} {text if number == 1 else plural_of(text)}"
+
+
+def listed(texts: Sequence[str]) -> str:
+  """Texts joined as in a sentence.
+
+  >>> listed(["a star", "a ring", "two hearts"])
+  'a star, a ring and two hearts'
+  """
+  if len(texts) == 1:
+    return texts[0]
+  return f"{', '.join(texts[:-1])} and {texts[-1]}"

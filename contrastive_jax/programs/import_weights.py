@@ -1,0 +1,122 @@
+r"""Makes a workdir of published weights, and evaluates it.
+
+python -m experiments.import_weights --preset=vit_b32 --weights=FILE \
+    --workdir=runs/clip_vit_b32
+"""
+
+import pathlib
+
+from absl import flags
+
+from contrastive_jax import models
+from contrastive_jax.programs import command_line as flags_lib
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training.runs import runner
+
+_FLAGS = flags.FlagValues()
+_CONFIG = flags_lib.define_config(flag_values=_FLAGS)
+_WEIGHTS = flags.DEFINE_string(
+  "weights", "", "Of the whole model.", flag_values=_FLAGS
+)
+_PRESET = flags.DEFINE_string(
+  "preset", "vit_b32", "The model.", flag_values=_FLAGS
+)
+_TOKENIZER = flags.DEFINE_string(
+  "tokenizer", "clip", "Its vocabulary.", flag_values=_FLAGS
+)
+_FIT = flags.DEFINE_string("fit", "", "Squares.", flag_values=_FLAGS)
+_WORKDIR = flags.DEFINE_string(
+  "workdir", "runs/imported", "Where the model goes.", flag_values=_FLAGS
+)
+
+_USAGE = """Makes a workdir of published weights, and evaluates it.
+
+  python -m experiments.import_weights --preset=vit_b32 --weights=FILE
+  python -m experiments.import_weights --preset=siglip_b16 --weights=FILE \\
+      --tokenizer=tokenizer.json --config.augment.normalization=symmetric
+
+Flags:
+  --weights=FILE     safetensors, npz or torch, or a folder that has one; nothing in it
+                     is executed. Names of OpenAI's CLIP, open_clip, SigLIP (open_clip's;
+                     its image towers have an exact GELU, the presets big_vision's)
+  --preset=NAME      the model: vit_b32, vit_b16, vit_l14, rn50, siglip_b16, ...;
+                     OpenAI's have quick GELU, as the presets; of open_clip's without
+                     it: --config.model.overrides='{"image": {"activation": "gelu"},
+                     "text": {"activation": "gelu"}}'
+  --tokenizer=X      clip (its vocabulary is in the package), or a vocab.txt,
+                     tokenizer.json or SentencePiece's .model
+  --fit=X            how pictures become squares: crop (CLIP's, the default), stretch
+                     (SigLIP's) or pad
+  --workdir=DIR      becomes a finished run of no steps, for experiments.evaluate and
+                     experiments.export_weights
+  --config=FILE      recipe of the data and the evaluation; default emoji
+  --config.NAME=X    changes a field, e.g. --config.data=folder --config.data.path=DIR;
+                     --config.initial.allow=missing,unexpected takes weights that do
+                     not fit exactly
+Training that begins with weights needs no import:
+  python -m experiments.train --config.model.preset=vit_b32 \\
+      --config.model.tokenizer=clip --config.initial.weights=FILE ...
+"""
+
+
+def configure(
+  values, *, preset: str, weights: str, tokenizer: str, fit: str = ""
+) -> config_lib.Config:
+  """The configuration of a run of no steps.
+
+  Args:
+    values: of a recipe, a `ConfigDict`.
+    preset: the model.
+    weights: of it.
+    tokenizer: of its texts.
+    fit: how pictures become squares; "" as the model was evaluated, cropped, or
+      stretched for SigLIP.
+
+  Returns:
+    The configuration.
+
+  Raises:
+    UserError: if something is missing or wrong.
+  """
+  if not weights:
+    raise config_lib.UserError(
+      "--weights=FILE must name the weights to import; see --help."
+    )
+  if preset not in models.PRESETS:
+    raise config_lib.UserError(
+      f"--preset must be one of {', '.join(models.PRESETS)}; got {preset!r}."
+    )
+  if values.model.tokenizer or values.initial.weights:
+    raise config_lib.UserError(
+      "--weights and --tokenizer say what --config.initial.weights and"
+      " --config.model.tokenizer would: leave these out."
+    )
+  values.steps = 0
+  values.model.preset = preset
+  values.model.tokenizer = tokenizer
+  values.initial.weights = weights
+  usual = "stretch" if preset.startswith("siglip") else "crop"
+  values.data.fit = fit or usual
+  return config_lib.parse(values.to_dict())
+
+
+def main() -> None:
+  """Runs the program."""
+  config = configure(
+    _CONFIG.value,
+    preset=_PRESET.value,
+    weights=_WEIGHTS.value,
+    tokenizer=_TOKENIZER.value,
+    fit=_FIT.value,
+  )
+  workdir = pathlib.Path(_WORKDIR.value).expanduser()
+  results = runner.train(config, workdir)
+  print("\n" + runner.table(results))
+  print(
+    f"\nThe model is in {workdir}: experiments.evaluate --workdir={workdir}"
+  )
+
+
+def start() -> None:
+  """Parses the command line and runs the program."""
+  flags_lib.run(main, flag_values=_FLAGS, usage=_USAGE)

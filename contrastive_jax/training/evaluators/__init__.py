@@ -1,0 +1,1 @@
+"""Evaluators: each measures a state on a data set."""

@@ -1,0 +1,358 @@
+"""A whole run in a workdir: data, training, evaluation, plots, results."""
+
+import contextlib
+import os
+import pathlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+import jax
+
+from contrastive_jax.data.files import locks
+from contrastive_jax.training.trainer import checkpoints
+from contrastive_jax.training.runs import initial_weights
+from contrastive_jax.training.trainer import loop
+from contrastive_jax.training.distributed import processes
+from contrastive_jax.training.runs import image_text
+from contrastive_jax.training.distributed import sharding
+from contrastive_jax.training.runs import task_runs
+from contrastive_jax.training.config import workdirs
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training.trainer import state as state_lib
+
+Report = Callable[[str], None]
+Run = image_text.Run | task_runs.TaskRun
+
+
+def open_run(
+  config: config_lib.Config,
+  workdir: pathlib.Path,
+  *,
+  report: Report = print,
+) -> Run:
+  """Opens the data and builds the model of a configuration.
+
+  Args:
+    config: the run.
+    workdir: an existing directory.
+    report: receives lines for the user.
+
+  Returns:
+    The run, nothing of it trained.
+
+  Raises:
+    UserError: if the configuration describes no model, or the workdir's
+      vocabulary cannot be read.
+    DataError: if the data cannot be used.
+  """
+  with sharding.main_process_first("tokenizer"):
+    initial_weights.take_tokenizer(config, workdir)
+  opener = image_text.open_run
+  if config.objective in task_runs.OBJECTIVES:
+    opener = task_runs.open_run
+  return opener(config, workdir, report=report)
+
+
+def train(
+  config: config_lib.Config,
+  workdir: str | os.PathLike[str],
+  *,
+  report: Report = print,
+  dead_after: float = 30.0,
+) -> dict[str, float]:
+  """Trains and evaluates; resumes where an earlier call was stopped.
+
+  Args:
+    config: the run.
+    workdir: is made if absent. Afterwards it holds `config.json`,
+      `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `plots/` and
+      `results.json`.
+    report: receives lines for the user.
+    dead_after: seconds without an answer after which another process is taken
+      for gone, and this one stops; see `processes`.
+
+  Returns:
+    The content of `results.json`.
+
+  Raises:
+    WorkdirError: if the workdir holds a run of another configuration.
+    finite.NonFiniteError: if a tensor became infinite or NaN.
+    errors.Stopped: after SIGTERM or SIGINT; the step is finished and saved.
+  """
+  workdir = pathlib.Path(workdir)
+  began = time.monotonic()
+  if jax.process_index() > 0:
+    report = _say_nothing
+  _make(workdir)
+  workdirs.check_links(workdir)
+  with _only_run(workdir, report):
+    return _train_alone(config, workdir, began, report, dead_after)
+
+
+def _train_alone(
+  config: config_lib.Config,
+  workdir: pathlib.Path,
+  began: float,
+  report: Report,
+  dead_after: float,
+) -> dict[str, float]:
+  """See `train`, which has made sure that no other run is at work there."""
+  fresh = _is_fresh(workdir, config)
+  finished = read_results(workdir)
+  if finished is not None:
+    report(
+      f"{workdir} holds a finished run; its results are in"
+      f" {workdir / 'results.json'}. Choose another --workdir to train anew."
+    )
+    return finished
+  # Before the data, which may take minutes to check.
+  mesh = sharding.make_mesh()
+  with workdirs.mistakes_of_config():
+    sharding.check_batch_size(
+      config.batch_size,
+      config.microbatches,
+      mesh,
+      images_per_concept=config.data.images_per_concept,
+    )
+  if fresh and jax.process_index() == 0:
+    # What a first try with other data left must not be taken for ours.
+    for name in ("tokenizer.json", "data.json"):
+      (workdir / name).unlink(missing_ok=True)
+  if jax.process_index() == 0 and jax.process_count() > 1:
+    processes.clear(workdir)
+  # No other process may look for what this one is about to remove, or take
+  # its workdir for one that was there.
+  sharding.wait_for_all("workdir")
+  with processes.watch(workdir, dead_after=dead_after):
+    return _train(config, workdir, fresh, began, report)
+
+
+@contextlib.contextmanager
+def _only_run(workdir: pathlib.Path, report: Report) -> Iterator[None]:
+  """Raises `WorkdirError`, in all processes, if one cannot work there alone."""
+  lock = workdir / "run.lock"
+  with contextlib.ExitStack() as stack:
+    problem = workdirs.unwritable(workdir)
+    if not problem and jax.process_index() == 0:  # It holds it for all.
+      try:
+        locked = stack.enter_context(locks.held(lock))
+      except locks.LockedError as error:
+        problem = (
+          f"{workdir} is being trained by {error}: wait for it, or choose another"
+          f" --workdir; if it is gone for good, delete {lock}."
+        )
+      except OSError as error:
+        problem = workdirs.cannot_write(lock, error)
+      else:
+        if not locked:
+          report(
+            f"Note: {lock} cannot be locked on this file system: start no other"
+            " run on this workdir."
+          )
+    if sharding.any_process(bool(problem)):
+      raise workdirs.WorkdirError(
+        problem
+        or f"{workdir} cannot be used: another process of the run says why."
+      )
+    yield
+
+
+def _train(
+  config: config_lib.Config,
+  workdir: pathlib.Path,
+  fresh: bool,
+  began: float,
+  report: Report,
+) -> dict[str, float]:
+  """See `train`, which has made the workdir ready."""
+  run = open_run(config, workdir, report=report)
+  # Raises on a model that cannot be built, or not begun as it should be.
+  abstract = _abstract_state(run)
+  if fresh:
+    initial_weights.check(config, run.objective.model, abstract)
+  _check_data(run, begins=True)
+  if jax.process_index() == 0:
+    # Only now: a mistake in the configuration does not claim the workdir. Of a run
+    # that goes on, how it is logged and saved may be new.
+    workdirs.write_json(workdir / "config.json", config.to_dict())
+  run.announce(report)
+  watch = []
+  if run.has_validation:
+    every = config.evaluation.retrieval_every
+    watch.append(loop.Evaluator(every, run.validate))
+  # Its threads would read ahead until the process ends.
+  with contextlib.closing(run.batches(report)) as batches:
+    state, numbers = loop.fit(
+      config,
+      objective=run.objective,
+      iterator=batches,
+      mesh=run.mesh,
+      workdir=workdir,
+      evaluators=tuple(watch),
+      begin=lambda state: initial_weights.begin(
+        config, run.mesh, run.objective.model, state, report
+      ),
+      report=report,
+    )
+  if config.evaluation.final:
+    report("Evaluating ...")
+    numbers |= run.evaluate(state, report=report)
+    if config.evaluation.plots:
+      # All processes embed; one keeps the pictures.
+      with tempfile.TemporaryDirectory() as unwanted:
+        main = jax.process_index() == 0
+        run.draw(state, None if main else pathlib.Path(unwanted))
+  numbers |= {
+    "train/steps": config.steps,
+    "train/seconds": time.monotonic() - began,
+  }
+  if jax.process_index() == 0:
+    workdirs.write_json(workdir / "results.json", numbers)
+  return numbers
+
+
+def _say_nothing(line: str) -> None:
+  del line
+
+
+def restore(
+  workdir: str | os.PathLike[str],
+  *,
+  step: int | None = None,
+  report: Report = print,
+) -> tuple[Run, state_lib.TrainState]:
+  """Opens a workdir's run with the state of one of its checkpoints.
+
+  Args:
+    workdir: of an earlier run.
+    step: which checkpoint; None is the newest.
+    report: receives lines for the user.
+
+  Returns:
+    The run and the state.
+
+  Raises:
+    WorkdirError: if the workdir holds no run or no checkpoint, or the data
+      has changed since the run began.
+  """
+  workdir = pathlib.Path(workdir)
+  if not (workdir / "config.json").exists():
+    raise workdirs.WorkdirError(
+      f"{workdir} holds no run (no config.json): train one first with python"
+      f" -m experiments.train --workdir={workdir}"
+    )
+  config = config_lib.parse(workdirs.read_json(workdir / "config.json"))
+  # Before the data, which may take minutes to check.
+  saved = checkpoints.Checkpoints(workdir, keep=None)
+  try:
+    saved.check(step)
+    run = open_run(config, workdir, report=report)
+    _check_data(run)
+    return run, saved.restore(_abstract_state(run), step=step)
+  except FileNotFoundError as error:
+    raise workdirs.WorkdirError(str(error)) from error
+  finally:
+    saved.close()
+
+
+def read_results(workdir: pathlib.Path) -> dict[str, float] | None:
+  """The content of `results.json`; None if the run is not finished."""
+  path = workdir / "results.json"
+  if not path.exists():
+    return None
+  results = workdirs.read_json(path)
+  # What is printed: no text that a terminal would obey, nor a billion digits.
+  if not all(
+    name.isprintable()
+    and (isinstance(v, float) or (isinstance(v, int) and abs(v) < 2**64))
+    for name, v in results.items()
+  ):
+    raise workdirs.WorkdirError(
+      f"{path} must hold names and numbers: restore it, or choose another"
+      " --workdir."
+    )
+  return results
+
+
+def table(results: Mapping[str, float]) -> str:
+  """Results as an aligned text table, a group of names a block."""
+  width = max(map(len, results), default=0)
+  lines, group = [], None
+  for name in sorted(results):
+    if group not in (None, name.split("/")[0]):
+      lines.append("")
+    group = name.split("/")[0]
+    value = results[name]
+    text = f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
+    lines.append(f"{name:<{width}}  {text:>10}")
+  return "\n".join(lines)
+
+
+def _abstract_state(run: Run) -> state_lib.TrainState:
+  """Shapes, types and shardings of a run's state; nothing is computed."""
+  with workdirs.mistakes_of_config():
+    return loop.abstract_state(run.config, run.objective, run.mesh)
+
+
+def _make(workdir: pathlib.Path) -> None:
+  """Makes the workdir."""
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise workdirs.WorkdirError(
+      f"--workdir={workdir} cannot be made: {error.strerror}."
+    ) from error
+
+
+def _is_fresh(workdir: pathlib.Path, config: config_lib.Config) -> bool:
+  """False if the workdir holds a run of this configuration."""
+  path = workdir / "config.json"
+  if not path.exists():
+    for name in ("results.json", "checkpoints"):
+      if (workdir / name).exists():
+        raise workdirs.WorkdirError(
+          f"{workdir} holds {name} of a run, but no config.json: restore it,"
+          " or choose another --workdir."
+        )
+    return True
+  try:
+    # Fields that are newer than the run have the default there.
+    earlier = config_lib.parse(workdirs.read_json(path))
+  except config_lib.ConfigError as error:
+    raise workdirs.WorkdirError(
+      f"{path} is not a configuration of this version ({error}): restore it,"
+      " or choose another --workdir."
+    ) from error
+  earlier = config_lib.with_operation_of(config, earlier)
+  difference = config_lib.first_difference(config.to_dict(), earlier.to_dict())
+  if difference:
+    name, new, old = difference
+    raise workdirs.WorkdirError(
+      f"{workdir} holds a run with config.{name}={old!r}, and now it is"
+      f" {new!r}: choose another --workdir, or the same configuration."
+    )
+  return False
+
+
+def _check_data(run: Run, *, begins: bool = False) -> None:
+  """Raises if the workdir's run began on other training data.
+
+  Args:
+    run: the run, opened.
+    begins: whether this may be where it begins, and what data it has is
+      written; a reader writes nothing.
+
+  Raises:
+    WorkdirError: if it has.
+  """
+  path, ours = run.workdir / "data.json", run.fingerprints()
+  if not path.exists():
+    if begins and jax.process_index() == 0:
+      workdirs.write_json(path, ours)
+  elif workdirs.read_json(path) != ours:
+    raise workdirs.WorkdirError(
+      f"The training data of {run.workdir} has changed since the run began, so"
+      " it can neither go on nor be evaluated: restore the data, or choose"
+      " another --workdir."
+    )
