@@ -1,0 +1,210 @@
+"""Choices: names that stand for frozen dataclasses, which own their fields.
+
+Whatever a run can choose (its data set, loss, objective, evaluators, ...) is a
+`Kind`: a table of names and of the dataclasses behind them, the variants. A
+variant stands in the module that implements it, with its fields, their help and
+its own checks:
+
+  LOSSES = Kind("loss", {"clip": "contrastive_jax.training...:Clip"})
+
+  @dataclasses.dataclass(frozen=True)
+  class Clip:
+    '''Symmetric InfoNCE between images and captions.'''
+
+    temperature: float = field(0.07, "Initial temperature.", low=0.01)
+
+    def check(self):  # Optional: raises ValueError, naming the field first.
+      ...
+
+A module is imported when one of its variants is asked for, and a name with a
+colon, `my_project.losses:Tempered`, is imported from wherever it is. Modules with
+variants import neither JAX nor anything else that is slow: a command line is
+checked before those are loaded. This module knows the standard library alone.
+"""
+
+import dataclasses
+import difflib
+import importlib
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def field(
+  default: Any,
+  doc: str,
+  *,
+  low: float = -math.inf,
+  high: float = math.inf,
+  among: tuple[str, ...] = (),
+) -> Any:
+  """A field that holds a value.
+
+  Args:
+    default: its value where none is given.
+    doc: help: a phrase that needs no neighbour.
+    low: the smallest number that is allowed.
+    high: the largest one.
+    among: the texts that are allowed; () allows any.
+  """
+  checks = {"low": low, "high": high, "among": among}
+  return dataclasses.field(default=default, metadata={"doc": doc, **checks})
+
+
+def choice(kind: "Kind", default: str, doc: str, **more: Any) -> Any:
+  """A field that holds a variant of `kind`, by default the one named."""
+  metadata = {"doc": doc, "kind": kind, "default": default, **more}
+  return dataclasses.field(
+    default_factory=lambda: kind.find(default)(), metadata=metadata
+  )
+
+
+def several(
+  kind: "Kind", default: tuple[str, ...], doc: str, **more: Any
+) -> Any:
+  """A field that holds variants of `kind` by their names, a dict."""
+  metadata = {"doc": doc, "several": kind, "default": default, **more}
+  return dataclasses.field(
+    default_factory=lambda: {name: kind.find(name)() for name in default},
+    metadata=metadata,
+  )
+
+
+def section(cls: type, doc: str, **more: Any) -> Any:
+  """A field that holds a group of fields, another dataclass.
+
+  A group whose `main` names a field of several variants takes their names in its
+  place: `structure=bridge` is `structure.terms=bridge`.
+  """
+  return dataclasses.field(
+    default_factory=cls, metadata={"doc": doc, "section": cls, **more}
+  )
+
+
+class Kind:
+  """Something that a run chooses: names, and the dataclasses behind them."""
+
+  def __init__(self, name: str, variants: Mapping[str, str]):
+    """Takes what is chosen, and `module:Class` of each variant by its name."""
+    self.name = name
+    self.variants = dict(variants)
+
+  def find(self, name: str) -> type:
+    """The dataclass of a variant.
+
+    Args:
+      name: of a variant of this kind, or `module:Class` of the user's own.
+
+    Raises:
+      ValueError: if there is none.
+    """
+    place = self.variants.get(name, name)
+    if ":" not in place:
+      near = difflib.get_close_matches(name, self.variants, n=1, cutoff=0.0)
+      hint = f" Did you mean {near[0]!r}?" if near else ""
+      raise ValueError(
+        f"must be one of {', '.join(self.variants)}, or module:Class of your own;"
+        f" got {name!r}.{hint}"
+      )
+    module, _, attribute = place.partition(":")
+    try:
+      found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+      raise ValueError(f"cannot import {name!r}: {error}.") from error
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+      raise ValueError(f"must name a frozen dataclass; got {name!r}.")
+    return found
+
+  def name_of(self, variant: Any) -> str:
+    """The name by which `find` gives the class of a variant."""
+    cls = variant if isinstance(variant, type) else type(variant)
+    place = f"{cls.__module__}:{cls.__qualname__}"
+    names = {value: key for key, value in self.variants.items()}
+    return names.get(place, place)
+
+  def having(self, field_name: str) -> list[str]:
+    """Names of the variants that have a field."""
+    return [
+      name
+      for name in self.variants
+      if field_name in {f.name for f in dataclasses.fields(self.find(name))}
+    ]
+
+
+def to_dict(value: Any) -> Any:
+  """Nested plain values, as `config.json` has them.
+
+  A variant is a dict with its name under `name`, several are a dict of dicts.
+  Groups and fields that are None are not there.
+  """
+  if not dataclasses.is_dataclass(value):
+    if isinstance(value, Mapping):
+      return {k: to_dict(v) for k, v in value.items()}
+    return [*map(to_dict, value)] if isinstance(value, tuple) else value
+  found: dict[str, Any] = {}
+  for f in dataclasses.fields(value):
+    inner = getattr(value, f.name)
+    if inner is None:
+      continue
+    if "several" in f.metadata:
+      found[f.name] = {name: to_dict(one) for name, one in inner.items()}
+    elif "kind" in f.metadata:
+      name = f.metadata["kind"].name_of(inner)
+      found[f.name] = {"name": name, **to_dict(inner)}
+    else:
+      found[f.name] = to_dict(inner)
+  return found
+
+
+def checked(value: Any, wanted: Any, checks: Mapping[str, Any]) -> Any:
+  """A value as the type of its field, within its bounds.
+
+  Args:
+    value: what was given; lists become tuples, whole numbers floats.
+    wanted: the field's type: bool, int, float, str, dict or a tuple of them.
+    checks: the field's metadata.
+
+  Raises:
+    ValueError: that says what is wanted and what came.
+  """
+  if isinstance(wanted, types.UnionType):  # Such as int | None.
+    wanted = typing.get_args(wanted)[0]
+  if typing.get_origin(wanted) is tuple:
+    return _tuple(value, typing.get_args(wanted), checks)
+  if wanted is float and type(value) is int:
+    value = float(value)
+  if wanted is dict or typing.get_origin(wanted) in (dict, Mapping):
+    if not isinstance(value, Mapping):
+      raise ValueError(f"must be a dict; got {value!r}.")
+    return dict(value)
+  if type(value) is not wanted:
+    raise ValueError(f"must be of type {wanted.__name__}; got {value!r}.")
+  if wanted is float and not math.isfinite(value):
+    raise ValueError(f"must be a finite number; got {value}.")
+  low, high = checks["low"], checks["high"]
+  if wanted in (int, float) and not low <= value <= high:
+    bound = f"at least {low}" if math.isinf(high) else f"in [{low}, {high}]"
+    raise ValueError(f"must be {bound}; got {value!r}.")
+  among = checks["among"]
+  if among and value not in among:
+    near = difflib.get_close_matches(str(value), among, n=1, cutoff=0.0)
+    raise ValueError(
+      f"must be one of {', '.join(among)}; got {value!r}. Did you mean"
+      f" {near[0]!r}?"
+    )
+  return value
+
+
+def _tuple(value: Any, wanted: tuple[Any, ...], checks: Mapping[str, Any]):
+  inner = wanted[0]
+  length = None if wanted[-1] is Ellipsis else len(wanted)
+  right = isinstance(value, Iterable) and not isinstance(value, (str, Mapping))
+  values = tuple(value) if right else ()
+  if not right or length not in (None, len(values)):
+    count = "" if length is None else f" of {length}"
+    raise ValueError(
+      f"must be a tuple{count} of type {inner.__name__}; got {value!r}."
+    )
+  return tuple(checked(one, inner, checks) for one in values)

@@ -1,0 +1,361 @@
+"""A configuration while it is written: what recipes and flags change.
+
+Every assignment is checked where it stands. A choice is made by its name, which
+puts the variant's fields, at their defaults, in the place of the former ones:
+
+  config.loss = "augmented"
+  config.loss.e_step = "moving_average"
+  config.loss.e_step.rate = 0.3
+
+A name that a group lacks is looked for in the choices made inside of it, so that
+`config.loss.rate` means `config.loss.e_step.rate`.
+"""
+
+import ast
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from contrastive_jax import choices
+from contrastive_jax.training.config import names
+from contrastive_jax.training.config.errors import ConfigError
+
+
+class Draft:
+  """A dataclass of `choices` fields, not yet frozen."""
+
+  def __init__(
+    self, cls: type, path: str, *, root: type | None = None, kind: Any = None
+  ):
+    """All fields at their defaults.
+
+    Args:
+      cls: the dataclass.
+      path: where it stands, such as "config.loss".
+      root: the whole configuration's dataclass; None is `cls`.
+      kind: of which it is a variant; None for a group of fields.
+    """
+    state = self.__dict__
+    state["_cls"], state["_path"], state["_kind"] = cls, path, kind
+    state["_root"] = root or cls
+    state["_fields"] = {f.name: f for f in dataclasses.fields(cls)}
+    state["_types"] = typing.get_type_hints(cls)
+    state["_given"] = set()
+    state["_values"] = {
+      name: self._default(f) for name, f in self._fields.items()
+    }
+
+  def __getattr__(self, name: str) -> Any:
+    if name.startswith("_"):
+      raise AttributeError(name)
+    if name in self._values:
+      return self._values[name]
+    return getattr(self._within(name), name)
+
+  def __setattr__(self, name: str, value: Any) -> None:
+    if name not in self._fields:
+      setattr(self._within(name), name, value)
+      return
+    self._set(name, value)
+    self._given.add(name)
+
+  def __dir__(self) -> list[str]:
+    return sorted(self._fields)
+
+  def assign(self, path: str, text: str) -> None:
+    """Sets the field at a dotted path below this one to what a text says.
+
+    Args:
+      path: such as "loss.rate".
+      text: as on a command line. Tuples are separated by commas, dicts are JSON
+        or Python.
+    """
+    *groups, last = path.split(".")
+    place: Any = self
+    for group in groups:
+      if not isinstance(place, (Draft, _Several)):
+        break
+      place = place.reach(group)
+    if not isinstance(place, (Draft, _Several)):
+      raise self.unknown(path)
+    place.set_text(last, text)
+
+  def reach(self, name: str) -> Any:
+    """The group, or the variants by name, under a name."""
+    if name in self._fields:
+      value = self._values[name]
+      several = "several" in self._fields[name].metadata
+      return _Several(self, value) if several else value
+    return self._within(name).reach(name)
+
+  def set_text(self, name: str, text: str) -> None:
+    """Sets a field to what a text says."""
+    if name not in self._fields:
+      self._within(name).set_text(name, text)
+      return
+    value: Any = text
+    if not {"kind", "several", "section"} & {*self._fields[name].metadata}:
+      try:
+        value = _read(text, self._types[name])
+      except (ValueError, SyntaxError) as error:
+        raise ConfigError(
+          f"{self._path}.{name} must be of type"
+          f" {_type_name(self._types[name])}; got {text!r}."
+        ) from error
+    setattr(self, name, value)
+
+  def freeze(self) -> Any:
+    """The dataclass, its own checks passed.
+
+    Raises:
+      ConfigError: naming the field that a check refuses.
+    """
+    values = {name: _frozen(value) for name, value in self._values.items()}
+    made = self._cls(**values)
+    check = getattr(made, "check", None)
+    if check is not None:
+      try:
+        check()
+      except ConfigError:
+        raise
+      except ValueError as error:
+        raise ConfigError(f"{self._path}.{error}") from error
+    return made
+
+  def unknown(self, name: str) -> ConfigError:
+    """The error on a name that this draft has not: its owner, or the nearest."""
+    full = f"{self._path}.{name}"
+    owner = self._owner(name)
+    if owner:
+      return ConfigError(f"{full} belongs to {owner}.")
+    return ConfigError(
+      f"{full} is not a field; did you mean {names.nearest(self._root, full)}?"
+    )
+
+  def variant(self) -> str:
+    """The name of the variant that this is."""
+    return self._kind.name_of(self._cls)
+
+  def _default(self, f: dataclasses.Field[Any]) -> Any:
+    path, meta = f"{self._path}.{f.name}", f.metadata
+    if "kind" in meta:
+      return _chosen(meta["kind"], meta["default"], path, self._root)
+    if "several" in meta:
+      kind = meta["several"]
+      return {
+        name: _chosen(kind, name, f"{path}.{name}", self._root)
+        for name in meta["default"]
+      }
+    if "section" in meta:
+      return Draft(meta["section"], path, root=self._root)
+    if f.default_factory is not dataclasses.MISSING:
+      return f.default_factory()
+    return f.default
+
+  def _set(self, name: str, value: Any) -> None:
+    f = self._fields[name]
+    path, meta = f"{self._path}.{name}", f.metadata
+    if "kind" in meta:
+      self._values[name] = _chosen(meta["kind"], value, path, self._root)
+    elif "several" in meta:
+      self._values[name] = self._chosen_several(meta["several"], value, path)
+    elif "section" in meta:
+      main = meta.get("main")
+      if isinstance(value, Draft):
+        value = value._plain()
+      known = self._values[name]._fields
+      if isinstance(value, Mapping) and (not main or {*value} <= {*known}):
+        for inner, one in value.items():
+          setattr(self._values[name], inner, one)
+      elif main:
+        setattr(self._values[name], main, value)
+      else:
+        raise ConfigError(
+          f"{path} is a group of fields, not {value!r}: set one of them, such as"
+          f" {path}.{next(iter(known))}."
+        )
+    else:
+      try:
+        self._values[name] = choices.checked(value, self._types[name], meta)
+      except ValueError as error:
+        raise ConfigError(f"{path} {error}") from error
+
+  def _chosen_several(self, kind: Any, value: Any, path: str) -> dict[str, Any]:
+    if isinstance(value, str):
+      value = tuple(part.strip() for part in value.split(",") if part.strip())
+    if not isinstance(value, (Mapping, tuple, list)):
+      raise ConfigError(f"{path} must be a tuple of names; got {value!r}.")
+    fields = value if isinstance(value, Mapping) else dict.fromkeys(value, {})
+    return {
+      name: _chosen(
+        kind, {"name": name, **_mapping(inner)}, f"{path}.{name}", self._root
+      )
+      for name, inner in fields.items()
+    }
+
+  def _within(self, name: str) -> Any:
+    """The one choice made inside of this group that has a field `name`."""
+    found = []
+    for f in self._fields.values():
+      value = self._values[f.name]
+      if "several" in f.metadata:
+        if name in value:
+          found.append(_Several(self, value))
+      elif isinstance(value, Draft) and self._path.count("."):
+        inner = name in value._fields or value._reaches(name)
+        found += [value] if inner else []
+    if len(found) != 1:
+      raise self.unknown(name)
+    return found[0]
+
+  def _reaches(self, name: str) -> bool:
+    try:
+      self._within(name)
+    except ConfigError:
+      return False
+    return True
+
+  def _owner(self, name: str) -> str:
+    """Which variant has the field that this one lacks, and what is chosen."""
+    here = self._path.removeprefix("config.")
+    if self._kind is not None:
+      others = self._kind.having(name)
+      if others:
+        return (
+          f"{here}={' or '.join(others)}; this run has {here}={self.variant()}"
+        )
+    for f in self._fields.values():
+      place = f"{here}.{f.name}"
+      if "several" in f.metadata and name in f.metadata["several"].variants:
+        chosen = ",".join(self._values[f.name]) or "none"
+        return f"{place}={name}; this run has {place}={chosen}"
+      value = self._values[f.name]
+      if isinstance(value, Draft) and self._path.count("."):
+        owner = value._owner(name)
+        if owner:
+          return owner
+    if self._kind is not None:
+      for other in self._kind.variants:
+        if any(name in nested for nested in _nested(self._kind.find(other))):
+          return f"{here}={other}; this run has {here}={self.variant()}"
+    return ""
+
+  def _plain(self) -> dict[str, Any]:
+    """Nested plain values, as `choices.to_dict` gives them."""
+    found = {} if self._kind is None else {"name": self.variant()}
+    for name, value in self._values.items():
+      if isinstance(value, Draft):
+        value = value._plain()
+      elif "several" in self._fields[name].metadata:
+        value = {one: draft._plain() for one, draft in value.items()}
+      found[name] = value
+    return found
+
+
+class _Several:
+  """Variants by name, as attributes."""
+
+  def __init__(self, owner: Draft, drafts: Mapping[str, Draft]):
+    self.__dict__.update(_owner=owner, _drafts=drafts)
+
+  def __getattr__(self, name: str) -> Draft:
+    if name in self._drafts:
+      return self._drafts[name]
+    raise self._owner.unknown(name)
+
+  def __setattr__(self, name: str, value: Any) -> None:
+    draft = getattr(self, name)
+    for field, one in _mapping(value).items():
+      setattr(draft, field, one)
+
+  def reach(self, name: str) -> Draft:
+    """The variant of a name."""
+    return getattr(self, name)
+
+  def set_text(self, name: str, text: str) -> None:
+    """Raises: a variant is no value."""
+    raise ConfigError(
+      f"{getattr(self, name)._path} is a group of fields, not {text!r}."
+    )
+
+
+def _read(text: str, wanted: Any) -> Any:
+  """The value of a field's type that a text says."""
+  if isinstance(wanted, types.UnionType):
+    wanted = typing.get_args(wanted)[0]
+  if wanted is str:
+    return text
+  if typing.get_origin(wanted) is tuple:
+    inner = typing.get_args(wanted)[0]
+    if text.strip()[:1] in ("(", "["):
+      return ast.literal_eval(text)
+    parts = [part.strip() for part in text.split(",")]
+    return tuple(_read(part, inner) for part in parts if part)
+  if wanted is dict or typing.get_origin(wanted) is dict:
+    try:
+      return json.loads(text)
+    except (ValueError, RecursionError):
+      return ast.literal_eval(text)
+  if wanted is bool:
+    known = {"true": True, "1": True, "false": False, "0": False}
+    if text.lower() not in known:
+      raise ValueError
+    return known[text.lower()]
+  return wanted(text)
+
+
+def _type_name(wanted: Any) -> str:
+  origin = typing.get_origin(wanted)
+  if origin is None:
+    return wanted.__name__
+  inner = [getattr(a, "__name__", "...") for a in typing.get_args(wanted)]
+  return f"{getattr(origin, '__name__', wanted)} of {', '.join(inner)}"
+
+
+def _chosen(kind: Any, value: Any, path: str, root: type) -> Draft:
+  """The draft of a variant: of its name, or of a mapping with its fields."""
+  if isinstance(value, Draft):
+    value = value._plain()
+  fields = dict(value) if isinstance(value, Mapping) else {"name": value}
+  name = fields.pop("name", None)
+  if not isinstance(name, str):
+    raise ConfigError(
+      f"{path} must be the name of a {kind.name}, one of"
+      f" {', '.join(kind.variants)}; got {value!r}."
+    )
+  try:
+    draft = Draft(kind.find(name), path, root=root, kind=kind)
+  except ValueError as error:
+    raise ConfigError(f"{path} {error}") from error
+  for field, one in fields.items():
+    setattr(draft, field, one)
+  return draft
+
+
+def _frozen(value: Any) -> Any:
+  if isinstance(value, Draft):
+    return value.freeze()
+  if isinstance(value, Mapping):
+    return {name: _frozen(one) for name, one in value.items()}
+  return value
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+  if isinstance(value, Draft):
+    return value._plain()
+  if not isinstance(value, Mapping):
+    raise ConfigError(f"fields must be given by name; got {value!r}.")
+  return {k: v for k, v in value.items() if k != "name"}
+
+
+def _nested(cls: type) -> Iterator[set[str]]:
+  """Names of the fields of every variant that a dataclass may hold."""
+  for f in dataclasses.fields(cls):
+    kind = f.metadata.get("kind") or f.metadata.get("several")
+    for name in kind.variants if kind is not None else ():
+      inner = kind.find(name)
+      yield {g.name for g in dataclasses.fields(inner)}
+      yield from _nested(inner)

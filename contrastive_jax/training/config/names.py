@@ -1,0 +1,74 @@
+"""The names of all fields, and the one that somebody meant."""
+
+import dataclasses
+import difflib
+from collections.abc import Iterator
+from typing import Any
+
+# Names by which other programs and papers know a field.
+_SYNONYMS = {
+  "alpha_init": "temperature",
+  "bs": "batch_size",
+  "datadir": "data_dir",
+  "dataset": "data",
+  "ema": "ema_decay",
+  "epochs": "steps",
+  "grad_clip": "clip_norm",
+  "init_logit_scale": "temperature",
+  "init_temperature": "temperature",
+  "iterations": "steps",
+  "logit_scale": "temperature",
+  "lr": "learning_rate",
+  "lr_schedule": "schedule",
+  "max_logit_scale": "min_temperature",
+  "max_steps": "steps",
+  "momentum_decay": "momentum",
+  "num_steps": "steps",
+  "num_workers": "num_threads",
+  "precision": "dtype",
+  "resolution": "image_size",
+  "tau": "temperature",
+  "train_steps": "steps",
+  "warmup": "warmup_share",
+  "wd": "weight_decay",
+}
+
+
+def paths(cls: type, prefix: str = "config") -> Iterator[tuple[str, Any]]:
+  """(dotted name, dataclass field) of every field of every variant."""
+  seen = set()
+  for name, f in _paths(cls, prefix):
+    if name not in seen:
+      seen.add(name)
+      yield name, f
+
+
+def nearest(cls: type, name: str) -> str:
+  """The field that is most like a dotted name.
+
+  Args:
+    cls: the configuration's dataclass.
+    name: such as "config.lr".
+  """
+  *groups, last = name.split(".")
+  last = _SYNONYMS.get(last, last)
+  wanted = ".".join([*groups, last])
+  known = [path for path, _ in paths(cls)]
+  # A right last part in a wrong or absent group is the usual slip.
+  same = [path for path in known if path.split(".")[-1] == last]
+  # Then the same letters: two that are swapped are two edits to difflib.
+  swapped = [path for path in known if sorted(path) == sorted(wanted)]
+  near = difflib.get_close_matches(wanted, same or known, n=1, cutoff=0.0)
+  return (*swapped, *near)[0]
+
+
+def _paths(cls: type, prefix: str) -> Iterator[tuple[str, Any]]:
+  for f in dataclasses.fields(cls):
+    path, meta = f"{prefix}.{f.name}", f.metadata
+    yield path, f
+    if "section" in meta:
+      yield from _paths(meta["section"], path)
+    kind = meta.get("kind") or meta.get("several")
+    for name in kind.variants if kind is not None else ():
+      place = path if "kind" in meta else f"{path}.{name}"
+      yield from _paths(kind.find(name), place)

@@ -1,0 +1,307 @@
+"""The losses that an objective can train with, as choices.
+
+A loss is a frozen dataclass whose `build` gives a function of two sides' features;
+see `Loss`. `config.loss=my_project.mine:Tempered` takes one of the user's own.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+import contrastive_jax
+from contrastive_jax.choices import Kind, choice, field
+
+if TYPE_CHECKING:
+  import jax
+
+_HERE = "contrastive_jax.training.objectives.contrasts"
+_E_STEPS = "contrastive_jax.training.objectives.e_step_rules"
+
+TEMPERATURE_MODES = Kind(
+  "temperature mode",
+  {
+    "learned": f"{_HERE}:Learned",
+    "fixed": f"{_HERE}:Fixed",
+    "robust": f"{_HERE}:Robust",
+    "individual": f"{_HERE}:Individual",
+  },
+)
+E_STEPS = Kind(
+  "E-step",
+  {
+    "batch": f"{_E_STEPS}:Batch",
+    "moving_average": f"{_E_STEPS}:MovingAverage",
+    "conjugate": f"{_E_STEPS}:Conjugate",
+    "amortized": f"{_E_STEPS}:Amortized",
+  },
+)
+LOSSES = Kind(
+  "loss",
+  {
+    "clip": f"{_HERE}:Clip",
+    "clip_four_term": f"{_HERE}:ClipFourTerm",
+    "decoupled": f"{_HERE}:Decoupled",
+    "sigmoid": f"{_HERE}:Sigmoid",
+    "info_nce": f"{_HERE}:InfoNce",
+    "nt_xent": f"{_HERE}:NtXent",
+    "augmented": f"{_HERE}:Augmented",
+    "soft_target": f"{_HERE}:SoftTarget",
+  },
+)
+
+_MIN_TEMPERATURE = field(
+  0.01, "Lower bound of the temperature.", low=1e-4, high=1
+)
+
+
+class Loss(Protocol):
+  """A loss between two sides of a batch: a frozen dataclass with these.
+
+  Attributes:
+    temperature: where the temperature begins.
+    temperature_mode: how it goes on.
+    group_positives: whether rows of one concept are positives of each other.
+    block_size: rows of the similarity that are formed at once; 0 chooses.
+  """
+
+  temperature: float
+  temperature_mode: Any
+  group_positives: bool
+  block_size: int
+
+  def build(self) -> Callable[..., "jax.Array"]:
+    """The loss as a pure function, called as
+
+      loss(first, second, *, temperature, group_ids, axes, block_size) -> [N]
+
+    with unit-norm float [N, d] features of the two sides (images and captions, two
+    views, queries and keys), the temperature as a scalar array, int [N] ids of which
+    equal ones are positives of each other (or None), names of the mapped axes (or
+    None), and rows at once. A class with `takes_bias = True` gets `bias` too, a
+    learned scalar; one with `takes_views = True` `first_augmented` and
+    `second_augmented`, the features of another view of each side.
+    """
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Learned:
+  """One temperature, learned with the parameters."""
+
+  min_temperature: float = _MIN_TEMPERATURE
+
+
+@dataclasses.dataclass(frozen=True)
+class Fixed:
+  """The temperature stays as it is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Robust:
+  """One learned temperature by FastCLIP's robust objective, tau (log Z + rho)."""
+
+  rho: float = field(
+    6.5, "Weight rho of the temperature; larger values lower it.", low=0
+  )
+  min_temperature: float = _MIN_TEMPERATURE
+
+
+@dataclasses.dataclass(frozen=True)
+class Individual:
+  """One learned temperature an example, by iSogCLR's robust objective."""
+
+  rho: float = field(
+    6.5, "Weight rho of the temperatures; larger values lower them.", low=0
+  )
+  temperature_rate: float = field(
+    0.01, "Learning rate of the temperatures.", low=0
+  )
+  min_temperature: float = _MIN_TEMPERATURE
+
+
+@dataclasses.dataclass(frozen=True)
+class _Contrast:
+  """Fields that all losses have."""
+
+  temperature: float = field(
+    0.07, "Temperature at the start of training.", low=1e-4, high=1
+  )
+  temperature_mode: Any = choice(
+    TEMPERATURE_MODES, "learned", "How the temperature changes in training."
+  )
+  group_positives: bool = field(
+    True, "Whether rows of one concept are positives of each other."
+  )
+  block_size: int = field(
+    0, "Rows of the similarity formed at once; 0 decides by size.", low=0
+  )
+
+  # What `build`'s function takes beside the two sides; see `Loss`.
+  takes_bias = False
+  takes_views = False
+
+  def check(self) -> None:
+    """Raises on a first temperature below its own bound."""
+    least = getattr(self.temperature_mode, "min_temperature", 0.0)
+    if self.temperature < least:
+      raise ValueError(
+        "temperature must be at least temperature_mode.min_temperature"
+        f" ({least:g}); got {self.temperature:g}."
+      )
+    mode = TEMPERATURE_MODES.name_of(self.temperature_mode)
+    if mode in ("robust", "individual") and not isinstance(self, Augmented):
+      raise ValueError(
+        f"temperature_mode={mode} belongs to loss=augmented; this run has"
+        f" loss={LOSSES.name_of(self)}."
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip(_Contrast):
+  """Symmetric InfoNCE between images and captions (CLIP)."""
+
+  label_smoothing: float = field(
+    0.0, "Share of the target that is uniform.", low=0.0, high=0.999
+  )
+
+  def build(self) -> Callable[..., "jax.Array"]:
+    """`losses.clip`."""
+
+    def loss(first, second, *, temperature, **options):
+      return contrastive_jax.losses.clip(
+        first,
+        second,
+        logit_scale=1.0 / temperature,
+        label_smoothing=self.label_smoothing,
+        **options,
+      )
+
+    return loss
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipFourTerm(_Contrast):
+  """CLIP's loss and its in-modal and cross-modal terms on another view."""
+
+  takes_views = True
+
+  def build(self) -> Callable[..., "jax.Array"]:
+    """`losses.clip_four_term`."""
+
+    def loss(
+      first,
+      second,
+      *,
+      first_augmented,
+      second_augmented,
+      temperature,
+      **options,
+    ):
+      return contrastive_jax.losses.clip_four_term(
+        first,
+        second,
+        first_augmented,
+        second_augmented,
+        logit_scale=1.0 / temperature,
+        **options,
+      )
+
+    return loss
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoupled(_Contrast):
+  """Decoupled contrastive loss: no positive in the denominator (DCL)."""
+
+  def build(self) -> Callable[..., "jax.Array"]:
+    """`losses.decoupled` from the first side to the second."""
+    return contrastive_jax.losses.decoupled
+
+
+@dataclasses.dataclass(frozen=True)
+class Sigmoid(_Contrast):
+  """Pairwise sigmoid loss with a learned bias (SigLIP)."""
+
+  takes_bias = True
+
+  def build(self) -> Callable[..., "jax.Array"]:
+    """`losses.sigmoid`."""
+
+    def loss(first, second, *, temperature, bias, **options):
+      return contrastive_jax.losses.sigmoid(
+        first,
+        second,
+        logit_scale=1.0 / temperature,
+        logit_bias=bias,
+        **options,
+      )
+
+    return loss
+
+
+@dataclasses.dataclass(frozen=True)
+class InfoNce(_Contrast):
+  """InfoNCE of queries against keys (MoCo v3)."""
+
+  def build(self) -> Callable[..., "jax.Array"]:
+    """`losses.info_nce`."""
+    return contrastive_jax.losses.info_nce
+
+
+@dataclasses.dataclass(frozen=True)
+class NtXent(_Contrast):
+  """NT-Xent of two views against all other rows of both (SimCLR)."""
+
+  def build(self) -> Callable[..., "jax.Array"]:
+    """`losses.nt_xent`, the mean of each example's two views."""
+
+    def loss(first, second, **options):
+      values = contrastive_jax.losses.nt_xent(first, second, **options)
+      return values.reshape(2, -1).mean(0)
+
+    return loss
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmented(_Contrast):
+  """The gamma-augmented loss: exponential, decomposable, by stochastic EM."""
+
+  e_step: Any = choice(
+    E_STEPS, "moving_average", "How an anchor's log-partition is estimated."
+  )
+  lagged: bool = field(
+    False,
+    "Whether weights come from before the batch: without bias, but staler.",
+  )
+  concentration: float = field(
+    0.0,
+    "Concentration of the sampled gamma weights; 0 uses their mean.",
+    low=0,
+  )
+  prior_shape: float = field(
+    0.0, "Shape of the gamma prior on the weights.", low=0
+  )
+  prior_rate: float = field(
+    0.0, "Rate of the gamma prior on the weights.", low=0
+  )
+  include_positive: bool = field(
+    False, "Whether the partition function counts the positive."
+  )
+  negative_mass: float = field(
+    1.0,
+    "Weight of the mean over negatives in the partition function; 0 is"
+    " batch_size - 1.",
+    low=0,
+  )
+  log_weight_cap: float = field(
+    0.0, "Bound of the log-weights; 0 has no bound.", low=0
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class SoftTarget(_Contrast):
+  """ALBEF's contrast with soft targets of the momentum model and a queue."""
+
+  queue_size: int = field(
+    1024, "Earlier keys in the contrast; 0 has no queue.", low=0
+  )

@@ -1,0 +1,148 @@
+"""The E-step rules that the augmented loss can be trained with, as choices."""
+
+import dataclasses
+from typing import Any, Protocol
+
+from contrastive_jax.choices import Kind, choice, field
+
+_HERE = "contrastive_jax.training.objectives.e_step_rules"
+SCHEDULES = Kind(
+  "schedule of the rate",
+  {
+    "constant": f"{_HERE}:Constant",
+    "cosine": f"{_HERE}:Cosine",
+    "visits": f"{_HERE}:Visits",
+  },
+)
+
+
+class Rule(Protocol):
+  """An E-step: a frozen dataclass with these.
+
+  Attributes:
+    keeps_entries: whether it keeps an entry an example in a table; without one
+      the estimate of the batch is all that is known.
+  """
+
+  keeps_entries: bool
+
+  def build(self, *, steps: int) -> Any:
+    """Gives a function of the step's number (int32 []) that returns a rule.
+
+    The rule is a pytree with the method that `losses.e_step` calls,
+
+      combine(previous, batch, visits) -> log-partition [R]
+
+    of the kept log-partition (NaN where nothing was seen), that of the batch, both
+    float32 [R], and how often each was visited before, int32 [R].
+
+    Args:
+      steps: of the run.
+    """
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+  """The batch's own estimate: InfoNCE or DCL, nothing is kept."""
+
+  keeps_entries = False
+
+  def build(self, *, steps: int) -> Any:
+    """`losses.BatchEstimate`."""
+    from contrastive_jax import losses
+
+    del steps
+    return lambda count: losses.BatchEstimate()
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant:
+  """The rate stays as it is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cosine:
+  """The rate falls from 1 to its value over the first half of the steps."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Visits:
+  """The rate of an entry is rate (visits + 1)^-decay."""
+
+  decay: float = field(0.9, "Exponent of the number of visits.", low=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class MovingAverage:
+  """A moving average of the batches' estimates (SogCLR)."""
+
+  rate: float = field(
+    0.5, "Weight of the batch in the moving average.", low=1e-6, high=1
+  )
+  rate_schedule: Any = choice(
+    SCHEDULES, "constant", "How the rate changes in training."
+  )
+
+  keeps_entries = True
+
+  def build(self, *, steps: int) -> Any:
+    """`losses.MovingAverage` at the rate of a step."""
+    import jax.numpy as jnp
+
+    from contrastive_jax import losses
+
+    def rule(count):
+      schedule = self.rate_schedule
+      if isinstance(schedule, Visits):
+        return losses.MovingAverage(self.rate, schedule.decay)
+      if isinstance(schedule, Constant):
+        return losses.MovingAverage(self.rate)
+      done = jnp.minimum(2.0 * count / steps, 1.0)
+      share = 0.5 * (1.0 + jnp.cos(jnp.pi * done))
+      return losses.MovingAverage(self.rate + (1.0 - self.rate) * share)
+
+    return rule
+
+
+@dataclasses.dataclass(frozen=True)
+class Conjugate:
+  """A conjugate gamma posterior with a forgetting prior (SCENT)."""
+
+  log_alpha: float = field(
+    10.0, "Logarithm of the inverse strength of the prior."
+  )
+
+  keeps_entries = True
+
+  def build(self, *, steps: int) -> Any:
+    """`losses.Conjugate`."""
+    from contrastive_jax import losses
+
+    del steps
+    return lambda count: losses.Conjugate(self.log_alpha)
+
+
+@dataclasses.dataclass(frozen=True)
+class Amortized:
+  """Prototypes that predict the log-partition (NeuCLIP)."""
+
+  prototypes: int = field(1024, "Number of prototypes per modality.", low=1)
+  prototype_steps: int = field(
+    10, "Gradient steps on the prototypes per training step.", low=1
+  )
+  prototype_rate: float = field(
+    0.1, "Learning rate of the prototypes' AdaGrad.", low=0
+  )
+  prototype_refill: int = field(
+    500, "Steps between two refills of the prototypes with keys.", low=1
+  )
+
+  keeps_entries = False
+
+  def build(self, *, steps: int) -> Any:
+    """`losses.Amortized`."""
+    from contrastive_jax import losses
+
+    del steps
+    return lambda count: losses.Amortized()
