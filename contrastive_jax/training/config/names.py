@@ -68,7 +68,7 @@ def _paths(cls: type, prefix: str) -> Iterator[tuple[str, Any]]:
     yield path, f
     if "section" in meta:
       yield from _paths(meta["section"], path)
-    kind = meta.get("kind") or meta.get("several")
+    kind: Any = meta.get("kind") or meta.get("several")
     for name in kind.variants if kind is not None else ():
       place = path if "kind" in meta else f"{path}.{name}"
       yield from _paths(kind.find(name), place)

@@ -174,7 +174,9 @@ class ConfigDraft(Draft):
     """The configuration; see `Draft.freeze`."""
     config: Config = super().freeze()
     uses = self._objective().uses
-    unused = {name: None for name in _OPTIONAL if name not in uses}
+    unused: dict[str, Any] = {
+      name: None for name in _OPTIONAL if name not in uses
+    }
     config = dataclasses.replace(config, **unused)
     takes_views = getattr(config.loss, "takes_views", False) or bool(
       config.structure and config.structure.augmented_sides
