@@ -48,7 +48,16 @@ def make_config(**changes):
 
 
 def parse(fields):
-  """A configuration from dotted fields."""
+  """A configuration from dotted fields; `structure.TERM` is the term's weight."""
+  fields = dict(fields)
+  terms = {
+    name: fields.pop(name)
+    for name in list(fields)
+    if name.count(".") == 1 and name.startswith("structure.")
+  }
+  if terms:
+    fields["structure"] = tuple(name.split(".")[1] for name in terms)
+    fields |= {f"{name}.weight": weight for name, weight in terms.items()}
   draft = config_lib.default_config()
   draft.override(fields)
   return config_lib.parse(draft)
