@@ -134,6 +134,11 @@ def make_objective(config, data, devices=1):
   )
 
 
+def caption_rows(objective):
+  """Token rows of an image in a step."""
+  return objective.example_batch()["tokens"].shape[1]
+
+
 def make_batches(config, data):
   """The training batches of a run."""
   run = image_text.Run(config, None, data, None, None, None)
