@@ -157,24 +157,27 @@ class ConfigDraft(Draft):
     self._check_used(name)
     return super().reach(name)
 
-  def override(self, texts: Mapping[str, str]) -> None:
-    """Sets fields to what a command line says, in whatever order.
+  def override(self, values: Mapping[str, Any]) -> None:
+    """Sets fields, in whatever order they come.
 
     Args:
-      texts: by dotted name, such as {"loss.rate": "0.3"}.
+      values: by dotted name, such as {"loss.rate": 0.3}; texts are read as on a
+        command line.
     """
     # A choice before the fields of what was chosen, the objective before all.
     first = ("objective", "loss")
     for path in sorted(
-      texts, key=lambda p: (p.count("."), first.index(p) if p in first else 2)
+      values, key=lambda p: (p.count("."), first.index(p) if p in first else 2)
     ):
-      self.assign(path, texts[path])
+      self.assign(path, values[path])
 
   def freeze(self) -> Config:
     """The configuration; see `Draft.freeze`."""
     config: Config = super().freeze()
     uses = self._objective().uses
-    unused = {name: None for name in _OPTIONAL if name not in uses}
+    unused: dict[str, Any] = {
+      name: None for name in _OPTIONAL if name not in uses
+    }
     config = dataclasses.replace(config, **unused)
     takes_views = getattr(config.loss, "takes_views", False) or bool(
       config.structure and config.structure.augmented_sides
@@ -193,11 +196,15 @@ class ConfigDraft(Draft):
       config = dataclasses.replace(config, other_view=None)
     return config
 
+  def uses(self, name: str) -> bool:
+    """Whether the objective uses a field of the top level."""
+    return name not in _OPTIONAL or name in self._objective().uses
+
   def _objective(self) -> Any:
     return self._values["objective"]._cls
 
   def _check_used(self, name: str) -> None:
-    if name not in _OPTIONAL or name in self._objective().uses:
+    if self.uses(name):
       return
     owners = [
       other
