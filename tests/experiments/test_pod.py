@@ -7,7 +7,7 @@ import pytest
 
 from contrastive_jax.training import config as config_lib
 from experiments.benchmarks import hlo, pod
-from tests.training import test_albef_objective as albef
+from tests.training import tiny_albef as albef
 from tests.training import tiny, tiny_tasks
 
 TEXT = """
