@@ -69,6 +69,7 @@ _LENT = {
     "check_features",
     "check_group_ids",
     "check_positive",
+    "gather_rows",
     "global_row_ids",
     "l2_normalize",
     "row_column_sums",

@@ -1,6 +1,8 @@
 """The package: names reached lazily, what it ships."""
 
+import ast
 import pathlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -39,7 +41,7 @@ def test_importing_the_package_imports_nothing_else():
 def test_every_function_of_the_rooms_is_here_by_name():
   names = {}
   for room in (evaluation, ops, losses):  # The last one wins.
-    for name in room.__all__:
+    for name in (n for n in vars(room) if not n.startswith("_")):
       if callable(getattr(room, name)):
         names[name] = getattr(room, name)
   for name, value in names.items():
@@ -48,6 +50,21 @@ def test_every_function_of_the_rooms_is_here_by_name():
     assert name in dir(contrastive_jax)
   rooms = {"data", "evaluation", "losses", "models", "ops", "training"}
   assert set(contrastive_jax.__all__) == rooms | names.keys()
+
+
+def test_packages_import_only_public_names_of_each_other():
+  package = ROOT / "contrastive_jax"
+  for path in sorted(package.rglob("*.py")):
+    own = ".".join(path.relative_to(ROOT).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+      if not isinstance(node, ast.Import | ast.ImportFrom):
+        continue
+      room = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+      for name in (f"{room}{alias.name}" for alias in node.names):
+        # A private name may be used where it is defined: in its folder.
+        where = re.match(r"(contrastive_jax\..+?)\._", name)
+        if where and not f"{own}.".startswith(f"{where[1]}."):
+          raise AssertionError(f"{path}: {name}")
 
 
 def test_a_name_that_is_not_here():

@@ -32,11 +32,8 @@ import jax
 import jax.numpy as jnp
 
 from contrastive_jax import ops
+from contrastive_jax._types import Axes, BlockSize, Scalar
 from contrastive_jax.losses import _shared
-
-Axes = str | tuple[str, ...] | None
-BlockSize = int | str | None
-Scalar = float | jax.Array
 
 
 def info_nce(

@@ -15,12 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from contrastive_jax import ops
+from contrastive_jax._types import Axes, BlockSize, Scalar
 from contrastive_jax.losses import _shared
-from contrastive_jax.ops import _grid
 
-Axes = str | tuple[str, ...] | None
 Form = Literal["auto", "gram", "direct"]
-Scalar = float | jax.Array
 
 _FORMS = ("auto", "gram", "direct")
 
@@ -29,7 +27,7 @@ def uniformity(
   *features: jax.Array,
   t: Scalar = 2.0,
   axes: Axes = None,
-  block_size: int | str | None = "auto",
+  block_size: BlockSize = "auto",
 ) -> jax.Array:
   r"""Log of the mean Gaussian potential of unit-norm features; a scalar.
 
@@ -245,10 +243,9 @@ def _direct_row_sums(
 ) -> jax.Array:
   """What `_gram_row_sums` gives, from the similarities themselves."""
   d, m = first - second, first + second
-  names = (axes,) if isinstance(axes, str) else tuple(axes or ())
   # [n, N] both; the second is the first's transpose on one device alone.
-  dm = _matmul(d, _grid.gather_rows(m, names).T)
-  md = _matmul(m, _grid.gather_rows(d, names).T)
+  dm = _matmul(d, ops.gather_rows(m, axes).T)
+  md = _matmul(m, ops.gather_rows(d, axes).T)
   rows = jnp.zeros(d.shape[:1], jnp.float32)
   if not _is_zero(same):
     rows += 0.25 * same * jnp.sum(jnp.square(dm + md), axis=1)

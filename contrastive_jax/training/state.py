@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from contrastive_jax._types import Params
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import objectives, sharding, stopping
 from contrastive_jax.training.objectives import base
-
-Params = Mapping[str, Any]
 
 # The root mean square of Adam's updates, over the rate, as Liu et al. found it.
 _ADAM_RMS = 0.2

@@ -94,7 +94,7 @@ def test_without_a_queue():
 
 
 def test_many_rows_are_taken_in_parts(monkeypatch):
-  from contrastive_jax.ops import _means
+  from contrastive_jax.ops.similarity import _means
 
   arrays, ids, queue_ids = make_inputs(23, 9, groups=4)
 

@@ -8,11 +8,10 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
+from contrastive_jax._types import Batch, Params
 from contrastive_jax.data import augment
 from contrastive_jax.training import config as config_lib
 
-Params = Mapping[str, Any]
-Batch = Mapping[str, jax.Array]
 # (params, state, inputs, key) -> features by name, new state.
 Encode = Callable[..., tuple[dict[str, jax.Array], Params]]
 
