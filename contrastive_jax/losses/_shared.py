@@ -1,7 +1,6 @@
 """What the losses share: types, sums over pairs, and checks of arguments."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -147,27 +146,3 @@ def cross_entropy(
   if both:
     losses.append(loss(sums.columns, sums.column_positive, keys, queries))
   return losses
-
-
-def uniformity(
-  features: Sequence[jax.Array],
-  t: Scalar,
-  dtype: np.dtype,
-  axes: Axes,
-  block_size: BlockSize,
-) -> jax.Array:
-  """See `structure.uniformity`; of float32 features that `dtype` holds."""
-  total = jnp.float32(0)
-  for x in features:
-    rows = ops.row_column_sums(
-      x,
-      x,
-      scale=2.0 * t,
-      dtype=dtype,
-      axes=axes,
-      block_size=block_size,
-    ).rows
-    # At most N a row: the sum itself is a float32.
-    total += jnp.sum(jnp.exp(rows - 2.0 * t))
-  count = features[0].shape[0] * ops.axis_size(axes)
-  return jnp.log(ops.sum_over(total, axes)) - jnp.log(jnp.float32(count))

@@ -7,7 +7,7 @@ is biased. With an auxiliary variable u for each anchor, by the identity
 
 the loss a log Z becomes linear in Z, the mean over all negatives of exp(D), and
 any sample of negatives gives an unbiased gradient: given u (the E-step, see
-`losses.expectation`), the losses here are
+`losses.e_step_rules`), the losses here are
 
 .. math::
   \ell_i = u_i \hat Z_i, \qquad

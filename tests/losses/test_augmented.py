@@ -13,12 +13,9 @@ from jax.extend import core as jax_core
 
 from contrastive_jax import losses
 from tests.losses import augmented_references as references
+from tests.losses.augmented_batch import EACH, IDS, TAU, D, N
 
 NAMES = tuple(references.LOSSES)
-N, D = 12, 16
-IDS = np.array([7, -1, 7, 3, 0, -1, 7, 2**31 - 1, 3, 5, -(2**31), 0])
-TAU = 0.1
-EACH = np.float32(np.random.default_rng(5).uniform(0.07, 0.3, N))
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from jax.sharding import AxisType
 
 from contrastive_jax import losses
 from tests.losses import references
-from tests.losses.test_contrastive_distributed import make_mesh
+from tests.meshes import make_mesh
 
 N, D = 16, 8
 IDS = jnp.asarray(np.random.default_rng(0).integers(0, 9, N))

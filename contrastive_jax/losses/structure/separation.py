@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from contrastive_jax import ops
 from contrastive_jax._types import Axes, BlockSize, Scalar
 from contrastive_jax.losses import _shared
+from contrastive_jax.losses.structure import uniformity
 
 Positive = Literal["augmented", "original"]
 
@@ -255,5 +256,7 @@ def deep_feature_separation(
       axes,
       block_size,
     ),
-    "uniformity": _shared.uniformity(own, t, dtype, axes, block_size),
+    "uniformity": uniformity.log_mean_potential(
+      own, t, dtype, axes, block_size
+    ),
   }

@@ -8,9 +8,12 @@ from jax.sharding import PartitionSpec as P
 
 from contrastive_jax import losses
 from tests.losses import structure_references as references
-from tests.losses.test_contrastive_distributed import make_mesh
-from tests.losses.test_structure import assert_close, cotangents, with_gradients
-from tests.losses.test_uniformity import reference as uniformity_reference
+from tests.losses.structure.checks import (
+  assert_close,
+  cotangents,
+  with_gradients,
+)
+from tests.meshes import make_mesh
 
 N, D, TAU = 16, 6, 0.5
 NAMES = ("v", "t", "v'", "t'", "v'a", "t'a")
@@ -64,7 +67,7 @@ def reference(arrays, weights, *, positive="augmented", tau=TAU):
     rows += found
     grads[number] += by_query
     grads[key] += by_key
-  value, by_features, _ = uniformity_reference((vi, ti), 2.0)
+  value, by_features, _ = references.uniformity((vi, ti), 2.0)
   rows += value
   for number, gradient in zip((2, 3), by_features):
     grads[number] += w.sum() * gradient

@@ -10,8 +10,12 @@ from jax.sharding import PartitionSpec as P
 
 from contrastive_jax import losses
 from tests.losses import structure_references as references
-from tests.losses.test_contrastive_distributed import make_mesh
-from tests.losses.test_structure import assert_close, cotangents, with_gradients
+from tests.losses.structure.checks import (
+  assert_close,
+  cotangents,
+  with_gradients,
+)
+from tests.meshes import make_mesh
 
 N, D = 8, 6
 

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from contrastive_jax import losses
-from tests.losses.test_contrastive_distributed import make_mesh
+from tests.meshes import make_mesh
 
 N, M, D = 8, 24, 6
 
