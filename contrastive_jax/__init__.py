@@ -78,12 +78,10 @@ _LENT = {
   "evaluation": (
     "FineTuneRecipe",
     "FineTuner",
-    "GradientStatistics",
     "alignment",
     "average_precision",
     "few_shot_accuracy",
     "fine_tune",
-    "gradient_statistics",
     "knn_accuracy",
     "linear_probe",
     "mean_average_precision",

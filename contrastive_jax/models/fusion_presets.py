@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from contrastive_jax._types import Dtype
 from contrastive_jax.models import layers, presets
-from contrastive_jax.models.fusion import FusionModel
+from contrastive_jax.models.fusion_model import FusionModel
 from contrastive_jax.models.vit import ViT, vit
 
 FUSION_PRESETS: dict[str, FusionModel] = {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from contrastive_jax.models import bert, fusion, fusion_presets
+from contrastive_jax.models import bert, fusion_model, fusion_presets
 from contrastive_jax.models.vit import ViT
 from tests.models import make_golden_transformers as golden
 
@@ -200,7 +200,7 @@ def images(n=3):
 
 
 def make(task="pretrain", **fields):
-  return fusion.FusionModel(
+  return fusion_model.FusionModel(
     image=ViT(
       image_size=16,
       patch_size=8,

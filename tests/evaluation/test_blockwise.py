@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax import evaluation
-from contrastive_jax.evaluation import _inputs, _tiles, geometry, retrieval
+from contrastive_jax.evaluation import _blockwise, _inputs, geometry, retrieval
 
 _N = 16_000  # the full matrix would take 1 GB
 _ALLOWED = 300 << 20
@@ -58,26 +58,26 @@ def test_memory_of_a_compiled_tile():
 
 
 def test_block_length_is_bounded_and_repeats():
-  assert [_tiles.block_length(n, 1024) for n in (1, 2, 3, 1000, 5000)] == [
+  assert [_blockwise.block_length(n, 1024) for n in (1, 2, 3, 1000, 5000)] == [
     1,
     2,
     4,
     1024,
     1024,
   ]
-  assert _tiles.block_length(100, 7) == 7
+  assert _blockwise.block_length(100, 7) == 7
 
 
 def test_relevance_tiles_cover_the_whole_mask():
   rng = np.random.default_rng(0)
   mask = rng.random((13, 22)) < 0.2
-  relevance = _tiles.Relevance(
+  relevance = _blockwise.Relevance(
     None, None, [np.flatnonzero(row) for row in mask], mask.shape, 5
   )
   full = np.zeros((15, 25), bool)
   for i in range(3):
     for j in range(5):
-      tile = np.asarray(_tiles.right(relevance.tile(i, j)))
+      tile = np.asarray(_blockwise.right(relevance.tile(i, j)))
       assert relevance.any(i, j) == tile.any()
       full[5 * i : 5 * i + 5, 5 * j : 5 * j + 5] = tile
   np.testing.assert_array_equal(full[:13, :22], mask)
@@ -96,35 +96,5 @@ def test_normalization_is_safe_at_the_ends_of_float32():
 def test_ties_are_errors_for_a_linear_classifier():
   x = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], np.float32)
   labels = np.array([0, 1, 0], np.int32)
-  correct = _tiles.linear_correct(x, jnp.eye(2), jnp.zeros(2), labels, 2)
+  correct = _blockwise.linear_correct(x, jnp.eye(2), jnp.zeros(2), labels, 2)
   assert correct.tolist() == [True, True, False]
-
-
-def test_public_names():
-  assert set(evaluation.__all__) == {
-    "FineTuneRecipe",
-    "FineTuner",
-    "GradientStatistics",
-    "alignment",
-    "average_precision",
-    "few_shot_accuracy",
-    "fine_tune",
-    "gradient_statistics",
-    "knn_accuracy",
-    "linear_probe",
-    "mean_average_precision",
-    "modality_gap",
-    "multi_label_probe",
-    "normalize_answer",
-    "retrieval_metrics",
-    "retrieval_ranks",
-    "similarity_histogram",
-    "task_text_only_accuracy",
-    "text_only_accuracy",
-    "top_k",
-    "uniformity",
-    "vqa_accuracy",
-    "zero_shot_metrics",
-    "zero_shot_weights",
-  }
-  assert all(callable(getattr(evaluation, n)) for n in evaluation.__all__)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax import losses, ops
-from contrastive_jax.evaluation import gradient_statistics
+from experiments.synthetic.gradient_statistics import gradient_statistics
 
 G = {"a": jnp.asarray([3.0, 0.0]), "b": jnp.asarray([[4.0]])}  # |g| = 5.
 
