@@ -1,42 +1,35 @@
 """No function may form the matrix of all similarities."""
 
-import resource
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from contrastive_jax import evaluation
 from contrastive_jax.evaluation import _blockwise, _inputs, geometry, retrieval
+from tests.evaluation import peak_memory
 
-_N = 16_000  # the full matrix would take 1 GB
+_FUNCTIONS = ("retrieval", "relevance", "top_k", "uniformity", "histogram")
 _ALLOWED = 300 << 20
 
-
-def _large(seed):
-  rng = np.random.default_rng(seed)
-  return rng.normal(size=(_N, 8)).astype(np.float32)
-
-
-@pytest.mark.parametrize(
-  "name", ["retrieval", "relevance", "top_k", "uniformity", "histogram"]
+needs_high_water = pytest.mark.skipif(
+  peak_memory.high_water() is None, reason="the system does not tell the peak"
 )
-def test_peak_memory_of_a_large_case(name):
-  x, y, ids = _large(0), _large(1), np.arange(_N)
-  calls = {
-    "retrieval": lambda: evaluation.retrieval_metrics(x, y, ids, ids),
-    "relevance": lambda: evaluation.retrieval_metrics(
-      x, y, relevance=list(ids[:, None])
-    ),
-    "top_k": lambda: evaluation.top_k(x, y, 5),
-    "uniformity": lambda: evaluation.uniformity(x),
-    "histogram": lambda: evaluation.similarity_histogram(x, y, ids, ids),
-  }
-  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  calls[name]()
-  after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  assert (after - before) * 1024 < _ALLOWED  # counted in KiB on Linux
+
+
+@pytest.fixture(scope="module", name="grown")
+def fixture_grown():
+  return peak_memory.measure(*_FUNCTIONS)
+
+
+@needs_high_water
+@pytest.mark.parametrize("name", _FUNCTIONS)
+def test_peak_memory_of_a_large_case(name, grown):
+  assert grown[name] < _ALLOWED
+
+
+@needs_high_water
+def test_the_matrix_of_all_similarities_would_be_seen():
+  assert peak_memory.measure("matrix")["matrix"] > 3 * _ALLOWED
 
 
 def test_memory_of_a_compiled_tile():
