@@ -80,7 +80,8 @@ def test_the_forms_of_a_batch_are_the_pipelines(objective):
   if objective == "albef":
     config, batch = albef.make_config(), albef.make_batch()
   else:
-    config = tiny_tasks.make_config(objective, fusion__answers_per_question=2)
+    more = {"objective__answers_per_question": 2} if objective == "vqa" else {}
+    config = tiny_tasks.make_config(objective, **more)
     batch = tiny_tasks.batch_of(objective)
   forms = pod.batch_forms(config, 16)
   assert forms.keys() == batch.keys()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax import models
+from contrastive_jax.training.trainer import optimizer_choices, optimizers
 from tests.training import tiny
 
 CLEAN = {
@@ -15,10 +16,7 @@ CLEAN = {
 
 
 def objective(name="simclr", **changes):
-  config = tiny.make_config(
-    objective=name,
-    **changes,
-  )
+  config = tiny.make_config(objective=name, **changes)
   return tiny.make_objective(config, tiny.make_data())
 
 
@@ -71,15 +69,9 @@ def test_the_predictor_may_end_without_normalisation(norm):
   assert "final_norm" in heads["projection_head"]
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "lars", "muon"])
+@pytest.mark.parametrize("name", ["adamw", "lars", "muon"])
 @pytest.mark.parametrize("frozen", [True, False])
-def test_a_frozen_patch_projection_does_not_decay(optimizer, frozen):
-  config = tiny.make_config(
-    objective="moco_v3",
-    objective__freeze_patches=frozen,
-    optimizer=optimizer,
-    optimizer__warmup_share=0.0,
-  )
+def test_a_frozen_patch_projection_does_not_decay(name, frozen):
   params = {
     "tower": {
       "patch_embedding": {"conv": {"kernel": jnp.ones((2, 2))}},
@@ -87,8 +79,14 @@ def test_a_frozen_patch_projection_does_not_decay(optimizer, frozen):
       "out": {"kernel": jnp.ones((2, 2))},
     }
   }
-  made = tiny.make_objective(config, tiny.make_data())
-  transform = tiny.make_optimizer(config, made)
+  choice = optimizer_choices.OPTIMIZERS.find(name)(
+    schedule=optimizer_choices.Constant(warmup_share=0.0)
+  )
+  transform = optimizers.make_optimizer(
+    choice,
+    steps=8,
+    objective=objective("moco_v3", objective__freeze_patches=frozen),
+  )
   zeros = jax.tree.map(jnp.zeros_like, params)
   updates, _ = transform.update(zeros, transform.init(params), params)
   moved = jax.tree.map(lambda x: bool(jnp.any(x != 0)), updates)["tower"]
