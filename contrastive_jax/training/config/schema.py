@@ -174,7 +174,9 @@ class ConfigDraft(Draft):
     """The configuration; see `Draft.freeze`."""
     config: Config = super().freeze()
     uses = self._objective().uses
-    unused = {name: None for name in _OPTIONAL if name not in uses}
+    unused: dict[str, Any] = {
+      name: None for name in _OPTIONAL if name not in uses
+    }
     config = dataclasses.replace(config, **unused)
     takes_views = getattr(config.loss, "takes_views", False) or bool(
       config.structure and config.structure.augmented_sides
@@ -193,11 +195,15 @@ class ConfigDraft(Draft):
       config = dataclasses.replace(config, other_view=None)
     return config
 
+  def uses(self, name: str) -> bool:
+    """Whether the objective uses a field of the top level."""
+    return name not in _OPTIONAL or name in self._objective().uses
+
   def _objective(self) -> Any:
     return self._values["objective"]._cls
 
   def _check_used(self, name: str) -> None:
-    if name not in _OPTIONAL or name in self._objective().uses:
+    if self.uses(name):
       return
     owners = [
       other

@@ -73,11 +73,13 @@ class Objective:
 class Clip(Objective):
   """Image-text contrast of a two-tower model (CLIP, LiT, SigLIP)."""
 
+  # pyrefly: ignore[bad-override]
   captions_per_example: int = field(
     1,
     "Captions of an image in a step; the first is in the first language.",
     low=1,
   )
+  # pyrefly: ignore[bad-override]
   images_per_concept: int = field(
     1, "Rows of a batch that show one concept.", low=1
   )
@@ -148,6 +150,7 @@ class Clip(Objective):
 class _SelfSupervised(Objective):
   """Fields of both objectives of one modality."""
 
+  # pyrefly: ignore[bad-override]
   images_per_concept: int = field(
     1,
     "Images of a concept that are its two views; 1 takes two augmentations of"

@@ -77,9 +77,13 @@ class Loss(Protocol):
     with unit-norm float [N, d] features of the two sides (images and captions, two
     views, queries and keys), the temperature as a scalar array, int [N] ids of which
     equal ones are positives of each other (or None), names of the mapped axes (or
-    None), and rows at once. A class with `takes_bias = True` gets `bias` too, a
-    learned scalar; one with `takes_views = True` `first_augmented` and
-    `second_augmented`, the features of another view of each side.
+    None), and rows at once ("auto" or a number).
+
+    Optional attributes of the class: with `takes_bias = True` the function gets
+    `bias` too, a learned scalar; with `takes_views = True` `first_augmented` and
+    `second_augmented`, the features of another view of each side; a loss with
+    `directional = True` is of the first side against the second, and objectives of
+    two modalities take the mean of both directions.
     """
     ...
 
@@ -136,9 +140,10 @@ class _Contrast:
     0, "Rows of the similarity formed at once; 0 decides by size.", low=0
   )
 
-  # What `build`'s function takes beside the two sides; see `Loss`.
+  # See `Loss`.
   takes_bias = False
   takes_views = False
+  directional = False
 
   def check(self) -> None:
     """Raises on a first temperature below its own bound."""
@@ -213,6 +218,8 @@ class ClipFourTerm(_Contrast):
 class Decoupled(_Contrast):
   """Decoupled contrastive loss: no positive in the denominator (DCL)."""
 
+  directional = True
+
   def build(self) -> Callable[..., "jax.Array"]:
     """`losses.decoupled` from the first side to the second."""
     return contrastive_jax.losses.decoupled
@@ -242,6 +249,8 @@ class Sigmoid(_Contrast):
 @dataclasses.dataclass(frozen=True)
 class InfoNce(_Contrast):
   """InfoNCE of queries against keys (MoCo v3)."""
+
+  directional = True
 
   def build(self) -> Callable[..., "jax.Array"]:
     """`losses.info_nce`."""

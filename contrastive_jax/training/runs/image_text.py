@@ -11,22 +11,25 @@ from typing import Any
 import grain
 import jax
 
+from contrastive_jax.data import pipeline, sources
 from contrastive_jax.data.text import eda
-from contrastive_jax.data import pipeline
-from contrastive_jax.data import sources
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training.evaluators import embeddings
-from contrastive_jax.training.runs import cached_features
-from contrastive_jax.training.runs import initial_weights
-from contrastive_jax.training.trainer import loop
 from contrastive_jax.training import objectives
-from contrastive_jax.training.runs import open_data
-from contrastive_jax.training.distributed import sharding
-from contrastive_jax.training.evaluators import benchmark_suites
-from contrastive_jax.training.evaluators import task_accuracy
 from contrastive_jax.training.config import workdirs
-from contrastive_jax.training.trainer import state as state_lib
+from contrastive_jax.training.distributed import sharding
+from contrastive_jax.training.evaluators import (
+  benchmark_suites,
+  embeddings,
+  task_accuracy,
+)
 from contrastive_jax.training.objectives import base
+from contrastive_jax.training.runs import (
+  cached_features,
+  initial_weights,
+  open_data,
+)
+from contrastive_jax.training.trainer import loop
+from contrastive_jax.training.trainer import state as state_lib
 
 Report = Callable[[str], None]
 
@@ -82,7 +85,9 @@ class Run:
     """Features in the place of images and tokens; images' are kept on disk."""
     config, objective = self.config, self.objective
     abstract = loop.abstract_state(config, objective, self.mesh)
-    variables = initial_weights.published_variables(config, objective.model, abstract)
+    variables = initial_weights.published_variables(
+      config, objective.model, abstract
+    )
     size = config.evaluation.batch_size
     image, text = cached_features.encoders(
       objective.model, variables, base.Views(config).plain

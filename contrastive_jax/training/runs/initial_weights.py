@@ -16,10 +16,10 @@ from contrastive_jax import models
 from contrastive_jax.data.text import published_tokenizers
 from contrastive_jax.data.text import tokenizer as tokenizer_lib
 from contrastive_jax.models import pretrained
-from contrastive_jax.training.trainer import checkpoints
-from contrastive_jax.training.distributed import sharding
-from contrastive_jax.training.config import workdirs
 from contrastive_jax.training import config as config_lib
+from contrastive_jax.training.config import workdirs
+from contrastive_jax.training.distributed import sharding
+from contrastive_jax.training.trainer import checkpoints
 from contrastive_jax.training.trainer import state as state_lib
 
 

@@ -6,8 +6,8 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from contrastive_jax.data.sets.folder import reading
 from contrastive_jax.data import sources
+from contrastive_jax.data.sets.folder import reading
 from contrastive_jax.training import config as config_lib
 
 Report = Callable[[str], None]

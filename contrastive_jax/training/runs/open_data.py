@@ -13,8 +13,8 @@ import numpy as np
 from contrastive_jax.data import sources
 from contrastive_jax.data.text import tokenizer
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training.runs import official_data
 from contrastive_jax.training.config import workdirs
+from contrastive_jax.training.runs import official_data
 
 Report = Callable[[str], None]
 

@@ -10,15 +10,11 @@ from collections.abc import Callable, Iterator, Mapping
 import jax
 
 from contrastive_jax.data.files import locks
-from contrastive_jax.training.trainer import checkpoints
-from contrastive_jax.training.runs import initial_weights
-from contrastive_jax.training.trainer import loop
-from contrastive_jax.training.distributed import processes
-from contrastive_jax.training.runs import image_text
-from contrastive_jax.training.distributed import sharding
-from contrastive_jax.training.runs import task_runs
-from contrastive_jax.training.config import workdirs
 from contrastive_jax.training import config as config_lib
+from contrastive_jax.training.config import workdirs
+from contrastive_jax.training.distributed import processes, sharding
+from contrastive_jax.training.runs import image_text, initial_weights, task_runs
+from contrastive_jax.training.trainer import checkpoints, loop
 from contrastive_jax.training.trainer import state as state_lib
 
 Report = Callable[[str], None]

@@ -13,14 +13,16 @@ from contrastive_jax import evaluation
 from contrastive_jax.data import sources, task_pipeline, tasks
 from contrastive_jax.data.text import tokenizer as tokenizer_lib
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training.runs import initial_weights
 from contrastive_jax.training import objectives
-from contrastive_jax.training.runs import official_data
-from contrastive_jax.training.runs import open_data
-from contrastive_jax.training.runs import image_text
+from contrastive_jax.training.config import workdirs
 from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.evaluators import task_accuracy
-from contrastive_jax.training.config import workdirs
+from contrastive_jax.training.runs import (
+  image_text,
+  initial_weights,
+  official_data,
+  open_data,
+)
 from contrastive_jax.training.trainer import state as state_lib
 
 Report = Callable[[str], None]
@@ -255,8 +257,8 @@ def _unscorable(source: sources.Source) -> str:
 
 def _draw_curves(workdir: pathlib.Path, folder: pathlib.Path | None) -> None:
   # Matplotlib is imported by who draws.
-  from contrastive_jax.training.trainer import metric_log
   from contrastive_jax.training.evaluators import plots
+  from contrastive_jax.training.trainer import metric_log
 
   folder = folder or workdir / "plots"
   folder.mkdir(exist_ok=True)
