@@ -23,7 +23,7 @@ class Opened:
     objective: what is trained, `objectives.base.Objective`.
     chosen: the variant of `OBJECTIVES` that the objective was built by.
     encoder: embeds splits and texts; None where the model embeds nothing.
-    task_encoder: makes arrays of a task's records; None of images and captions.
+    reader: makes arrays of a task's records; None for images and captions.
     workdir: where the run keeps its files.
     steps: of the run.
     seed: of the run.
@@ -38,7 +38,7 @@ class Opened:
   objective: Any
   chosen: Any
   encoder: Any
-  task_encoder: task_pipeline.Encoder | None
+  reader: task_pipeline.Encoder | None
   workdir: pathlib.Path
   steps: int
   seed: int

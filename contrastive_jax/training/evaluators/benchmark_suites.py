@@ -11,7 +11,14 @@ from contrastive_jax.data import sources
 from contrastive_jax.data.sets import official
 from contrastive_jax.data.sets.folder import reading
 from contrastive_jax.training.config import workdirs
-from contrastive_jax.training.evaluators import embeddings, few_shot
+from contrastive_jax.training.evaluators import (
+  base,
+  choices,
+  embeddings,
+  few_shot,
+  retrieval,
+  zero_shot,
+)
 from contrastive_jax.training.trainer import state as state_lib
 
 # What a table shows of each kind of suite.
@@ -39,6 +46,29 @@ _COLUMNS = {
     "images",
   ),
 }
+
+
+class BenchmarksMeasure(base.Measure):
+  """Scores on the sets that a run names."""
+
+  def __init__(self, run: base.Opened, chosen: choices.Benchmarks):
+    """Takes an opened run, and the sets."""
+    super().__init__(run)
+    self._chosen = chosen
+
+  def final(self, state: state_lib.TrainState) -> dict[str, float]:
+    """See `benchmarks`."""
+    return benchmarks(
+      self.run.encoder,
+      state,
+      self._chosen.sets,
+      data_dir=self._chosen.data_dir,
+      image_size=self.run.image_size,
+      fit=self._chosen.fit,
+      classify=self._chosen.classification,
+      concatenated=self._chosen.concatenated,
+      report=self.run.report,
+    )
 
 
 def benchmarks(
@@ -98,13 +128,13 @@ def _zero_shot(
 ) -> dict[str, float]:
   images = encoder.images(state, splits.test)
   if benchmarks_lib.BENCHMARKS[name].multi_label:
-    return embeddings.zero_shot(
+    return zero_shot.zero_shot(
       encoder, state, images, splits.classes, images.labels, prompts=prompts
     )
   choices = np.arange(len(splits.classes))
   if benchmarks_lib.BENCHMARKS[name].occurring:
     choices = np.unique(images.labels)
-  return embeddings.zero_shot(
+  return zero_shot.zero_shot(
     encoder,
     state,
     images,
@@ -172,7 +202,7 @@ def run(
     raise ValueError(f"suite {name!r} needs a model with texts; this has none.")
   if suite.kind == "fine_tune" and not encoder.trains_images:
     raise ValueError(
-      f"suite {name!r} trains the image tower; config.model.frozen keeps this"
+      f"suite {name!r} trains the image tower; config.objective.frozen keeps this"
       " one as it is: score 'elevater' instead."
     )
   known: dict[str, Any] = workdirs.read_json(path) if path.exists() else {}
@@ -268,7 +298,7 @@ def _pairs(
     report=lambda line: None,
   )
   source = found[sources.TEST]
-  scores = embeddings.retrieval(encoder, state, source, name="retrieval")
+  scores = retrieval.retrieval(encoder, state, source, name="retrieval")
   return scores | {"images": float(len(source))}
 
 

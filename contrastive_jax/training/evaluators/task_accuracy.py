@@ -21,6 +21,8 @@ class TaskMeasure(base.Measure):
   def __init__(self, run: base.Opened):
     """Prepares the jitted prediction; it splits a batch over the mesh."""
     super().__init__(run)
+    assert run.reader is not None  # The objectives of this evaluator have tasks.
+    self._reader = run.reader
     self._task, mesh = run.data.task, run.mesh
     validation = run.data.splits.get(sources.VALIDATION, ())
     self.validates = not _unscorable(validation)
@@ -73,7 +75,7 @@ class TaskMeasure(base.Measure):
     """The answer to each record of vqa, else the number of each one's class."""
     found: list[Any] = [None] * len(source)
     for batch, rows in task_pipeline.eval_batches(
-      source, self._records, batch_size=self._batch_size
+      source, self._reader, batch_size=self._batch_size
     ):
       values = np.asarray(self._predict(state.eval_params, batch))
       for row, value in zip(rows.reshape(-1), values):
@@ -127,14 +129,9 @@ class TaskMeasure(base.Measure):
       workdirs.write_json(path, rows)
       run.report(f"{len(rows):,} answers for the server of VQA are in {path}.")
 
-  @property
-  def _records(self) -> task_pipeline.Encoder:
-    assert self.run.task_encoder is not None  # It is there where a task is.
-    return self.run.task_encoder
-
   def _answer(self, params: Any, batch: Any) -> jax.Array:
     """Numbers of candidates [N], or token rows [N, A]."""
-    objective, records = self.run.objective, self._records
+    objective = self.run.objective
     states, valid = objective.question_states(
       params, batch["image"], batch["tokens"]
     )
@@ -143,8 +140,8 @@ class TaskMeasure(base.Measure):
       params,
       states,
       valid,
-      candidates=jnp.asarray(records.answers(self.run.data.answers)),
-      tokenizer=records.tokenizer,
+      reader=self._reader,
+      answers=self.run.data.answers,
     )
 
   def _classify(self, params: Any, batch: Any) -> jax.Array:
@@ -158,7 +155,7 @@ class TaskMeasure(base.Measure):
     if self._task != "vqa":
       return int(value)
     if value.ndim:
-      return self._records.tokenizer.decode(value.tolist())
+      return self._reader.tokenizer.decode(value.tolist())
     return self.run.data.answers[int(value)]
 
   def _name(self, split: str) -> str:
