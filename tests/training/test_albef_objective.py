@@ -38,12 +38,12 @@ OVERRIDES = json.dumps(
 )
 FIELDS = {
   "objective": "albef",
-  "loss__name": "soft_target",
+  "loss": "soft_target",
   "model__preset": "albef_tiny",
   "model__overrides": OVERRIDES,
-  "fusion__queue_size": 16,
-  "fusion__momentum": 0.9,
-  "fusion__alpha_ramp": 0.25,
+  "loss__queue_size": 16,
+  "objective__momentum": 0.9,
+  "objective__alpha_ramp": 0.25,
   "augment__random_resized_crop": False,
   "augment__color_jitter": 0.0,
 }
@@ -226,9 +226,9 @@ def by_hand(objective, params, state, batch, alpha):
 def test_a_step_by_hand(monkeypatch, count):
   """Alpha's ramp is 2 of the 8 steps."""
   changes = {
-    "fusion__contrast": 0.7,
-    "fusion__matching": 1.3,
-    "fusion__language": 0.9,
+    "objective__contrast": 0.7,
+    "objective__matching": 1.3,
+    "objective__language": 0.9,
   }
   objective, params, state = start(**changes)
   state = {**state, "count": jnp.int32(count)}
@@ -269,13 +269,13 @@ def test_a_step_by_hand(monkeypatch, count):
 )
 def test_any_number_of_devices(loss, block):
   changes = {
-    "loss__name": loss,
-    "fusion__negative_block": block,
+    "loss": loss,
+    "objective__negative_block": block,
     "structure__separation": 0.5,
     "structure__bridge": 0.3,
     "structure__consistency": 0.2,
-    "structure__source": "momentum",
-    "fusion__mask_share": 0.5,
+    "other_view": "momentum",
+    "objective__mask_share": 0.5,
   }
   batch = make_batch()
   results = []
@@ -385,7 +385,7 @@ def test_each_loss_can_be_left_out(name):
     "matching": "matching_loss",
     "language": "language_loss",
   }
-  objective, params, state = start(**{f"fusion__{name}": 0.0})
+  objective, params, state = start(**{f"objective__{name}": 0.0})
   (value, (_, metrics)), _ = step(objective, params, state, make_batch())
   others = [v for k, v in terms.items() if k != name]
   assert terms[name] not in metrics
@@ -393,14 +393,14 @@ def test_each_loss_can_be_left_out(name):
 
 
 def test_without_queue_and_distillation():
-  objective, params, state = start(fusion__queue_size=0, fusion__alpha=0.0)
+  objective, params, state = start(loss__queue_size=0, objective__alpha=0.0)
   assert "queue" not in state
   (value, (_, metrics)), _ = step(objective, params, state, make_batch())
   assert np.isfinite(value) and metrics["alpha"] == 0
 
 
 def test_a_fixed_temperature_has_no_gradient():
-  objective, params, state = start(loss__temperature="fixed")
+  objective, params, state = start(loss__temperature_mode="fixed")
   _, grads = step(objective, params, state, make_batch())
   assert grads["temperature"] == 0
 
@@ -455,30 +455,30 @@ def test_it_learns_and_resumes(tmp_path):
 @pytest.mark.parametrize(
   "changes, message",
   [
-    ({"fusion__queue_size": 9}, "queue_size must be a multiple of the number"),
-    ({"fusion__negative_block": 3}, "negative_block must divide"),
-    ({"loss__name": "clip"}, "takes config.loss.name=soft_target, augmented"),
+    ({"loss__queue_size": 9}, "queue_size must be a multiple of the number"),
+    ({"objective__negative_block": 3}, "negative_block must divide"),
+    ({"loss": "clip"}, "takes config.loss.name=soft_target, augmented"),
     (
-      {"loss__name": "augmented", "loss__temperature": "robust"},
+      {"loss": "augmented", "loss__temperature_mode": "robust"},
       "takes config.loss.temperature=learned",
     ),
     (
       {
         "structure__separation": 1.0,
-        "structure__source": "momentum",
-        "structure__independent_head": "mlp",
+        "other_view": "momentum",
+        "structure__separation__independent_head": "mlp",
       },
       "has linear second heads",
     ),
-    ({"data__captions_per_example": 2}, "takes config.data.captions_per_ex"),
+    ({"objective__captions_per_example": 2}, "takes config.data.captions_per_ex"),
     ({"structure__bridge": 1.0}, "set config.structure.source=momentum"),
     ({"microbatches": 2}, "does not know microbatches"),
     ({"model__preset": "tiny"}, "must be one of albef_tiny, albef"),
     (
       {
-        "fusion__contrast": 0.0,
-        "fusion__matching": 0.0,
-        "fusion__language": 0.0,
+        "objective__contrast": 0.0,
+        "objective__matching": 0.0,
+        "objective__language": 0.0,
       },
       "must be above 0",
     ),

@@ -147,7 +147,7 @@ def test_a_model_trains():
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_trains(name):
-  check_trains(name, *value_and_grad(8, stub=True, loss__name=name))
+  check_trains(name, *value_and_grad(8, stub=True, loss=name))
 
 
 @pytest.mark.parametrize(
@@ -170,8 +170,8 @@ def test_a_model_on_a_mesh_gives_the_same(devices):
   ],
 )
 def test_every_loss_on_a_mesh_gives_the_same(name, devices):
-  whole = value_and_grad(1, stub=True, loss__name=name)
-  check_same(whole, value_and_grad(devices, stub=True, loss__name=name))
+  whole = value_and_grad(1, stub=True, loss=name)
+  check_same(whole, value_and_grad(devices, stub=True, loss=name))
 
 
 @pytest.mark.parametrize(
@@ -183,8 +183,8 @@ def test_every_loss_on_a_mesh_gives_the_same(name, devices):
   ],
 )
 def test_microbatches_do_not_change_the_gradient(name, devices, stub):
-  whole = value_and_grad(devices, stub=stub, loss__name=name)
-  parts = value_and_grad(devices, stub=stub, loss__name=name, microbatches=4)
+  whole = value_and_grad(devices, stub=stub, loss=name)
+  parts = value_and_grad(devices, stub=stub, loss=name, microbatches=4)
   check_same(whole, parts)
 
 
@@ -220,7 +220,7 @@ def test_augmentation_is_by_key():
 
 
 def test_two_views_have_draws_of_their_own():
-  objective, params, state = make(1, stub=True, loss__name="clip_four_term")
+  objective, params, state = make(1, stub=True, loss="clip_four_term")
   seen = {"encode_image": [], "encode_text": []}
 
   class Recorder(Stub):
@@ -241,10 +241,10 @@ def test_terms_and_captions_are_those_of_the_losses(devices, microbatches):
     devices,
     stub=True,
     microbatches=microbatches,
-    data__captions_per_example=3,
-    data__images_per_concept=2,
+    objective__captions_per_example=3,
+    objective__images_per_concept=2,
     loss__label_smoothing=0.2,
-    loss__image_image=0.7,
+    objective__image_image=0.7,
     **PLAIN,
   )
   inputs = batch(captions=3)
@@ -274,8 +274,8 @@ def test_four_terms_of_several_captions_are_averaged():
   objective, params, state = make(
     1,
     stub=True,
-    loss__name="clip_four_term",
-    data__captions_per_example=2,
+    loss="clip_four_term",
+    objective__captions_per_example=2,
     **PLAIN,
   )
   inputs = batch(captions=3)
@@ -321,7 +321,7 @@ def test_the_logit_scale_stays_within_its_bounds(maximum, before, after):
 
 def test_the_initial_scale_is_the_configured_one():
   objective = tiny.make_objective(
-    tiny.make_config(loss__init_logit_scale=20.0), _data()
+    tiny.make_config(loss__temperature= 1 / 20.0), _data()
   )
   params = jax.eval_shape(objective.init, jax.random.key(0), batch())[0]
   assert params["log_logit_scale"].shape == ()

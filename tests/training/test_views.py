@@ -41,15 +41,15 @@ def views(**changes):
 @pytest.mark.parametrize("images", [1, 2])
 @pytest.mark.parametrize("name", ["blur", "solarize"])
 def test_second_views_have_settings_of_their_own(images, name):
-  changes = {**CLEAN, "data__images_per_concept": images}
+  changes = {**CLEAN, "objective__images_per_concept": images}
   first, second, index = views(**changes)
-  changed = {**changes, f"augment__second_{name}": 1.0}
+  changed = {**changes, f"objective__second_{name}": 1.0}
   same, other, _ = views(**changed)
   np.testing.assert_array_equal(first, same)
   # Blurs may be weak.
   assert np.median(np.abs(second - other).max((1, 2, 3))) > 0.1
   # Of the two settings the first is for the first view alone.
-  changed |= {f"augment__{name}": 1.0, f"augment__second_{name}": 0.0}
+  changed |= {f"augment__{name}": 1.0, f"objective__second_{name}": 0.0}
   other, same, _ = views(**changed)
   np.testing.assert_array_equal(second, same)
   assert np.median(np.abs(first - other).max((1, 2, 3))) > 0.1
@@ -66,7 +66,7 @@ def test_by_default_both_views_are_made_alike():
 
 @pytest.mark.parametrize("norm", [True, False])
 def test_the_predictor_may_end_without_normalisation(norm):
-  model = objective("moco_v3", ssl__predictor_norm=norm).model
+  model = objective("moco_v3", objective__predictor_norm=norm).model
   assert isinstance(model, models.SelfSupervised)
   shapes = jax.eval_shape(
     model.init, jax.random.key(0), jnp.zeros((2, 16, 16, 3))
@@ -82,8 +82,8 @@ def test_a_frozen_patch_projection_does_not_decay(optimizer, frozen):
   config = tiny.make_config(
     objective="moco_v3",
     loss={"name": "moco_v3", "temperature": "fixed"},
-    ssl__freeze_patches=frozen,
-    optimizer__name=optimizer,
+    objective__freeze_patches=frozen,
+    optimizer=optimizer,
     optimizer__warmup_share=0.0,
   )
   params = {

@@ -10,18 +10,15 @@ from PIL import Image
 from contrastive_jax.data import sources
 from contrastive_jax.data.text import tokenizer as tokenizer_lib
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import objectives
 from contrastive_jax.training.distributed import sharding
-from contrastive_jax.training.runs import image_text
+from contrastive_jax.training.runs import build, image_text
 from contrastive_jax.training.trainer import loop
 
-OVERRIDES = json.dumps(
-  {
-    "image": {"widths": [8, 16], "depths": [1, 1]},
-    "text": {"width": 32, "depth": 1, "num_heads": 2},
-    "embed_dim": 16,
-  }
-)
+OVERRIDES = {
+  "image": {"widths": (8, 16), "depths": (1, 1)},
+  "text": {"width": 32, "depth": 1, "num_heads": 2},
+  "embed_dim": 16,
+}
 # Runs that differ in neither steps, optimizer, model nor vocabulary have the
 # same programs: the cache of conftest.py spares compiling them again.
 VOCABULARY = 259
@@ -30,7 +27,7 @@ _SETTINGS = {
   "batch_size": 8,
   "log_every": 1,
   "checkpoint_every": 4,
-  "optimizer.ema_decay": 0.9,
+  "ema_decay": 0.9,
   "model.image_size": 16,
   "model.context_length": 12,
   "model.overrides": OVERRIDES,
@@ -51,15 +48,19 @@ def make_config(**changes):
 
 
 def parse(fields):
-  """A configuration from dotted fields."""
-  nested = {}
-  for name, value in fields.items():
-    *sections, last = name.split(".")
-    place = nested
-    for section in sections:
-      place = place.setdefault(section, {})
-    place[last] = value
-  return config_lib.parse(nested)
+  """A configuration from dotted fields; `structure.TERM` is the term's weight."""
+  fields = dict(fields)
+  terms = {
+    name: fields.pop(name)
+    for name in list(fields)
+    if name.count(".") == 1 and name.startswith("structure.")
+  }
+  if terms:
+    fields["structure"] = tuple(name.split(".")[1] for name in terms)
+    fields |= {f"{name}.weight": weight for name, weight in terms.items()}
+  draft = config_lib.default_config()
+  draft.override(fields)
+  return config_lib.parse(draft)
 
 
 def caption(i):
@@ -125,7 +126,7 @@ def make_mesh(devices):
 
 def make_objective(config, data, devices=1):
   """The objective of a configuration."""
-  return objectives.create(
+  return build.build_objective(
     config,
     vocab_size=data.tokenizer.vocab_size,
     num_examples=sources.index_bound(data.splits["train"]),

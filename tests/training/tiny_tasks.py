@@ -75,9 +75,9 @@ def make_config(objective, **changes):
   fields = {
     **pretraining.FIELDS,
     "objective": objective,
-    "loss__name": "cross_entropy",
-    "fusion__questions_per_image": 2,
-    "fusion__answer_length": 10,
+    "loss": "cross_entropy",
+    "objective__texts_per_image": 2,
+    "objective__answer_length": 10,
     "evaluation__batch_size": 32,
     **changes,
   }

@@ -65,13 +65,13 @@ class Draft:
   def __dir__(self) -> list[str]:
     return sorted(self._fields)
 
-  def assign(self, path: str, text: str) -> None:
-    """Sets the field at a dotted path below this one to what a text says.
+  def assign(self, path: str, value: Any) -> None:
+    """Sets the field at a dotted path below this one.
 
     Args:
       path: such as "loss.rate".
-      text: as on a command line. Tuples are separated by commas, dicts are JSON
-        or Python.
+      value: of the field, or a text of it as on a command line, where tuples are
+        separated by commas, and dicts are JSON or Python.
     """
     *groups, last = path.split(".")
     place: Any = self
@@ -81,7 +81,10 @@ class Draft:
       place = place.reach(group)
     if not isinstance(place, (Draft, _Several)):
       raise self.unknown(path)
-    place.set_text(last, text)
+    if isinstance(value, str):
+      place.set_text(last, value)
+    else:
+      setattr(place, last, value)
 
   def reach(self, name: str) -> Any:
     """The group, or the variants by name, under a name."""

@@ -157,18 +157,19 @@ class ConfigDraft(Draft):
     self._check_used(name)
     return super().reach(name)
 
-  def override(self, texts: Mapping[str, str]) -> None:
-    """Sets fields to what a command line says, in whatever order.
+  def override(self, values: Mapping[str, Any]) -> None:
+    """Sets fields, in whatever order they come.
 
     Args:
-      texts: by dotted name, such as {"loss.rate": "0.3"}.
+      values: by dotted name, such as {"loss.rate": 0.3}; texts are read as on a
+        command line.
     """
     # A choice before the fields of what was chosen, the objective before all.
     first = ("objective", "loss")
     for path in sorted(
-      texts, key=lambda p: (p.count("."), first.index(p) if p in first else 2)
+      values, key=lambda p: (p.count("."), first.index(p) if p in first else 2)
     ):
-      self.assign(path, texts[path])
+      self.assign(path, values[path])
 
   def freeze(self) -> Config:
     """The configuration; see `Draft.freeze`."""

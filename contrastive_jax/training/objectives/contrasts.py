@@ -124,8 +124,8 @@ class Individual:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Contrast:
-  """Fields that all losses have."""
+class LossFields:
+  """Fields that all losses have; a loss of your own may begin with them."""
 
   temperature: float = field(
     0.07, "Temperature at the start of training.", low=1e-4, high=1
@@ -162,7 +162,7 @@ class _Contrast:
 
 
 @dataclasses.dataclass(frozen=True)
-class Clip(_Contrast):
+class Clip(LossFields):
   """Symmetric InfoNCE between images and captions (CLIP)."""
 
   label_smoothing: float = field(
@@ -185,7 +185,7 @@ class Clip(_Contrast):
 
 
 @dataclasses.dataclass(frozen=True)
-class ClipFourTerm(_Contrast):
+class ClipFourTerm(LossFields):
   """CLIP's loss and its in-modal and cross-modal terms on another view."""
 
   takes_views = True
@@ -215,7 +215,7 @@ class ClipFourTerm(_Contrast):
 
 
 @dataclasses.dataclass(frozen=True)
-class Decoupled(_Contrast):
+class Decoupled(LossFields):
   """Decoupled contrastive loss: no positive in the denominator (DCL)."""
 
   directional = True
@@ -226,7 +226,7 @@ class Decoupled(_Contrast):
 
 
 @dataclasses.dataclass(frozen=True)
-class Sigmoid(_Contrast):
+class Sigmoid(LossFields):
   """Pairwise sigmoid loss with a learned bias (SigLIP)."""
 
   takes_bias = True
@@ -247,7 +247,7 @@ class Sigmoid(_Contrast):
 
 
 @dataclasses.dataclass(frozen=True)
-class InfoNce(_Contrast):
+class InfoNce(LossFields):
   """InfoNCE of queries against keys (MoCo v3)."""
 
   directional = True
@@ -258,7 +258,7 @@ class InfoNce(_Contrast):
 
 
 @dataclasses.dataclass(frozen=True)
-class NtXent(_Contrast):
+class NtXent(LossFields):
   """NT-Xent of two views against all other rows of both (SimCLR)."""
 
   def build(self) -> Callable[..., "jax.Array"]:
@@ -272,7 +272,7 @@ class NtXent(_Contrast):
 
 
 @dataclasses.dataclass(frozen=True)
-class Augmented(_Contrast):
+class Augmented(LossFields):
   """The gamma-augmented loss: exponential, decomposable, by stochastic EM."""
 
   e_step: Any = choice(
@@ -308,7 +308,7 @@ class Augmented(_Contrast):
 
 
 @dataclasses.dataclass(frozen=True)
-class SoftTarget(_Contrast):
+class SoftTarget(LossFields):
   """ALBEF's contrast with soft targets of the momentum model and a queue."""
 
   queue_size: int = field(
