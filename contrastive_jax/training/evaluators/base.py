@@ -8,9 +8,9 @@ from typing import Any
 
 import jax
 
-from contrastive_jax.data import task_pipeline
 from contrastive_jax.training.evaluators import embeddings
 from contrastive_jax.training.trainer import state as state_lib
+from contrastive_jax.training.types import Report
 
 
 @dataclasses.dataclass
@@ -22,8 +22,10 @@ class Opened:
     mesh: the devices.
     objective: what is trained, `objectives.base.Objective`.
     chosen: the variant of `OBJECTIVES` that the objective was built by.
-    encoder: embeds splits and texts; None where the model embeds nothing.
-    reader: makes arrays of a task's records; None for images and captions.
+    encoder: embeds splits and texts, `embeddings.Encoder`; None where the model
+      embeds nothing.
+    reader: makes arrays of a task's records, `task_pipeline.Encoder`; None for
+      images and captions.
     workdir: where the run keeps its files.
     steps: of the run.
     seed: of the run.
@@ -38,14 +40,14 @@ class Opened:
   objective: Any
   chosen: Any
   encoder: Any
-  reader: task_pipeline.Encoder | None
+  reader: Any
   workdir: pathlib.Path
   steps: int
   seed: int
   batch_size: int
   image_size: int
   context_length: int
-  report: Callable[[str], None]
+  report: Report
 
   def __post_init__(self):
     self._embedded: dict[tuple[str, bool], embeddings.Embedded] = {}

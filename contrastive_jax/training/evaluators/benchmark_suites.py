@@ -1,7 +1,7 @@
 """Scores on sets that others publish, one by one and in suites."""
 
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from contrastive_jax.training.evaluators import (
   zero_shot,
 )
 from contrastive_jax.training.trainer import state as state_lib
+from contrastive_jax.training.types import Report
 
 # What a table shows of each kind of suite.
 _COLUMNS = {
@@ -81,7 +82,7 @@ def benchmarks(
   fit: str = "pad",
   classify: bool = True,
   concatenated: bool = False,
-  report: Callable[[str], None] = print,
+  report: Report = print,
 ) -> dict[str, float]:
   """Zero-shot classification and linear probe on each set.
 
@@ -169,7 +170,7 @@ def run(
   image_size: int,
   fit: str = "pad",
   seed: int = 0,
-  report: Callable[[str], None] = print,
+  report: Report = print,
 ) -> dict[str, dict[str, float]]:
   """Scores a suite set by set; those that `path` has already are not done again.
 
@@ -249,7 +250,7 @@ def _score(
   *,
   image_size: int,
   seed: int,
-  report: Callable[[str], None],
+  report: Report,
 ) -> dict[str, float]:
   if kind == "probe":
     return _probe(encoder, state, splits, concatenated=False)

@@ -65,7 +65,9 @@ def curves(
   if scores.lines:
     scores.legend(fontsize=8)
   # Shares are seen against all of them; other scores have a range of their own.
-  if all(0 <= r.get(name, 0) <= 1 for r in rows for name in validation.values()):
+  if all(
+    0 <= r.get(name, 0) <= 1 for r in rows for name in validation.values()
+  ):
     scores.set_ylim(0, 1)
   _save(figure, path)
 

@@ -21,7 +21,9 @@ class TaskMeasure(base.Measure):
   def __init__(self, run: base.Opened):
     """Prepares the jitted prediction; it splits a batch over the mesh."""
     super().__init__(run)
-    assert run.reader is not None  # The objectives of this evaluator have tasks.
+    assert (
+      run.reader is not None
+    )  # The objectives of this evaluator have tasks.
     self._reader = run.reader
     self._task, mesh = run.data.task, run.mesh
     validation = run.data.splits.get(sources.VALIDATION, ())

@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ from contrastive_jax.training.objectives import views
 from contrastive_jax.training.objectives.parts import Parts
 from contrastive_jax.training.runs.caption_feed import CaptionFeed
 from contrastive_jax.training.trainer.settings import TrainerSettings
+from contrastive_jax.training.types import Report
 
 
 def build_objective(
@@ -76,7 +76,7 @@ def caption_feed(config: Config) -> CaptionFeed:
 
 
 def run_fields(
-  config: Config, workdir: pathlib.Path, report: Callable[[str], None]
+  config: Config, workdir: pathlib.Path, report: Report
 ) -> dict[str, Any]:
   """The fields of a `run.Run` that need no data."""
   return {

@@ -73,7 +73,7 @@ class CaptionFeed:
     share = self.captions.main_language_share if others else 1.0
     languages = {first: share}
     languages |= {lang: (1.0 - share) / len(others) for lang in others}
-    weights = dataclasses.asdict(self.captions)
+    weights: dict[str, Any] = dataclasses.asdict(self.captions)
     del weights["main_language_share"]
     return pipeline.CaptionSampler(
       languages=languages, prompts=data.prompts, **weights

@@ -22,8 +22,7 @@ from contrastive_jax.training.runs import (
   open_data,
 )
 from contrastive_jax.training.runs.run import Run
-
-Report = Callable[[str], None]
+from contrastive_jax.training.types import Report
 
 
 @dataclasses.dataclass(kw_only=True)

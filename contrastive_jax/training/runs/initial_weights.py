@@ -23,6 +23,7 @@ from contrastive_jax.training.objectives.choices import OBJECTIVES
 from contrastive_jax.training.runs import initial_choices
 from contrastive_jax.training.trainer import checkpoints
 from contrastive_jax.training.trainer import state as state_lib
+from contrastive_jax.training.types import Report
 
 
 def workdir_of(initial: Any) -> pathlib.Path | None:
@@ -197,7 +198,7 @@ def _published(
   initial: initial_choices.Weights,
   model: Any,
   found: dict[str, Any],
-  report: Callable[[str], None] | None = None,
+  report: Report | None = None,
 ) -> dict[str, Any]:
   """Variables with published weights where the choice has them."""
   for field, load in {
@@ -225,7 +226,7 @@ def begin(
   mesh: jax.sharding.Mesh,
   model: nn.Module,
   state: state_lib.TrainState,
-  report: Callable[[str], None] = print,
+  report: Report = print,
 ) -> state_lib.TrainState:
   """The state before the first step, with an earlier run's or published parameters.
 

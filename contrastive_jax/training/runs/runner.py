@@ -5,9 +5,10 @@ import os
 import pathlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import jax
+import optax
 
 from contrastive_jax.data.files import locks
 from contrastive_jax.training import config as config_lib
@@ -20,10 +21,9 @@ from contrastive_jax.training.runs import (
   task_runs,
 )
 from contrastive_jax.training.runs.run import Run
-from contrastive_jax.training.trainer import checkpoints, loop
+from contrastive_jax.training.trainer import checkpoints, loop, optimizers
 from contrastive_jax.training.trainer import state as state_lib
-
-Report = Callable[[str], None]
+from contrastive_jax.training.types import Report
 
 
 def open_run(
@@ -170,7 +170,8 @@ def _train(
   """See `train`, which has made the workdir ready."""
   run = open_run(config, workdir, report=report)
   # Raises on a model that cannot be built, or not begun as it should be.
-  abstract, optimizer = _abstract_state(run)
+  optimizer = _optimizer(run)
+  abstract = _abstract_state(run, optimizer)
   initial, model = config.initial, run.objective.model
   if fresh:
     initial_weights.check(initial, model, abstract)
@@ -186,6 +187,7 @@ def _train(
       build.trainer_settings(config),
       objective=run.objective,
       optimizer=optimizer,
+      learning_rate=optimizers.learning_rate(config.optimizer, config.steps),
       iterator=batches,
       mesh=run.mesh,
       workdir=workdir,
@@ -199,7 +201,8 @@ def _train(
   if measures:
     report("Evaluating ...")
     numbers |= run.evaluate(state, measures)
-  if config.evaluation.plots:
+  # Embeddings are drawn where they are measured; curves alone cost nothing.
+  if config.evaluation.plots and (measures or run.encoder is None):
     # All processes embed; one keeps the pictures.
     with tempfile.TemporaryDirectory() as unwanted:
       main = jax.process_index() == 0
@@ -250,7 +253,7 @@ def restore(
     saved.check(step)
     run = open_run(config, workdir, report=report)
     _check_data(run)
-    return run, saved.restore(_abstract_state(run), step=step)
+    return run, saved.restore(_abstract_state(run, _optimizer(run)), step=step)
   except FileNotFoundError as error:
     raise workdirs.WorkdirError(str(error)) from error
   finally:
@@ -290,10 +293,20 @@ def table(results: Mapping[str, float]) -> str:
   return "\n".join(lines)
 
 
-def _abstract_state(run: Run) -> state_lib.TrainState:
+def _optimizer(run: Run) -> optax.GradientTransformation:
+  """The optimiser of a run's parameters."""
+  return optimizers.make_optimizer(
+    run.config.optimizer, steps=run.steps, objective=run.objective
+  )
+
+
+def _abstract_state(
+  run: Run, optimizer: optax.GradientTransformation
+) -> state_lib.TrainState:
   """Shapes, types and shardings of a run's state; nothing is computed."""
+  settings = build.trainer_settings(run.config)
   with workdirs.mistakes_of_config():
-    return loop.abstract_state(run.config, run.objective, run.mesh)
+    return loop.abstract_state(settings, run.objective, optimizer, run.mesh)
 
 
 def _make(workdir: pathlib.Path) -> None:

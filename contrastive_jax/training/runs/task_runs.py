@@ -1,8 +1,6 @@
 """Runs on the tasks of fusion models: their data opened, their model built."""
 
-import dataclasses
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import grain
@@ -19,13 +17,11 @@ from contrastive_jax.training.runs import (
   open_data,
 )
 from contrastive_jax.training.runs.run import Run
+from contrastive_jax.training.types import Report
 
 
-@dataclasses.dataclass(kw_only=True)
 class TaskRun(Run):
   """A run on texts and labels of images."""
-
-  reader: task_pipeline.Encoder
 
   def batches(self) -> grain.DatasetIterator:
     """The training batches (this host's parts), from the beginning."""
@@ -68,7 +64,7 @@ class TaskRun(Run):
 def open_run(
   config: config_lib.Config,
   workdir: pathlib.Path,
-  report: Callable[[str], None],
+  report: Report,
 ) -> TaskRun:
   """Opens the data and builds the model; see `runner.open_run`."""
   with sharding.main_process_first("data"):
