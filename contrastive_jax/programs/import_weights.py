@@ -107,7 +107,7 @@ def configure(
   evaluators = dict(values.evaluation.evaluators)
   evaluators.setdefault("benchmarks", {})
   values.evaluation = evaluators
-  values.evaluation.benchmarks.fit = fit
+  values.evaluation.benchmarks.fit = fit  # pyrefly: ignore[missing-attribute]
   return config_lib.parse(values)
 
 
