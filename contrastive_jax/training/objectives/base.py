@@ -14,9 +14,8 @@ from contrastive_jax.data.images import augment
 from contrastive_jax.training.config import sections
 from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.objectives.parts import Parts
+from contrastive_jax.training.types import Batch, Params
 
-Params = Mapping[str, Any]
-Batch = Mapping[str, jax.Array]
 # (params, state, inputs, key) -> features by name, new state.
 Encode = Callable[..., tuple[dict[str, jax.Array], Params]]
 
