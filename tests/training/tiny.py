@@ -135,10 +135,7 @@ def make_objective(config, data, devices=1):
 
 def make_batches(config, data):
   """The training batches of a run."""
-  from contrastive_jax.training.runs import image_text
-
-  run = image_text.Run(config, None, data, None, None, None)
-  return run.batches()
+  return build.caption_feed(config).batches(data)
 
 
 def make_optimizer(config, objective):
