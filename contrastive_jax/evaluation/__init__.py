@@ -5,6 +5,7 @@ floats (or NumPy arrays). They read their inputs on the host and call jitted
 functions on tiles of a fixed shape, so call them outside `jax.jit`.
 """
 
+from contrastive_jax.answers import normalize_answer
 from contrastive_jax.evaluation.average_precision import (
   average_precision,
   mean_average_precision,
@@ -39,7 +40,7 @@ from contrastive_jax.evaluation.text_only import (
   task_text_only_accuracy,
   text_only_accuracy,
 )
-from contrastive_jax.evaluation.vqa import normalize_answer, vqa_accuracy
+from contrastive_jax.evaluation.vqa import vqa_accuracy
 from contrastive_jax.evaluation.zero_shot import (
   zero_shot_metrics,
   zero_shot_weights,

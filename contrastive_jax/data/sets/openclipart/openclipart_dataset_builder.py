@@ -1,22 +1,12 @@
-"""Open Clip Art: some three thousand drawings with the titles people gave them.
+"""TFDS builder of Open Clip Art; see the package."""
 
-A second, noisier source of image-text pairs than the emoji: titles and keywords
-are the contributors' own, some of them in French or Italian. It does not ship
-here; the Debian packages `openclipart-png` and `openclipart-svg` (0.18) have it,
-in the public domain. A drawing is its PNG, its text the metadata of the SVG of the
-same name. Left out are titles that are of a theme instead of the drawing, blank
-and equal drawings, those over Pillow's limit of pixels, and two that are not in
-the public domain.
-"""
-
-import functools
 import hashlib
 import html
 import io
 import pathlib
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,20 +14,10 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from contrastive_jax.data import sources
-from contrastive_jax.data.files import prepare
-from contrastive_jax.data.sets.folder import reading
-from contrastive_jax.data.text import tokenizer as tokenizer_lib
+from contrastive_jax.data.sets import openclipart
+from contrastive_jax.data.sets.folder.folder_rows import DataError
+from contrastive_jax.data.sets.openclipart import INSTALLED, SIDE
 
-INSTALLED = "/usr/share/openclipart"
-SIDE = 64
-PROMPTS = (
-  "{}",
-  "a drawing of {}",
-  "clip art of {}",
-  "an icon of {}",
-  "a picture of {}",
-)
-_VOCABULARY = 4096
 # Of the titles, out of 100: those of one title are in one split.
 _TEST, _VALIDATION = 15, 8
 _THEME = re.compile(
@@ -83,7 +63,7 @@ class OpenClipArt(tfds.core.GeneratorBasedBuilder):
     text = tfds.features.Text()
     return tfds.core.DatasetInfo(
       builder=self,
-      description=__doc__,
+      description=openclipart.__doc__,
       features=tfds.features.FeaturesDict(
         {
           "index": np.int64,
@@ -102,10 +82,10 @@ class OpenClipArt(tfds.core.GeneratorBasedBuilder):
   def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[Any]]:
     del dl_manager  # Nothing is fetched.
     rows = list(drawings(self._root, self._side))
-    titles = sorted({_group(row.title) for row in rows})
-    numbers = {title: i for i, title in enumerate(titles)}
+    concepts = sorted({_concept(row.title) for row in rows})
+    numbers = {concept: i for i, concept in enumerate(concepts)}
     numbered = [
-      (i, numbers[_group(row.title)], row) for i, row in enumerate(rows)
+      (i, numbers[_concept(row.title)], row) for i, row in enumerate(rows)
     ]
     return {
       split: self._generate_examples(
@@ -132,75 +112,6 @@ class OpenClipArt(tfds.core.GeneratorBasedBuilder):
           "keywords": list(row.keywords),
         },
       )
-
-
-def load(
-  path: str = "",
-  data_dir: str | None = None,
-  *,
-  side: int = SIDE,
-  report: Callable[[str], None] = print,
-) -> sources.PairData:
-  """Prepares (once, in half a minute) and opens Open Clip Art.
-
-  Titles are the names, in no known language. Drawings of one title (without
-  regard to case) show one concept and are in one split; a drawing's label is its
-  top folder, but for those that are not sorted. 77 % of the titles are for training, 8 % for validation and 15 %
-  for test, by a digest of the title.
-
-  Args:
-    path: the folder with png/ and svg/; "" is where the packages put it.
-    data_dir: where the prepared records are kept, in a folder a fingerprint;
-      None is the user's cache.
-    side: of the drawings, pixels.
-    report: receives a line when something takes a while.
-
-  Returns:
-    The data set.
-
-  Raises:
-    folder.DataError: if the folder is not Open Clip Art's.
-  """
-  root = pathlib.Path(path or INSTALLED)
-  digest = _fingerprint(root) + (f"-{side}" if side != SIDE else "")
-  where = pathlib.Path(data_dir or prepare.default_data_dir())
-  builder = prepare.prepared(
-    functools.partial(
-      OpenClipArt,
-      root=str(root),
-      side=side,
-      data_dir=str(where / f"openclipart-{digest}"),
-      file_format="array_record",
-    ),
-    "Open Clip Art",
-    report=report,
-  )
-  splits = {}
-  for split in builder.info.splits:
-    rows = sorted(
-      builder.as_data_source(split=split), key=lambda row: int(row["index"])
-    )
-    splits[split] = sources.ArraySource(
-      np.stack([row["image"] for row in rows])
-      if rows
-      else np.zeros((0, side, side, 3), np.uint8),
-      [_record(row) for row in rows],
-    )
-  train = splits[sources.TRAIN]
-  texts = [
-    caption.text
-    for i in range(len(train))
-    for caption in train.fields(i)["captions"]
-  ]
-  texts += [prompt.format("") for prompt in PROMPTS]
-  return sources.PairData(
-    name="openclipart",
-    splits=splits,
-    languages=(sources.ANY_LANGUAGE,),
-    tokenizer=tokenizer_lib.Tokenizer.train(texts, vocab_size=_VOCABULARY),
-    fingerprint=digest,
-    prompts=PROMPTS,
-  )
 
 
 def drawings(root: pathlib.Path, side: int = SIDE) -> Iterator[Drawing]:
@@ -247,29 +158,11 @@ def texts_of(svg: str) -> tuple[str, tuple[str, ...]]:
 
 def split_of(title: str) -> str:
   """The split of a title, by its digest: the same in every version."""
-  digest = hashlib.sha256(_group(title).encode()).digest()
+  digest = hashlib.sha256(_concept(title).encode()).digest()
   place = int.from_bytes(digest[:8], "big") % 100
   if place < _TEST:
     return sources.TEST
   return sources.VALIDATION if place < _TEST + _VALIDATION else sources.TRAIN
-
-
-def _record(row: Any) -> dict[str, Any]:
-  """A prepared record's fields, its image apart."""
-  title = row["title"].decode()
-  folder_name = row["path"].decode().split("/")[0]
-  language = sources.ANY_LANGUAGE
-  captions = [sources.Caption(title, "name", language)]
-  captions += [
-    sources.Caption(word.decode(), "keyword", language)
-    for word in row["keywords"]
-  ]
-  return {
-    "index": int(row["index"]),
-    "concept_id": int(row["concept_id"]),
-    "captions": tuple(captions),
-    "label": "" if folder_name == "unsorted" else folder_name.replace("_", " "),
-  }
 
 
 def _picture(path: pathlib.Path, side: int) -> np.ndarray | None:
@@ -299,17 +192,15 @@ def _plain(text: str) -> str:
   return " ".join(html.unescape(re.sub("<[^>]+>", " ", text)).split())
 
 
-def _group(title: str) -> str:
+def _concept(title: str) -> str:
   return title.casefold()
 
 
-def _fingerprint(root: pathlib.Path) -> str:
+def fingerprint(root: pathlib.Path) -> str:
   """Digest of the drawings' names and sizes, and of this builder's version."""
   files = sorted((root / "svg").rglob("*.svg"))
   if not files or not (root / "png").is_dir():
-    raise reading.DataError(
-      f"{root} has no drawings of Open Clip Art: {_WHAT_TO_DO}."
-    )
+    raise DataError(f"{root} has no drawings of Open Clip Art: {_WHAT_TO_DO}.")
   digest = hashlib.sha256(str(OpenClipArt.VERSION).encode())
   for file in files:
     digest.update(f"{file.relative_to(root)} {file.stat().st_size}\n".encode())

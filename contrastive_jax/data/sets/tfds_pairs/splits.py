@@ -1,25 +1,16 @@
-"""Sets that TFDS has prepared, as images with captions to train on.
-
-| set | train | validation | test | captions |
-|---|---|---|---|---|
-| `coco_captions` | `train+restval` | `val` | `test` (Karpathy's splits) | its five |
-| one of `benchmarks.BENCHMARKS` | its `train` | its own, or some of `train` | its `test` | the name of its class |
-| another with `image` and `label` | `train` | `validation`, or some of `train` | `test`, or else `validation` | the same |
-
-Read as `benchmarks` reads them: at random, without TensorFlow and without the set's
-code; what is not there is named with the command that prepares it.
-"""
+"""Splits of sets that TFDS has prepared; see the package."""
 
 import hashlib
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from contrastive_jax.data import benchmarks, sources
-from contrastive_jax.data.text import tokenizer as tokenizer_lib
+from contrastive_jax.data.sets.choices import Request
+from contrastive_jax.data.sets.tfds_pairs import Tfds
 
 # Examples whose captions a vocabulary is learned on; their images are read too.
 _CAPTIONS_TO_LEARN = 20_000
@@ -33,7 +24,7 @@ class _Plan(NamedTuple):
   train: str
   validation: str
   test: str
-  prompts: tuple[str, ...] = sources.FOLDER_PROMPTS
+  prompts: tuple[str, ...] = sources.PHOTO_PROMPTS
   classes: tuple[str, ...] = ()
   named: bool = True
   captioned: bool = False
@@ -46,8 +37,6 @@ _COCO = _Plan(
 
 class _Split(benchmarks.BenchmarkSource):
   """A split whose examples are numbered from `first` on."""
-
-  labels: Collection[str] = ()
 
   def __init__(self, *args: Any, first: int, **options: Any):
     super().__init__(*args, **options)
@@ -66,11 +55,16 @@ class _Classes(_Split):
     self, *args: Any, classes: Sequence[str], shared: bool, **options: Any
   ):
     super().__init__(*args, **options)
-    self.labels = self._classes = tuple(classes)
+    self._classes = tuple(classes)
     self._captions = [
-      (sources.Caption(name, "name", _LANGUAGE),) for name in classes
+      sources.name_captions([name], _LANGUAGE) for name in classes
     ]
     self._shared = shared
+
+  @property
+  def labels(self) -> set[str]:
+    """The names of the classes; no record is read."""
+    return set(self._classes)
 
   def _about(self, row: Any) -> int:
     label = int(row["label"])
@@ -95,12 +89,15 @@ class _Classes(_Split):
 class _Captions(_Split):
   """A split of images with captions of their own."""
 
+  @property
+  def labels(self) -> set[str]:
+    """None; no record is read."""
+    return set()
+
   def _about(self, row: Any) -> tuple[sources.Caption, ...]:
     texts = [text.decode(errors="replace") for text in row["captions"]["text"]]
-    captions = tuple(
-      sources.Caption(" ".join(text.split()), "name", _LANGUAGE)
-      for text in texts
-      if text.strip()
+    captions = sources.name_captions(
+      (" ".join(text.split()) for text in texts if text.strip()), _LANGUAGE
     )
     if not captions:
       raise benchmarks.BenchmarkError(
@@ -119,62 +116,31 @@ class _Captions(_Split):
     }
 
 
-def load(
-  name: str,
-  data_dir: str,
-  *,
-  stored_size: int,
-  fit: str = "pad",
-  validation_share: float = 0.1,
-  class_concepts: bool = True,
-  need_names: bool = False,
-  tokenizer: tokenizer_lib.Tokenizer | None = None,
-  vocab_size: int = 8192,
-) -> sources.PairData:
-  """Opens a prepared set.
-
-  Args:
-    name: of the set in TFDS, with its config after a slash if it has several, or
-      in `benchmarks.BENCHMARKS`.
-    data_dir: TFDS's data directory.
-    stored_size: side of the images, pixels; twice the model's keeps random crops
-      sharp.
-    fit: how images become squares, see `folder_images.decode`.
-    validation_share: of `train`, for validation, where the set has no split for it.
-    class_concepts: whether all images of a class show one concept, as image-text
-      training needs; otherwise each is a concept of its own.
-    need_names: whether classes without a name are an error.
-    tokenizer: None learns one: of classes on their names in all prompts, otherwise on
-      the captions of at most 20,000 training images.
-    vocab_size: its size at most.
-
-  Returns:
-    The data set; validation and test are empty where it has none.
-
-  Raises:
-    BenchmarkError: if it is not prepared, cannot be read at random, has nothing to
-      train on, or neither classes nor captions.
-  """
+def load(tfds: Tfds, request: Request) -> sources.PairData:
+  """Opens a prepared set; see `Tfds.open`."""
+  name, texts = tfds.dataset, request.task != "images"
+  # A random crop makes a whole image of a part of one.
+  stored_size = request.image_size * (1 + request.random_crops)
   plan = _plan(name)
-  prepared = benchmarks.Prepared(plan.builder if plan else name, data_dir)
+  prepared = benchmarks.Prepared(plan.builder if plan else name, tfds.data_dir)
   plan = plan or _usual(name, prepared)
   if not plan.train:
     raise benchmarks.BenchmarkError(
-      f"{name} has no split to train on: choose another set (with"
-      " config.evaluation.benchmarks a run is scored on such a one)."
+      f"{name} has no split to train on: choose another set (a run is scored on"
+      " those of config.evaluation.benchmarks.sets)."
     )
-  if need_names and not plan.named:
+  if texts and not plan.named:
     raise benchmarks.BenchmarkError(
       f"TFDS's form of {name} does not name its classes, so that there are no texts:"
       " choose another set, or config.objective=simclr or moco_v3."
     )
-  parts = _parts(plan, prepared, validation_share)
+  parts = _parts(plan, prepared, tfds.validation_share)
   classes: tuple[str, ...] = ()
-  options: dict[str, Any] = {"fit": fit}
+  options: dict[str, Any] = {"fit": tfds.fit}
   kind: type[_Split] = _Captions
   if not plan.captioned:
     kind, classes = _Classes, prepared.classes(plan.classes)
-    options |= {"classes": classes, "shared": class_concepts}
+    options |= {"classes": classes, "shared": texts}
   splits: dict[str, sources.Source] = {}
   first = 0
   for split, wanted in parts.items():
@@ -192,13 +158,15 @@ def load(
     first += len(splits[split])
     # Some tests have no labels: not to be found out when all is trained.
     splits[split].fields(0)
-  if tokenizer is None:
-    tokenizer = _learned(splits[sources.TRAIN], classes, plan, vocab_size)
+  if classes:
+    learn = (text.format(name) for name in classes for text in plan.prompts)
+  else:
+    learn = sources.caption_texts(splits[sources.TRAIN], _CAPTIONS_TO_LEARN)
   return sources.PairData(
     name=f"tfds:{name}",
     splits=splits,
     languages=(_LANGUAGE,),
-    tokenizer=tokenizer,
+    tokenizer=request.learned(learn, tfds.vocab_size),
     fingerprint=_fingerprint(prepared, parts[sources.TRAIN], classes),
     prompts=plan.prompts,
   )
@@ -212,8 +180,8 @@ def _plan(name: str) -> _Plan | None:
     if name in (key, benchmark.builder):
       if benchmark.multi_label:
         raise benchmarks.BenchmarkError(
-          f"Images of {name} show several classes each: choose another set (with"
-          " config.evaluation.benchmarks a run is scored on this one)."
+          f"Images of {name} show several classes each: choose another set (a run"
+          " is scored on those of config.evaluation.benchmarks.sets)."
         )
       return _Plan(
         benchmark.builder,
@@ -260,22 +228,6 @@ def _parts(
     sources.VALIDATION: validation,
     sources.TEST: plan.test,
   }
-
-
-def _learned(
-  train: sources.Source, classes: Sequence[str], plan: _Plan, vocab_size: int
-) -> tokenizer_lib.Tokenizer:
-  """A vocabulary of the set's own."""
-  if classes:
-    texts = (text.format(name) for name in classes for text in plan.prompts)
-  else:
-    stride = -(-len(train) // _CAPTIONS_TO_LEARN)
-    texts = (
-      caption.text
-      for row in range(0, len(train), stride)
-      for caption in train.fields(row)["captions"]
-    )
-  return tokenizer_lib.Tokenizer.train(texts, vocab_size=vocab_size)
 
 
 def _fingerprint(
