@@ -304,6 +304,17 @@ def test_evaluators_run_at_their_own_cadence(tmp_path):
   assert [r["step"] for r in rows if "train/loss" in r] == [5, 6]
 
 
+def test_the_headline_is_shown_and_all_numbers_are_logged(tmp_path, capsys):
+  evaluator = loop.Evaluator(
+    2,
+    lambda state: {"a/x": 0.25, "a/y": 1.0},
+    lambda numbers: {"a/x": numbers["a/x"]},
+  )
+  fit(tmp_path, steps=3, evaluators=[evaluator])
+  assert "\n  step 2: a/x 0.250\n" in capsys.readouterr().out
+  assert {"step": 2, "a/x": 0.25, "a/y": 1.0} in rows_of(tmp_path)
+
+
 def test_the_averaged_parameters_are_what_evaluators_see(tmp_path):
   seen = []
   evaluator = loop.Evaluator(

@@ -18,7 +18,7 @@ from tests.training.test_objectives import batch as make_batch
 
 DATA = tiny.make_data()
 OBJECTIVES = ("simclr", "moco_v3")
-PLAIN = {"simclr": "nt_xent", "moco_v3": "moco_v3"}
+PLAIN = {"simclr": "nt_xent", "moco_v3": "info_nce"}
 NO_AUGMENTATION = {
   "augment__random_resized_crop": False,
   "augment__color_jitter": 0.0,

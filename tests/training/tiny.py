@@ -133,6 +133,11 @@ def make_objective(config, data, devices=1):
   )
 
 
+def caption_rows(objective):
+  """Token rows of an image in a step."""
+  return objective.example_batch()["tokens"].shape[1]
+
+
 def make_batches(config, data):
   """The training batches of a run."""
   return build.caption_feed(config).batches(data)
