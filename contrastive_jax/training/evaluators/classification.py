@@ -123,19 +123,10 @@ def _numbered(
   return [select(part) for part in (train, *others)]
 
 
-def labels_in(source: sources.Source) -> set[str]:
-  """The labels in a split; no image is decoded."""
-  known = getattr(source, "labels", None)
-  if known is not None:  # Of millions of records not all are read for it.
-    return set(known)
-  labels = {str(source.fields(i)["label"]) for i in range(len(source))}
-  return labels - {""}
-
-
 def _share_labels(data: sources.PairData) -> bool:
   """Whether `classification` has something to report."""
   train, validation, test = (
-    labels_in(data.splits[name]) if name in data.splits else set()
+    data.splits[name].labels if name in data.splits else set()
     for name in _SPLITS
   )
   return len(train) > 1 and bool(train & validation) and bool(train & test)

@@ -6,7 +6,7 @@ import numpy as np
 
 from contrastive_jax import evaluation
 from contrastive_jax.data import sources
-from contrastive_jax.training.evaluators import base, classification, retrieval
+from contrastive_jax.training.evaluators import base, retrieval
 from contrastive_jax.training.evaluators.embeddings import Embedded, Encoder
 from contrastive_jax.training.trainer import state as state_lib
 
@@ -33,7 +33,7 @@ class ZeroShotMeasure(base.Measure):
     else:
       images = run.images(state, sources.TEST)
       choices = classes = sorted(
-        set().union(*map(classification.labels_in, splits.values()))
+        set().union(*(source.labels for source in splits.values()))
       )
       shown = images.labels
       kept, missing = np.flatnonzero(shown != ""), "labels"

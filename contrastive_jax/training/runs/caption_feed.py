@@ -41,19 +41,18 @@ class CaptionFeed:
   num_threads: int
 
   def batches(
-    self, data: sources.PairData, *, source: Any = None, tokenizer: Any = None
+    self, data: sources.PairData, features: pipeline.Features | None = None
   ) -> grain.DatasetIterator:
     """Endless batches (this host's parts), from the beginning.
 
     Args:
       data: the data set.
-      source: records in the place of its training split.
-      tokenizer: in the place of its own.
+      features: of towers that are not trained, in the place of their inputs.
     """
     edit = self.edit(data)
     return pipeline.train_batches(
-      source or data.splits[sources.TRAIN],
-      tokenizer=tokenizer or data.tokenizer,
+      data.splits[sources.TRAIN],
+      tokenizer=data.tokenizer,
       sampler=self.sampler(data),
       context_length=self.context_length,
       batch_size=self.batch_size,
@@ -62,6 +61,7 @@ class CaptionFeed:
       edit=edit,
       another_caption=self.text_view is not None and edit is None,
       images_per_concept=self.images_per_concept,
+      features=features,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
       num_threads=self.num_threads,

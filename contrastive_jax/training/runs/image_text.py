@@ -39,10 +39,8 @@ class PairRun(Run):
 
   def batches(self) -> grain.DatasetIterator:
     """The training batches (this host's parts), from the beginning."""
-    if getattr(self.chosen, "cache_features", False):
-      source, tokenizer = self._features()
-      return self.feed.batches(self.data, source=source, tokenizer=tokenizer)
-    return self.feed.batches(self.data)
+    cached = getattr(self.chosen, "cache_features", False)
+    return self.feed.batches(self.data, self._features() if cached else None)
 
   def fingerprints(self) -> dict[str, str]:
     """What the training data are; a run that goes on must have the same."""
@@ -63,9 +61,7 @@ class PairRun(Run):
       f" {jax.devices()[0].platform} device(s)."
     )
 
-  def _features(
-    self,
-  ) -> tuple[cached_features.FeatureSource, cached_features.TextFeatures]:
+  def _features(self) -> cached_features.CachedFeatures:
     """Features in the place of images and tokens; images' are kept on disk."""
     objective, source = self.objective, self.data.splits[sources.TRAIN]
     shapes = jax.eval_shape(
@@ -89,9 +85,8 @@ class PairRun(Run):
           source, image, self.batch_size, self.report
         )
         cached_features.save(path, known)
-    return (
-      cached_features.FeatureSource(source, known),
-      cached_features.TextFeatures(self.data.tokenizer, text, self.batch_size),
+    return cached_features.CachedFeatures(
+      known, self.data.tokenizer, text, self.batch_size
     )
 
 
@@ -108,7 +103,7 @@ def open_run(
     objective = build.build_objective(
       config,
       vocab_size=data.tokenizer.vocab_size,
-      num_examples=sources.index_bound(data.splits[sources.TRAIN]),
+      num_examples=data.splits[sources.TRAIN].index_bound,
       mesh=mesh,
     )
   initial_weights.check_tokenizer(

@@ -9,7 +9,6 @@ from contrastive_jax.data.sets.choices import Request
 from contrastive_jax.data.sets.folder.folder_rows import DataError
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import workdirs
-from contrastive_jax.training.runs import official_data
 
 Report = Callable[[str], None]
 

@@ -74,7 +74,7 @@ def open_run(
     objective = build.build_objective(
       config,
       vocab_size=data.tokenizer.vocab_size,
-      num_examples=sources.index_bound(data.splits[sources.TRAIN]),
+      num_examples=data.splits[sources.TRAIN].index_bound,
       mesh=mesh,
     )
   initial_weights.check_tokenizer(
