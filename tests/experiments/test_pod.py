@@ -7,8 +7,8 @@ import pytest
 
 from contrastive_jax.training import config as config_lib
 from experiments.benchmarks import hlo, pod
-from tests.training import test_albef_objective as albef
 from tests.training import tiny, tiny_tasks
+from tests.training import tiny_albef as albef
 
 TEXT = """
   %ag = bf16[64,512]{1,0:T(8,128)} all-gather(bf16[4,512]{1,0} %p), channel_id=1, replica_groups=[16,16]<=[256], dimensions={0}

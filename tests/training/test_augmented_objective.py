@@ -14,17 +14,22 @@ from contrastive_jax.training.trainer import checkpoints, loop
 from contrastive_jax.training.trainer import state as state_lib
 from tests.losses import augmented_references as references
 from tests.training import tiny
-from tests.training.test_objectives import ROWS, Stub, assert_gradients_close
-from tests.training.test_objectives import batch as make_batch
+from tests.training.stub import ROWS, Stub, assert_gradients_close
+from tests.training.stub import batch as make_batch
 
 DIM = 8  # Of the stub's embeddings.
 DATA = tiny.make_data()
 
 
+def make_config(**changes):
+  return tiny.make_config(
+    **{"batch_size": ROWS, "loss": "augmented", **changes}
+  )
+
+
 def make(devices=1, **changes):
   """Objective with the stub's model, parameters and state, on a mesh."""
-  settings = {"batch_size": ROWS, "loss": "augmented", **changes}
-  objective = tiny.make_objective(tiny.make_config(**settings), DATA, devices)
+  objective = tiny.make_objective(make_config(**changes), DATA, devices)
   objective.model = Stub()
   state = {"model": {}}
   if objective.augmented_pairs is not None:
@@ -42,7 +47,7 @@ def fit(workdir, devices, *, evaluators=(), **changes):
   objective, params, state, _ = make(devices, batch_size=8, **changes)
   objective.init = lambda key, batch: jax.device_get((params, state))
   return objective, tiny.fit(
-    objective.config,
+    make_config(batch_size=8, **changes),
     workdir,
     DATA,
     devices=devices,
@@ -299,7 +304,7 @@ def test_individual_temperatures_go_down_their_own_slopes(devices):
     "loss__e_step": "batch",
     "loss__rho": 2.0,
     "loss__temperature_rate": 0.05,
-    "loss__temperature":  1 / 10.0,
+    "loss__temperature": 1 / 10.0,
     **PLAIN_VIEWS,
   }
   state = run(devices, 1, **settings)[0][3]
@@ -365,9 +370,8 @@ def test_a_checkpoint_opens_on_any_number_of_devices(tmp_path, temperature):
     objective, params, empty, mesh = make(devices, batch_size=24, **changes)
     objective.init = lambda key, batch: (params, empty)  # noqa: B023
     saved = checkpoints.Checkpoints(tmp_path, keep=None)
-    loaded = saved.restore(
-      loop.abstract_state(objective.config, objective, mesh)
-    )
+    config = make_config(batch_size=24, **changes)
+    loaded = saved.restore(tiny.abstract_state(config, objective, mesh.size))
     saved.close()
     tiny.assert_same(
       jax.device_get(loaded.params), jax.device_get(state.params)
@@ -390,7 +394,8 @@ def test_a_table_of_other_data_is_refused(tmp_path):
   objective.init = lambda key, batch: (params, {**state, "auxiliary": longer})
   saved = checkpoints.Checkpoints(tmp_path, keep=None)
   with pytest.raises(checkpoints.CheckpointError, match="cannot be restored"):
-    saved.restore(loop.abstract_state(objective.config, objective, mesh))
+    config = make_config(steps=4)
+    saved.restore(tiny.abstract_state(config, objective, mesh.size))
   saved.close()
 
 

@@ -10,11 +10,10 @@ import pytest
 from contrastive_jax import losses, ops
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.distributed import example_tables, sharding
-from contrastive_jax.training.trainer import loop
 from tests.losses import augmented_references as references
 from tests.training import tiny
-from tests.training.test_objectives import ROWS, assert_gradients_close
-from tests.training.test_objectives import batch as make_batch
+from tests.training.stub import ROWS, assert_gradients_close
+from tests.training.stub import batch as make_batch
 
 DATA = tiny.make_data()
 OBJECTIVES = ("simclr", "moco_v3")
@@ -53,8 +52,7 @@ def make(objective, devices=1, **changes):
     "objective": objective,
     "batch_size": ROWS,
     "loss": PLAIN[objective],
-    "loss__temperature_mode": "fixed",
-    "loss__temperature":  1 / 5.0,
+    "loss__temperature": 1 / 5.0,
     "steps": 10,
     **changes,
   }
@@ -172,9 +170,7 @@ class TestMoCoV3:
     """With the batch's own estimate."""
     alone = {"loss__group_positives": False}
     expected = run("moco_v3", loss="decoupled", **alone)[0]
-    found = run(
-      "moco_v3", loss="augmented", loss__e_step="batch", **alone
-    )[0]
+    found = run("moco_v3", loss="augmented", loss__e_step="batch", **alone)[0]
     assert_gradients_close(found[1], expected[1], 1e-5)
     assert found[2]["weight_sum"] == pytest.approx(1.0, rel=1e-5)
 
@@ -211,7 +207,6 @@ def test_a_run_with_the_real_tower(tmp_path):
   config = tiny.make_config(
     objective="moco_v3",
     loss="augmented",
-    loss__temperature_mode="fixed",
     optimizer="lars",
     steps=4,
   )
@@ -232,51 +227,39 @@ def test_a_run_with_the_real_tower(tmp_path):
 def test_there_is_no_text(objective):
   made, *_ = make(objective)
   assert not made.has_text
-  with pytest.raises(TypeError, match=f"{objective} has no text encoder"):
+  with pytest.raises(TypeError, match="encoder"):
     made.encode_text({}, {}, None)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_microbatches_are_refused(objective):
-  config = tiny.make_config(
-    objective=objective,
-    loss=PLAIN[objective],
-    loss__temperature_mode="fixed",
-    microbatches=2,
-  )
-  with pytest.raises(ValueError, match="config.microbatches > 1"):
-    loop.abstract_state(
-      config, tiny.make_objective(config, DATA), tiny.make_mesh(1)
-    )
-
-
 @pytest.mark.parametrize(
-  "changes, said",
+  "changes, named",
   [
-    ({"loss": "clip"}, "takes config.loss.name=nt_xent, augmented"),
-    ({"loss__temperature_mode": "learned"}, "has a fixed temperature"),
-    ({"objective__images_per_concept": 4}, "must be 1 .* or 2"),
+    ({"loss": "clip"}, ["config.loss", "nt_xent, augmented", "'clip'"]),
+    (
+      {"loss__temperature_mode": "learned"},
+      ["config.loss.temperature_mode", "fixed", "'learned'"],
+    ),
+    (
+      {"objective__images_per_concept": 4},
+      ["config.objective.images_per_concept", "4"],
+    ),
     (
       {"loss": "augmented", "loss__e_step": "amortized"},
-      "e_step='amortized' needs config.objective='clip'",
+      ["config.loss.e_step=amortized", "clip"],
     ),
+    (
+      {"objective__projector": "64,x"},
+      ["config.objective.projector", "'64,x'"],
+    ),
+    ({"objective__projector": (64, 0)}, ["config.objective.projector", "0"]),
+    ({"microbatches": 2}, ["config.microbatches", "objective=clip", "simclr"]),
   ],
 )
-def test_what_does_not_go_together_is_refused(changes, said):
-  settings = {"loss": "nt_xent", "loss__temperature_mode": "fixed", **changes}
-  with pytest.raises(config_lib.ConfigError, match=said):
-    tiny.make_config(objective="simclr", **settings)
-
-
-def test_bad_widths_are_named():
-  config = tiny.make_config(
-    objective="simclr",
-    loss="nt_xent",
-    loss__temperature_mode="fixed",
-    objective__projector="64,x",
-  )
-  with pytest.raises(config_lib.ConfigError, match="config.ssl.projector"):
-    tiny.make_objective(config, DATA)
+def test_what_does_not_go_together_is_refused(changes, named):
+  with pytest.raises(config_lib.ConfigError) as caught:
+    tiny.make_config(objective="simclr", **changes)
+  for name in named:
+    assert name in str(caught.value)
 
 
 def test_patches_may_be_frozen():

@@ -12,11 +12,11 @@ from contrastive_jax import ops
 from contrastive_jax.data import pipeline
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.distributed import sharding
-from contrastive_jax.training.objectives import views
+from contrastive_jax.training.objectives import base, views
 from contrastive_jax.training.runs import image_text, open_data, runner
-from tests.training import test_objectives, tiny
+from tests.training import stub, tiny
 
-ROWS = test_objectives.ROWS
+ROWS = stub.ROWS
 SCALE = np.exp(2.0)
 GROUPS = np.arange(ROWS) // 2
 ALL = {
@@ -30,10 +30,10 @@ ALL = {
 WELL_CONDITIONED = {"structure__alignment__epsilon": 0.1}
 
 
-class Stub(test_objectives.Stub):
+class Stub(stub.Stub):
   """With second heads."""
 
-  params = test_objectives.Stub.params | {
+  params = stub.Stub.params | {
     "image'": np.random.default_rng(3).normal(size=(16 * 16 * 3, 8)) / 20,
     "text'": np.random.default_rng(4).normal(size=(tiny.VOCABULARY, 8)),
   }
@@ -53,7 +53,7 @@ class Stub(test_objectives.Stub):
 def make(devices=1, **changes):
   """An objective on the stub, its parameters and state."""
   config = tiny.make_config(batch_size=ROWS, **changes)
-  objective = tiny.make_objective(config, test_objectives._data(), devices)
+  objective = tiny.make_objective(config, stub.data(), devices)
   params = jax.tree.map(jnp.float32, Stub.params)
   objective.model = Stub()
   state = {"model": {}}
@@ -64,15 +64,13 @@ def make(devices=1, **changes):
 
 
 def make_batch(objective):
-  return test_objectives.batch(captions=tiny.caption_rows(objective))
+  return stub.batch(captions=tiny.caption_rows(objective))
 
 
 @functools.cache
 def value_and_grad(devices=1, **changes):
   objective, params, state = make(devices, **changes)
-  on_mesh = sharding.put_batch(
-    make_batch(objective), tiny.make_mesh(devices)
-  )
+  on_mesh = sharding.put_batch(make_batch(objective), tiny.make_mesh(devices))
   fn = jax.jit(jax.value_and_grad(objective.loss, has_aux=True))
   (loss, (_, metrics)), grads = fn(params, state, on_mesh, jax.random.key(5))
   return jax.device_get((loss, grads, metrics))
@@ -217,14 +215,14 @@ def expected_terms_names():
 def test_on_a_mesh_it_is_the_same(devices):
   settings = ALL | WELL_CONDITIONED | {"structure__bridge__time": (0.1, 0.9)}
   whole = value_and_grad(**settings)
-  test_objectives.check_same(whole, value_and_grad(devices, **settings))
+  stub.check_same(whole, value_and_grad(devices, **settings))
 
 
 def test_microbatches_do_not_change_it():
   settings = ALL | WELL_CONDITIONED
   whole = value_and_grad(2, **settings)
   parts = value_and_grad(2, microbatches=4, **settings)
-  test_objectives.check_same(whole, parts)
+  stub.check_same(whole, parts)
 
 
 def test_drawn_times_follow_the_key_and_the_place():
@@ -332,7 +330,7 @@ def test_momentum_features_are_the_updated_encoder_s_without_gradient():
   state["momentum"] = {"params": mixed, "model": {}}
   fn = jax.jit(jax.value_and_grad(objective.loss, has_aux=True))
   _, alone = fn(params, state, rows, key)
-  test_objectives.assert_gradients_close(grads, alone, 1e-5)
+  stub.assert_gradients_close(grads, alone, 1e-5)
 
 
 def test_only_the_views_that_terms_take_are_made():
@@ -360,11 +358,9 @@ def test_only_the_views_that_terms_take_are_made():
 
 def test_a_real_model_has_second_heads_only_for_separation():
   def init(**changes):
-    objective = tiny.make_objective(
-      tiny.make_config(**changes), test_objectives._data()
-    )
+    objective = tiny.make_objective(tiny.make_config(**changes), stub.data())
     return objective, jax.eval_shape(
-      objective.init, jax.random.key(0), test_objectives.batch()
+      objective.init, jax.random.key(0), stub.batch()
     )
 
   _, (params, state) = init(structure__bridge=1.0)
@@ -378,7 +374,7 @@ def test_a_real_model_has_second_heads_only_for_separation():
     jax.grad(objective.loss, has_aux=True),
     params,
     state,
-    jax.tree.map(jnp.asarray, test_objectives.batch()),
+    jax.tree.map(jnp.asarray, stub.batch()),
     jax.random.key(0),
   )[0]
   assert jax.tree.structure(grads) == jax.tree.structure(params)
@@ -464,9 +460,13 @@ def test_synonyms_come_from_the_data_and_a_file(data, tmp_path):
   path.write_text(json.dumps({"Green thing 1": ["jade"]}), encoding="utf-8")
   synonyms = image_text.caption_edit(config, data).synonyms
   assert synonyms["green thing 1"] == ("Ding 1", "green", "jade")
-  with pytest.raises(config_lib.ConfigError, match="config.other_view.text.synonyms"):
+  with pytest.raises(
+    config_lib.ConfigError, match="config.other_view.text.synonyms"
+  ):
     image_text.caption_edit(
-      tiny.make_config(structure__consistency=1.0, other_view__text__synonyms="nowhere"),
+      tiny.make_config(
+        structure__consistency=1.0, other_view__text__synonyms="nowhere"
+      ),
       data,
     )
   assert image_text.caption_edit(tiny.make_config(), data) is None
@@ -506,7 +506,9 @@ def test_a_wrong_file_of_synonyms_claims_no_workdir(tmp_path):
   config = tiny.make_config(
     structure__consistency=1.0, other_view__text__synonyms="nowhere.json"
   )
-  with pytest.raises(config_lib.ConfigError, match="config.other_view.text.synonyms"):
+  with pytest.raises(
+    config_lib.ConfigError, match="config.other_view.text.synonyms"
+  ):
     runner.train(config, tmp_path, report=lambda line: None)
   assert not (tmp_path / "config.json").exists()
   assert not (tmp_path / "data.json").exists()

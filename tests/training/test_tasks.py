@@ -10,8 +10,8 @@ import pytest
 from contrastive_jax.data import sources, task_pipeline
 from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.objectives import fusion_base
-from tests.training import test_albef_objective as pretraining
 from tests.training import tiny
+from tests.training import tiny_albef as pretraining
 from tests.training.tiny_tasks import (
   ANSWERS,
   batch_of,

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from contrastive_jax import models
-from contrastive_jax.training.trainer import state as state_lib
 from tests.training import tiny
 
 CLEAN = {
@@ -18,10 +17,6 @@ CLEAN = {
 def objective(name="simclr", **changes):
   config = tiny.make_config(
     objective=name,
-    loss={
-      "name": "nt_xent" if name == "simclr" else "moco_v3",
-      "temperature": "fixed",
-    },
     **changes,
   )
   return tiny.make_objective(config, tiny.make_data())
@@ -81,7 +76,6 @@ def test_the_predictor_may_end_without_normalisation(norm):
 def test_a_frozen_patch_projection_does_not_decay(optimizer, frozen):
   config = tiny.make_config(
     objective="moco_v3",
-    loss={"name": "moco_v3", "temperature": "fixed"},
     objective__freeze_patches=frozen,
     optimizer=optimizer,
     optimizer__warmup_share=0.0,
@@ -93,7 +87,8 @@ def test_a_frozen_patch_projection_does_not_decay(optimizer, frozen):
       "out": {"kernel": jnp.ones((2, 2))},
     }
   }
-  transform = state_lib.make_optimizer(config)
+  made = tiny.make_objective(config, tiny.make_data())
+  transform = tiny.make_optimizer(config, made)
   zeros = jax.tree.map(jnp.zeros_like, params)
   updates, _ = transform.update(zeros, transform.init(params), params)
   moved = jax.tree.map(lambda x: bool(jnp.any(x != 0)), updates)["tower"]

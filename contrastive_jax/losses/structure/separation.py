@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from contrastive_jax import ops
+from contrastive_jax._types import Axes, BlockSize, Scalar
 from contrastive_jax.losses import _shared
+from contrastive_jax.losses.structure import uniformity
 
-Axes = str | tuple[str, ...] | None
-Scalar = float | jax.Array
 Positive = Literal["augmented", "original"]
 
 _POSITIVES = ("augmented", "original")
@@ -64,7 +64,7 @@ def independent_contrast(
   positive: Positive = "augmented",
   group_ids: jax.Array | None = None,
   axes: Axes = None,
-  block_size: int | str | None = "auto",
+  block_size: BlockSize = "auto",
 ) -> jax.Array:
   r"""In-modal InfoNCE of both modalities' independent features.
 
@@ -175,7 +175,7 @@ def deep_feature_separation(
   positive: Positive = "augmented",
   group_ids: jax.Array | None = None,
   axes: Axes = None,
-  block_size: int | str | None = "auto",
+  block_size: BlockSize = "auto",
 ) -> dict[str, jax.Array]:
   r"""The three terms of deep feature separation, by name.
 
@@ -256,5 +256,7 @@ def deep_feature_separation(
       axes,
       block_size,
     ),
-    "uniformity": _shared.uniformity(own, t, dtype, axes, block_size),
+    "uniformity": uniformity.log_mean_potential(
+      own, t, dtype, axes, block_size
+    ),
   }

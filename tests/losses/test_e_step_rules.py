@@ -13,7 +13,7 @@ import pytest
 
 from contrastive_jax import losses, ops
 from tests.losses import augmented_references as references
-from tests.losses.test_augmented import EACH, IDS, TAU, D, N
+from tests.losses.augmented_batch import EACH, IDS, TAU, D, N
 
 # --- The log-partition --------------------------------------------------------
 

@@ -12,10 +12,9 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from contrastive_jax.losses import structure
+from contrastive_jax import losses
 from tests.losses import structure_references as references
-from tests.losses.test_contrastive_distributed import make_mesh
-from tests.losses.test_structure import (
+from tests.losses.structure.checks import (
   FORMS,
   WEIGHTS,
   assert_close,
@@ -23,6 +22,7 @@ from tests.losses.test_structure import (
   only,
   with_gradients,
 )
+from tests.meshes import make_mesh
 
 # --- A batch split over devices ---------------------------------------------
 
@@ -32,7 +32,7 @@ N, D = 16, 8
 def local_loss(form, axes=None, options=None):
   options = WEIGHTS if options is None else options
   return functools.partial(
-    structure.geometric_consistency, form=form, axes=axes, **options
+    losses.geometric_consistency, form=form, axes=axes, **options
   )
 
 

@@ -5,7 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax.ops import _grid, _tiles
+from contrastive_jax._types import Axes
+from contrastive_jax.ops import collectives
+from contrastive_jax.ops.similarity import _tiles
 
 # Queries at once: a tile of logits is this by the number of this device's keys.
 _ROWS = 256
@@ -25,9 +27,9 @@ def key_means(
   scale: float | jax.Array,
   query_ids: jax.Array | None = None,
   key_ids: jax.Array | None = None,
-  axes: _grid.Axes = None,
+  axes: Axes = None,
 ) -> KeyMeans:
-  r"""What attention of the queries to the keys gives; without gradient.
+  r"""Softmax-weighted means of the keys for each query; without gradient.
 
   .. math:: \bar k_i = \sum_j \mathrm{softmax}_j(\alpha \langle q_i, k_j
     \rangle) \, k_j, \qquad
@@ -46,19 +48,18 @@ def key_means(
     axes: names of the mapped axes over which both are split.
 
   Returns:
-    The means over the keys of all devices.
+    Means over the keys of all devices, [n, d] float32; `group` is None without
+    `query_ids`.
   """
   queries, keys = jax.lax.stop_gradient((queries, keys))
-  names = () if axes is None else (axes,) if isinstance(axes, str) else axes
-  names = tuple(names)
   n, width = queries.shape
-  everyone = _grid.gather_rows(queries.astype(jnp.float32), names)
+  everyone = collectives.gather_rows(queries.astype(jnp.float32), axes)
   keys = keys.astype(jnp.float32)
   scale = jax.lax.stop_gradient(jnp.float32(scale))
   by_group = query_ids is not None
   # Without groups the ids are not read; zeros keep one form.
   ids = query_ids if query_ids is not None else jnp.zeros(n, jnp.int32)
-  ids = _grid.gather_rows(ids, names)
+  ids = collectives.gather_rows(ids, axes)
 
   def part(rows):
     q, own = rows
@@ -83,13 +84,13 @@ def key_means(
     )
   top, total, sums, group_size, members = found
   highest = top
-  for name in names:
+  for name in collectives.axis_names(axes):
     highest = jax.lax.pmax(highest, name)
   factor = jnp.exp(top - highest)
 
   def own(x):
     # In the order of the gather: the outermost axis first.
-    return _grid.scatter_rows(x, names)
+    return collectives.scatter_rows(x, axes)
 
   softmax = own(sums * factor[:, None]) / own(total * factor)[:, None]
   if not by_group:

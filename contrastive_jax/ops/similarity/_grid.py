@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax.ops import _symmetric, _tiles
-
-Axes = str | tuple[str, ...] | None
-BlockSize = int | str | None
+from contrastive_jax._types import Axes, BlockSize
+from contrastive_jax.ops import collectives
+from contrastive_jax.ops.similarity import _symmetric, _tiles
 
 # Float32 logits of this size are kept instead of being computed again.
 _DENSE_BYTES = 64 * 2**20
@@ -100,12 +99,12 @@ def row_column_sums(
     ValueError: if `axes` are not mapped or `block_size` is not valid.
   """
   n = queries.shape[0]
-  row_axes, column_axes = _grid_axes(axes)
+  row_axes, column_axes = collectives.grid_axes(axes)
   low = jnp.result_type(queries, keys) if dtype is None else jnp.dtype(dtype)
   exact = jnp.finfo(low).bits >= 32
   wire = jnp.dtype(jnp.float32) if exact else low
-  q, q_carrier = _gather(queries.astype(jnp.float32), column_axes, wire)
-  k, k_carrier = _gather(keys.astype(jnp.float32), row_axes, wire)
+  q, q_carrier = gather_features(queries.astype(jnp.float32), column_axes, wire)
+  k, k_carrier = gather_features(keys.astype(jnp.float32), row_axes, wire)
 
   by_group = group_ids is not None
   kinds = [exclude, positives]
@@ -113,7 +112,7 @@ def row_column_sums(
     # A group of one: its positive is its own position, or there is no other.
     kinds = ["self" if kind == "group" else kind for kind in kinds]
   spec = _tiles.TileSpec(
-    block=_tile_side(q.shape[0], k.shape[0], block_size),
+    block=tile_side(q.shape[0], k.shape[0], block_size),
     reduce=reduce,
     exclude=kinds[0],
     positives=kinds[1],
@@ -124,11 +123,11 @@ def row_column_sums(
   row_ids, column_ids = {}, {}
   if "self" in kinds or "others" in kinds:
     # Known without asking the other devices.
-    row_ids["position"] = _positions(n, axes, gathered=column_axes)
-    column_ids["position"] = _positions(n, axes, gathered=row_axes)
+    row_ids["position"] = collectives.gathered_row_ids(n, axes, column_axes)
+    column_ids["position"] = collectives.gathered_row_ids(n, axes, row_axes)
   if by_group and ("group" in kinds or "others" in kinds):
-    row_ids["group"] = gather_rows(group_ids, column_axes)
-    column_ids["group"] = gather_rows(group_ids, row_axes)
+    row_ids["group"] = collectives.gather_rows(group_ids, column_axes)
+    column_ids["group"] = collectives.gather_rows(group_ids, row_axes)
 
   scale, bias = jnp.asarray(scale, jnp.float32), jnp.asarray(bias, jnp.float32)
   scale, bias = _tiles.vary_like((scale, bias), q, k)
@@ -140,13 +139,15 @@ def row_column_sums(
     rows, cols = _tiles.tile_sums(
       spec, q, k, (q_carrier, k_carrier), scale, bias, row_ids, column_ids
     )
-  merge = _add if reduce == "softplus" else _logaddexp
+  merge = collectives.scatter_rows if reduce == "softplus" else _logaddexp
 
   def own(sums, over) -> tuple[Any, Any]:
     mean = None
     if sums.positive is not None:
-      count = _add(jax.lax.stop_gradient(sums.count), over)
-      mean = _add(sums.positive, over) / jnp.maximum(count, 1.0)
+      count = collectives.scatter_rows(jax.lax.stop_gradient(sums.count), over)
+      mean = collectives.scatter_rows(sums.positive, over) / jnp.maximum(
+        count, 1.0
+      )
     return None if sums.total is None else merge(sums.total, over), mean
 
   row_total, row_positive = own(rows, column_axes)
@@ -154,71 +155,7 @@ def row_column_sums(
   return RowColumnSums(row_total, column_total, row_positive, column_positive)
 
 
-def gather_rows(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
-  """All devices' rows in row-major order of `axes`."""
-  # Innermost first gives that order; one call with all names would as well,
-  # but nested vmaps do not support it.
-  for name in reversed(axes):
-    x = jax.lax.all_gather(x, name, tiled=True)
-  return x
-
-
-def global_row_ids(num_rows: int, axes: Axes) -> jax.Array:
-  """Positions of this device's rows in the global batch: [n] int32."""
-  return _positions(num_rows, axes, gathered=())
-
-
-def sum_over(x: jax.Array, axes: Axes) -> jax.Array:
-  """Sum over the devices that the batch is split over; on each of them."""
-  for name in sum(_grid_axes(axes), ()):
-    x = jax.lax.psum(x, name)
-  return x
-
-
-def axis_size(axes: Axes) -> int:
-  """Number of devices that the batch is split over."""
-  rows, columns = _grid_axes(axes)
-  size = 1
-  for name in (*rows, *columns):
-    size *= jax.lax.axis_size(name)
-  return size
-
-
-def _grid_axes(axes: Axes) -> tuple[tuple[str, ...], tuple[str, ...]]:
-  """The axes that number grid rows, and those that number grid columns."""
-  if axes is None:
-    return (), ()
-  names = (axes,) if isinstance(axes, str) else tuple(axes)
-  try:
-    for name in names:
-      jax.lax.axis_index(name)
-  except NameError as error:
-    raise ValueError(
-      f"axes names {axes!r}, which is not a mapped axis here: call the loss"
-      " inside shard_map, pmap or vmap(axis_name=...), or leave axes=None."
-    ) from error
-  return names[:1], names[1:]
-
-
-def _positions(n: int, axes: Axes, gathered: tuple[str, ...]) -> jax.Array:
-  """Global positions of the rows that a gather over `gathered` gives."""
-  rows, columns = _grid_axes(axes)
-  names = (*rows, *columns)
-  positions = jnp.arange(n, dtype=jnp.int32)
-  stride = n
-  offset = jnp.zeros((), jnp.int32)
-  for name in reversed(names):
-    size = jax.lax.axis_size(name)
-    if name in gathered:
-      steps = stride * jnp.arange(size, dtype=jnp.int32)
-      positions = (steps[:, None] + positions[None, :]).reshape(-1)
-    else:
-      offset += stride * jax.lax.axis_index(name).astype(jnp.int32)
-    stride *= size
-  return positions + offset
-
-
-def _gather(
+def gather_features(
   x: jax.Array, axes: tuple[str, ...], wire: jnp.dtype
 ) -> tuple[jax.Array, jax.Array]:
   """Rows of all devices in the type `wire`, and a carrier of their gradient.
@@ -230,7 +167,7 @@ def _gather(
   # A custom JVP and no VJP: its rule runs where the axes are mapped.
   @jax.custom_jvp
   def gather(x):
-    values = gather_rows(x.astype(wire), axes)
+    values = collectives.gather_rows(x.astype(wire), axes)
     carrier = jnp.zeros(values.shape, jnp.float32)
     return values, _tiles.vary_like(carrier, values)
 
@@ -238,19 +175,9 @@ def _gather(
   def tangent(primals, tangents):
     values, carrier = gather(*primals)
     none = _tiles.vary_like(jnp.zeros(values.shape, wire), values)
-    return (values, carrier), (none, gather_rows(tangents[0], axes))
+    return (values, carrier), (none, collectives.gather_rows(tangents[0], axes))
 
   return gather(x)
-
-
-def scatter_rows(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
-  """Sum over the devices of `axes`; each receives its own part of the rows."""
-  for name in axes:
-    x = jax.lax.psum_scatter(x, name, tiled=True)
-  return x
-
-
-_add = scatter_rows
 
 
 def _logaddexp(part: jax.Array, axes: tuple[str, ...]) -> jax.Array:
@@ -267,7 +194,12 @@ def _logaddexp(part: jax.Array, axes: tuple[str, ...]) -> jax.Array:
   return part
 
 
-def _tile_side(n: int, m: int, block_size: BlockSize) -> int | None:
+def tile_side(n: int, m: int, block_size: BlockSize) -> int | None:
+  """Side of the tiles of an [n, m] similarity; None is one tile.
+
+  Raises:
+    ValueError: if `block_size` is none of its values.
+  """
   if block_size is None:
     return None
   if isinstance(block_size, str):

@@ -9,12 +9,15 @@ rows' anchors and the columns' share it. Devices, types and gathers are those of
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax.ops import _grid, _tiles
+from contrastive_jax._types import Axes, BlockSize
+from contrastive_jax.ops import collectives
+from contrastive_jax.ops.similarity import _grid, _tiles
 
 # Where exp is continued by its tangent: e^50 is beyond all use, and sums over
 # any batch, at any temperature, still fit into float32.
@@ -33,9 +36,9 @@ class Anchors(NamedTuple):
     factor: kappa / |N|, 0 without negatives.
   """
 
-  scale: Any
-  offset: Any
-  factor: Any
+  scale: jax.Array
+  offset: jax.Array
+  factor: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,55 +53,65 @@ class _Spec:
 
 
 def capped_exp(x: jax.Array, cap: Any) -> jax.Array:
-  """exp, above `cap` its tangent there; so is its derivative."""
+  """exp(x), continued above `cap` by its tangent there; shape of `x`."""
   return jnp.exp(jnp.minimum(x, cap)) * (1.0 + jnp.maximum(x - cap, 0.0))
 
 
 def weighted_sums(
-  queries,
-  keys,
-  anchors: list[Anchors],
-  ids,
-  dtype,
+  queries: jax.Array,
+  keys: jax.Array,
+  anchors: Sequence[Anchors],
+  ids: jax.Array,
+  dtype: jax.typing.DTypeLike,
   *,
   cap: jax.Array,
   fused: bool = True,
   key_gradient: bool = True,
   statistics: bool = False,
-  axes: _grid.Axes = None,
-  block_size: _grid.BlockSize = "auto",
+  axes: Axes = None,
+  block_size: BlockSize = "auto",
 ) -> list[jax.Array]:
-  """Sums over each anchor's negatives in the global batch.
+  r"""Sums of weighted exponentials over each anchor's negatives.
 
-  Devices, gathers and types are those of `ops.row_column_sums`.
+  .. math:: v_i = f_i \sum_{j : g_j \neq g_i} E(
+    \alpha_i \langle q_i, k_j \rangle + o_i)
+
+  over the global batch, with :math:`\alpha, o, f` the anchors' scale, offset
+  and factor, g the ids and E `capped_exp`. Devices, gathers and types are those
+  of `row_column_sums`.
 
   Args:
     queries: float32 [n, d], this device's rows.
     keys: float32 [n, d].
     anchors: those of the queries and, if the keys are anchors too, of the keys.
     ids: int [n]; equal ones are no negatives of each other.
-    dtype: a type that holds the features exactly.
+    dtype: a type that holds the features exactly, in which they travel.
     cap: float32 [], the log-weight from which on exp is continued by its
       tangent.
     fused: whether gradients are taken with the values; meant for cotangents
       that are the same for all anchors.
     key_gradient: False leaves the keys without gradient.
-    statistics: whether the results are all of `_tile`'s sums, [n, 4], without
-      gradient.
+    statistics: whether to return four sums, [n, 4], without gradient: of the
+      capped exponentials, of their slopes (the weights), of weights times
+      cosines, and the number of capped weights.
     axes: names of the mapped axes over which the batch is split.
     block_size: as in `row_column_sums`.
 
   Returns:
-    [n] float32 for each side's anchors.
+    [n] float32 (with `statistics` [n, 4]) for each side's anchors.
+
+  Raises:
+    ValueError: if `axes` are not mapped or `block_size` is not valid.
   """
   # The rows of a grid row and the columns of a grid column.
-  over = _grid._grid_axes(axes)[::-1]
+  over = collectives.grid_axes(axes)[::-1]
+  dtype = jnp.dtype(dtype)
   exact = jnp.finfo(dtype).bits >= 32
   wire = jnp.dtype(jnp.float32) if exact else dtype
-  q, q_carrier = _grid._gather(queries, over[0], wire)
-  k, k_carrier = _grid._gather(keys, over[1], wire)
+  q, q_carrier = _grid.gather_features(queries, over[0], wire)
+  k, k_carrier = _grid.gather_features(keys, over[1], wire)
   spec = _Spec(
-    block=_grid._tile_side(q.shape[0], k.shape[0], block_size),
+    block=_grid.tile_side(q.shape[0], k.shape[0], block_size),
     exact=bool(exact),
     key_gradient=key_gradient,
     fused=fused,
@@ -107,7 +120,7 @@ def weighted_sums(
 
   def gather(tree, names):
     tree = _tiles.vary_like(tree, queries, keys)
-    tree = jax.tree.map(lambda x: _grid.gather_rows(x, names), tree)
+    tree = jax.tree.map(lambda x: collectives.gather_rows(x, names), tree)
     return _tiles.vary_like(tree, q, k)
 
   sides = [gather(side, axes) for side, axes in zip(anchors, over)]
@@ -124,7 +137,9 @@ def weighted_sums(
   else:
     results = _tile_sums(spec, (q_carrier, k_carrier), *inputs)
   return [
-    _grid._add(x, axes) for x, axes in zip(results, over) if x is not None
+    collectives.scatter_rows(x, axes)
+    for x, axes in zip(results, over)
+    if x is not None
   ]
 
 

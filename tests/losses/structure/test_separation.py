@@ -8,9 +8,12 @@ from jax.sharding import PartitionSpec as P
 
 from contrastive_jax import losses
 from tests.losses import structure_references as references
-from tests.losses.test_contrastive_distributed import make_mesh
-from tests.losses.test_structure import assert_close, cotangents, with_gradients
-from tests.losses.test_uniformity import reference as uniformity_reference
+from tests.losses.structure.checks import (
+  assert_close,
+  cotangents,
+  with_gradients,
+)
+from tests.meshes import make_mesh
 
 N, D, TAU = 16, 6, 0.5
 NAMES = ("v", "t", "v'", "t'", "v'a", "t'a")
@@ -64,7 +67,7 @@ def reference(arrays, weights, *, positive="augmented", tau=TAU):
     rows += found
     grads[number] += by_query
     grads[key] += by_key
-  value, by_features, _ = uniformity_reference((vi, ti), 2.0)
+  value, by_features, _ = references.uniformity((vi, ti), 2.0)
   rows += value
   for number, gradient in zip((2, 3), by_features):
     grads[number] += w.sum() * gradient
@@ -192,19 +195,19 @@ def test_duplicates_are_as_far_from_uniform_as_can_be():
 
 def test_bad_input_is_refused():
   v, t, vi, ti, via, tia = make_arrays()
-  with pytest.raises(ValueError, match="independent must have the shape"):
+  with pytest.raises(ValueError, match=r"\bindependent\b.*got \(3, 6\)"):
     losses.orthogonality(v, vi[:3])
-  with pytest.raises(ValueError, match="image_augmented must be given, unless"):
+  with pytest.raises(ValueError, match=r"\bimage_augmented\b.*got None"):
     losses.independent_contrast(vi, ti, temperature=TAU)
-  with pytest.raises(ValueError, match="text_augmented must be given, unless"):
+  with pytest.raises(ValueError, match=r"\btext_augmented\b.*got None"):
     losses.independent_contrast(vi, ti, via, temperature=TAU)
-  with pytest.raises(ValueError, match="positive must be one of"):
+  with pytest.raises(ValueError, match=r"\bpositive\b.*got 'other'"):
     losses.independent_contrast(
       vi, ti, via, tia, temperature=TAU, positive="other"
     )
-  with pytest.raises(ValueError, match="temperature must be"):
+  with pytest.raises(ValueError, match=r"\btemperature\b.*got 0\.0"):
     separate(v, t, vi, ti, via, tia, temperature=0.0)
-  with pytest.raises(ValueError, match="text_independent must have the shape"):
+  with pytest.raises(ValueError, match=r"\btext_independent\b.*got \(3, 6\)"):
     separate(v, t, vi, ti[:3], via, tia)
-  with pytest.raises(ValueError, match="t must be"):
+  with pytest.raises(ValueError, match=r"\bt\b.*got -1\.0"):
     separate(v, t, vi, ti, via, tia, t=-1.0)

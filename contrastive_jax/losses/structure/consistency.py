@@ -1,11 +1,8 @@
-r"""Losses on the structure of two modalities' features.
+"""Geometric consistency: similarities that agree between modalities.
 
-Every function is pure, takes arrays first and hyper-parameters by keyword, and
-returns one float32 value an example (the caller takes the mean), or a scalar
-where its formula is no mean. Features are expected to have unit norm
-(`contrastive_jax.ops.l2_normalize`); this is not checked, and the formula of
-geometric consistency holds without it. Everything is computed in float32, at
-full precision, whatever the input type.
+Features are expected to have unit norm, which is not checked and which the
+formula does not need. Everything is computed in float32, at full precision,
+whatever the input type.
 """
 
 from typing import Literal
@@ -15,60 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from contrastive_jax import ops
-from contrastive_jax.losses import _shared
-from contrastive_jax.ops import _grid
+from contrastive_jax._types import Axes, Scalar
 
-Axes = str | tuple[str, ...] | None
 Form = Literal["auto", "gram", "direct"]
-Scalar = float | jax.Array
 
 _FORMS = ("auto", "gram", "direct")
-
-
-def uniformity(
-  *features: jax.Array,
-  t: Scalar = 2.0,
-  axes: Axes = None,
-  block_size: int | str | None = "auto",
-) -> jax.Array:
-  r"""Log of the mean Gaussian potential of unit-norm features; a scalar.
-
-  .. math:: \log \frac{1}{N} \sum_{m} \sum_{j, k = 1}^{N}
-      \exp\big( -t \, |x^m_j - x^m_k|^2 \big), \qquad
-    |x_j - x_k|^2 = 2 - 2 \langle x_j, x_k \rangle
-
-  with one log around all sets of features m (the two modalities), pairs j = k
-  included, as published. It is no mean over examples, so it is one number.
-
-  Args:
-    *features: one or more arrays [N, d] of unit norm, of the same shape.
-    t: t > 0, a number or a traced scalar.
-    axes: see `losses.contrastive`; every device has the whole batch's value.
-    block_size: see `losses.contrastive`; no [N, N] array is formed with blocks.
-
-  Returns:
-    Float32 scalar, at most log(m N): where all features are one.
-
-  Raises:
-    ValueError: on wrong shapes, types or ranges, naming the argument; without
-      features.
-
-  References:
-    Jiang et al., "Understanding and constructing latent modality structures in
-    multi-modal representation learning", 2023, deep feature separation; Wang
-    and Isola, "Understanding contrastive representation learning through
-    alignment and uniformity on the hypersphere", 2020.
-
-  >>> import jax.numpy as jnp
-  >>> round(float(uniformity(jnp.eye(4))), 4)  # log(1 + 3 exp(-4))
-  0.0535
-  """
-  if not features:
-    raise ValueError("features must be at least one array; got none.")
-  ops.check_features(**{f"features[{i}]": x for i, x in enumerate(features)})
-  ops.check_positive("t", t)
-  wide, dtype = _shared.widen(*features)
-  return _shared.uniformity(wide, t, dtype, axes, block_size)
 
 
 def geometric_consistency(
@@ -245,10 +193,9 @@ def _direct_row_sums(
 ) -> jax.Array:
   """What `_gram_row_sums` gives, from the similarities themselves."""
   d, m = first - second, first + second
-  names = (axes,) if isinstance(axes, str) else tuple(axes or ())
   # [n, N] both; the second is the first's transpose on one device alone.
-  dm = _matmul(d, _grid.gather_rows(m, names).T)
-  md = _matmul(m, _grid.gather_rows(d, names).T)
+  dm = _matmul(d, ops.gather_rows(m, axes).T)
+  md = _matmul(m, ops.gather_rows(d, axes).T)
   rows = jnp.zeros(d.shape[:1], jnp.float32)
   if not _is_zero(same):
     rows += 0.25 * same * jnp.sum(jnp.square(dm + md), axis=1)

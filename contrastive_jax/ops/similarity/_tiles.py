@@ -23,7 +23,6 @@ _SMALLEST = 80.0
 _SPAN = _SMALLEST + 60.0
 
 Side = Mapping[str, jax.Array]
-Optional = Any  # A jax.Array, or None where it is not asked for.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +61,9 @@ class Sums(NamedTuple):
     count: [n] number of positives.
   """
 
-  total: Optional
-  positive: Optional
-  count: Optional
+  total: Any
+  positive: Any
+  count: Any
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -199,9 +198,9 @@ tile_sums.defvjp(_forward, _backward)
 class SumsSide(NamedTuple):
   """One side's sums with the cotangents of what was made of them."""
 
-  total: Optional
-  total_cotangent: Optional
-  positive_cotangent: Optional
+  total: Any
+  total_cotangent: Any
+  positive_cotangent: Any
 
 
 def logits_of(spec, queries, keys, scale, bias):
@@ -216,7 +215,7 @@ def dot(spec, a, b):
   )
 
 
-def _masks(kind: str, rows: Side, columns: Side) -> Optional:
+def _masks(kind: str, rows: Side, columns: Side) -> jax.Array | None:
   """[b, c] entries of equal ids (and other position); None for kind "none"."""
   if kind == "none":
     return None
@@ -227,9 +226,9 @@ def _masks(kind: str, rows: Side, columns: Side) -> Optional:
   return mask
 
 
-def _valid(rows: Side, columns: Side) -> Optional:
+def _valid(rows: Side, columns: Side) -> jax.Array | None:
   """[b, c] entries that are no padding; None where there is none."""
-  valid: Optional = None
+  valid: Any = None
   for side, axis in ((rows, 1), (columns, 0)):
     if "valid" in side:
       own = jnp.expand_dims(side["valid"], axis)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from contrastive_jax.models import bert, fusion, fusion_presets
+from contrastive_jax.models import bert, fusion_model, fusion_presets
 from contrastive_jax.models.vit import ViT
 from tests.models import make_golden_transformers as golden
 
@@ -200,7 +200,7 @@ def images(n=3):
 
 
 def make(task="pretrain", **fields):
-  return fusion.FusionModel(
+  return fusion_model.FusionModel(
     image=ViT(
       image_size=16,
       patch_size=8,
@@ -325,7 +325,7 @@ def test_texts_of_one_image_share_its_keys(task):
   for ours, wanted in zip(jax.tree.leaves(shared), jax.tree.leaves(repeated)):
     assert ours.shape == wanted.shape
     np.testing.assert_allclose(ours, wanted, atol=2e-6)
-  with pytest.raises(ValueError, match="multiple of .* got 4 of these"):
+  with pytest.raises(ValueError, match=r"\b6 sequences.*got 4"):
     fuse(jnp.repeat(image[:1], 4, axis=0))
 
 
@@ -448,11 +448,11 @@ def test_dropout_needs_its_key_and_changes_states():
 
 def test_bad_input():
   model, params = initialised()
-  with pytest.raises(ValueError, match="at most 6 columns"):
+  with pytest.raises(ValueError, match=r"\btokens\b.*\b6\b.*got 7"):
     run(model, params, jnp.ones((1, 7), jnp.int32), method="encode_text")
-  with pytest.raises(ValueError, match="tokens must be integers"):
+  with pytest.raises(ValueError, match=r"\btokens\b.*got float32 \(1, 5\)"):
     run(model, params, jnp.ones((1, 5)), method="encode_text")
-  with pytest.raises(ValueError, match="task must be one of"):
+  with pytest.raises(ValueError, match=r"\btask\b.*got 'caption'"):
     make("caption").init(jax.random.key(0), images(), TOKENS)
 
 
@@ -552,7 +552,7 @@ def test_transfer_of_encoders_alone(task):
   # Of fusion layers it needs none.
   del source["fusion_layers"]
   fusion_presets.transfer(source, target, encoders_only=True)
-  with pytest.raises(ValueError, match="have no 'fusion_layers'"):
+  with pytest.raises(ValueError, match="'fusion_layers'"):
     fusion_presets.transfer(source, target)
 
 
@@ -560,7 +560,7 @@ def test_transfer_of_another_form():
   source = initialised()[1]["params"]
   target = dict(initialised("vqa")[1]["params"])
   target["text_layers"] = {}
-  with pytest.raises(ValueError, match="encoders, but text_layers/"):
+  with pytest.raises(ValueError, match=r"\btext_layers/.*\(16,\)"):
     fusion_presets.transfer(source, target)
 
 
@@ -585,11 +585,11 @@ def test_presets(preset):
 
 def test_bad_presets():
   make_model = fusion_presets.create_fusion_model
-  with pytest.raises(ValueError, match="unknown preset 'albeff'; did you mean"):
+  with pytest.raises(ValueError, match="preset 'albeff'.*'albef'"):
     make_model("albeff", vocab_size=5)
-  with pytest.raises(ValueError, match="unknown override 'text_dpth'"):
+  with pytest.raises(ValueError, match="override 'text_dpth'.*'text_depth'"):
     make_model("albef_tiny", vocab_size=5, text_dpth=2)
-  with pytest.raises(ValueError, match="unknown image field 'dept'"):
+  with pytest.raises(ValueError, match="image field 'dept'.*'depth'"):
     make_model("albef_tiny", vocab_size=5, image={"dept": 2})
-  with pytest.raises(ValueError, match="dtype must be a floating type"):
+  with pytest.raises(ValueError, match=r"\bdtype\b.*got int32"):
     make_model("albef_tiny", vocab_size=5, dtype="int32")

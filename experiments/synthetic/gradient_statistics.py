@@ -57,14 +57,6 @@ def gradient_statistics(
 
   Raises:
     ValueError: if `draws` < 2 or `chunk` < 1.
-
-  >>> import jax.numpy as jnp
-  >>> g = jnp.ones(4)
-  >>> def estimate(key):
-  ...   return 1.1 * g + 0.5 * jax.random.normal(key, (4,))
-  >>> found = gradient_statistics(estimate, g, jax.random.key(0), draws=4096)
-  >>> [round(float(x), 2) for x in (found.squared_bias, found.variance)]
-  [0.01, 0.25]
   """
   if draws < 2:
     raise ValueError(f"draws must be at least 2; got {draws}.")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax import losses, ops
-from contrastive_jax.evaluation import gradient_statistics
+from experiments.synthetic.gradient_statistics import gradient_statistics
 
 G = {"a": jnp.asarray([3.0, 0.0]), "b": jnp.asarray([[4.0]])}  # |g| = 5.
 
@@ -98,8 +98,8 @@ def test_the_exact_weight_takes_the_bias_of_a_small_batch_away():
 @pytest.mark.parametrize(
   "sizes, said",
   [
-    ({"draws": 1}, "draws must be at least 2; got 1"),
-    ({"draws": 4, "chunk": 0}, "chunk must be at least 1; got 0"),
+    ({"draws": 1}, r"\bdraws\b.*\b2\b.*got 1"),
+    ({"draws": 4, "chunk": 0}, r"\bchunk\b.*\b1\b.*got 0"),
   ],
 )
 def test_bad_sizes_are_refused(sizes, said):

@@ -24,13 +24,12 @@ from typing import Any, TypeVar, dataclass_transform
 import jax
 import jax.numpy as jnp
 
+from contrastive_jax._types import Scalar
 from contrastive_jax.losses._shared import (
   check_range,
   check_row,
   is_number,
 )
-
-Scalar = float | jax.Array
 
 _ROWS = 128
 _Class = TypeVar("_Class", bound=type)

@@ -10,7 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax.ops import _tiles
+from contrastive_jax.ops.similarity import _tiles
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -7,11 +7,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from contrastive_jax import ops
+from contrastive_jax._types import Array, Dtype
 from contrastive_jax.models import bert
 from contrastive_jax.models.vit import ViT
-
-Array = jax.Array
-Dtype = Any
 
 TASKS = ("pretrain", "vqa", "nlvr2", "entailment")
 NUM_CLASSES = {"nlvr2": 2, "entailment": 3}

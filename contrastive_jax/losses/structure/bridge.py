@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from contrastive_jax import ops
+from contrastive_jax._types import Scalar
 from contrastive_jax.losses import _shared
-
-Scalar = float | jax.Array
 
 
 def brownian_bridge(
