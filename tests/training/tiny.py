@@ -128,7 +128,7 @@ def make_objective(config, data, devices=1):
   return build.build_objective(
     config,
     vocab_size=data.tokenizer.vocab_size,
-    num_examples=sources.index_bound(data.splits["train"]),
+    num_examples=data.splits["train"].index_bound,
     mesh=make_mesh(devices),
   )
 
@@ -140,10 +140,7 @@ def caption_rows(objective):
 
 def make_batches(config, data):
   """The training batches of a run."""
-  from contrastive_jax.training.runs import image_text
-
-  run = image_text.Run(config, None, data, None, None, None)
-  return run.batches()
+  return build.caption_feed(config).batches(data)
 
 
 def make_optimizer(config, objective):

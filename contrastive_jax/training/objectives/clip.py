@@ -127,15 +127,7 @@ class Clip(base.Trained):
     self, params: Params, state: Params, batch: Batch, key: jax.Array
   ) -> tuple[jax.Array, tuple[Params, Metrics]]:
     """The configured loss of a batch, averaged over captions, and its terms."""
-    images = batch["image"]
-    inputs = {
-      "image": self.augmented(jax.random.fold_in(key, base.AUGMENT), images),
-      "text": batch["tokens"],
-    }
-    if "image" in self._parts.augmented_sides:
-      inputs["image_augmented"] = self.augmented(
-        jax.random.fold_in(key, base.AUGMENT_AGAIN), images
-      )
+    inputs = self._inputs(batch, key)
     features, collections = self._encode(
       params, state["model"], inputs, jax.random.fold_in(key, base.DROPOUT)
     )
@@ -240,13 +232,23 @@ class Clip(base.Trained):
     )
 
   def augmented(self, key: jax.Array, images: jax.Array) -> jax.Array:
-    """uint8 [N, H, W, 3] -> float32 [N, S, S, 3], changed at random.
-
-    Features of a frozen tower, [N, 1, 1, width], stay as they are.
-    """
-    if self._settings.cache_features:
-      return images
+    """uint8 [N, H, W, 3] -> float32 [N, S, S, 3], changed at random."""
     return self._views.random(key, images)
+
+  def _inputs(self, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
+    """What the towers take of a batch, by name, or kept features of theirs."""
+    if self._settings.cache_features:
+      return {side: batch[f"{side}_features"] for side in ("image", "text")}
+    images = batch["image"]
+    inputs = {
+      "image": self.augmented(jax.random.fold_in(key, base.AUGMENT), images),
+      "text": batch["tokens"],
+    }
+    if "image" in self._parts.augmented_sides:
+      inputs["image_augmented"] = self.augmented(
+        jax.random.fold_in(key, base.AUGMENT_AGAIN), images
+      )
+    return inputs
 
   def _encode(self, params, state, inputs, key):
     """Unit-norm features of all inputs, encoded in microbatches.
@@ -254,7 +256,7 @@ class Clip(base.Trained):
     With a second head, its features are there under the name with
     `_independent` at its end.
     """
-    twice = self._has_second_heads
+    twice, cached = self._has_second_heads, self._settings.cache_features
 
     def encode(params, state, part, key):
       out, variables = {}, state
@@ -266,6 +268,7 @@ class Clip(base.Trained):
           {"params": params, **variables},
           rows,
           train=True,
+          are_features=cached,
           rngs={"dropout": jax.random.fold_in(key, number)},
           mutable=list(state),
           method=f"encode_{tower}_twice" if twice else f"encode_{tower}",
@@ -273,7 +276,7 @@ class Clip(base.Trained):
         heads = ("", "_independent") if twice else ("",)
         for head, feature in zip(heads, features if twice else (features,)):
           out[f"{name}{head}"] = feature.reshape(
-            *x.shape[: x.ndim - (1 if tower == "text" else 3)], -1
+            *x.shape[: x.ndim - (1 if tower == "text" or cached else 3)], -1
           )
         variables = {**variables, **updates}
       return out, variables
