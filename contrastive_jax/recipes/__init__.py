@@ -1,1 +1,1 @@
-"""Recipes; each opens with its command, hardware, duration and score."""
+"""Recipes; each opens with its use, command, hardware, duration and score."""
