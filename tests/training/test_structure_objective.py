@@ -498,7 +498,7 @@ BRIDGE = {"structure__bridge": 1.0}
 def test_wrong_settings_are_refused(changes, named):
   with pytest.raises(config_lib.ConfigError) as caught:
     tiny.make_config(**changes)
-  for name in ("config.structure.terms.bridge", *named):
+  for name in ("config.structure.bridge", *named):
     assert name in str(caught.value)
 
 

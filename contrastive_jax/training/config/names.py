@@ -67,13 +67,15 @@ def nearest(cls: type, name: str) -> str:
   return (*swapped, *near)[0]
 
 
-def _paths(cls: type, prefix: str) -> Iterator[tuple[str, Any]]:
+def _paths(cls: type, prefix: str, main: str = "") -> Iterator[tuple[str, Any]]:
   for f in dataclasses.fields(cls):
     path, meta = f"{prefix}.{f.name}", f.metadata
     yield path, f
     if "section" in meta:
-      yield from _paths(meta["section"], path)
+      yield from _paths(meta["section"], path, meta.get("main", ""))
     kind: Any = meta.get("kind") or meta.get("several")
+    # One of several variants lies in the group that its field is the main one of.
+    group = prefix if f.name == main else path
     for name in kind.variants if kind is not None else ():
-      place = path if "kind" in meta else f"{path}.{name}"
+      place = path if "kind" in meta else f"{group}.{name}"
       yield from _paths(kind.find(name), place)
