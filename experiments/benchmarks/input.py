@@ -25,7 +25,8 @@ from absl import flags
 from PIL import Image
 
 from contrastive_jax.data import pipeline, sources
-from contrastive_jax.data.sets import records
+from contrastive_jax.data.sets.choices import Request
+from contrastive_jax.data.sets.records import Records, conversion
 from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.training.config import sections
 from contrastive_jax.training.objectives import base
@@ -196,14 +197,12 @@ def prepared(count: int, folder: pathlib.Path) -> tuple[list[bytes], Any]:
         info = tarfile.TarInfo(name)
         info.size = len(part)
         archive.addfile(info, io.BytesIO(part))
-  settings = records.Settings((str(folder / "0.tar"),))
-  records.convert(
+  settings = conversion.Settings((str(folder / "0.tar"),))
+  conversion.convert(
     settings, folder / "records", workers=1, report=lambda line: None
   )
-  data = sources.load_records(
-    [str(folder / "records")], image_size=_SIDE, fit="crop", vocab_size=512
-  )
-  return images, data
+  data = Records((str(folder / "records"),), fit="crop", vocab_size=512)
+  return images, data.open(Request(image_size=_SIDE))
 
 
 def page(record: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax.data import pipeline, sources
+from contrastive_jax.data.sets.emoji import PROMPTS
 from contrastive_jax.data.text import tokenizer as tokenizer_lib
 
 SIZE = 23  # No batch size below divides it: batches straddle epochs.
@@ -254,24 +255,18 @@ def test_source_smaller_than_a_batch(make, source):
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"batch_size": 0}, "batch_size must be a positive multiple.* got 0"),
-    ({"batch_size": -8}, "batch_size must be a positive .* got -8"),
-    (
-      {"batch_size": 9, "process_count": 2},
-      "multiple of hosts x images_per_concept = 2 x 1; got 9",
-    ),
+    ({"batch_size": 0}, "^batch_size .*got 0"),
+    ({"batch_size": -8}, "^batch_size .*got -8"),
+    ({"batch_size": 9, "process_count": 2}, "^batch_size .*2 x 1; got 9"),
     (
       {"process_index": 2, "process_count": 2},
-      r"process_index must be in \[0, 2\); got 2",
+      r"^process_index .*\[0, 2\); got 2",
     ),
-    ({"process_count": 0}, "process_index must be in"),
-    (
-      {"images_per_concept": 3},
-      "multiple of hosts x images_per_concept = 1 x 3; got 8",
-    ),
-    ({"images_per_concept": 0}, "images_per_concept .* got 0"),
-    ({"captions_per_example": 0}, "captions_per_example .* got 0"),
-    ({"source": []}, "source holds no example"),
+    ({"process_count": 0}, "^process_index "),
+    ({"images_per_concept": 3}, "images_per_concept .*1 x 3; got 8"),
+    ({"images_per_concept": 0}, "^images_per_concept .*got 0"),
+    ({"captions_per_example": 0}, "^captions_per_example .*got 0"),
+    ({"source": sources.ArraySource(np.zeros((0, 1, 1, 3)), [])}, "^source "),
   ],
 )
 def test_errors(make, options, message):
@@ -337,7 +332,7 @@ def test_kinds_by_weight():
     keyword=2,
     keywords=1,
     prompt=4,
-    prompts=sources.EMOJI_PROMPTS,
+    prompts=PROMPTS,
   )
   kinds = collections.Counter()
   for text, number in counts.items():
@@ -356,7 +351,7 @@ def test_kinds_by_weight():
 
 
 @pytest.mark.parametrize(
-  "prompts", [sources.EMOJI_PROMPTS, sources.FOLDER_PROMPTS, ("my {}!",)]
+  "prompts", [PROMPTS, sources.PHOTO_PROMPTS, ("my {}!",)]
 )
 def test_prompts_are_equally_likely(prompts):
   counts = draw(
@@ -420,7 +415,7 @@ def test_captions_of_no_stated_language_go_into_prompts():
     languages={"": 1.0},
     name=0.0,
     prompt=1.0,
-    prompts=sources.FOLDER_PROMPTS,
+    prompts=sources.PHOTO_PROMPTS,
   )
   assert counts.keys() == {"my cup {}", "a photo of my cup {}"}
 

@@ -60,7 +60,7 @@ def test_a_lock_dies_with_its_process(tmp_path):
   path = tmp_path / "lock"
   program = (
     "import os, pathlib, signal, sys\n"
-    "from contrastive_jax.data import locks\n"
+    "from contrastive_jax.data.files import locks\n"
     "with locks.held(pathlib.Path(sys.argv[1])):\n"
     "  print('held', flush=True)\n"
     "  sys.stdin.read()\n"
@@ -120,15 +120,15 @@ if sys.argv[1] == "no locks":
   fcntl.flock = none
 """
 _CONVERT = """
-from contrastive_jax.data import records
+from contrastive_jax.data.sets.records import conversion
 import array_record.python.array_record_module
 meet("ready")
-settings = records.Settings((sys.argv[3],))
-records.convert(settings, sys.argv[2], workers=1, report=say)
+settings = conversion.Settings((sys.argv[3],))
+conversion.convert(settings, sys.argv[2], workers=1, report=say)
 """
 _SCENES = """
 import tensorflow_datasets as tfds
-from contrastive_jax.data import scenes
+from contrastive_jax.data.sets import scenes
 from contrastive_jax.data.sets.scenes import scenes_dataset_builder
 settings = scenes.Settings(image_size=32, sizes=scenes.Sizes(6, 1, 1, 1))
 prepare = scenes_dataset_builder.Scenes.download_and_prepare

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from contrastive_jax.data import pipeline, sources
-from contrastive_jax.data.sets import records
 from contrastive_jax.data.sets.folder import reading
 from contrastive_jax.data.sets.records import conversion, tars
+from contrastive_jax.data.sets.records import source as record_source
 from contrastive_jax.data.text import eda, published_tokenizers
 from contrastive_jax.data.text import tokenizer as tokenizer_lib
 from contrastive_jax.models import pretrained
@@ -320,7 +320,9 @@ def test_a_conversion_that_lies_about_itself(place, kind):
     text = text.replace('"number": 0', '"number": 1e999')
   path.write_text(text)
   refused(
-    path, reading.DataError, lambda _: records.load(str(out), image_size=4)
+    path,
+    reading.DataError,
+    lambda _: record_source.load(str(out), image_size=4),
   )
 
 
