@@ -305,7 +305,9 @@ def test_a_field_that_is_newer_than_the_run(copied, labelled, monkeypatch):
   # Then it was as the default is now.
   results = runner.train(labelled.config, copied, report=lambda line: None)
   assert results == labelled.results
-  other = folder_config(labelled.config.data.path, objective__captions_per_example=2)
+  other = folder_config(
+    labelled.config.data.path, objective__captions_per_example=2
+  )
   with pytest.raises(workdirs.WorkdirError) as caught:
     runner.train(other, copied)
   assert "config.objective.captions_per_example=1, and now it is 2" in str(
@@ -352,6 +354,16 @@ def test_a_folder_is_opened_at_the_size_of_the_preset(tmp_path, monkeypatch):
   with pytest.raises(StopError):
     runner.train(config, tmp_path / "run", report=lambda line: None)
   assert calls[0][1]["image_size"] == 224
+
+
+def test_the_home_directory_may_be_a_tilde(tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  tiny.write_folder(tmp_path / "data", 12)
+  recorded(monkeypatch, runner.loop, "fit")
+  with pytest.raises(StopError):  # It is opened, and would be trained on.
+    runner.train(
+      folder_config("~/data"), tmp_path / "run", report=lambda line: None
+    )
 
 
 def test_a_large_folder_tells_how_far_it_is(labelled, tmp_path, monkeypatch):
