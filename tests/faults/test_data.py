@@ -29,11 +29,11 @@ def add_rows(root, *rows):
 
 def settings(root, **changes):
   return tiny.make_config(
-    data__name="folder",
+    data="folder",
     data__path=str(root),
     steps=2,
+    evaluation=("retrieval", "zero_shot", "geometry"),
     evaluation__plots=False,
-    evaluation__classification=False,
     **changes,
   )
 
