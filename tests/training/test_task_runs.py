@@ -372,7 +372,9 @@ def test_official_files_through_the_trainer(tmp_path):
 def test_official_data_of_a_task_needs_training_examples(steps, tmp_path):
   files = write_official(tmp_path / "data", splits=("validation",))
   config = dataclasses.replace(official(tmp_path / "data", files), steps=steps)
-  with pytest.raises(config_lib.ConfigError, match="config.data.path .* training"):
+  with pytest.raises(
+    config_lib.ConfigError, match="config.data.path .* training"
+  ):
     runner.train(config, tmp_path / "run", report=lambda line: None)
 
 
@@ -473,7 +475,9 @@ def test_mistakes_in_official_data(changes, message, tmp_path):
 def test_official_data_without_training(tmp_path):
   root = tmp_path / "data"
   files = write_official(root, splits=("validation",))
-  with pytest.raises(config_lib.ConfigError, match="config.data.path .* training"):
+  with pytest.raises(
+    config_lib.ConfigError, match="config.data.path .* training"
+  ):
     runner.train(
       official(root, files), tmp_path / "run", report=lambda line: None
     )
