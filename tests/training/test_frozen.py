@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from contrastive_jax import models
-from contrastive_jax.data import pipeline
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.runs import cached_features, runner
 from contrastive_jax.training.trainer import metric_log
@@ -136,9 +135,10 @@ def test_cached_features_are_those_of_the_towers(made, tmp_path, monkeypatch):
   monkeypatch.setattr(cached_features, "of_images", fail)
   run, _ = runner.restore(tmp_path / "cached", report=quiet)
   batch = next(run.batches(quiet))
-  assert batch["image"].shape == (8, 1, 1, 32)
-  assert batch["tokens"].shape == (8, 2, 32)
-  assert batch["image"].dtype == batch["tokens"].dtype == np.float32
+  image, text = batch["image_features"], batch["text_features"]
+  assert image.shape == (8, 32) and text.shape == (8, 2, 32)
+  assert image.dtype == text.dtype == np.float32
+  assert not {"image", "tokens"} & set(batch)
   # What was cut off is none.
   (tmp_path / "cached" / "features.npy").write_bytes(b"\x93NUMPY")
   with pytest.raises(AssertionError, match="computed again"):
@@ -167,8 +167,9 @@ def test_batch_statistics_of_a_frozen_tower_stay():
   )
   given, updates = model.apply(
     variables,
-    feature[:, None, None],
+    feature,
     train=True,
+    are_features=True,
     mutable=["batch_stats"],
     method="encode_image",
   )
@@ -178,105 +179,6 @@ def test_batch_statistics_of_a_frozen_tower_stay():
     model.clone(frozen=("both",)).init(jax.random.key(0), images, tokens)
 
 
-def test_texts_are_encoded_once():
-  class Letters:
-    def encode(self, texts, length):
-      return np.array([[len(text)] * length for text in texts], np.int32)
-
-  calls = []
-
-  def encode(tokens):
-    calls.append(tokens[:, 0].tolist())
-    return tokens[:, :2].astype(np.float32)
-
-  texts = cached_features.TextFeatures(Letters(), encode, batch_size=2)
-  found = texts.encode(["a", "bbb", "a", "cc"], 4)
-  np.testing.assert_array_equal(found[:, 0], [1, 3, 1, 2])
-  assert calls == [[1, 3], [2]]
-  texts.encode(["cc", "a"], 4)
-  assert len(calls) == 2
-  texts.encode(["a"], 5)  # Cut at another length it may be another text.
-  assert len(calls) == 3
-
-
-def test_features_of_texts_are_few_sizes_and_not_kept_for_ever(monkeypatch):
-  monkeypatch.setattr(cached_features, "_MOST_TEXTS", 4)
-  sizes = []
-
-  class Lengths:
-    def encode(self, texts, length):
-      return np.array([[len(text)] for text in texts])
-
-  def encode(tokens):
-    sizes.append(len(tokens))
-    return tokens.astype(np.float32)
-
-  texts = cached_features.TextFeatures(Lengths(), encode, batch_size=8)
-  words = ["x" * (i + 1) for i in range(11)]
-  found = texts.encode(words, 4)
-  assert found[:, 0].tolist() == list(range(1, 12))
-  assert sizes == [8, 4] and len(texts._known) == 4
-  assert texts.encode(words[:1], 4).tolist() == [[1.0]]
-  assert sizes == [8, 4, 1]
-
-
-def test_a_mixture_of_features_is_drawn_by_its_weights():
-  class Mixture:
-    weights, bounds = (3.0, 1.0), (0, 2, 6)
-
-    def __len__(self):
-      return 6
-
-  source = cached_features.FeatureSource(
-    Mixture(), np.zeros((6, 2), np.float32)
-  )
-  order = pipeline._order(source, seed=0)
-  rows = np.array([order[i] for i in range(80)])
-  assert np.sum(rows < 2) == 60
-
-
-def test_progress_of_features_is_told(monkeypatch):
-  source = tiny.make_source(0, 5)
-  clock = iter(range(0, 1000, 20))
-  monkeypatch.setattr(cached_features.time, "monotonic", lambda: next(clock))
-  lines = []
-  found = cached_features.of_images(
-    source,
-    lambda x: x.reshape(len(x), -1)[:, :3].astype(np.float32),
-    2,
-    lines.append,
-  )
-  assert found.shape == (5, 3)
-  assert lines[0] == "Features of 2 of 5 images, 30 s to go."
-
-
 def test_a_mistake_names_the_field(made):
   with pytest.raises(config_lib.ConfigError, match="model.frozen"):
     configure(made, **{"model.frozen": "images"})
-
-
-def test_features_of_a_bert_whose_weights_are_numpy_arrays():
-  """As a file has them: an embedding is looked up by a traced index."""
-  model = models.TwoTower(
-    models.ConvNet(widths=(4,), depths=(1,)),
-    models.BertEncoder(
-      vocab_size=30,
-      context_length=8,
-      width=8,
-      depth=1,
-      num_heads=2,
-      pool="mean",
-    ),
-    embed_dim=4,
-  )
-  images, tokens = np.zeros((2, 8, 8, 3), np.float32), np.array([[1, 5, 6, 0]])
-  variables = jax.jit(model.init)(jax.random.key(0), images, tokens)
-  image, text = cached_features.encoders(
-    model, jax.tree.map(np.asarray, variables), lambda x: x
-  )
-  assert image(images).shape == (2, 4)
-  found = text(tokens)
-  expected = model.text.apply(
-    {"params": variables["params"]["text"]}, tokens, train=False
-  )
-  np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -128,7 +128,7 @@ def make_objective(config, data, devices=1):
   return objectives.create(
     config,
     vocab_size=data.tokenizer.vocab_size,
-    num_examples=sources.index_bound(data.splits["train"]),
+    num_examples=data.splits["train"].index_bound,
     mesh=make_mesh(devices),
   )
 

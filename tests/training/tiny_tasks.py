@@ -58,7 +58,7 @@ def make_data(task):
     splits[name] = make_records(task, first, count)
     first += count
   answers = ANSWERS if task == "vqa" else ()
-  return tasks.TaskData("tiny", task, splits, answers, "abc")
+  return tasks.TaskData("tiny", task, splits, answers, "abc", tokenizer())
 
 
 @functools.cache
