@@ -394,8 +394,7 @@ def _chosen(
   name = fields.pop("name", None)
   if not isinstance(name, str):
     raise ConfigError(
-      f"{path} must be the name of a {kind.name}, one of"
-      f" {', '.join(kind.variants)}; got {value!r}."
+      f"{path} must be a name, one of {', '.join(kind.variants)}; got {value!r}."
     )
   try:
     cls = kind.find(name)
