@@ -2,14 +2,16 @@
 
 A training batch is a dict of NumPy arrays: `image` uint8 [B, S, S, 3], `tokens`
 int32 [B, K, L] (K captions an example), `index` int64 [B] and `concept_id`
-int32 [B].
+int32 [B]. Of towers whose features are known it has these in the place of the
+first two: `image_features` float32 [B, width] and `text_features` float32
+[B, K, width].
 """
 
 import collections
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import grain
 import numpy as np
@@ -19,6 +21,20 @@ from contrastive_jax.data.text import tokenizer as tokenizer_lib
 
 # A text -> the same, changed at random.
 Edit = Callable[[str, np.random.Generator], str]
+
+
+class Features(Protocol):
+  """Features of towers that are not trained, in the place of their inputs.
+
+  Attributes:
+    images: float32 [N, width], of the rows of a source.
+  """
+
+  images: np.ndarray
+
+  def of_texts(self, texts: Sequence[str], length: int) -> np.ndarray:
+    """Features float32 [n, width] of texts of at most `length` tokens."""
+    ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,11 +120,14 @@ class _Tokenize(grain.transforms.RandomMap):
   edit: Edit | None
   another: CaptionSampler | None
   context_length: int
+  features: Features | None
 
   def random_map(  # pyrefly: ignore[bad-override-param-name]
     self, number: int, rng: np.random.Generator
   ) -> dict[str, Any]:
-    records = [self.source[i] for i in self._companions(number, rng)]
+    rows = self._companions(number, rng)
+    read = self.source.fields if self.features else self.source.__getitem__
+    records = [read(i) for i in rows]
     captions = [
       [sampler(record["captions"], rng) for sampler in self.samplers]
       for record in records
@@ -120,10 +139,21 @@ class _Tokenize(grain.transforms.RandomMap):
       elif self.edit is not None:
         own.append(self.edit(own[0], rng))
     texts = [text for own in captions for text in own]
-    tokens = self.tokenizer.encode(texts, self.context_length)
+    shape = len(records), len(texts) // len(records), -1
+    if self.features is None:
+      tokens = self.tokenizer.encode(texts, self.context_length)
+      inputs = {
+        "image": np.stack([r["image"] for r in records]),
+        "tokens": tokens.reshape(shape),
+      }
+    else:
+      known = self.features.of_texts(texts, self.context_length)
+      inputs = {
+        "image_features": self.features.images[rows],
+        "text_features": known.reshape(shape),
+      }
     return {
-      "image": np.stack([r["image"] for r in records]),
-      "tokens": tokens.reshape(len(records), len(texts) // len(records), -1),
+      **inputs,
       "index": np.array([r["index"] for r in records], np.int64),
       "concept_id": np.array([r["concept_id"] for r in records], np.int32),
     }
@@ -159,6 +189,7 @@ def train_batches(
   edit: Edit | None = None,
   another_caption: bool = False,
   images_per_concept: int = 1,
+  features: Features | None = None,
   process_index: int = 0,
   process_count: int = 1,
   num_threads: int = 2,
@@ -190,6 +221,8 @@ def train_batches(
     another_caption: whether one more row, the last, is another caption in the
       main language; instead of `edit`.
     images_per_concept: P, neighbouring rows of a batch that show one concept.
+    features: of the source's images and of texts, which batches hold in their
+      place; None leaves images and tokens.
     process_index: this host.
     process_count: hosts.
     num_threads: threads that read ahead.
@@ -240,6 +273,7 @@ def train_batches(
         edit,
         in_main if another_caption else None,
         context_length,
+        features,
       )
     )
     .batch(batch_size // unit, drop_remainder=True)
@@ -252,20 +286,19 @@ def train_batches(
   return iter(dataset.to_iter_dataset(read_options=options))
 
 
-def _order(source: Any, seed: int) -> grain.MapDataset:
+def _order(source: sources.Source, seed: int) -> grain.MapDataset:
   """Rows for ever: in every epoch all of them, in an order of its own.
 
   Of a mixture with weights each part has its own epochs, and rows of the parts
   alternate by their weights.
   """
-  weights = getattr(source, "weights", None)
-  if weights is None:
+  if source.weights is None:
     return grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
   parts = [
     grain.MapDataset.range(start, stop).seed(seed + i).shuffle().repeat()
     for i, (start, stop) in enumerate(itertools.pairwise(source.bounds))
   ]
-  return grain.MapDataset.mix(parts, weights).seed(seed)
+  return grain.MapDataset.mix(parts, source.weights).seed(seed)
 
 
 def eval_images(

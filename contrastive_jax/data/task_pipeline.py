@@ -10,13 +10,6 @@ import numpy as np
 from contrastive_jax.data import sources, tasks
 from contrastive_jax.data.text import tokenizer as tokenizer_lib
 
-# The field of a record that holds its text, by task.
-TEXT_FIELDS = {
-  "vqa": "question",
-  "nlvr2": "statement",
-  "entailment": "hypothesis",
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
@@ -43,7 +36,7 @@ class Encoder:
   def texts(self, records: Sequence[Mapping[str, Any]]) -> np.ndarray:
     """int32 [N, T] of questions, statements or hypotheses."""
     return self.tokenizer.encode(
-      [record[TEXT_FIELDS[self.task]] for record in records],
+      [record[tasks.TEXT_FIELDS[self.task]] for record in records],
       self.context_length,
     )
 

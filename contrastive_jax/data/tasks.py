@@ -14,11 +14,20 @@ show the same, and may be asked for together. `kind` is a text by which scores a
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 from contrastive_jax.data import sources
 
+if TYPE_CHECKING:
+  from contrastive_jax.data.text import tokenizer as tokenizer_lib
+
+# The field of a record that holds its text, by task.
+TEXT_FIELDS = {
+  "vqa": "question",
+  "nlvr2": "statement",
+  "entailment": "hypothesis",
+}
 ENTAILMENT_LABELS = ("contradiction", "neutral", "entailment")
 
 
@@ -47,6 +56,7 @@ class TaskData:
       others of the data set's own.
     answers: of vqa, the candidates that are ranked, each once; else empty.
     fingerprint: changes when the training records do.
+    tokenizer: of texts and answers; None of data that are not opened for a run.
   """
 
   name: str
@@ -54,3 +64,12 @@ class TaskData:
   splits: Mapping[str, sources.Source]
   answers: tuple[str, ...] = ()
   fingerprint: str = ""
+  tokenizer: "tokenizer_lib.Tokenizer | None" = None
+
+
+def training_texts(data: TaskData) -> Iterator[str]:
+  """Texts of the training records, then the answers, to learn a vocabulary on."""
+  source, field = data.splits[sources.TRAIN], TEXT_FIELDS[data.task]
+  for row in range(len(source)):
+    yield source.fields(row)[field]
+  yield from data.answers

@@ -8,10 +8,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from contrastive_jax import ops
+from contrastive_jax._types import Array, Dtype
 from contrastive_jax.models import layers
-
-Array = jax.Array
-Dtype = Any
 
 
 class TwoTower(nn.Module):
@@ -21,7 +19,7 @@ class TwoTower(nn.Module):
             \text{logits} = e^{s} z_{image} z_{text}^\top + b
 
   With `independent_head` each tower has a second head, :math:`z' = W' f(x) / \|W'
-  f(x)\|`, for what the modalities do not share (`losses.separation`).
+  f(x)\|`, for what the modalities do not share (`losses.structure.separation`).
 
   The scale s and the bias b are parameters of the model; the losses apply
   them (the softmax losses use no bias).
@@ -42,8 +40,8 @@ class TwoTower(nn.Module):
       before the heads.
     text_dropout: likewise.
     frozen: of `image` and `text` those towers that are not trained: they run as in
-      evaluation and have no gradient. In place of such a tower's inputs its features
-      can be given, images as floating [N, 1, 1, width], texts as floating [N, width].
+      evaluation and have no gradient. What such a tower says of its inputs can be
+      kept and given in their place, see `encode_image`.
     dtype: compute type of the heads.
 
   References: Radford et al., Learning transferable visual models from natural
@@ -101,34 +99,41 @@ class TwoTower(nn.Module):
       jnp.float32,
     )
 
-  def encode_image(self, images: Array, *, train: bool = False) -> Array:
+  def encode_image(
+    self, images: Array, *, train: bool = False, are_features: bool = False
+  ) -> Array:
     """Embeds images.
 
     Args:
-      images: floating [N, H, W, 3], normalised.
+      images: floating [N, H, W, 3], normalised; or the tower's features of them,
+        floating [N, width].
       train: whether the tower is in training mode.
+      are_features: whether features are given, for which the tower is not run.
 
     Returns:
       float32 [N, d] of unit norm.
     """
-    feature = self._feature("image", images, train)
+    feature = self._feature("image", images, train, are_features)
     return _unit(self.image_projection(feature, train=train))
 
-  def encode_text(self, tokens: Array, *, train: bool = False) -> Array:
+  def encode_text(
+    self, tokens: Array, *, train: bool = False, are_features: bool = False
+  ) -> Array:
     """Embeds texts.
 
     Args:
-      tokens: integer [N, L].
+      tokens: integer [N, L]; or the tower's features, floating [N, width].
       train: whether the tower is in training mode.
+      are_features: whether features are given, for which the tower is not run.
 
     Returns:
       float32 [N, d] of unit norm.
     """
-    feature = self._feature("text", tokens, train)
+    feature = self._feature("text", tokens, train, are_features)
     return _unit(self.text_projection(feature, train=train))
 
   def encode_image_twice(
-    self, images: Array, *, train: bool = False
+    self, images: Array, *, train: bool = False, are_features: bool = False
   ) -> tuple[Array, Array]:
     """Embeds images with both heads; arguments as of `encode_image`.
 
@@ -139,18 +144,18 @@ class TwoTower(nn.Module):
       ValueError: if there is no second head.
     """
     self._check_independent()
-    feature = self._feature("image", images, train)
+    feature = self._feature("image", images, train, are_features)
     return (
       _unit(self.image_projection(feature, train=train)),
       _unit(self.image_independent(feature, train=train)),
     )
 
   def encode_text_twice(
-    self, tokens: Array, *, train: bool = False
+    self, tokens: Array, *, train: bool = False, are_features: bool = False
   ) -> tuple[Array, Array]:
     """Embeds texts with both heads; see `encode_image_twice`."""
     self._check_independent()
-    feature = self._feature("text", tokens, train)
+    feature = self._feature("text", tokens, train, are_features)
     return (
       _unit(self.text_projection(feature, train=train)),
       _unit(self.text_independent(feature, train=train)),
@@ -189,14 +194,15 @@ class TwoTower(nn.Module):
       "text_independent": text_independent,
     }
 
-  def _feature(self, side: str, x: Array, train: bool) -> Array:
-    """A tower's feature."""
+  def _feature(
+    self, side: str, x: Array, train: bool, are_features: bool
+  ) -> Array:
+    """A tower's feature [N, width]."""
     tower: Any = self.image if side == "image" else self.text
-    is_feature = side == "text" or x.shape[1:3] == (1, 1)
-    if side not in self.frozen:
+    if are_features:
+      feature = x
+    elif side not in self.frozen:
       feature = tower(x, train=train)
-    elif is_feature and jnp.issubdtype(x.dtype, jnp.floating):
-      feature = x.reshape(x.shape[0], -1)
     else:
       feature = jax.lax.stop_gradient(tower(x, train=False))
     dropout = self.image_drop if side == "image" else self.text_drop

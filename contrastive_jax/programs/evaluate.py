@@ -6,6 +6,7 @@ python -m experiments.evaluate --workdir=runs/clip_emoji --step=400
 import dataclasses
 import json
 import pathlib
+from typing import Any
 
 from absl import flags
 
@@ -13,7 +14,9 @@ from contrastive_jax.data import benchmarks
 from contrastive_jax.data.sets.folder import folder_images
 from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training.evaluators import benchmark_suites, embeddings
+from contrastive_jax.training.config import checks
+from contrastive_jax.training.evaluators import benchmark_suites, choices
+from contrastive_jax.training.objectives.choices import OBJECTIVES
 from contrastive_jax.training.runs import runner
 
 _FLAGS = flags.FlagValues()
@@ -80,12 +83,11 @@ def main() -> None:
     for name in names:
       _score_suite(name, run, state, workdir)
     return
-  run = dataclasses.replace(run, config=_with_benchmarks(run.config))
-  results = run.evaluate(state)
+  results = run.evaluate(state, run.build(_evaluators(run.config)))
   step = int(state.step)
   if _PLOTS.value:
     # Those of the finished run stay as they are.
-    name = "plots" if step == run.config.steps else f"plots_{step}"
+    name = "plots" if step == run.steps else f"plots_{step}"
     run.draw(state, workdir / name)
   path = workdir / f"evaluation_{step}.json"
   path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -112,25 +114,27 @@ def _suites() -> list[str]:
 
 def _score_suite(name: str, run, state, workdir: pathlib.Path) -> None:
   """Scores one, and writes its table."""
-  encoder = getattr(run, "encoder", None)
-  if not isinstance(encoder, embeddings.Encoder):
+  objective = OBJECTIVES.name_of(run.chosen)
+  encoder, kind = run.encoder, benchmarks.SUITES[name].kind
+  if encoder is None:
     raise config_lib.UserError(
       "--suite needs a model that embeds images; got config.objective="
-      f"{run.config.objective!r}."
+      f"{objective!r}."
     )
-  if benchmarks.SUITES[name].kind in _WITH_TEXTS and not encoder.has_text:
+  if kind in _WITH_TEXTS and not encoder.has_text:
     raise config_lib.UserError(
       f"--suite={name} needs a model with texts; got config.objective="
-      f"{run.config.objective!r}."
+      f"{objective!r}."
     )
-  if benchmarks.SUITES[name].kind == "fine_tune" and not encoder.trains_images:
+  if kind == "fine_tune" and not encoder.trains_images:
     raise config_lib.UserError(
-      f"--suite={name} needs an image tower that is trained; got config.model"
-      f".frozen={run.config.model.frozen!r}: score elevater instead."
+      f"--suite={name} needs an image tower that is trained; got"
+      f" config.objective.frozen={run.objective.frozen!r}: score elevater instead."
     )
-  fit = _FIT.value or run.config.data.fit
+  own = _own_fit(run.config)
+  fit = _FIT.value or own
   # Scores of other squares are other scores.
-  other = "" if fit == run.config.data.fit else f"_{fit}"
+  other = "" if fit == own else f"_{fit}"
   path = workdir / f"suite_{name}_{int(state.step)}{other}.json"
   scores = benchmark_suites.run(
     name,
@@ -138,9 +142,9 @@ def _score_suite(name: str, run, state, workdir: pathlib.Path) -> None:
     state,
     path,
     data_dir=_SUITE_DIR.value,
-    image_size=run.config.model.image_size,
+    image_size=run.image_size,
     fit=fit,
-    seed=run.config.seed,
+    seed=run.seed,
   )
   text = benchmark_suites.table(name, scores)
   path.with_suffix(".md").write_text(text, encoding="utf-8")
@@ -165,27 +169,43 @@ def _check_fit() -> None:
     )
 
 
-def _with_benchmarks(config: config_lib.Config) -> config_lib.Config:
-  """The run's configuration with the sets and squares of the flags."""
-  values = config.to_dict()
-  for flag, field in (
-    (_BENCHMARKS, "benchmarks"),
-    (_BENCHMARKS_DIR, "benchmarks_dir"),
-  ):
-    if flag.value is not None:
-      values["evaluation"][field] = flag.value
-  if not values["evaluation"]["benchmarks"].strip(", "):
-    if _FIT.value is not None:
-      raise config_lib.UserError(
-        f"--fit is for suites and benchmarks; got {_FIT.value!r} without --suite or"
-        " --benchmarks."
-      )
-    values["data"]["fit"] = (
-      "pad"  # The run's own data are open; nothing else is.
+def _own_fit(config: config_lib.Config) -> str:
+  """How a run's model sees pictures that are not square."""
+  chosen = config.evaluation.evaluators.get("benchmarks", config.data)
+  return getattr(chosen, "fit", "pad")
+
+
+def _evaluators(config: config_lib.Config) -> dict[str, Any]:
+  """The run's evaluators, with the sets and squares of the flags."""
+  found = dict(config.evaluation.evaluators)
+  classified = found.get("classification")
+  chosen = found.pop("benchmarks", None) or choices.Benchmarks(
+    fit=_own_fit(config),
+    classification=classified is not None,
+    concatenated=getattr(classified, "concatenated", False),
+  )
+  given: dict[str, Any] = {
+    "data_dir": _BENCHMARKS_DIR.value,
+    "fit": _FIT.value,
+    "sets": None,
+  }
+  if _BENCHMARKS.value is not None:
+    names = (name.strip() for name in _BENCHMARKS.value.split(","))
+    given["sets"] = tuple(name for name in names if name)
+  chosen = dataclasses.replace(
+    chosen, **{k: v for k, v in given.items() if v is not None}
+  )
+  if chosen.sets:
+    found["benchmarks"] = chosen
+    evaluation = dataclasses.replace(config.evaluation, evaluators=found)
+    checks.check(dataclasses.replace(config, evaluation=evaluation))
+    return found
+  if _FIT.value is not None:
+    raise config_lib.UserError(
+      f"--fit is for suites and benchmarks; got {_FIT.value!r} without --suite or"
+      " --benchmarks."
     )
-  elif _FIT.value is not None:
-    values["data"]["fit"] = _FIT.value
-  return config_lib.parse(values)
+  return found
 
 
 def start() -> None:

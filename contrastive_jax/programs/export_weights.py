@@ -55,7 +55,7 @@ def main() -> None:
       run.objective.model,
       variables,
       path,
-      logit_bias=run.config.loss.name == "sigmoid",
+      logit_bias=getattr(run.config.loss, "takes_bias", False),
       mask=tokenizer.mask_id if tokenizer else None,
     )
   except (pretrained.PretrainedError, pretrained.WeightFileError) as error:

@@ -5,6 +5,7 @@ python -m experiments.import_weights --preset=vit_b32 --weights=FILE \
 """
 
 import pathlib
+from typing import Any
 
 from absl import flags
 
@@ -51,21 +52,22 @@ Flags:
                      experiments.export_weights
   --config=FILE      recipe of the data and the evaluation; default emoji
   --config.NAME=X    changes a field, e.g. --config.data=folder --config.data.path=DIR;
+                     --config.initial=weights
                      --config.initial.allow=missing,unexpected takes weights that do
                      not fit exactly
 Training that begins with weights needs no import:
   python -m experiments.train --config.model.preset=vit_b32 \\
-      --config.model.tokenizer=clip --config.initial.weights=FILE ...
+      --config.tokenizer=clip --config.initial=weights --config.initial.weights=FILE
 """
 
 
 def configure(
-  values, *, preset: str, weights: str, tokenizer: str, fit: str = ""
+  values: Any, *, preset: str, weights: str, tokenizer: str, fit: str = ""
 ) -> config_lib.Config:
   """The configuration of a run of no steps.
 
   Args:
-    values: of a recipe, a `ConfigDict`.
+    values: of a recipe, a `ConfigDraft`.
     preset: the model.
     weights: of it.
     tokenizer: of its texts.
@@ -86,18 +88,27 @@ def configure(
     raise config_lib.UserError(
       f"--preset must be one of {', '.join(models.PRESETS)}; got {preset!r}."
     )
-  if values.model.tokenizer or values.initial.weights:
+  begins_with_weights = values.initial.variant() == "weights"
+  if values.tokenizer or (begins_with_weights and values.initial.weights):
     raise config_lib.UserError(
       "--weights and --tokenizer say what --config.initial.weights and"
-      " --config.model.tokenizer would: leave these out."
+      " --config.tokenizer would: leave these out."
     )
   values.steps = 0
   values.model.preset = preset
-  values.model.tokenizer = tokenizer
+  values.tokenizer = tokenizer
+  if not begins_with_weights:
+    values.initial = "weights"
   values.initial.weights = weights
-  usual = "stretch" if preset.startswith("siglip") else "crop"
-  values.data.fit = fit or usual
-  return config_lib.parse(values.to_dict())
+  fit = fit or ("stretch" if preset.startswith("siglip") else "crop")
+  if "fit" in dir(values.data):
+    values.data.fit = fit
+  # It says how the model sees published sets, whichever are scored later.
+  evaluators = dict(values.evaluation.evaluators)
+  evaluators.setdefault("benchmarks", {})
+  values.evaluation = evaluators
+  values.evaluation.benchmarks.fit = fit  # pyrefly: ignore[missing-attribute]
+  return config_lib.parse(values)
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ from PIL import Image
 from contrastive_jax.data import pipeline, sources
 from contrastive_jax.data.sets import records
 from contrastive_jax.programs import command_line as flags_lib
-from contrastive_jax.training import config as config_lib
+from contrastive_jax.training.config import sections
 from contrastive_jax.training.objectives import base
 from experiments.benchmarks import peers
 
@@ -102,11 +102,8 @@ def pillow_loop(images: list[bytes]) -> Iterator[Any]:
 @functools.cache
 def _augmentation() -> Callable[..., Any]:
   """What a step does to a batch, compiled once."""
-  config: Any = config_lib.default_config()
-  config.model.image_size = _SIDE
-  config.augment.flip = 0.5
-  config.augment.color_jitter = 0.0
-  return jax.jit(base.Views(config_lib.parse(config)).random)
+  changes = sections.Augment(flip=0.5, color_jitter=0.0)
+  return jax.jit(base.Views(changes, _SIDE).random)
 
 
 def ours(

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from contrastive_jax.data import sources
 from contrastive_jax.data.benchmarks import prompts
 from contrastive_jax.data.sets.folder import folder_images, reading
 
@@ -192,8 +193,8 @@ class BenchmarkError(reading.DataError):
   """A set is not there, or not as it must be; says how to prepare it."""
 
 
-class BenchmarkSource:
-  """A split of a prepared set as a `sources.Source`."""
+class BenchmarkSource(sources.Source):
+  """A split of a prepared set."""
 
   def __init__(
     self,
@@ -230,7 +231,7 @@ class BenchmarkSource:
     except folder_images.RowError as error:
       raise BenchmarkError(
         f"Image {index} of {self._name} cannot be read ({error}): prepare the"
-        " set anew."
+        " set again."
       ) from error
     self._known[index] = self._about(row)
     return {"image": image, **self.fields(index)}

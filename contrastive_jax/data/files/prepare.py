@@ -9,8 +9,14 @@ from typing import Any
 from contrastive_jax.data.files import locks
 
 
-def default_data_dir() -> pathlib.Path:
-  """Where prepared data sets are kept: the user's cache directory."""
+def data_dir(folder: str = "") -> pathlib.Path:
+  """Where prepared data sets are kept.
+
+  Args:
+    folder: that folder; "" is one in the user's cache directory.
+  """
+  if folder:
+    return pathlib.Path(folder).expanduser()
   cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
   return pathlib.Path(cache) / "contrastive_jax"
 

@@ -6,19 +6,22 @@ for the shape, for its colour, or whether there is one of a kind. There are but
 model scores means something against `evaluation.text_only` alone.
 """
 
+import dataclasses
 import hashlib
 import importlib.util
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent import futures
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
+from contrastive_jax.data import sources
+from contrastive_jax.data import tasks as tasks_lib
+from contrastive_jax.data.sets.choices import VOCAB_SIZE, Request
+from contrastive_jax.data.sets.folder.folder_rows import DataError, RowError
 
-from contrastive_jax.data import sources, tasks
-from contrastive_jax.data.sets.folder import folder_images, reading
-from contrastive_jax.data.sets.folder.folder_rows import RowError
+if TYPE_CHECKING:
+  import numpy as np
 
 _PACKAGE = "easy_vqa"
 _INSTALL = "run `pip install easy-vqa`"
@@ -38,119 +41,95 @@ class Question(NamedTuple):
   image: int
 
 
-class QuestionSource:
-  """Random access to questions, many of which share their image."""
+@dataclasses.dataclass(frozen=True)
+class EasyVqa:
+  """Questions on drawn shapes, of the package easy-vqa."""
 
-  def __init__(self, images: np.ndarray, records: Sequence[dict[str, Any]]):
-    """Takes uint8 [N, S, S, 3] images, and records whose `image_row` is one."""
-    self._images = images
-    self._rows = [record["image_row"] for record in records]
-    self._records = [
-      {name: value for name, value in record.items() if name != "image_row"}
-      for record in records
-    ]
+  vocab_size: int = VOCAB_SIZE
 
-  def __len__(self) -> int:
-    """Number of questions."""
-    return len(self._records)
+  tasks = ("vqa",)
 
-  def __getitem__(self, index: int) -> dict[str, Any]:
-    """One question with its image."""
-    fields = self.fields(index)
-    return {"image": self._images[self._rows[index]].copy(), **fields}
+  def open(self, request: Request) -> tasks_lib.TaskData:
+    """Opens what the installed package `easy-vqa` has; none of its code runs.
 
-  def fields(self, index: int) -> dict[str, Any]:
-    """One question without its image."""
-    if not 0 <= int(index) < len(self):
-      raise IndexError(f"index {index} of a source of {len(self)} questions")
-    return dict(self._records[index])
+    The questions about the last tenth of the training images are for validation.
+    Questions about one image follow each other. Beside the fields of its task a
+    record has `image_id` (the number of its image among all of them) and
+    `question_id` (equal to `index`: the number of the question, those of the
+    training file first). `kind` is "yes_no", "shape" or "colour". Images are
+    drawn at 64 pixels.
+
+    Raises:
+      DataError: the package is not installed, or not as expected.
+    """
+    root = _data_folder()
+    parts = {split: _questions(root / split) for split in ("train", "test")}
+    request.report(
+      f"Reading easy-vqa: {sum(map(len, parts.values())):,} questions on"
+      f" {sum(len({q.image for q in part}) for part in parts.values()):,} images."
+    )
+    splits: dict[str, sources.Source] = {}
+    index = first = 0
+    digest = hashlib.sha256()
+    answers = set()
+    for part, questions in parts.items():
+      numbers = sorted({question.image for question in questions})
+      images = _images(root / part / "images", numbers, request.image_size)
+      rows = {number: row for row, number in enumerate(numbers)}
+      records = [
+        {
+          "index": index + i,
+          "image_id": first + rows[question.image],
+          "question_id": index + i,
+          "question": question.text,
+          "answers": (tasks_lib.Answer(question.answer),),
+          "kind": _kind(question.answer),
+          "image_row": rows[question.image],
+        }
+        for i, question in enumerate(questions)
+      ]
+      index, first = index + len(records), first + len(numbers)
+      records.sort(key=lambda record: record["image_row"])
+      if part == "test":
+        splits[sources.TEST] = _source(images, records)
+        continue
+      held_out = len(numbers) - len(numbers) // _VALIDATION
+      train = [r for r in records if r["image_row"] < held_out]
+      validation = [r for r in records if r["image_row"] >= held_out]
+      if not train or not validation:
+        raise DataError(
+          f"{root / part} has {len(numbers)} images, too few to hold out a tenth."
+        )
+      digest.update(json.dumps(train).encode())
+      answers = {record["answers"][0].text for record in train}
+      splits[sources.TRAIN] = _source(images, train)
+      splits[sources.VALIDATION] = _source(images, validation)
+    data = tasks_lib.TaskData(
+      name="easy_vqa",
+      task="vqa",
+      splits=splits,
+      answers=tuple(sorted(answers)),
+      fingerprint=digest.hexdigest()[:16],
+    )
+    tokenizer = request.learned(tasks_lib.training_texts(data), self.vocab_size)
+    return dataclasses.replace(data, tokenizer=tokenizer)
 
 
-def load(
-  image_size: int = 64, *, report: Callable[[str], None] = print
-) -> tasks.TaskData:
-  """Opens what the installed package `easy-vqa` has; none of its code runs.
-
-  The questions about the last tenth of the training images are for validation.
-  Questions about one image follow each other. Beside the fields of its task a
-  record has `image_id` (the number of its image among all of them) and
-  `question_id` (equal to `index`: the number of the question, those of the
-  training file first). `kind` is "yes_no", "shape" or "colour".
-
-  Args:
-    image_size: side of the images; they are drawn at 64.
-    report: receives lines for the user.
-
-  Returns:
-    The data set.
-
-  Raises:
-    folder.DataError: the package is not installed, or not as expected.
-    ValueError: `image_size` is too small.
-  """
-  if image_size < 1:
-    raise ValueError(f"image_size must be at least 1, got {image_size}.")
-  root = _data_folder()
-  parts = {split: _questions(root / split) for split in ("train", "test")}
-  report(
-    f"Reading easy-vqa: {sum(map(len, parts.values())):,} questions on"
-    f" {sum(len({q.image for q in part}) for part in parts.values()):,} images."
-  )
-  splits: dict[str, QuestionSource] = {}
-  index = first = 0
-  digest = hashlib.sha256()
-  for part, questions in parts.items():
-    numbers = sorted({question.image for question in questions})
-    images = _images(root / part / "images", numbers, image_size)
-    rows = {number: row for row, number in enumerate(numbers)}
-    records = [
-      {
-        "index": index + i,
-        "image_id": first + rows[question.image],
-        "question_id": index + i,
-        "question": question.text,
-        "answers": (tasks.Answer(question.answer),),
-        "kind": _kind(question.answer),
-        "image_row": rows[question.image],
-      }
-      for i, question in enumerate(questions)
-    ]
-    index, first = index + len(records), first + len(numbers)
-    records.sort(key=lambda record: record["image_row"])
-    if part == "test":
-      splits[sources.TEST] = QuestionSource(images, records)
-      continue
-    held_out = len(numbers) - len(numbers) // _VALIDATION
-    train = [r for r in records if r["image_row"] < held_out]
-    validation = [r for r in records if r["image_row"] >= held_out]
-    if not train or not validation:
-      raise reading.DataError(
-        f"{root / part} has {len(numbers)} images, too few to hold out a tenth."
-      )
-    splits[sources.TRAIN] = QuestionSource(images, train)
-    splits[sources.VALIDATION] = QuestionSource(images, validation)
-    digest.update(json.dumps(train).encode())
-  train_source = splits[sources.TRAIN]
-  answers = {
-    train_source.fields(i)["answers"][0].text for i in range(len(train_source))
-  }
-  return tasks.TaskData(
-    name="easy_vqa",
-    task="vqa",
-    splits=splits,
-    answers=tuple(sorted(answers)),
-    fingerprint=digest.hexdigest()[:16],
-  )
+def _source(
+  images: "np.ndarray", records: list[dict[str, Any]]
+) -> sources.ArraySource:
+  rows = [record.pop("image_row") for record in records]
+  return sources.ArraySource(images, records, rows=rows)
 
 
 def _data_folder() -> pathlib.Path:
   # Finding the package does not import it, nor what it depends on.
   spec = importlib.util.find_spec(_PACKAGE)
   if spec is None or not spec.submodule_search_locations:
-    raise reading.DataError(f"easy-vqa is not installed: {_INSTALL}.")
+    raise DataError(f"easy-vqa is not installed: {_INSTALL}.")
   root = pathlib.Path(spec.submodule_search_locations[0]) / "data"
   if not root.is_dir():
-    raise reading.DataError(f"{root} does not exist: {_INSTALL} again.")
+    raise DataError(f"{root} does not exist: {_INSTALL} again.")
   return root
 
 
@@ -159,7 +138,7 @@ def _questions(part: pathlib.Path) -> list[Question]:
   try:
     rows = json.loads(path.read_text("utf-8"))
   except (OSError, ValueError, RecursionError) as error:
-    raise reading.DataError(
+    raise DataError(
       f"{path} cannot be read ({error}): {_INSTALL} again."
     ) from error
   if (
@@ -170,14 +149,18 @@ def _questions(part: pathlib.Path) -> list[Question]:
       for row in rows
     )
   ):
-    raise reading.DataError(f"{path} must hold rows such as {_EXAMPLE}.")
+    raise DataError(f"{path} must hold rows such as {_EXAMPLE}.")
   return [Question(*row) for row in rows]
 
 
 def _images(
   root: pathlib.Path, numbers: Sequence[int], image_size: int
-) -> np.ndarray:
+) -> "np.ndarray":
   """The pictures of these numbers, in their order."""
+  import numpy as np
+
+  from contrastive_jax.data.sets.folder import folder_images
+
   images = np.empty((len(numbers), image_size, image_size, 3), np.uint8)
   resolved = root.resolve()
 
@@ -191,7 +174,7 @@ def _images(
     try:
       list(pool.map(read, range(len(numbers))))
     except RowError as error:
-      raise reading.DataError(
+      raise DataError(
         f"A picture in {root} cannot be read ({': '.join(error.args)}):"
         f" {_INSTALL} again."
       ) from error

@@ -78,24 +78,23 @@ class Draft:
   def __dir__(self) -> list[str]:
     return sorted(self._fields)
 
-  def assign(self, path: str, text: str) -> None:
-    """Sets the field at a dotted path below this one to what a text says.
+  def assign(self, path: str, value: Any) -> None:
+    """Sets the field at a dotted path below this one.
 
     Args:
       path: such as "loss.rate".
-      text: as on a command line. Tuples are separated by commas, dicts are JSON
-        or Python.
+      value: of the field, or a text of it as on a command line, where tuples are
+        separated by commas, and dicts are JSON or Python.
     """
     holder, name = self._walk(path)
-    value: Any = text
-    if not {"kind", "several", "section"} & {*holder._fields[name].metadata}:
+    if isinstance(value, str) and not holder._chooses(name):
       wanted = holder._types[name]
       try:
-        value = _read(text, wanted)
+        value = _read(value, wanted)
       except _UNREADABLE as error:
         raise ConfigError(
           f"{holder._path}.{name} must be of type {_type_name(wanted)}; got"
-          f" {text!r}."
+          f" {value!r}."
         ) from error
     setattr(holder, name, value)
 

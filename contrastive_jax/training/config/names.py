@@ -43,6 +43,11 @@ def paths(cls: type, prefix: str = "config") -> Iterator[tuple[str, Any]]:
       yield name, f
 
 
+def known_as(name: str) -> str:
+  """The name that a field has here, where others call it differently."""
+  return _SYNONYMS.get(name, name)
+
+
 def nearest(cls: type, name: str) -> str:
   """The field that is most like a dotted name.
 
@@ -51,7 +56,7 @@ def nearest(cls: type, name: str) -> str:
     name: such as "config.lr".
   """
   *groups, last = name.split(".")
-  last = _SYNONYMS.get(last, last)
+  last = known_as(last)
   wanted = ".".join([*groups, last])
   known = [path for path, _ in paths(cls)]
   # A right last part in a wrong or absent group is the usual slip.

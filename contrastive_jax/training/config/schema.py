@@ -157,13 +157,14 @@ class ConfigDraft(Draft):
     self._check_used(name, rest)
     return super().reach(name, rest)
 
-  def override(self, texts: Mapping[str, str]) -> None:
-    """Sets fields to what a command line says, in whatever order.
+  def override(self, values: Mapping[str, Any]) -> None:
+    """Sets fields, in whatever order they come.
 
     Args:
-      texts: by dotted name, such as {"loss.rate": "0.3"}.
+      values: by dotted name, such as {"loss.rate": 0.3}; texts are read as on a
+        command line.
     """
-    waiting = dict(sorted(texts.items()))
+    waiting = dict(sorted(values.items()))
     while waiting:
       # Each choice may bring the fields that the next one is about.
       path = min(waiting, key=self._turn)
@@ -204,6 +205,10 @@ class ConfigDraft(Draft):
       config = dataclasses.replace(config, other_view=None)
     return config
 
+  def uses(self, name: str) -> bool:
+    """Whether the objective uses a field of the top level."""
+    return name not in _OPTIONAL or name in self._objective().uses
+
   def _objective(self) -> Any:
     return self._values["objective"]._cls
 
@@ -216,7 +221,7 @@ class ConfigDraft(Draft):
       setattr(self, name, values[name])
 
   def _check_used(self, name: str, rest: str = "") -> None:
-    if name not in _OPTIONAL or name in self._objective().uses:
+    if self.uses(name):
       return
     owners = [
       other

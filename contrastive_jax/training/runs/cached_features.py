@@ -21,55 +21,32 @@ Report = Callable[[str], None]
 _MOST_TEXTS = 2**19  # Of 384 numbers each, 0.8 GB.
 
 
-class FeatureSource:
-  """A split's records with the image tower's features for images.
-
-  An image is float32 [1, 1, width], which `TwoTower` takes for a feature.
-  """
-
-  def __init__(self, source: sources.Source, features: np.ndarray):
-    """Takes the records and their features [N, width]."""
-    self._source = source
-    self._features = features
-    # Of a mixture: how often its parts are drawn from.
-    self.weights = getattr(source, "weights", None)
-    self.bounds = getattr(source, "bounds", (0, len(source)))
-
-  def __len__(self) -> int:
-    """Number of records."""
-    return len(self._source)
-
-  def __getitem__(self, index: int) -> dict[str, Any]:
-    """One record."""
-    image = self._features[index][None, None]
-    return {**self._source.fields(index), "image": image}
-
-  def fields(self, index: int) -> Mapping[str, Any]:
-    """One record without its image."""
-    return self._source.fields(index)
-
-
-class TextFeatures:
-  """In a tokenizer's place: the text tower's features of texts.
+class CachedFeatures:
+  """Features of a split's images, and of texts as they come.
 
   A text is encoded when it first comes, and remembered, up to half a million of them;
-  threads may ask at once. Texts of few forms (`data.listed_weight`) suit it.
+  threads may ask at once. Texts of few forms (`config.captions.listed`) suit it.
+
+  Attributes:
+    images: float32 [N, width], of the rows of the split.
   """
 
   def __init__(
     self,
+    images: np.ndarray,
     tokenizer: tokenizer_lib.Tokenizer,
     encode: Encode,
     batch_size: int,
   ):
     """`encode` maps token rows [n, L] to features [n, width], n to `batch_size`."""
+    self.images = images
     self._tokenizer = tokenizer
     self._encode = encode
     self._batch_size = batch_size
     self._known: dict[tuple[str, int], np.ndarray] = {}
     self._lock = threading.Lock()
 
-  def encode(self, texts: Sequence[str], length: int) -> np.ndarray:
+  def of_texts(self, texts: Sequence[str], length: int) -> np.ndarray:
     """Features float32 [N, width] of texts of at most `length` tokens."""
     with self._lock:
       new = [t for t in dict.fromkeys(texts) if (t, length) not in self._known]

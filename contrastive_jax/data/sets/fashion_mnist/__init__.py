@@ -1,1 +1,89 @@
 """Fashion-MNIST: a subset that ships with the package, and the full files."""
+
+import dataclasses
+
+from contrastive_jax.choices import field
+from contrastive_jax.data import sources
+from contrastive_jax.data.sets.choices import PAIRS, Request
+
+PROMPTS = (
+  "{}",
+  "a photo of {}",
+  "a grey photo of {}",
+  "{}, an article of clothing",
+)
+_VOCABULARY = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class FashionMnist:
+  """Fashion-MNIST: the 8,000 images that ship, or all 70,000 from a folder."""
+
+  path: str = field(
+    "", "Folder with the four idx.gz files; empty is the 8,000 that ship."
+  )
+
+  tasks = PAIRS
+
+  def open(self, request: Request) -> sources.PairData:
+    """Training, validation and test images.
+
+    Of the 8,000 images that ship, 6,000 are for training, 1,000 for validation
+    and 1,000 for test; all of them are training images of the full data. Of that,
+    the last twelfth of the training file (5,000) is for validation, and the test
+    file for test. The caption of an image is the name of its class. With
+    captions all images of a class show one concept, as they share them; of
+    images alone each is a concept of its own, and labels are for evaluation.
+
+    Raises:
+      DataError: if a file is missing or wrong.
+    """
+    import numpy as np
+
+    from contrastive_jax.data.sets.fashion_mnist import files
+
+    if self.path:
+      first, test = files.read_folder(self.path)
+      held_out = len(first.labels) // 12
+      sizes = [len(first.labels) - held_out, held_out, len(test.labels)]
+      everything = [first, test]
+    else:
+      everything = [files.embedded()]
+      sizes = [6000, 1000, 1000]
+    images = np.concatenate([part.images for part in everything])
+    labels = np.concatenate([part.labels for part in everything])
+    classes = files.CLASSES
+    splits, start = {}, 0
+    for split, size in zip(
+      (sources.TRAIN, sources.VALIDATION, sources.TEST), sizes
+    ):
+      stop = start + size
+      splits[split] = sources.ArraySource(
+        # Three channels without three copies.
+        np.broadcast_to(
+          images[start:stop, ..., None], (size, *images.shape[1:], 3)
+        ),
+        [
+          {
+            "index": index,
+            "concept_id": index
+            if request.task == "images"
+            else int(labels[index]),
+            "captions": sources.name_captions([classes[labels[index]]], "en"),
+            "label": classes[labels[index]],
+          }
+          for index in range(start, stop)
+        ],
+      )
+      start = stop
+    train = files.Drawings(images[: sizes[0]], labels[: sizes[0]])
+    return sources.PairData(
+      name="fashion_mnist",
+      splits=splits,
+      languages=("en",),
+      tokenizer=request.learned(
+        [text.format(name) for name in classes for text in PROMPTS], _VOCABULARY
+      ),
+      fingerprint=train.fingerprint,
+      prompts=PROMPTS,
+    )

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from contrastive_jax.data.sets.folder.reading import DataError
+from contrastive_jax.data.sets.folder.folder_rows import DataError
 
 # In the order of their numbers.
 CLASSES = (
@@ -76,7 +76,7 @@ def read_folder(path: str | pathlib.Path) -> tuple[Drawings, Drawings]:
   Raises:
     DataError: naming the file that is missing or wrong, and what to do.
   """
-  folder = pathlib.Path(path)
+  folder = pathlib.Path(path).expanduser()
   if not folder.is_dir():
     raise DataError(f"{folder} is not a folder: {_WHAT_TO_DO}.")
   train, test = (_read_part(folder, part) for part in PARTS)

@@ -1,1 +1,89 @@
-"""A folder of images with captions."""
+"""A user's own folder: images beside `captions.jsonl` or `captions.csv`."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+from contrastive_jax.choices import field
+from contrastive_jax.data import sources
+from contrastive_jax.data.sets.choices import (
+  FIT,
+  MAX_BAD_SHARE,
+  PAIRS,
+  VOCAB_SIZE,
+  Request,
+)
+
+# Seconds between two lines on a folder that is being checked.
+_REPORT_EVERY = 5.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Folder:
+  """A folder of your images with captions.jsonl or captions.csv."""
+
+  path: str = field("", "Folder that holds the images and captions.jsonl.")
+  fit: str = FIT
+  max_bad_share: float = MAX_BAD_SHARE
+  vocab_size: int = VOCAB_SIZE
+
+  tasks = PAIRS
+
+  def check(self) -> None:
+    """Raises if no folder is named."""
+    if not self.path:
+      raise ValueError(
+        "path must be the folder that holds your images and captions.jsonl; got"
+        " ''."
+      )
+
+  def open(self, request: Request) -> sources.PairData:
+    """The splits of `reading.scan_folder`.
+
+    Raises:
+      DataError: if the folder cannot be used.
+    """
+    from contrastive_jax.data.sets.folder import reading
+
+    records = reading.scan_folder(
+      self.path,
+      image_size=request.image_size,
+      report_path=request.skipped_path,
+      max_bad_share=self.max_bad_share,
+      fit=self.fit,
+      progress=_image_counter(request.report),
+    )
+    for warning in records.warnings:
+      request.report(f"Note: {warning}")
+    if records.num_skipped:
+      listed = f"; {path} lists them" if (path := request.skipped_path) else ""
+      request.report(
+        f"Note: {records.num_skipped:,} of {records.num_rows:,} rows cannot be"
+        f" used{listed}."
+      )
+    return sources.PairData(
+      name="folder",
+      splits=records.splits,
+      languages=(sources.ANY_LANGUAGE,),
+      tokenizer=request.learned(
+        sources.caption_texts(records.train), self.vocab_size
+      ),
+      fingerprint=records.train.fingerprint,
+      prompts=sources.PHOTO_PROMPTS,
+    )
+
+
+def _image_counter(
+  report: Callable[[str], None],
+) -> Callable[[int, int], None]:
+  """Tells every few seconds how many images of a folder are checked."""
+  last = time.monotonic()
+
+  def progress(done: int, total: int) -> None:
+    nonlocal last
+    now = time.monotonic()
+    if now - last >= _REPORT_EVERY:
+      last = now
+      report(f"Checked {done:,} of {total:,} images.")
+
+  return progress

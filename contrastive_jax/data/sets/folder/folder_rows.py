@@ -20,7 +20,7 @@ _SPLIT_NAMES = {s: s for s in SPLITS} | {
 
 
 class DataError(ValueError):
-  """The folder cannot be used; the message says why and what to do."""
+  """Data cannot be used; the message says why and what to do."""
 
 
 class RowError(Exception):
@@ -36,7 +36,7 @@ class Row:
   captions: tuple[str, ...]
   label: str = ""
   split: str = ""
-  entity: str = ""
+  concept: str = ""
 
 
 class Report:
@@ -78,7 +78,7 @@ class Report:
 
 
 def _text(value: Any, what: str) -> str:
-  """A label or id as text; numbers are welcome, anything else is not."""
+  """A label or concept as text; numbers are welcome, anything else is not."""
   if value is None:
     return ""
   if isinstance(value, (list, dict, bool)):
@@ -103,12 +103,10 @@ def _make_row(line: int, fields: dict[str, Any], report: Report) -> Row:
   stripped = [" ".join(caption.split()) for caption in captions]
   kept = tuple(dict.fromkeys(caption for caption in stripped if caption))
   label = _text(fields.get("label"), "label")
-  entity = _text(fields.get("entity"), "entity") or _text(
-    fields.get("id"), "id"
-  )
+  concept = _text(fields.get("concept_id"), "concept_id")
   # A lone surrogate stands for bytes that were no UTF-8 (or a JSON escape).
   try:
-    "".join((image, label, entity, *kept)).encode()
+    "".join((image, label, concept, *kept)).encode()
   except UnicodeEncodeError as error:
     raise RowError("invalid UTF-8") from error
   if not kept:
@@ -121,7 +119,7 @@ def _make_row(line: int, fields: dict[str, Any], report: Report) -> Row:
   if not all(stripped):
     report.add(line, image, "empty caption", "left out", skipped=False)
   split = _SPLIT_NAMES.get(given, "")
-  return Row(line, image.strip(), kept, label, split, entity)
+  return Row(line, image.strip(), kept, label, split, concept)
 
 
 def _jsonl_fields(data: bytes) -> Iterator[tuple[int, Any]]:
@@ -166,7 +164,7 @@ def _csv_fields(data: bytes) -> Iterator[tuple[int, Any]]:
         raise DataError(
           f"captions.csv has the columns {', '.join(header)}, but needs "
           '"image" and "caption" (or "captions", several separated by "|"); '
-          '"label", "split" and "id" are optional.'
+          '"label", "split" and "concept_id" are optional.'
         )
     elif len(cells) != len(header):
       yield (

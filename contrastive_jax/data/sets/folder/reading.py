@@ -5,7 +5,7 @@ cannot use in a report, and gives a random-access source for each split. A line
 of `captions.jsonl`:
 
   {"image": "a.png", "captions": ["a red cup", "une tasse rouge"],
-   "label": "cup", "split": "train", "id": "cup-17"}
+   "label": "cup", "split": "train", "concept_id": "cup-17"}
 
 Only "image" and "captions" (or one "caption") are needed. `captions.csv` has
 the same columns; there "caption" is one caption, "captions" several separated
@@ -28,12 +28,13 @@ from typing import Any
 
 import numpy as np
 
+from contrastive_jax.data import sources
 from contrastive_jax.data.sets.folder import folder_images, folder_rows
 from contrastive_jax.data.sets.folder.folder_rows import SPLITS, DataError
 
 _FILES = ("captions.jsonl", "captions.csv")
 _EXAMPLE = '{"image": "a.png", "captions": ["a red cup"], "label": "cup"}'
-_MIN_ENTITIES = 10  # Fewer make no meaningful validation and test splits.
+_MIN_CONCEPTS = 10  # Fewer make no meaningful validation and test splits.
 
 
 @dataclasses.dataclass
@@ -45,7 +46,7 @@ class _Image:
   captions: dict[str, None] = dataclasses.field(default_factory=dict)
   label: str = ""
   split: str = ""
-  entity: str = ""
+  concept: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,14 +58,14 @@ class _Entry:
   label: str
 
 
-class FolderSource:
+class FolderSource(sources.Source):
   """Random access to the images of one split, for Grain or a plain loop.
 
   `source[i]` is a dict of `image` (uint8 [S, S, 3], see `folder_images.decode`),
   `index` (= i; images are sorted by path, so
   it is the same in every run on the same folder), `concept_id` (equal for
-  images of one entity, over all splits), `captions` (tuple of str) and
-  `label` (str, "" if none). `source.fields(i)` is the same without the image.
+  images of one concept, over all splits), `captions` and `label` ("" if none).
+  The fingerprint is of names, captions, labels and concepts, in order.
 
   A pickled copy leaves the decoded images behind and decodes on access: a
   worker process then starts at once, and decoding is what it is for.
@@ -88,6 +89,11 @@ class FolderSource:
     self._fit = fit
     self._cache = cache
     self._cache_rows = tuple(cache_rows)
+    digest = hashlib.sha256()
+    for e in self._entries:
+      fields = [e.name, e.concept_id, e.captions, e.label]
+      digest.update(json.dumps(fields).encode())
+    self.fingerprint = digest.hexdigest()[:16]
 
   def __len__(self) -> int:
     return len(self._entries)
@@ -116,14 +122,9 @@ class FolderSource:
     return {
       "index": index,
       "concept_id": entry.concept_id,
-      "captions": entry.captions,
+      "captions": sources.name_captions(entry.captions),
       "label": entry.label,
     }
-
-  def _checked(self, index: int) -> int:
-    if not 0 <= int(index) < len(self):
-      raise IndexError(f"index {index} of a source of {len(self)} images")
-    return int(index)
 
   def __getstate__(self) -> dict[str, Any]:
     return self.__dict__ | {"_cache": None, "_cache_rows": ()}
@@ -134,24 +135,6 @@ class FolderSource:
       f"FolderSource({self._split!r}, images={len(self)}, "
       f"stored_size={self._stored_size}, fingerprint={self.fingerprint!r})"
     )
-
-  @property
-  def fingerprint(self) -> str:
-    """Digest of names, captions, labels and concepts, in order."""
-    digest = hashlib.sha256()
-    for e in self._entries:
-      fields = [e.name, e.concept_id, e.captions, e.label]
-      digest.update(json.dumps(fields).encode())
-    return digest.hexdigest()[:16]
-
-  def captions(self) -> list[str]:
-    """The captions of all images, in order; no image is decoded."""
-    return [text for entry in self._entries for text in entry.captions]
-
-  @property
-  def labels(self) -> tuple[str, ...]:
-    """The distinct labels, sorted; "" (no label) is not among them."""
-    return tuple(sorted({e.label for e in self._entries} - {""}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +148,7 @@ class FolderRecords:
     num_rows: rows of the captions file, blank lines not counted.
     num_skipped: rows that could not be used.
     problems: number of rows by kind of problem, harmless kinds included.
-    num_concepts: number of distinct values of `concept_id`.
+    num_concepts: number of concepts.
     warnings: sentences that a user should read before training.
   """
 
@@ -177,6 +160,11 @@ class FolderRecords:
   problems: dict[str, int]
   num_concepts: int
   warnings: tuple[str, ...]
+
+  @property
+  def splits(self) -> dict[str, FolderSource]:
+    """The sources by the names of their splits."""
+    return dict(zip(SPLITS, (self.train, self.validation, self.test)))
 
 
 def _merge_rows(
@@ -201,7 +189,7 @@ def _merge_rows(
     image = images.setdefault(name, _Image(name, []))
     differing = [
       f"{field} {new!r} after {old!r}"
-      for field in ("label", "split", "entity")
+      for field in ("label", "split", "concept")
       if (new := getattr(row, field))
       and (old := getattr(image, field))
       and new != old
@@ -213,7 +201,7 @@ def _merge_rows(
       report.add(row.line, row.image, "duplicated row", skipped=False)
     image.rows.append(row)
     image.captions.update(dict.fromkeys(row.captions))
-    for field in ("label", "split", "entity"):
+    for field in ("label", "split", "concept"):
       setattr(image, field, getattr(image, field) or getattr(row, field))
   return [images[name] for name in sorted(images)]
 
@@ -265,17 +253,17 @@ def _normal(text: str) -> str:
   return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def _entities(images: Sequence[_Image]) -> list[str]:
-  """Each image's entity: its id, or else what its captions say.
+def _concepts(images: Sequence[_Image]) -> list[str]:
+  """Each image's concept: as its rows name it, or else what its captions say.
 
-  Images without an id belong together if their first captions agree (but for
+  Images without a name show one concept if their first captions agree (but for
   case, width and spaces), or if their sets of captions do.
   """
   by_set: dict[frozenset[str], str] = {}
   result = []
   for image in images:
-    if image.entity:
-      result.append(f"id:{image.entity}")
+    if image.concept:
+      result.append(f"id:{image.concept}")
       continue
     captions = [_normal(caption) for caption in image.captions]
     first = f"caption:{captions[0]}"
@@ -284,16 +272,16 @@ def _entities(images: Sequence[_Image]) -> list[str]:
 
 
 def _hashed_splits(
-  entities: set[str], fractions: Sequence[float]
+  concepts: set[str], fractions: Sequence[float]
 ) -> dict[str, str]:
-  """Entity -> split by the hash of its name: it stays as a folder grows."""
+  """Concept -> split by the hash of its name: it stays as a folder grows."""
 
-  def place(entity: str) -> float:
-    return int.from_bytes(hashlib.sha256(entity.encode()).digest()[:8]) / 2**64
+  def place(concept: str) -> float:
+    return int.from_bytes(hashlib.sha256(concept.encode()).digest()[:8]) / 2**64
 
-  ordered = sorted(entities, key=place)
+  ordered = sorted(concepts, key=place)
   bounds = np.cumsum(fractions)
-  splits = {e: SPLITS[int(np.sum(place(e) >= bounds[:2]))] for e in ordered}
+  splits = {c: SPLITS[int(np.sum(place(c) >= bounds[:2]))] for c in ordered}
   # By chance a part of a small folder may come out empty: it takes one.
   for place_in_order, part in ((-1, 2), (-2, 1), (0, 0)):
     if fractions[part] > 0 and SPLITS[part] not in splits.values():
@@ -303,7 +291,7 @@ def _hashed_splits(
 
 def _assign_splits(
   images: Sequence[_Image],
-  entities: Sequence[str],
+  concepts: Sequence[str],
   fractions: Sequence[float],
   notes: list[str],
 ) -> dict[str, list[int]]:
@@ -316,29 +304,29 @@ def _assign_splits(
     if not parts["train"]:
       raise DataError(
         'No usable row has the split "train": name one, or leave "split" out '
-        "to have the images split by entity."
+        "to have the images split by concept."
       )
-    seen = {entities[i] for i in parts["train"]}
+    seen = {concepts[i] for i in parts["train"]}
     for split in SPLITS[1:]:
-      both = {entities[i] for i in parts[split]} & seen
+      both = {concepts[i] for i in parts[split]} & seen
       if both:
         notes.append(
-          f"{len(both):,} entities are both in train and in {split}, as the "
-          "captions file says: scores on them are not of unseen entities."
+          f"{len(both):,} concepts are both in train and in {split}, as the "
+          "captions file says: scores on them are not of unseen concepts."
         )
       if not parts[split]:
         notes.append(f"No usable row has the split {split!r}: it is empty.")
     return parts
-  if len(set(entities)) < _MIN_ENTITIES:
+  if len(set(concepts)) < _MIN_CONCEPTS:
     notes.append(
-      f"Only {len(set(entities))} different entities: all images are used "
+      f"Only {len(set(concepts))} different concepts: all images are used "
       "for training and for evaluation, so the scores are of what was "
-      f"trained on (at least {_MIN_ENTITIES} entities are split)."
+      f"trained on (at least {_MIN_CONCEPTS} concepts are split)."
     )
     return dict.fromkeys(SPLITS, everything)
-  splits = _hashed_splits(set(entities), fractions)
+  splits = _hashed_splits(set(concepts), fractions)
   return {
-    split: [i for i in everything if splits[entities[i]] == split]
+    split: [i for i in everything if splits[concepts[i]] == split]
     for split in SPLITS
   }
 
@@ -347,7 +335,7 @@ def scan_folder(
   path: str | os.PathLike[str],
   *,
   image_size: int,
-  report_path: str | os.PathLike[str],
+  report_path: str | os.PathLike[str] | None = None,
   stored_size: int | None = None,
   max_bad_share: float = 0.05,
   fractions: Sequence[float] = (0.8, 0.1, 0.1),
@@ -366,21 +354,22 @@ def scan_folder(
   folder. Duplicated rows and single empty captions are listed as well, but
   nothing is lost by them: their "skipped" is false and they do not count.
 
-  The images of one entity share a `concept_id` and, unless the file says
-  otherwise, a split. The entity is the row's "id" (or "entity"); without one,
-  images whose first captions or whose sets of captions agree are the same. If
-  no row has a "split", entities are split by a hash of their name (fewer than
+  The images of one concept share a `concept_id` and, unless the file says
+  otherwise, a split. Rows name their concept in "concept_id"; of rows that do
+  not, images whose first captions or whose sets of captions agree show the same.
+  If no row has a "split", concepts are split by a hash of their name (fewer than
   10: all three splits are all images, with a warning). If some rows have, the
   file is followed, and rows without one train.
 
   Args:
     path: the folder.
     image_size: side of the images that the model will see.
-    report_path: where the problems are written; always made, maybe empty.
+    report_path: where the problems are written, a file that may stay empty; None
+      writes none.
     stored_size: side of the images handed out; by default twice `image_size`,
       so that a random crop of a quarter is still sharp.
     max_bad_share: largest share of skipped rows, 0..1.
-    fractions: of entities in train, validation and test; they add up to 1.
+    fractions: of concepts in train, validation and test; they add up to 1.
     cache_bytes: keep all decoded images in memory if they fit into this;
       otherwise they are decoded on access.
     max_pixels: larger images are refused (decompression bombs).
@@ -416,7 +405,7 @@ def scan_folder(
       "scan_folder: fractions must be three numbers of at least 0 that add "
       f"up to 1, the first above 0; got {tuple(fractions)}."
     )
-  folder, report_path = pathlib.Path(path), pathlib.Path(report_path)
+  folder = pathlib.Path(path).expanduser()
   if not folder.is_dir():
     what = "is not a folder" if folder.exists() else "does not exist"
     raise DataError(
@@ -437,18 +426,23 @@ def scan_folder(
   rows, num_rows = folder_rows.read_rows(folder / present[0], report)
 
   def check_share() -> None:
-    report.write(report_path)
+    listed = ""
+    if report_path is not None:
+      report.write(pathlib.Path(report_path))
+      listed = f"listed in {report_path}"
     if report.skipped > max_bad_share * num_rows:
       raise DataError(
         f"{report.skipped:,} of {num_rows:,} rows of {folder / present[0]} "
         f"cannot be used ({report}), more than the allowed share of "
-        f"{max_bad_share:g} (max_bad_share); they are listed in "
-        f"{report_path}. A good line is {_EXAMPLE}"
+        f"{max_bad_share:g} (max_bad_share)"
+        + (f"; they are {listed}" if listed else "")
+        + f". A good line is {_EXAMPLE}"
       )
     if report.skipped == num_rows:
+      told = "; ".join(filter(None, (str(report), listed)))
       raise DataError(
         f"{folder / present[0]} has no usable row"
-        + (f" ({report}; listed in {report_path})" if num_rows else "")
+        + (f" ({told})" if num_rows else "")
         + f"; write one line an image, such as {_EXAMPLE}"
       )
 
@@ -471,16 +465,16 @@ def scan_folder(
   )
   check_share()
   images = [images[i] for i in usable]
-  entities = _entities(images)
-  concepts = {name: i for i, name in enumerate(sorted(set(entities)))}
-  parts = _assign_splits(images, entities, fractions, notes)
+  concepts = _concepts(images)
+  numbers = {name: i for i, name in enumerate(sorted(set(concepts)))}
+  parts = _assign_splits(images, concepts, fractions, notes)
 
   def source(split: str) -> FolderSource:
     entries = [
       _Entry(
         path=str(root / images[i].name),
         name=images[i].name,
-        concept_id=concepts[entities[i]],
+        concept_id=numbers[concepts[i]],
         captions=tuple(images[i].captions),
         label=images[i].label,
       )
@@ -501,6 +495,6 @@ def scan_folder(
     num_rows=num_rows,
     num_skipped=report.skipped,
     problems=dict(report.counts),
-    num_concepts=len(concepts),
+    num_concepts=len(numbers),
     warnings=tuple(notes),
   )

@@ -26,43 +26,158 @@ path or by a link.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from contrastive_jax.data import sources, tasks
-from contrastive_jax.data.sets.official import _files, _rows
-from contrastive_jax.data.sets.official.captions import load_captions
-from contrastive_jax.data.sets.official.entailment import load_entailment
-from contrastive_jax.data.sets.official.nlvr2 import load_nlvr2
-from contrastive_jax.data.sets.official.vqa import load_vqa
-
-__all__ = (
-  "load",
-  "load_captions",
-  "load_entailment",
-  "load_nlvr2",
-  "load_vqa",
+from contrastive_jax.choices import field
+from contrastive_jax.data import sources
+from contrastive_jax.data import tasks as tasks_lib
+from contrastive_jax.data.sets.choices import (
+  FIT,
+  MAX_BAD_SHARE,
+  PAIRS,
+  TASKS,
+  VOCAB_SIZE,
+  Request,
 )
+from contrastive_jax.data.sets.folder.folder_rows import DataError
 
-_LOADERS: Mapping[str, Callable[..., Any]] = {
-  "captions": load_captions,
-  "vqa": load_vqa,
-  "nlvr2": load_nlvr2,
-  "entailment": load_entailment,
-}
+if TYPE_CHECKING:
+  from contrastive_jax.data.sets.official import _files, _rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Official:
+  """Published sets in the authors' own files (COCO, Flickr30k, VQA v2, ...)."""
+
+  path: str = field("", "File or folder with the lists of examples.")
+  format: str = field(
+    "", "Format of the lists, see contrastive_jax.data.sets.official."
+  )
+  image_root: str = field(
+    "", "Folder below which the images are; empty is path."
+  )
+  options: dict[str, Any] = dataclasses.field(
+    default_factory=dict,
+    metadata={
+      "doc": "Further arguments of the format's function, such as"
+      ' {"path": {"train": FILE}, "min_count": 1}.'
+    },
+  )
+  fit: str = FIT
+  max_bad_share: float = MAX_BAD_SHARE
+  vocab_size: int = VOCAB_SIZE
+
+  tasks = (*PAIRS, *TASKS)
+
+  def check(self) -> None:
+    """Raises if the lists or their format are not named."""
+    for name in ("path", "format"):
+      if not getattr(self, name):
+        raise ValueError(
+          f"{name} must be given, see contrastive_jax.data.sets.official for what"
+          " is read; got ''."
+        )
+
+  def open(self, request: Request) -> sources.PairData | tasks_lib.TaskData:
+    """The splits of the files.
+
+    Splits of captions that there are no files for are empty. Where nothing is
+    trained, those that are there are scored.
+
+    Raises:
+      ValueError: if the format or an option is wrong, or nothing can be trained on.
+      DataError: if the data cannot be used.
+    """
+    task = "captions" if request.task in PAIRS else request.task
+    found: Any = self._load(task, request)
+    splits = found if task == "captions" else found.splits
+    # A run of no steps, as of a published CLIP, has nothing to train on.
+    needed = request.trains or task != "captions"
+    if needed and not len(splits.get(sources.TRAIN, ())):
+      raise ValueError(
+        f"path must have training examples; {self.path!r} has the splits"
+        f" {', '.join(splits)}: name the files with"
+        ' config.data.options={"path": {"train": FILE}}.'
+      )
+    if task != "captions":
+      tokenizer = request.learned(
+        tasks_lib.training_texts(found), self.vocab_size
+      )
+      return dataclasses.replace(found, tokenizer=tokenizer)
+    if not request.trains:
+      _score_what_is_there(splits, request.report)
+    return _as_pairs(splits, request, self.vocab_size)
+
+  def _load(self, task: str, request: Request) -> Any:
+    path = os.path.expanduser(self.path)
+    arguments: dict[str, Any] = {
+      "path": path,
+      "image_root": os.path.expanduser(self.image_root) or path,
+      "report_path": request.skipped_path,
+      "max_bad_share": self.max_bad_share,
+      **self.options,
+    }
+    try:
+      return load(
+        task,
+        self.format,
+        image_size=request.image_size,
+        fit=self.fit,
+        report=request.report,
+        **arguments,
+      )
+    except DataError:
+      raise
+    except (TypeError, ValueError) as error:
+      place = "" if str(error).startswith("format ") else "options: "
+      raise ValueError(f"{place}{error}") from error
+
+
+def _score_what_is_there(
+  splits: dict[str, Any], report: Callable[[str], None]
+) -> None:
+  """Fills the splits of a run of no steps, which is there to be scored."""
+  names = sources.TEST, sources.VALIDATION, sources.TRAIN
+  found = next(name for name in names if len(splits.get(name, ())))
+  if found != sources.TEST:
+    report(f"Note: there is no split test; scores are of {found}.")
+  splits[sources.TEST] = splits[found]
+  splits.setdefault(sources.TRAIN, splits[found])
+
+
+def _as_pairs(
+  splits: dict[str, Any], request: Request, vocab_size: int
+) -> sources.PairData:
+  """The data set, its absent splits empty."""
+  import numpy as np
+
+  for name in (sources.VALIDATION, sources.TEST):
+    if name not in splits:
+      splits[name] = sources.ArraySource(np.zeros((0, 1, 1, 3), np.uint8), [])
+  train = splits[sources.TRAIN]
+  return sources.PairData(
+    name="official",
+    splits=splits,
+    languages=(sources.ANY_LANGUAGE,),
+    tokenizer=request.learned(sources.caption_texts(train), vocab_size),
+    fingerprint=train.fingerprint,
+    prompts=sources.PHOTO_PROMPTS,
+  )
 
 
 def load(
   task: str,
   format: str,
-  path: _files.Paths,
-  image_root: _rows.Roots,
+  path: "_files.Paths",
+  image_root: "_rows.Roots",
   *,
   image_size: int,
   fit: str = "pad",
   report: Callable[[str], None] = print,
   **options: Any,
-) -> dict[str, sources.Source] | tasks.TaskData:
+) -> dict[str, sources.Source] | tasks_lib.TaskData:
   """Opens data of a task and format of the table above.
 
   Args:
@@ -73,21 +188,32 @@ def load(
     image_size: side of the images.
     fit: how images become squares, see `folder_images.decode`.
     report: receives lines for the user.
-    **options: further ones of the task's function, `load_captions`, `load_vqa`,
-      `load_nlvr2` or `load_entailment`.
+    **options: further ones of the task's function, `captions.load_captions`,
+      `vqa.load_vqa`, `nlvr2.load_nlvr2` or `entailment.load_entailment`.
 
   Returns:
     A source a split for `captions`, a data set for the others.
 
   Raises:
-    folder.DataError: a file cannot be used, or too many rows.
+    DataError: a file cannot be used, or too many rows.
     ValueError: there is no such task or format.
   """
-  if task not in _LOADERS:
-    raise ValueError(
-      f"task must be one of {', '.join(_LOADERS)}, got {task!r}."
-    )
-  found: Any = _LOADERS[task](
+  from contrastive_jax.data.sets.official import (
+    captions,
+    entailment,
+    nlvr2,
+    vqa,
+  )
+
+  loaders: dict[str, Callable[..., Any]] = {
+    "captions": captions.load_captions,
+    "vqa": vqa.load_vqa,
+    "nlvr2": nlvr2.load_nlvr2,
+    "entailment": entailment.load_entailment,
+  }
+  if task not in loaders:
+    raise ValueError(f"task must be one of {', '.join(loaders)}, got {task!r}.")
+  found: Any = loaders[task](
     format,
     path,
     image_root,

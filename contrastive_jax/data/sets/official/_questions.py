@@ -7,6 +7,7 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from contrastive_jax.answers import normalize_answer
 from contrastive_jax.data import tasks
 from contrastive_jax.data.sets.folder import reading
 from contrastive_jax.data.sets.folder.folder_rows import RowError
@@ -35,10 +36,6 @@ class Answers:
   """Makes `Answer`s: many questions share theirs."""
 
   def __init__(self) -> None:
-    # It imports JAX, which processes that only decode images need not have.
-    from contrastive_jax.evaluation import vqa as scoring
-
-    self._normalize = scoring.normalize_answer
     self._texts: dict[str, str] = {}
     self._known: dict[tuple[str, float, int], tasks.Answer] = {}
 
@@ -46,7 +43,7 @@ class Answers:
     """The form in which answers are scored."""
     if text not in self._texts:
       # "a" is an article to the rules, but also the answer to some questions.
-      self._texts[text] = self._normalize(text) or _files.clean(text).lower()
+      self._texts[text] = normalize_answer(text) or _files.clean(text).lower()
     return self._texts[text]
 
   def of_annotators(

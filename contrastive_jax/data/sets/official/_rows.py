@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent import futures
 from typing import Any, NamedTuple
 
+from contrastive_jax.data import sources
 from contrastive_jax.data.sets.folder import folder_images, reading
 from contrastive_jax.data.sets.folder.folder_rows import RowError
 from contrastive_jax.data.sets.official import _files, _problems
@@ -58,7 +59,7 @@ class Row(NamedTuple):
   fields: dict[str, Any]
 
 
-class ImageSource:
+class ImageSource(sources.Source):
   """Random access to records whose images are decoded when they are asked for.
 
   `source[i]` has the images (uint8 [S, S, 3], see `folder_images.decode`) and the
@@ -113,8 +114,7 @@ class ImageSource:
 
   def fields(self, index: int) -> dict[str, Any]:
     """One record without its images."""
-    if not 0 <= int(index) < self._length:
-      raise IndexError(f"index {index} of a source of {self._length} records")
+    index = self._checked(index)
     return {name: values[index] for name, values in self._columns.items()}
 
   def fitted(self, fit: str) -> "ImageSource":

@@ -138,10 +138,7 @@ def _record(row: _rows.Row) -> dict[str, Any]:
   return {
     "index": row.numbers[0],
     "concept_id": row.numbers[0],
-    "captions": tuple(
-      sources.Caption(text, "name", sources.ANY_LANGUAGE)
-      for text in row.fields["captions"]
-    ),
+    "captions": sources.name_captions(row.fields["captions"]),
     "label": "",
   }
 

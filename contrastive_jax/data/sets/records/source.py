@@ -10,9 +10,10 @@ import operator
 import os
 import pathlib
 import resource
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from contrastive_jax.data import sources
 from contrastive_jax.data.sets.folder import folder_images, reading
 from contrastive_jax.data.sets.folder.folder_rows import SPLITS, RowError
 from contrastive_jax.data.sets.records import conversion
@@ -30,12 +31,12 @@ class _File(NamedTuple):
   examples_in_shard: int
 
 
-class RecordSource:
+class RecordSource(sources.Source):
   """Random access to the pairs of one split of one conversion.
 
   `source[i]` has `image` (uint8 [S, S, 3]), `index` (= i: the place in the
-  conversion), `concept_id` (equal where first captions are), `captions` (a
-  tuple of str) and `label`; `source.fields(i)` reads all but the image.
+  conversion), `concept_id` (equal where first captions are), `captions` and
+  `label`; `source.fields(i)` reads all but the image.
   """
 
   def __init__(
@@ -109,18 +110,17 @@ class RecordSource:
 
   def fields(self, index: int) -> dict[str, Any]:
     """One pair without its image."""
-    if not 0 <= int(index) < len(self):
-      raise IndexError(f"index {index} of a source of {len(self)} pairs")
+    index = self._checked(index)
     try:
-      fields = json.loads(self._files[1][int(index)])
+      fields = json.loads(self._files[1][index])
       return {
-        "index": int(index),
+        "index": index,
         "concept_id": int(fields["concept_id"]),
-        "captions": tuple(fields["captions"]),
+        "captions": sources.name_captions(fields["captions"]),
         "label": fields["label"],
       }
     except (RuntimeError, OSError, ValueError, KeyError, TypeError) as error:
-      raise self._unreadable(int(index), 1, error) from error
+      raise self._unreadable(index, 1, error) from error
 
   def _unreadable(
     self, index: int, kind: int, error: Exception
@@ -145,25 +145,24 @@ class RecordSource:
     )
 
 
-class Mixture:
+class Mixture(sources.Source):
   """Several sources one after the other, with the weights they are drawn by.
 
-  Attributes:
-    bounds: the first row of each part, and the number of all.
-    weights: how often rows of a part are drawn; None by its size.
-    fingerprint: changes when the parts or the weights do.
+  The fingerprint changes when that of a part or the weights do.
   """
 
   def __init__(
-    self, parts: Sequence[Any], weights: Sequence[float] | None = None
+    self,
+    parts: Sequence[sources.Source],
+    weights: Sequence[float] | None = None,
   ):
-    """Takes sources with `index_bound` and `fingerprint`, and their weights."""
+    """Takes the sources, and how often rows of each are drawn."""
     if weights is not None and len(weights) != len(parts):
       raise ValueError(
         f"weights must be one a source; got {len(weights)} and {len(parts)}."
       )
     self._parts = list(parts)
-    self.bounds = (0, *itertools.accumulate(len(part) for part in parts))
+    self._bounds = (0, *itertools.accumulate(len(part) for part in parts))
     self.weights = None if weights is None else tuple(weights)
     self._starts = (0, *itertools.accumulate(p.index_bound for p in parts))
     text = json.dumps([[p.fingerprint for p in parts], self.weights])
@@ -171,7 +170,12 @@ class Mixture:
 
   def __len__(self) -> int:
     """Number of pairs."""
-    return self.bounds[-1]
+    return self._bounds[-1]
+
+  @property
+  def bounds(self) -> tuple[int, ...]:
+    """The first row of each part, and the number of all."""
+    return self._bounds
 
   @property
   def index_bound(self) -> int:
@@ -188,14 +192,13 @@ class Mixture:
     part, row = self._place(index)
     return self._renumbered(self._parts[part].fields(row), part)
 
-  def _renumbered(self, record: dict[str, Any], part: int) -> dict[str, Any]:
-    return record | {"index": record["index"] + self._starts[part]}
+  def _renumbered(self, record: Mapping[str, Any], part: int) -> dict[str, Any]:
+    return {**record, "index": record["index"] + self._starts[part]}
 
   def _place(self, index: int) -> tuple[int, int]:
-    if not 0 <= int(index) < len(self):
-      raise IndexError(f"index {index} of a source of {len(self)} pairs")
-    part = bisect.bisect_right(self.bounds, int(index)) - 1
-    return part, int(index) - self.bounds[part]
+    index = self._checked(index)
+    part = bisect.bisect_right(self._bounds, index) - 1
+    return part, index - self._bounds[part]
 
   def __repr__(self) -> str:
     return f"Mixture({self._parts!r}, weights={self.weights!r})"

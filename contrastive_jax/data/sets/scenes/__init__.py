@@ -7,15 +7,17 @@ leave out is a setting (`Settings.private`), so that studies can vary what is in
 the image alone. Of every task the texts alone do not tell the answer.
 """
 
+import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from contrastive_jax.data import sources, tasks
+from contrastive_jax.choices import field
+from contrastive_jax.data import sources
+from contrastive_jax.data import tasks as tasks_lib
 from contrastive_jax.data.files import prepare
+from contrastive_jax.data.sets.choices import DATA_DIR, PAIRS, TASKS, Request
 from contrastive_jax.data.sets.scenes import (
   generation,
   graph,
@@ -29,68 +31,75 @@ from contrastive_jax.data.sets.scenes.settings import (
   Settings,
   Sizes,
 )
-from contrastive_jax.data.text import tokenizer as tokenizer_lib
+
+if TYPE_CHECKING:
+  import numpy as np
+
+  from contrastive_jax.data.text import tokenizer as tokenizer_lib
 
 __all__ = [
   "FACTS",
   "SPLITS",
-  "TASKS",
   "UNSEEN_PAIRS",
+  "Scenes",
   "Settings",
   "Sizes",
-  "SharedImages",
   "load_pairs",
   "load_task",
   "load_tokenizer",
 ]
 
-TASKS = ("vqa", "nlvr2", "entailment")
 _DEFAULT = Settings()
 _VOCABULARY = 1024
 # Enough for every word to come often; the tokenizer of a larger set is the same.
 _TOKENIZER_SCENES = 2000
 
 
-class SharedImages:
-  """Records of which several have the same image, held in memory once."""
+@dataclasses.dataclass(frozen=True)
+class Scenes:
+  """Drawn scenes whose every fact is known, with texts for all tasks."""
 
-  def __init__(
-    self,
-    images: np.ndarray,
-    records: Sequence[Mapping[str, Any]],
-    second_images: np.ndarray | None = None,
-  ):
-    """Takes what records have in common, and the records.
+  scenes: int = field(
+    4000,
+    "Training images, or pairs of them for nlvr2.",
+    low=1,
+    high=10**9,
+  )
+  private: tuple[str, ...] = field(
+    ("background", "texture", "rotation"),
+    "Facts that captions never mention.",
+    among=FACTS,
+  )
+  data_dir: str = DATA_DIR
 
-    Args:
-      images: uint8 [N, S, S, 3].
-      records: with `image_id`, the row of their image; those of one image
-        after each other.
-      second_images: as `images`, of records about two.
+  tasks = (*PAIRS, *TASKS)
+
+  def open(self, request: Request) -> sources.PairData | tasks_lib.TaskData:
+    """See `load_pairs` and `load_task`.
+
+    Raises:
+      ValueError: if `image_size` is not one that can be drawn.
     """
-    self.images, self.second_images = images, second_images
-    self.records = records
-
-  def __len__(self) -> int:
-    """Number of records."""
-    return len(self.records)
-
-  def __getitem__(self, index: int) -> dict[str, Any]:
-    """One record."""
-    record = self.records[index]
-    image_id = record["image_id"]
-    out = {"image": self.images[image_id], **record}
-    if self.second_images is not None:
-      out["second_image"] = self.second_images[image_id]
-    return out
-
-  def fields(self, index: int) -> Mapping[str, Any]:
-    """One record without its image."""
-    return self.records[index]
+    options: dict[str, Any] = {
+      "settings": Settings(
+        image_size=request.image_size,
+        sizes=Sizes(train=self.scenes),
+        private=self.private,
+      ),
+      "report": request.report,
+    }
+    data = (
+      load_pairs(self.data_dir, **options)
+      if request.task in PAIRS
+      else load_task(request.task, self.data_dir, **options)
+    )
+    if request.tokenizer is None:
+      return data
+    return dataclasses.replace(data, tokenizer=request.tokenizer)
 
 
 def load_pairs(
-  data_dir: str | None = None,
+  data_dir: str = "",
   *,
   settings: Settings = _DEFAULT,
   report: Callable[[str], None] = print,
@@ -103,8 +112,8 @@ def load_pairs(
   `vqa`.
 
   Args:
-    data_dir: where the prepared records are kept, in a folder a fingerprint;
-      None is the user's cache.
+    data_dir: where the prepared records are kept, in a folder a fingerprint; ""
+      is the user's cache.
     settings: what is drawn and said.
     report: receives a line when something takes a while.
 
@@ -127,11 +136,11 @@ def load_pairs(
 
 def load_task(
   task: str,
-  data_dir: str | None = None,
+  data_dir: str = "",
   *,
   settings: Settings = _DEFAULT,
   report: Callable[[str], None] = print,
-) -> tasks.TaskData:
+) -> tasks_lib.TaskData:
   """Prepares (once) and opens scenes with the texts of a task.
 
   Beside the fields that `data.tasks` names, records have `image_id` (the number
@@ -142,8 +151,8 @@ def load_task(
 
   Args:
     task: one of `TASKS`.
-    data_dir: where the prepared records are kept, in a folder a fingerprint;
-      None is the user's cache.
+    data_dir: where the prepared records are kept, in a folder a fingerprint; ""
+      is the user's cache.
     settings: what is drawn and said.
     report: receives a line when something takes a while.
 
@@ -160,36 +169,41 @@ def load_task(
     records: list[dict[str, Any]] = []
     for row in rows:
       records += _expanded(row, task, len(records))
-    splits[split] = SharedImages(
+    pairs = task == "nlvr2"
+    splits[split] = sources.ArraySource(
       _stacked(rows, "image"),
       records,
-      _stacked(rows, "second_image") if task == "nlvr2" else None,
+      rows=[record["image_id"] for record in records],
+      second_images=_stacked(rows, "second_image") if pairs else None,
     )
-  return tasks.TaskData(
+  return tasks_lib.TaskData(
     name="scenes",
     task=task,
     splits=splits,
     answers=questions.ANSWERS if task == "vqa" else (),
     fingerprint=settings.fingerprint,
+    tokenizer=load_tokenizer(data_dir, settings=settings, report=report),
   )
 
 
 def load_tokenizer(
-  data_dir: str | None = None,
+  data_dir: str = "",
   *,
   settings: Settings = _DEFAULT,
   report: Callable[[str], None] = print,
-) -> tokenizer_lib.Tokenizer:
+) -> "tokenizer_lib.Tokenizer":
   """The tokenizer of all tasks, learned on their training texts once.
 
   Args:
-    data_dir: where the prepared records are kept; None is the user's cache.
+    data_dir: where the prepared records are kept; "" is the user's cache.
     settings: what is said.
     report: receives a line when something takes a while.
 
   Returns:
     The tokenizer.
   """
+  from contrastive_jax.data.text import tokenizer as tokenizer_lib
+
   path = _folder(data_dir, settings) / "tokenizer.json"
   if path.exists():
     return tokenizer_lib.Tokenizer.load(path)
@@ -205,7 +219,7 @@ def load_tokenizer(
 
 def _prepared(
   config: str,
-  data_dir: str | None,
+  data_dir: str,
   settings: Settings,
   report: Callable[[str], None],
 ) -> Iterator[tuple[str, list[Any]]]:
@@ -229,12 +243,13 @@ def _prepared(
     yield split, sorted(rows, key=lambda row: int(row["index"]))
 
 
-def _folder(data_dir: str | None, settings: Settings) -> pathlib.Path:
-  where = pathlib.Path(data_dir or prepare.default_data_dir())
-  return where / f"scenes-{settings.fingerprint}"
+def _folder(data_dir: str, settings: Settings) -> pathlib.Path:
+  return prepare.data_dir(data_dir) / f"scenes-{settings.fingerprint}"
 
 
-def _stacked(rows: Sequence[Any], name: str) -> np.ndarray:
+def _stacked(rows: Sequence[Any], name: str) -> "np.ndarray":
+  import numpy as np
+
   return np.stack([row[name] for row in rows])
 
 
@@ -244,9 +259,8 @@ def _pair(row: Any) -> dict[str, Any]:
   return {
     "index": int(row["index"]),
     "concept_id": int(row["index"]),
-    "captions": tuple(
-      sources.Caption(text.decode(), "name", sources.ANY_LANGUAGE)
-      for text in row["texts"]["text"]
+    "captions": sources.name_captions(
+      text.decode() for text in row["texts"]["text"]
     ),
     "label": phrases.some(len(graph.loads(scene).things), "thing"),
     "scene": scene,
@@ -270,7 +284,7 @@ def _expanded(row: Any, task: str, start: int) -> list[dict[str, Any]]:
     record: dict[str, Any] = {"index": start + number, **common}
     record |= dict(zip(texts, values))
     if task == "vqa":
-      record["answers"] = (tasks.Answer(record.pop("answer")),)
+      record["answers"] = (tasks_lib.Answer(record.pop("answer")),)
       record["attributes"] = tuple(
         name for name in record["attributes"].split(",") if name
       )

@@ -1,0 +1,243 @@
+"""Splits of sets that TFDS has prepared; see the package."""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from contrastive_jax.data import benchmarks, sources
+from contrastive_jax.data.sets.choices import Request
+from contrastive_jax.data.sets.tfds_pairs import Tfds
+
+# Examples whose captions a vocabulary is learned on; their images are read too.
+_CAPTIONS_TO_LEARN = 20_000
+_LANGUAGE = "en"
+
+
+class _Plan(NamedTuple):
+  """Where a set is in TFDS, and which splits of it are what; "" is none."""
+
+  builder: str
+  train: str
+  validation: str
+  test: str
+  prompts: tuple[str, ...] = sources.PHOTO_PROMPTS
+  classes: tuple[str, ...] = ()
+  named: bool = True
+  captioned: bool = False
+
+
+_COCO = _Plan(
+  "coco_captions/2014", "train+restval", "val", "test", captioned=True
+)
+
+
+class _Split(benchmarks.BenchmarkSource):
+  """A split whose examples are numbered from `first` on."""
+
+  def __init__(self, *args: Any, first: int, **options: Any):
+    super().__init__(*args, **options)
+    self._first = first
+
+  @property
+  def index_bound(self) -> int:
+    """One more than the largest index."""
+    return self._first + len(self)
+
+
+class _Classes(_Split):
+  """A split whose captions are the names of classes."""
+
+  def __init__(
+    self, *args: Any, classes: Sequence[str], shared: bool, **options: Any
+  ):
+    super().__init__(*args, **options)
+    self._classes = tuple(classes)
+    self._captions = [
+      sources.name_captions([name], _LANGUAGE) for name in classes
+    ]
+    self._shared = shared
+
+  @property
+  def labels(self) -> set[str]:
+    """The names of the classes; no record is read."""
+    return set(self._classes)
+
+  def _about(self, row: Any) -> int:
+    label = int(row["label"])
+    if not 0 <= label < len(self._classes):
+      raise benchmarks.BenchmarkError(
+        f"{self._name} has an example without a class (label {label}): choose a set"
+        " whose splits are labelled."
+      )
+    return label
+
+  def fields(self, index: int) -> dict[str, Any]:
+    """The class; no image is decoded."""
+    label, number = self.about(index), self._first + int(index)
+    return {
+      "index": number,
+      "concept_id": label if self._shared else number,
+      "captions": self._captions[label],
+      "label": self._classes[label],
+    }
+
+
+class _Captions(_Split):
+  """A split of images with captions of their own."""
+
+  @property
+  def labels(self) -> set[str]:
+    """None; no record is read."""
+    return set()
+
+  def _about(self, row: Any) -> tuple[sources.Caption, ...]:
+    texts = [text.decode(errors="replace") for text in row["captions"]["text"]]
+    captions = sources.name_captions(
+      (" ".join(text.split()) for text in texts if text.strip()), _LANGUAGE
+    )
+    if not captions:
+      raise benchmarks.BenchmarkError(
+        f"{self._name} has an image without a caption: choose another set."
+      )
+    return captions
+
+  def fields(self, index: int) -> dict[str, Any]:
+    """The captions; no image is decoded."""
+    number = self._first + int(index)
+    return {
+      "index": number,
+      "concept_id": number,
+      "captions": self.about(index),
+      "label": "",
+    }
+
+
+def load(tfds: Tfds, request: Request) -> sources.PairData:
+  """Opens a prepared set; see `Tfds.open`."""
+  name, texts = tfds.dataset, request.task != "images"
+  # A random crop makes a whole image of a part of one.
+  stored_size = request.image_size * (1 + request.random_crops)
+  plan = _plan(name)
+  prepared = benchmarks.Prepared(plan.builder if plan else name, tfds.data_dir)
+  plan = plan or _usual(name, prepared)
+  if not plan.train:
+    raise benchmarks.BenchmarkError(
+      f"{name} has no split to train on: choose another set (a run is scored on"
+      " those of config.evaluation.benchmarks.sets)."
+    )
+  if texts and not plan.named:
+    raise benchmarks.BenchmarkError(
+      f"TFDS's form of {name} does not name its classes, so that there are no texts:"
+      " choose another set, or config.objective=simclr or moco_v3."
+    )
+  parts = _parts(plan, prepared, tfds.validation_share)
+  classes: tuple[str, ...] = ()
+  options: dict[str, Any] = {"fit": tfds.fit}
+  kind: type[_Split] = _Captions
+  if not plan.captioned:
+    kind, classes = _Classes, prepared.classes(plan.classes)
+    options |= {"classes": classes, "shared": texts}
+  splits: dict[str, sources.Source] = {}
+  first = 0
+  for split, wanted in parts.items():
+    if not wanted:
+      empty = np.zeros((0, stored_size, stored_size, 3), np.uint8)
+      splits[split] = sources.ArraySource(empty, [])
+      continue
+    splits[split] = kind(
+      prepared.rows(wanted),
+      stored_size,
+      f"{name}'s split {wanted}",
+      first=first,
+      **options,
+    )
+    first += len(splits[split])
+    # Some tests have no labels: not to be found out when all is trained.
+    splits[split].fields(0)
+  if classes:
+    learn = (text.format(name) for name in classes for text in plan.prompts)
+  else:
+    learn = sources.caption_texts(splits[sources.TRAIN], _CAPTIONS_TO_LEARN)
+  return sources.PairData(
+    name=f"tfds:{name}",
+    splits=splits,
+    languages=(_LANGUAGE,),
+    tokenizer=request.learned(learn, tfds.vocab_size),
+    fingerprint=_fingerprint(prepared, parts[sources.TRAIN], classes),
+    prompts=plan.prompts,
+  )
+
+
+def _plan(name: str) -> _Plan | None:
+  """That of a set which is known here."""
+  if name in ("coco_captions", _COCO.builder):
+    return _COCO
+  for key, benchmark in benchmarks.BENCHMARKS.items():
+    if name in (key, benchmark.builder):
+      if benchmark.multi_label:
+        raise benchmarks.BenchmarkError(
+          f"Images of {name} show several classes each: choose another set (a run"
+          " is scored on those of config.evaluation.benchmarks.sets)."
+        )
+      return _Plan(
+        benchmark.builder,
+        benchmark.train,
+        benchmark.validation,
+        benchmark.test,
+        benchmark.prompts or ("{}",),
+        benchmark.classes,
+        bool(benchmark.prompts),
+      )
+  return None
+
+
+def _usual(name: str, prepared: benchmarks.Prepared) -> _Plan:
+  """The plan of another set, by the names of its splits."""
+  features, found = prepared.builder.info.features, prepared.builder.info.splits
+  if not {"image", "label"} <= set(features) or not hasattr(
+    features["label"], "names"
+  ):
+    raise benchmarks.BenchmarkError(
+      f"{name} must have images with classes (features image and label); it has"
+      f" {', '.join(sorted(features))}."
+    )
+  train, validation, test = (
+    split if split in found else "" for split in ("train", "validation", "test")
+  )
+  if not test:
+    validation, test = "", validation
+  return _Plan(name, train, validation, test)
+
+
+def _parts(
+  plan: _Plan, prepared: benchmarks.Prepared, share: float
+) -> dict[str, str]:
+  """What each of our splits is in TFDS's words; "" is nothing."""
+  train, validation = plan.train, plan.validation
+  if not validation:
+    count = len(prepared.rows(train))
+    held_out = round(share * count)
+    if held_out:
+      train, validation = f"{train}[{held_out}:]", f"{train}[:{held_out}]"
+  return {
+    sources.TRAIN: train,
+    sources.VALIDATION: validation,
+    sources.TEST: plan.test,
+  }
+
+
+def _fingerprint(
+  prepared: benchmarks.Prepared, train: str, classes: Sequence[str]
+) -> str:
+  """Of what TFDS says of the training files; to read them would take hours."""
+  info = prepared.builder.info
+  sizes = {
+    split: [info.splits[split].num_bytes, info.splits[split].shard_lengths]
+    for split in re.findall(r"[a-z_]\w*", train)
+  }
+  text = json.dumps([info.full_name, train, sizes, list(classes)])
+  return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Runs: data opened, a model built, trained and evaluated in a workdir."""

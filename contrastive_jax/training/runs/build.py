@@ -1,0 +1,93 @@
+"""The door: a configuration becomes objects here, and nothing behind it takes one."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+
+from contrastive_jax.training.config import Config, sections
+from contrastive_jax.training.objectives import views
+from contrastive_jax.training.objectives.parts import Parts
+from contrastive_jax.training.runs.caption_feed import CaptionFeed
+from contrastive_jax.training.trainer.settings import TrainerSettings
+from contrastive_jax.training.types import Report
+
+
+def build_objective(
+  config: Config, *, vocab_size: int, num_examples: int, mesh: jax.sharding.Mesh
+) -> Any:
+  """The objective of a configuration.
+
+  Args:
+    config: the run, resolved.
+    vocab_size: of the data's tokenizer.
+    num_examples: the largest `index` of a training example, plus 1.
+    mesh: the devices.
+  """
+  return config.objective.build(
+    Parts(
+      model=config.model,
+      augment=config.augment,
+      loss=config.loss,
+      structure=config.structure,
+      other_view=config.other_view,
+      augmented_sides=config.augmented_sides,
+      vocab_size=vocab_size,
+      num_examples=num_examples,
+      mesh=mesh,
+      steps=config.steps,
+      batch_size=config.batch_size,
+      microbatches=config.microbatches or 1,
+      log_every=config.log_every,
+    )
+  )
+
+
+def trainer_settings(config: Config) -> TrainerSettings:
+  """The numbers by which a configuration's loop trains, logs and saves."""
+  names = {f.name for f in dataclasses.fields(TrainerSettings)}
+  return TrainerSettings(
+    **{name: getattr(config, name) for name in names if hasattr(config, name)}
+    | {
+      "microbatches": config.microbatches or 1,
+      "images_per_concept": config.objective.images_per_concept,
+    }
+  )
+
+
+def caption_feed(config: Config) -> CaptionFeed:
+  """How a configuration's batches of images and captions are made up."""
+  text_view = None
+  if "text" in config.augmented_sides:
+    # A momentum encoder's view says nothing of texts: a loss of other inputs has
+    # the usual one then.
+    text_view = getattr(config.other_view, "text", views.Eda())
+  return CaptionFeed(
+    captions=config.captions or sections.Captions(),
+    text_view=text_view,
+    captions_per_example=config.objective.captions_per_example,
+    images_per_concept=config.objective.images_per_concept,
+    context_length=config.model.context_length,
+    batch_size=config.batch_size,
+    seed=config.seed,
+    num_threads=config.num_threads,
+  )
+
+
+def run_fields(
+  config: Config, workdir: pathlib.Path, report: Report
+) -> dict[str, Any]:
+  """The fields of a `run.Run` that need no data."""
+  return {
+    "config": config,
+    "workdir": workdir,
+    "report": report,
+    "chosen": config.objective,
+    "evaluators": config.evaluation.evaluators,
+    "steps": config.steps,
+    "seed": config.seed,
+    "batch_size": config.evaluation.batch_size,
+    "image_size": config.model.image_size,
+    "context_length": config.model.context_length,
+  }
