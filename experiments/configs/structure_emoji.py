@@ -7,8 +7,8 @@ python -m experiments.train --config=experiments/configs/structure_emoji.py \
 One English caption an image, a small tower, 400 steps: on two CPU cores less than two
 minutes. On one core (taskset -c 0), as the studies ran, it reaches the very scores of
 that row and seed in experiments/results/; with two the sums are in another order. The
-sweeps latent_structure, latent_structure_momentum, latent_structure_ablation and
-latent_structure_bridge say which fields make their rows. As it is, it is CLIP.
+sweep latent_structure and its variants say which fields make their rows. As it is, it
+is CLIP.
 """
 
 import json

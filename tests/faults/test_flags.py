@@ -278,7 +278,8 @@ def test_what_goes_together_is_taken():
 
 PROGRAMS = (
   *("train", "evaluate", "import_weights", "export_weights", "convert_pairs"),
-  *("sweep", "record", "fusion", "fusion_report", "durability.numbers"),
+  *("sweep.__main__", "record", "fusion_study", "fusion_study_report"),
+  "durability.numbers",
 )
 
 
@@ -313,8 +314,8 @@ def test_flags_of_programs(name, capsys):
     ("convert_pairs", "--shorter_side=x"),
     ("convert_pairs", "--workers=-1"),
     ("convert_pairs", "--validation=half"),
-    ("sweep", "--minutes=-1"),
-    ("sweep", "--minutes=nan"),
+    ("sweep.__main__", "--minutes=-1"),
+    ("sweep.__main__", "--minutes=nan"),
     ("durability.numbers", "--cases=0"),
   ],
 )
