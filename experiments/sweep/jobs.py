@@ -40,9 +40,7 @@ def ready(sweep: Sweep, runs: Runs) -> Iterator[Job]:
     record that is not finished compares pairs.
   """
   choosing = {
-    arm.name: [
-      Job(arm, sweep.tune_seed, value) for value in sweep.tuning(arm)[1]
-    ]
+    arm.name: [Job(arm, sweep.tune_seed, value) for value in arm.candidates]
     for arm in sweep.arms
   }
   for jobs in choosing.values():

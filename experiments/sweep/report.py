@@ -81,9 +81,8 @@ def chosen(sweep: Sweep, arm: Arm, runs: Runs) -> float | None:
   Raises:
     KeyError: if a run that chooses it is missing.
   """
-  candidates = sweep.tuning(arm)[1]
   found = _choosing(sweep, arm, runs)
-  return max(candidates, key=lambda value: found[value], default=None)
+  return max(arm.candidates, key=lambda value: found[value], default=None)
 
 
 def scores(
@@ -109,7 +108,7 @@ def finished(sweep: Sweep, runs: Runs) -> int:
   """How many of the sweep's runs there are; the record may have others."""
   metric = next(iter(sweep.metrics))
   return sum(
-    len(_choosing(sweep, arm, runs).keys() & set(sweep.tuning(arm)[1]))
+    len(_choosing(sweep, arm, runs).keys() & set(arm.candidates))
     + len(scores(sweep, runs, arm.method, arm.setting, metric))
     for arm in sweep.arms
   )
@@ -278,9 +277,9 @@ def _tunings(sweep: Sweep, runs: Runs) -> list[str]:
   lines = []
   by_field: dict[tuple[str, tuple[float, ...]], list[str]] = {}
   for arm in sweep.arms:
-    field, candidates = sweep.tuning(arm)
-    if field:
-      by_field.setdefault((field, tuple(candidates)), []).append(arm.method)
+    if arm.tuned:
+      key = arm.tuned, tuple(arm.candidates)
+      by_field.setdefault(key, []).append(arm.method)
   for (field, candidates), methods in by_field.items():
     fields = " = ".join(f"`{name}`" for name in field.split(","))
     rows = (
@@ -394,7 +393,7 @@ def _grid(sweep: Sweep) -> dict[str, Any]:
       "config": config,
       "arms": {arm.name: dict(arm.fields) for arm in sweep.arms},
       # The values to choose from may become more.
-      "tuned": {arm.name: sweep.tuning(arm)[0] for arm in sweep.arms},
+      "tuned": {arm.name: arm.tuned for arm in sweep.arms},
       "others": others,
     }
   )

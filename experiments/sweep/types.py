@@ -21,9 +21,9 @@ class Arm:
     method: what is compared, a row of the table and a line of the plot.
     setting: where it is compared (a batch size), a column and the plot's x.
     fields: dotted fields of the configuration and their values.
-    tuned: a dotted field, or several separated by commas that have one value, to
-      be chosen for this arm instead of the sweep's.
-    candidates: its values.
+    tuned: a dotted field that is chosen for this arm, or several separated by
+      commas that have one value, or "".
+    candidates: the values to choose from.
   """
 
   method: str
@@ -68,9 +68,8 @@ class Sweep:
     seeds: of every arm; runs of one seed are paired.
     metrics: names in `results.json` and what the page calls them; a run may lack
       some, but not the first.
-    tuned: a dotted field that is chosen for each arm on its own, or "".
-    candidates: its values; an arm may have a field and values of its own.
-    tune_metric: chooses, the larger the better; of validation data.
+    tune_metric: chooses the tuned fields, the larger the better; of validation
+      data.
     tune_seed: of the runs that choose, none of `seeds`.
     train_fn: a configuration's results; None is a run of the trainer.
     others: what else `train_fn` trains: configurations by name, for the record.
@@ -86,8 +85,6 @@ class Sweep:
   setting: str
   seeds: Sequence[int]
   metrics: Mapping[str, str]
-  tuned: str = ""
-  candidates: Sequence[float] = ()
   tune_metric: str = ""
   tune_seed: int = 1000
   train_fn: Callable[[config_lib.Config], Mapping[str, float]] | None = None
@@ -108,23 +105,18 @@ class Sweep:
         f" {self.baseline!r}."
       )
     for arm in self.arms:
-      field, candidates = self.tuning(arm)
-      if field and not (candidates and self.tune_metric):
-        raise ValueError("tuned needs candidates and tune_metric.")
+      if arm.tuned and not (arm.candidates and self.tune_metric):
+        raise ValueError(
+          f"tuned={arm.tuned!r} needs candidates and tune_metric; got"
+          f" {arm.candidates} and {self.tune_metric!r}."
+        )
       # A mistake must show before hours of other runs.
-      self.configuration(Job(arm, self.seeds[0], (*candidates, None)[0]))
+      self.configuration(Job(arm, self.seeds[0], (*arm.candidates, None)[0]))
 
   @property
   def total_runs(self) -> int:
     """How many runs it has, those that choose included."""
-    tuning = sum(len(self.tuning(arm)[1]) for arm in self.arms)
-    return tuning + len(self.arms) * len(self.seeds)
-
-  def tuning(self, arm: Arm) -> tuple[str, Sequence[float]]:
-    """The field that is chosen for an arm, and its values."""
-    if arm.tuned:
-      return arm.tuned, arm.candidates
-    return self.tuned, self.candidates if self.tuned else ()
+    return sum(len(arm.candidates) + len(self.seeds) for arm in self.arms)
 
   def configuration(self, job: Job) -> config_lib.Config:
     """The configuration of a run.
@@ -136,7 +128,7 @@ class Sweep:
     values = copy.deepcopy(self.config.to_dict())
     fields = {**job.arm.fields, "seed": job.seed}
     if job.value is not None:
-      fields |= dict.fromkeys(self.tuning(job.arm)[0].split(","), job.value)
+      fields |= dict.fromkeys(job.arm.tuned.split(","), job.value)
     for name, value in fields.items():
       *groups, last = name.split(".")
       place = values

@@ -63,6 +63,8 @@ def get_sweep() -> Sweep:
       method,
       batch,
       {**fields, "batch_size": batch, "steps": _EXAMPLES // batch},
+      tuned="optimizer.learning_rate",
+      candidates=(5e-4, 1e-3, 2e-3),
     )
     for batch in _BATCHES
     for method, fields in _METHODS.items()
@@ -87,7 +89,5 @@ def get_sweep() -> Sweep:
       ),
       "zero_shot/accuracy_top1": "unseen style, zero-shot top 1",
     },
-    tuned="optimizer.learning_rate",
-    candidates=(5e-4, 1e-3, 2e-3),
     tune_metric="retrieval_validation/image_to_text/recall_at_10",
   )

@@ -16,10 +16,16 @@ def train(config):
   }
 
 
-def make(**changes):
-  """The sweep, with some of its attributes changed."""
+def make(candidates=(1e-3, 2e-3), **changes):
+  """The sweep; `candidates` are rates, none for no choice."""
   arms = [
-    Arm(method, batch, {"batch_size": batch, "loss.name": name})
+    Arm(
+      method,
+      batch,
+      {"batch_size": batch, "loss.name": name},
+      tuned="optimizer.learning_rate" if candidates else "",
+      candidates=candidates,
+    )
     for batch in (16, 64)
     for method, name in (("base", "clip"), ("ours", "decoupled"))
   ]
@@ -33,8 +39,6 @@ def make(**changes):
     "setting": "batch size",
     "seeds": (0, 1, 2),
     "metrics": {"score/test": "score"},
-    "tuned": "optimizer.learning_rate",
-    "candidates": (1e-3, 2e-3),
     "tune_metric": "score/validation",
     "train_fn": train,
     "source": "my sweeps/small.py",

@@ -125,7 +125,7 @@ def test_a_limit_of_minutes_begins_no_run(tmp_path):
 
 def test_without_a_tuned_field_there_are_only_seeds(tmp_path):
   seen = []
-  small_sweep.run(tmp_path, seen, tuned="", candidates=(), tune_metric="")
+  small_sweep.run(tmp_path, seen, candidates=(), tune_metric="")
   assert len(seen) == 12
   assert "chosen" not in page_of(tmp_path)
 
@@ -194,8 +194,11 @@ def test_a_broken_record_is_named(tmp_path, text):
   [
     ({"tune_seed": 1}, "tune_seed.* 1"),
     ({"baseline": "x"}, "baseline.* base, ours.*'x'"),
-    ({"candidates": ()}, "candidates"),
-    ({"arms": [Arm("base", 64, {}, tuned="structure.bridge")]}, "candidates"),
+    ({"tune_metric": ""}, r"tune_metric.* \(0.001, 0.002\) and ''"),
+    (
+      {"arms": [Arm("base", 64, {}, tuned="structure.bridge")]},
+      r"structure\.bridge.*candidates.* \(\)",
+    ),
     ({"arms": [Arm("base", 9, {"batch_size": "many"})]}, "batch_size.*'many'"),
     ({"arms": [Arm("base", 9, {"los.name": "clip"})]}, r"config\.los\b"),
   ],
@@ -212,7 +215,7 @@ def test_sweeps_that_ship_are_whole(name):
   assert f"  {name} " in re.sub("[,\n]", " ", __main__._USAGE)
   assert isinstance(found.config, ml_collections.ConfigDict)
   configs = [
-    found.configuration(Job(arm, 0, (*found.tuning(arm)[1], None)[0]))
+    found.configuration(Job(arm, 0, (*arm.candidates, None)[0]))
     for arm in found.arms
   ]
   assert len({str(c) for c in configs}) == len(configs)
@@ -336,7 +339,7 @@ def one_setting(**changes):
     ),
     Arm("fixed", 64, {"batch_size": 64}),
   ]
-  return {"arms": arms, "tuned": "", "candidates": (), **changes}
+  return {"arms": arms, **changes}
 
 
 def test_arms_choose_fields_of_their_own_at_one_setting(tmp_path):
@@ -373,7 +376,7 @@ def test_a_metric_that_the_baseline_lacks_is_not_compared(tmp_path):
 def test_a_sweep_may_begin_with_another_method_than_the_baseline(tmp_path):
   arms = [Arm(method, 64, {}) for method in ("ours", "base")]
   lines = []
-  made = small_sweep.make(arms=arms, tuned="", candidates=(), tune_metric="")
+  made = small_sweep.make(arms=arms, tune_metric="")
   runs = jobs.run(made, tmp_path, report=lines.append)
   assert len(runs) == len(arms) * len(made.seeds) == len(lines)
   assert (tmp_path / "small.png").stat().st_size > 1000
