@@ -66,7 +66,11 @@ def write(sweep: Sweep, runs: Runs, out: pathlib.Path) -> None:
     runs: what is finished.
     out: the folder.
   """
-  versions = reporting.versions()
+  versions, path = reporting.versions(), out / f"{sweep.name}.json"
+  if path.exists():
+    earlier = json.loads(path.read_text(encoding="utf-8"))
+    if earlier["runs"] == runs:  # A page may be written again later.
+      versions = earlier["versions"]
   record = {**_grid(sweep), "versions": versions, "runs": runs}
   reading = reporting.reading(out, sweep.name)
   text = page(sweep, runs, versions, reading)

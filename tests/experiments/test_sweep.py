@@ -83,6 +83,16 @@ def test_what_a_person_wrote_is_in_the_page_of_a_whole_record(tmp_path):
   assert f"**Not finished**: {made} of {made + 4} runs." in page
 
 
+def test_versions_are_those_that_made_the_runs(tmp_path, monkeypatch):
+  small_sweep.run(tmp_path, seeds=(0,))
+  first = page_of(tmp_path)
+  monkeypatch.setattr(reporting, "versions", lambda: {"python": "9.9"})
+  small_sweep.run(tmp_path, seeds=(0,))
+  assert page_of(tmp_path) == first
+  small_sweep.run(tmp_path, seeds=(0, 1))
+  assert "with python 9.9." in page_of(tmp_path)
+
+
 def test_the_page_has_the_command(tmp_path):
   small_sweep.run(tmp_path)
   command = "python -m experiments.sweep '--sweep=my sweeps/small.py'"
