@@ -1,120 +1,70 @@
 """Contrastive representation learning in JAX.
 
-The functions of `losses`, `ops` and `evaluation` are here by name
-(`contrastive_jax.clip`, `contrastive_jax.l2_normalize`,
-`contrastive_jax.retrieval_metrics`), the rest in its rooms: `losses`, `ops`,
-`evaluation`, `models`, `data`, `training`. Where two rooms have a name, it is
-the one of the first of them: losses win.
+The packages are `losses`, `ops`, `evaluation`, `models`, `data` and `training`.
+Losses and scores are here by name as well: `contrastive_jax.clip` is
+`losses.clip`, `contrastive_jax.retrieval_metrics` is that of `evaluation`. A
+name that both packages have (`alignment`, `uniformity`) is not here: it is a
+loss in one and a score in the other.
 
-A room is imported when it is first used, so `import contrastive_jax` costs
-nothing, and `import contrastive_jax.losses` needs JAX alone.
+A package is imported when it is first used: `import contrastive_jax` imports no
+JAX, and `contrastive_jax.clip` imports JAX alone.
 """
 
-import importlib
-from typing import Any
+import importlib as _importlib
+import types as _types_lib
+import typing as _typing
 
 __version__ = "0.1.0"
 
-_ROOMS = ("data", "evaluation", "losses", "models", "ops", "training")
-# What each room lends to this one. Written out, because asking the rooms would
-# import them; a test compares.
-_LENT = {
-  "losses": (
-    "Amortized",
-    "BatchEstimate",
-    "Conjugate",
-    "MovingAverage",
-    "alignment",
-    "amortized_loss",
-    "augmented_clip",
-    "augmented_contrastive",
-    "augmented_diagnostics",
-    "augmented_moco_v3",
-    "augmented_nt_xent",
-    "brownian_bridge",
-    "clamp_logit_scale",
-    "clip",
-    "clip_four_term",
-    "decoupled",
-    "deep_feature_separation",
-    "distillation",
-    "draw_auxiliary",
-    "draw_bridge_time",
-    "e_step",
-    "geometric_consistency",
-    "image_text_matching",
-    "independent_contrast",
-    "info_nce",
-    "init_prototypes",
-    "log_partition",
-    "log_partition_clip",
-    "log_partition_nt_xent",
-    "mask_tokens",
-    "masked_language_modeling",
-    "moco_v2",
-    "moco_v3",
-    "nt_xent",
-    "on_mesh",
-    "orthogonality",
-    "prototype_log_partition",
-    "sample_hard_negatives",
-    "scale_by_temperature",
-    "sigmoid",
-    "soft_target_contrastive",
-    "uniformity",
-  ),
-  "ops": (
-    "RowColumnSums",
-    "axis_size",
-    "check_features",
-    "check_group_ids",
-    "check_positive",
-    "global_row_ids",
-    "l2_normalize",
-    "row_column_sums",
-    "sum_over",
-  ),
-  "evaluation": (
-    "FineTuneRecipe",
-    "FineTuner",
-    "GradientStatistics",
-    "alignment",
-    "average_precision",
-    "few_shot_accuracy",
-    "fine_tune",
-    "gradient_statistics",
-    "knn_accuracy",
-    "linear_probe",
-    "mean_average_precision",
-    "modality_gap",
-    "multi_label_probe",
-    "normalize_answer",
-    "retrieval_metrics",
-    "retrieval_ranks",
-    "similarity_histogram",
-    "task_text_only_accuracy",
-    "text_only_accuracy",
-    "top_k",
-    "uniformity",
-    "vqa_accuracy",
-    "zero_shot_metrics",
-    "zero_shot_weights",
-  ),
-}
-# From last to first, so that an earlier room's name stays.
-_ROOM_OF = {name: room for room in reversed(_LENT) for name in _LENT[room]}
+_PACKAGES = ("data", "evaluation", "losses", "models", "ops", "training")
+# Packages whose exports are here too. Their `__init__.py` are the only lists.
+_LENDERS = ("losses", "evaluation")
+_SHARED = ("alignment", "uniformity")
 
-__all__ = (*_ROOMS, *_ROOM_OF)
+if _typing.TYPE_CHECKING:
+  # For type checkers and editors, which do not follow `__getattr__`.
+  from contrastive_jax import (
+    data as data,
+    evaluation as evaluation,
+    losses as losses,
+    models as models,
+    ops as ops,
+    training as training,
+  )
+  from contrastive_jax.evaluation import *  # noqa: F403
+  from contrastive_jax.losses import *  # noqa: F403
 
+  # Not to be called: checkers cannot be told that a name is missing.
+  alignment: None
+  uniformity: None
+else:
 
-def __getattr__(name: str) -> Any:
-  if name in _ROOMS:
-    return importlib.import_module(f"{__name__}.{name}")
-  if name in _ROOM_OF:
-    room = importlib.import_module(f"{__name__}.{_ROOM_OF[name]}")
-    return getattr(room, name)
-  raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+  def __getattr__(name: str):
+    if name in _PACKAGES:
+      return _importlib.import_module(f"{__name__}.{name}")
+    if name in _SHARED:
+      raise AttributeError(
+        f"{__name__}.{name} would be ambiguous: use"
+        f" {' or '.join(f'{__name__}.{p}.{name}' for p in _LENDERS)}."
+      )
+    if not name.startswith("_"):
+      for package in _LENDERS:
+        exports = _exports(package)
+        if name in exports:
+          return exports[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
+  def __dir__() -> list[str]:
+    lent = {name for package in _LENDERS for name in _exports(package)}
+    return sorted({"__version__", *_PACKAGES, *lent - {*_SHARED}})
 
-def __dir__() -> list[str]:
-  return sorted([*globals(), *__all__])
+  def _exports(package: str) -> dict:
+    """What a package's list of exports has, without its modules."""
+    return {
+      name: value
+      for name, value in vars(
+        _importlib.import_module(f"{__name__}.{package}")
+      ).items()
+      if not name.startswith("_")
+      and not isinstance(value, _types_lib.ModuleType)
+    }

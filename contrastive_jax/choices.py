@@ -26,6 +26,7 @@ import dataclasses
 import difflib
 import importlib
 import math
+import numbers
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -110,11 +111,17 @@ class Kind:
       )
     module, _, attribute = place.partition(":")
     try:
-      found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-      raise ValueError(f"cannot import {name!r}: {error}.") from error
-    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+      found: Any = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # A module of the user's may raise anything.
+      raise ValueError(
+        f"cannot import {name!r}: {type(error).__name__}: {error}."
+      ) from error
+    parameters = getattr(found, "__dataclass_params__", None)
+    if not (isinstance(found, type) and getattr(parameters, "frozen", False)):
       raise ValueError(f"must name a frozen dataclass; got {name!r}.")
+    # Under this name a stored variant has its own.
+    if "name" in {f.name for f in dataclasses.fields(found)}:
+      raise ValueError(f"must have no field 'name'; got {name!r}.")
     return found
 
   def name_of(self, variant: Any) -> str:
@@ -173,21 +180,25 @@ def checked(value: Any, wanted: Any, checks: Mapping[str, Any]) -> Any:
     wanted = typing.get_args(wanted)[0]
   if typing.get_origin(wanted) is tuple:
     return _tuple(value, typing.get_args(wanted), checks)
-  if wanted is float and type(value) is int:
-    value = float(value)
   if wanted is dict or typing.get_origin(wanted) in (dict, Mapping):
     if not isinstance(value, Mapping):
       raise ValueError(f"must be a dict; got {value!r}.")
-    return dict(value)
+    return _plain(value)
+  # Also NumPy's numbers, of which JSON knows nothing.
+  if not isinstance(value, bool):
+    if wanted is float and isinstance(value, numbers.Real):
+      value = float(value)
+    elif wanted is int and isinstance(value, numbers.Integral):
+      value = int(value)
   if type(value) is not wanted:
     raise ValueError(f"must be of type {wanted.__name__}; got {value!r}.")
   if wanted is float and not math.isfinite(value):
     raise ValueError(f"must be a finite number; got {value}.")
-  low, high = checks["low"], checks["high"]
+  low, high = checks.get("low", -math.inf), checks.get("high", math.inf)
   if wanted in (int, float) and not low <= value <= high:
     bound = f"at least {low}" if math.isinf(high) else f"in [{low}, {high}]"
     raise ValueError(f"must be {bound}; got {value!r}.")
-  among = checks["among"]
+  among = checks.get("among", ())
   if among and value not in among:
     near = difflib.get_close_matches(str(value), among, n=1, cutoff=0.0)
     raise ValueError(
@@ -208,3 +219,12 @@ def _tuple(value: Any, wanted: tuple[Any, ...], checks: Mapping[str, Any]):
       f"must be a tuple{count} of type {inner.__name__}; got {value!r}."
     )
   return tuple(checked(one, inner, checks) for one in values)
+
+
+def _plain(value: Any) -> Any:
+  """Dicts and tuples, whether they came from JSON or from Python."""
+  if isinstance(value, Mapping):
+    return {key: _plain(one) for key, one in value.items()}
+  return (
+    tuple(map(_plain, value)) if isinstance(value, (list, tuple)) else value
+  )

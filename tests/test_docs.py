@@ -11,6 +11,7 @@ from jax.sharding import AxisType
 
 from contrastive_jax import ops
 from contrastive_jax.training import config as config_lib
+from experiments.sweep import files
 
 ROOT = pathlib.Path(__file__).parents[1]
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
@@ -64,6 +65,8 @@ def test_commands_are_valid(path):
   fields |= {name.removesuffix(".name") for name in fields}
   for module, arguments in commands(path):
     program = importlib.import_module(module)
+    if hasattr(program, "__path__"):
+      program = importlib.import_module(f"{module}.__main__")
     known = set(program._FLAGS) | _COMMON
     for argument in arguments:
       assert argument.startswith("--"), (module, argument)
@@ -74,6 +77,8 @@ def test_commands_are_valid(path):
         assert flag in known, (module, argument)
       if value.startswith("experiments/"):
         assert (ROOT / value.partition(":")[0]).exists(), (module, argument)
+      if flag == "sweep":
+        assert files.load(value).source == value
 
 
 def test_commands_are_found():

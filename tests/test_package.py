@@ -1,16 +1,22 @@
 """The package: names reached lazily, what it ships."""
 
+import ast
 import pathlib
+import re
 import subprocess
 import sys
 import tomllib
+import types
 
 import pytest
 
 import contrastive_jax
-from contrastive_jax import evaluation, losses, ops
+from contrastive_jax import evaluation, losses, models, ops
+from tests.exports import public_names
 
 ROOT = pathlib.Path(__file__).parents[1]
+LENDERS = (losses, evaluation)
+SHARED = set.intersection(*map(public_names, LENDERS))
 
 
 def project():
@@ -22,8 +28,8 @@ def test_importing_the_package_imports_nothing_else():
     "import sys; before = set(sys.modules); import contrastive_jax;"
     "new = {m.split('.')[0] for m in set(sys.modules) - before};"
     "assert not new & {'jax', 'jaxlib', 'numpy', 'flax'}, new;"
-    "contrastive_jax.l2_normalize; assert 'jax' in sys.modules;"
-    "assert 'flax' not in sys.modules"
+    "contrastive_jax.clip; assert 'jax' in sys.modules;"
+    "assert not {'flax', 'optax'} & set(sys.modules)"
   )
   done = subprocess.run(
     [sys.executable, "-c", code],
@@ -36,23 +42,62 @@ def test_importing_the_package_imports_nothing_else():
   assert done.returncode == 0, done.stderr
 
 
-def test_every_function_of_the_rooms_is_here_by_name():
-  names = {}
-  for room in (evaluation, ops, losses):  # The last one wins.
-    for name in room.__all__:
-      if callable(getattr(room, name)):
-        names[name] = getattr(room, name)
-  for name, value in names.items():
-    # Fails for a new name: add it to `_LENT`.
-    assert getattr(contrastive_jax, name) is value, name
-    assert name in dir(contrastive_jax)
-  rooms = {"data", "evaluation", "losses", "models", "ops", "training"}
-  assert set(contrastive_jax.__all__) == rooms | names.keys()
+def test_losses_and_scores_are_here_by_name():
+  here = {"__version__", *contrastive_jax._PACKAGES}
+  for package in LENDERS:
+    for name in public_names(package) - SHARED:
+      assert getattr(contrastive_jax, name) is getattr(package, name)
+      here.add(name)
+  assert set(dir(contrastive_jax)) == here
 
 
-def test_a_name_that_is_not_here():
-  with pytest.raises(AttributeError, match="has no attribute 'klip'"):
-    contrastive_jax.klip  # noqa: B018
+def test_a_name_of_two_packages_is_not_here():
+  assert SHARED == {"alignment", "uniformity"}
+  for name in SHARED:
+    with pytest.raises(AttributeError) as found:
+      getattr(contrastive_jax, name)
+    assert f"losses.{name}" in str(found.value)
+    assert f"evaluation.{name}" in str(found.value)
+
+
+@pytest.mark.parametrize("name", ["klip", "fusion", "jax", "importlib"])
+def test_a_name_that_is_not_here(name):
+  with pytest.raises(AttributeError, match=f"has no attribute '{name}'"):
+    getattr(contrastive_jax, name)
+
+
+def test_a_new_export_is_here_without_a_second_list(monkeypatch):
+  monkeypatch.setattr(losses, "newest", len, raising=False)
+  assert contrastive_jax.newest is len
+  assert "newest" in dir(contrastive_jax)
+
+
+@pytest.mark.parametrize(
+  "package", [evaluation, losses, models, ops], ids=lambda p: p.__name__
+)
+def test_packages_hold_what_they_export_and_their_modules(package):
+  assert not hasattr(package, "__all__")  # It would be a second list.
+  for name in (n for n in dir(package) if not n.startswith("__")):
+    value = getattr(package, name)
+    if isinstance(value, types.ModuleType):
+      assert value.__name__ == f"{package.__name__}.{name}"
+    elif callable(value):
+      assert value.__module__.startswith(f"{package.__name__}."), name
+
+
+def test_packages_import_only_public_names_of_each_other():
+  package = ROOT / "contrastive_jax"
+  for path in sorted(package.rglob("*.py")):
+    own = ".".join(path.relative_to(ROOT).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+      if not isinstance(node, ast.Import | ast.ImportFrom):
+        continue
+      room = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+      for name in (f"{room}{alias.name}" for alias in node.names):
+        # A private name may be used where it is defined: in its folder.
+        where = re.match(r"(contrastive_jax\..+?)\._", name)
+        if where and not f"{own}.".startswith(f"{where[1]}."):
+          raise AssertionError(f"{path}: {name}")
 
 
 def test_the_package_is_typed():

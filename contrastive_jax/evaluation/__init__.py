@@ -5,70 +5,43 @@ floats (or NumPy arrays). They read their inputs on the host and call jitted
 functions on tiles of a fixed shape, so call them outside `jax.jit`.
 """
 
-from contrastive_jax.answers import normalize_answer
+from contrastive_jax.answers import normalize_answer as normalize_answer
 from contrastive_jax.evaluation.average_precision import (
-  average_precision,
-  mean_average_precision,
+  average_precision as average_precision,
+  mean_average_precision as mean_average_precision,
 )
-from contrastive_jax.evaluation.few_shot import few_shot_accuracy
+from contrastive_jax.evaluation.few_shot import (
+  few_shot_accuracy as few_shot_accuracy,
+)
 from contrastive_jax.evaluation.fine_tune import (
-  FineTuner,
-  FineTuneRecipe,
-  fine_tune,
+  FineTuner as FineTuner,
+  FineTuneRecipe as FineTuneRecipe,
+  fine_tune as fine_tune,
 )
 from contrastive_jax.evaluation.geometry import (
-  alignment,
-  modality_gap,
-  similarity_histogram,
-  uniformity,
+  alignment as alignment,
+  modality_gap as modality_gap,
+  similarity_histogram as similarity_histogram,
+  uniformity as uniformity,
 )
-from contrastive_jax.evaluation.gradients import (
-  GradientStatistics,
-  gradient_statistics,
+from contrastive_jax.evaluation.knn import (
+  knn_accuracy as knn_accuracy,
 )
-from contrastive_jax.evaluation.knn import knn_accuracy
 from contrastive_jax.evaluation.linear_probe import (
-  linear_probe,
-  multi_label_probe,
+  linear_probe as linear_probe,
+  multi_label_probe as multi_label_probe,
 )
 from contrastive_jax.evaluation.retrieval import (
-  retrieval_metrics,
-  retrieval_ranks,
-  top_k,
+  retrieval_metrics as retrieval_metrics,
+  retrieval_ranks as retrieval_ranks,
+  top_k as top_k,
 )
 from contrastive_jax.evaluation.text_only import (
-  task_text_only_accuracy,
-  text_only_accuracy,
+  task_text_only_accuracy as task_text_only_accuracy,
+  text_only_accuracy as text_only_accuracy,
 )
-from contrastive_jax.evaluation.vqa import vqa_accuracy
+from contrastive_jax.evaluation.vqa import vqa_accuracy as vqa_accuracy
 from contrastive_jax.evaluation.zero_shot import (
-  zero_shot_metrics,
-  zero_shot_weights,
-)
-
-__all__ = (
-  "FineTuneRecipe",
-  "FineTuner",
-  "GradientStatistics",
-  "alignment",
-  "average_precision",
-  "few_shot_accuracy",
-  "fine_tune",
-  "gradient_statistics",
-  "knn_accuracy",
-  "linear_probe",
-  "mean_average_precision",
-  "modality_gap",
-  "multi_label_probe",
-  "normalize_answer",
-  "retrieval_metrics",
-  "retrieval_ranks",
-  "similarity_histogram",
-  "task_text_only_accuracy",
-  "text_only_accuracy",
-  "top_k",
-  "uniformity",
-  "vqa_accuracy",
-  "zero_shot_metrics",
-  "zero_shot_weights",
+  zero_shot_metrics as zero_shot_metrics,
+  zero_shot_weights as zero_shot_weights,
 )

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from contrastive_jax.evaluation import _inputs, _tiles
+from contrastive_jax.evaluation import _blockwise, _inputs
 
 # Below this share of the mean squared norm, the spread of float32 embeddings
 # is round-off: dividing by it would classify noise.
@@ -84,7 +84,7 @@ def few_shot_accuracy(
   shots: Sequence[int] = (1, 2, 4, 8, 16),
   draws: int = 5,
   regularizations: Sequence[float] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),
-  block_size: int = _tiles.DEFAULT_BLOCK_SIZE,
+  block_size: int = _blockwise.DEFAULT_BLOCK_SIZE,
 ) -> dict[str, float]:
   """Test accuracy of ridge regression on a few examples of each class.
 
@@ -149,7 +149,9 @@ def few_shot_accuracy(
       kernel, bias, _ = _fit_ridge(
         train_x[chosen], train_y[chosen], candidates, classes
       )
-      correct = _tiles.linear_correct(test_x, kernel, bias, test_y, block_size)
+      correct = _blockwise.linear_correct(
+        test_x, kernel, bias, test_y, block_size
+      )
       accuracy[count].append(np.mean(correct))
   metrics = {}
   for count, values in accuracy.items():

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from contrastive_jax.evaluation import _inputs, _tiles
+from contrastive_jax.evaluation import _blockwise, _inputs
 from contrastive_jax.evaluation.average_precision import (
   mean_average_precision,
 )
@@ -119,7 +119,7 @@ class FineTuner:
         [next(moving if moves else still) for moves in reached]
       )
       z = encode(params, fixed, images).astype(jnp.float32)
-      scores = _tiles.scores(z, tuned["kernel"])
+      scores = _blockwise.scores(z, tuned["kernel"])
       return math.sqrt(width) * scores + tuned["bias"]
 
     def loss(tuned, rest, fixed, images, labels, weights):
@@ -381,5 +381,5 @@ def _metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
   correct = scores[true] > wrong
   return {
     "accuracy": float(np.mean(correct)),
-    "mean_per_class_accuracy": _tiles.mean_per_class(correct, labels),
+    "mean_per_class_accuracy": _blockwise.mean_per_class(correct, labels),
   }

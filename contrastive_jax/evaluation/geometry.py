@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from contrastive_jax.evaluation import _inputs, _tiles
+from contrastive_jax.evaluation import _blockwise, _inputs
 
 
 def _pairs(
@@ -80,7 +80,7 @@ def _log_kernel_sum(
   squares = (
     jnp.sum(rows**2, axis=1)[:, None]
     + jnp.sum(columns**2, axis=1)[None, :]
-    - 2 * _tiles.scores(rows, columns)
+    - 2 * _blockwise.scores(rows, columns)
   )
   i = row_start + jnp.arange(rows.shape[0])[:, None]
   j = column_start + jnp.arange(columns.shape[0])[None, :]
@@ -94,7 +94,7 @@ def uniformity(
   *,
   t: float = 2.0,
   normalize: bool = True,
-  block_size: int = _tiles.DEFAULT_BLOCK_SIZE,
+  block_size: int = _blockwise.DEFAULT_BLOCK_SIZE,
 ) -> float:
   """Log of the mean Gaussian potential: lower is more uniform on the sphere.
 
@@ -121,9 +121,9 @@ def uniformity(
   """
   _inputs.positive("t", t)
   x = _inputs.embeddings("x", x, normalize=normalize, least=2)
-  length = _tiles.block_length(len(x), block_size)
+  length = _blockwise.block_length(len(x), block_size)
   starts = range(0, len(x), length)
-  blocks = [_tiles.pad_block(x, start, length) for start in starts]
+  blocks = [_blockwise.pad_block(x, start, length) for start in starts]
   parts = [
     _log_kernel_sum(blocks[a], blocks[b], starts[a], starts[b], len(x), t)
     for a in range(len(blocks))
@@ -182,10 +182,10 @@ def _count_bins(
   bins: int,
 ) -> jax.Array:
   """Counts `[2, bins]` of a tile: wrong pairs first, then right ones."""
-  cosine = _tiles.scores(queries, gallery)
+  cosine = _blockwise.scores(queries, gallery)
   position = jnp.floor((cosine + 1) * (bins / 2)).astype(jnp.int32)
   position = jnp.clip(position, 0, bins - 1)
-  position = position + bins * _tiles.right(relevance)
+  position = position + bins * _blockwise.right(relevance)
   inside = (jnp.arange(cosine.shape[0]) < valid_rows)[:, None] & (
     jnp.arange(cosine.shape[1]) < valid_columns
   )
@@ -202,7 +202,7 @@ def similarity_histogram(
   *,
   relevance: Sequence[Any] | None = None,
   bins: int = 100,
-  block_size: int = _tiles.DEFAULT_BLOCK_SIZE,
+  block_size: int = _blockwise.DEFAULT_BLOCK_SIZE,
 ) -> dict[str, np.ndarray]:
   """Histogram of the cosines of positive and of negative pairs, on [-1, 1].
 
@@ -234,14 +234,16 @@ def similarity_histogram(
     "gallery", gallery, normalize=True, width=queries.shape[1]
   )
   shape = (len(queries), len(gallery))
-  right = _tiles.Relevance(query_ids, gallery_ids, relevance, shape, block_size)
+  right = _blockwise.Relevance(
+    query_ids, gallery_ids, relevance, shape, block_size
+  )
   columns = [
-    _tiles.pad_block(gallery, start, right.columns)
+    _blockwise.pad_block(gallery, start, right.columns)
     for start in range(0, len(gallery), right.columns)
   ]
   total = np.zeros((2, bins), np.int64)
   for i, start in enumerate(range(0, len(queries), right.rows)):
-    rows = _tiles.pad_block(queries, start, right.rows)
+    rows = _blockwise.pad_block(queries, start, right.rows)
     parts = [
       _count_bins(
         rows,

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from contrastive_jax.evaluation import _inputs, _tiles, retrieval
+from contrastive_jax.evaluation import _blockwise, _inputs, retrieval
 
 
 def knn_accuracy(
@@ -16,7 +16,7 @@ def knn_accuracy(
   *,
   k: int | Sequence[int] = 20,
   temperature: float = 0.07,
-  block_size: int = _tiles.DEFAULT_BLOCK_SIZE,
+  block_size: int = _blockwise.DEFAULT_BLOCK_SIZE,
 ) -> dict[str, float]:
   """Accuracy of the vote of the k nearest training examples by cosine.
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from contrastive_jax.evaluation import _inputs, _tiles
+from contrastive_jax.evaluation import _blockwise, _inputs
 from contrastive_jax.evaluation.average_precision import (
   mean_average_precision,
 )
@@ -36,7 +36,7 @@ def _objective(
     total: jax.Array, block: tuple[jax.Array, jax.Array, jax.Array]
   ) -> tuple[jax.Array, None]:
     x, labels, weights = block
-    logits = _tiles.scores(x, params["kernel"].T) + params["bias"]
+    logits = _blockwise.scores(x, params["kernel"].T) + params["bias"]
     if labels.ndim == 2:
       losses = optax.losses.sigmoid_binary_cross_entropy(logits, labels)
     else:
@@ -156,7 +156,7 @@ def _choose(
     The parameters; `validation` (the best score), `regularization` and
     `gradient_norm`.
   """
-  length = _tiles.block_length(len(x), block_size)
+  length = _blockwise.block_length(len(x), block_size)
   x_blocks, label_blocks = _blocks(x, length), _blocks(labels, length)
   params = {
     "kernel": jnp.zeros((x.shape[1], classes), jnp.float32),
@@ -204,7 +204,7 @@ def linear_probe(
   refit: bool = True,
   max_iterations: int = 200,
   tolerance: float = 1e-5,
-  block_size: int = _tiles.DEFAULT_BLOCK_SIZE,
+  block_size: int = _blockwise.DEFAULT_BLOCK_SIZE,
 ) -> dict[str, float]:
   """Test accuracy of a linear classifier on frozen embeddings.
 
@@ -273,7 +273,7 @@ def linear_probe(
   in_train = (np.arange(len(both_x)) < len(train_x)).astype(np.float32)
 
   def correct(params: _Params, x: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    return _tiles.linear_correct(
+    return _blockwise.linear_correct(
       x, params["kernel"], params["bias"], labels, block_size
     )
 
@@ -292,7 +292,7 @@ def linear_probe(
   right = correct(params, test_x, test_y)
   return {
     "accuracy": float(np.mean(right)),
-    "mean_per_class_accuracy": _tiles.mean_per_class(right, test_y),
+    "mean_per_class_accuracy": _blockwise.mean_per_class(right, test_y),
     "validation_accuracy": report.pop("validation"),
     **report,
   }
@@ -310,7 +310,7 @@ def multi_label_probe(
   refit: bool = True,
   max_iterations: int = 200,
   tolerance: float = 1e-5,
-  block_size: int = _tiles.DEFAULT_BLOCK_SIZE,
+  block_size: int = _blockwise.DEFAULT_BLOCK_SIZE,
 ) -> dict[str, float]:
   """Average precision of one linear classifier a class on frozen embeddings.
 

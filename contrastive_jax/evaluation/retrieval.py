@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from contrastive_jax.evaluation import _inputs, _tiles
+from contrastive_jax.evaluation import _blockwise, _inputs
 
 
 @jax.jit
@@ -21,8 +21,8 @@ def _best_right(
   best: jax.Array, queries: jax.Array, gallery: jax.Array, relevance: Any
 ) -> jax.Array:
   """Running maximum `[rows]` of the scores of right items."""
-  scores = _tiles.scores(queries, gallery)
-  right = jnp.where(_tiles.right(relevance), scores, -jnp.inf)
+  scores = _blockwise.scores(queries, gallery)
+  right = jnp.where(_blockwise.right(relevance), scores, -jnp.inf)
   return jnp.maximum(best, jnp.max(right, axis=1))
 
 
@@ -36,9 +36,9 @@ def _count_wrong(
   valid: int,
 ) -> jax.Array:
   """Running number `[rows]` of wrong items that reach the threshold."""
-  scores = _tiles.scores(queries, gallery)
+  scores = _blockwise.scores(queries, gallery)
   inside = jnp.arange(scores.shape[1]) < valid
-  wrong = inside & ~_tiles.right(relevance)
+  wrong = inside & ~_blockwise.right(relevance)
   ahead = wrong & (scores >= threshold[:, None])
   return count + jnp.sum(ahead, axis=1, dtype=jnp.int32)
 
@@ -63,9 +63,11 @@ def _ranks(
       f"tie_tolerance must be zero or a positive number, got {tie_tolerance}."
     )
   shape = (len(queries), len(gallery))
-  right = _tiles.Relevance(query_ids, gallery_ids, relevance, shape, block_size)
+  right = _blockwise.Relevance(
+    query_ids, gallery_ids, relevance, shape, block_size
+  )
   columns = [
-    _tiles.pad_block(gallery, start, right.columns)
+    _blockwise.pad_block(gallery, start, right.columns)
     for start in range(0, len(gallery), right.columns)
   ]
   tolerance = np.full(len(queries), tie_tolerance, np.float32)
@@ -74,14 +76,14 @@ def _ranks(
     tolerance *= np.max(np.linalg.norm(gallery, axis=1))
   parts = []
   for i, start in enumerate(range(0, len(queries), right.rows)):
-    rows = _tiles.pad_block(queries, start, right.rows)
+    rows = _blockwise.pad_block(queries, start, right.rows)
     best = jnp.full(right.rows, -jnp.inf, jnp.float32)
     for j, column in enumerate(columns):
       # Datasets often keep the captions beside their image: most tiles then
       # hold no right pair, and the first pass is nearly free.
       if right.any(i, j):
         best = _best_right(best, rows, column, right.tile(i, j))
-    threshold = best - _tiles.pad_block(tolerance, start, right.rows)
+    threshold = best - _blockwise.pad_block(tolerance, start, right.rows)
     count = jnp.zeros(right.rows, jnp.int32)
     for j, column in enumerate(columns):
       valid = len(gallery) - j * right.columns
@@ -102,7 +104,7 @@ def retrieval_ranks(
   relevance: Sequence[Any] | None = None,
   normalize: bool = True,
   tie_tolerance: float = 1e-6,
-  block_size: int = _tiles.DEFAULT_BLOCK_SIZE,
+  block_size: int = _blockwise.DEFAULT_BLOCK_SIZE,
 ) -> np.ndarray:
   """Rank of the best right gallery item of each query, ties counted against.
 
@@ -161,7 +163,7 @@ def retrieval_metrics(
   relevance: Sequence[Any] | None = None,
   normalize: bool = True,
   tie_tolerance: float = 1e-6,
-  block_size: int = _tiles.DEFAULT_BLOCK_SIZE,
+  block_size: int = _blockwise.DEFAULT_BLOCK_SIZE,
 ) -> dict[str, float]:
   """Recall at k, median and mean rank over the queries with a right item.
 
@@ -234,7 +236,7 @@ def _merge_top(
   k: int,
 ) -> tuple[jax.Array, jax.Array]:
   """Merges a tile into the running `k` best indices and scores `[rows, k]`."""
-  scores = _tiles.scores(queries, gallery)
+  scores = _blockwise.scores(queries, gallery)
   column = jnp.arange(scores.shape[1], dtype=jnp.int32)
   scores = jnp.where(column < valid, scores, -jnp.inf)
   # `lax.top_k` puts the earlier of two equals first, here the lower index.
@@ -251,7 +253,7 @@ def top_k(
   k: int,
   *,
   normalize: bool = True,
-  block_size: int = _tiles.DEFAULT_BLOCK_SIZE,
+  block_size: int = _blockwise.DEFAULT_BLOCK_SIZE,
 ) -> tuple[np.ndarray, np.ndarray]:
   """The `k` gallery items of highest score for each query, best first.
 
@@ -282,13 +284,13 @@ def top_k(
     raise ValueError(
       f"k must be at most the size of the gallery ({len(gallery)}), got {k}."
     )
-  row_length = _tiles.block_length(len(queries), block_size)
-  column_length = _tiles.block_length(len(gallery), block_size)
+  row_length = _blockwise.block_length(len(queries), block_size)
+  column_length = _blockwise.block_length(len(gallery), block_size)
   starts = range(0, len(gallery), column_length)
-  columns = [_tiles.pad_block(gallery, s, column_length) for s in starts]
+  columns = [_blockwise.pad_block(gallery, s, column_length) for s in starts]
   parts = []
   for row in range(0, len(queries), row_length):
-    block = _tiles.pad_block(queries, row, row_length)
+    block = _blockwise.pad_block(queries, row, row_length)
     best = (
       jnp.zeros((row_length, k), jnp.int32),
       jnp.full((row_length, k), -jnp.inf, jnp.float32),

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from contrastive_jax.evaluation import _inputs, _tiles, retrieval
+from contrastive_jax.evaluation import _blockwise, _inputs, retrieval
 
 
 def zero_shot_weights(text_embeddings: Any) -> np.ndarray:
@@ -54,7 +54,7 @@ def zero_shot_metrics(
   labels: Any,
   *,
   ks: Sequence[int] = (1, 3, 5),
-  block_size: int = _tiles.DEFAULT_BLOCK_SIZE,
+  block_size: int = _blockwise.DEFAULT_BLOCK_SIZE,
 ) -> dict[str, float]:
   """Top-k accuracy of the class directions that `zero_shot_weights` made.
 
@@ -96,5 +96,7 @@ def zero_shot_metrics(
     images, weights, labels, np.arange(len(weights)), block_size=block_size
   )
   metrics = {f"accuracy_top{k}": float(np.mean(ranks <= k)) for k in ks}
-  metrics["mean_per_class_accuracy"] = _tiles.mean_per_class(ranks == 1, labels)
+  metrics["mean_per_class_accuracy"] = _blockwise.mean_per_class(
+    ranks == 1, labels
+  )
   return metrics

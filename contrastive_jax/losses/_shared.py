@@ -1,7 +1,6 @@
 """What the losses share: types, sums over pairs, and checks of arguments."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,10 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from contrastive_jax import ops
-from contrastive_jax.ops import _grid
-
-Axes = str | tuple[str, ...] | None
-Scalar = float | jax.Array
+from contrastive_jax._types import Axes, BlockSize, Scalar
 
 
 def widen(*features: jax.Array) -> tuple[list[jax.Array], np.dtype]:
@@ -40,8 +36,7 @@ def num_negatives(group_ids: jax.Array | None, n: int, axes: Axes) -> jax.Array:
   total = n * ops.axis_size(axes)
   if group_ids is None:
     return jnp.full(n, total - 1.0, jnp.float32)
-  names = () if axes is None else (axes,) if isinstance(axes, str) else axes
-  every = jnp.sort(_grid.gather_rows(jnp.asarray(group_ids), tuple(names)))
+  every = jnp.sort(ops.gather_rows(jnp.asarray(group_ids), axes))
   first, last = (
     jnp.searchsorted(every, group_ids, side=side) for side in ("left", "right")
   )
@@ -115,7 +110,7 @@ def cross_entropy(
   group_ids: jax.Array | None,
   dtype: np.dtype,
   axes: Axes,
-  block_size: int | str | None,
+  block_size: BlockSize,
   *,
   label_smoothing: float = 0.0,
   both: bool = False,
@@ -151,27 +146,3 @@ def cross_entropy(
   if both:
     losses.append(loss(sums.columns, sums.column_positive, keys, queries))
   return losses
-
-
-def uniformity(
-  features: Sequence[jax.Array],
-  t: Scalar,
-  dtype: np.dtype,
-  axes: Axes,
-  block_size: int | str | None,
-) -> jax.Array:
-  """See `structure.uniformity`; of float32 features that `dtype` holds."""
-  total = jnp.float32(0)
-  for x in features:
-    rows = ops.row_column_sums(
-      x,
-      x,
-      scale=2.0 * t,
-      dtype=dtype,
-      axes=axes,
-      block_size=block_size,
-    ).rows
-    # At most N a row: the sum itself is a float32.
-    total += jnp.sum(jnp.exp(rows - 2.0 * t))
-  count = features[0].shape[0] * ops.axis_size(axes)
-  return jnp.log(ops.sum_over(total, axes)) - jnp.log(jnp.float32(count))

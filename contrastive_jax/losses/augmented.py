@@ -7,7 +7,7 @@ is biased. With an auxiliary variable u for each anchor, by the identity
 
 the loss a log Z becomes linear in Z, the mean over all negatives of exp(D), and
 any sample of negatives gives an unbiased gradient: given u (the E-step, see
-`losses.expectation`), the losses here are
+`losses.e_step_rules`), the losses here are
 
 .. math::
   \ell_i = u_i \hat Z_i, \qquad
@@ -57,12 +57,8 @@ import jax
 import jax.numpy as jnp
 
 from contrastive_jax import ops
+from contrastive_jax._types import Axes, BlockSize, Scalar
 from contrastive_jax.losses import _shared, partition
-from contrastive_jax.ops import _weighted
-
-Axes = str | tuple[str, ...] | None
-BlockSize = int | str | None
-Scalar = float | jax.Array
 
 
 def augmented_contrastive(
@@ -468,7 +464,7 @@ def augmented_diagnostics(
     False, negative_mass, log_weight_cap, False, axes, block_size
   )
   cosine = _shared.paired(queries, keys)
-  (sums,) = _weighted.weighted_sums(
+  (sums,) = ops.similarity.weighted_sums(
     queries,
     keys,
     [_anchors(log_auxiliary, temperature, cosine, common, count)],
@@ -509,7 +505,7 @@ def _losses(
   n = queries.shape[0]
   count = _shared.num_negatives(group_ids, n, common.axes)
   cap = _cap(common.log_weight_cap)
-  totals = _weighted.weighted_sums(
+  totals = ops.similarity.weighted_sums(
     queries,
     keys,
     [_anchors(log_u, tau, cosine, common, count) for log_u, tau in sides],
@@ -523,13 +519,15 @@ def _losses(
   )
   if common.include_positive:
     own = [
-      _weighted.capped_exp(jax.lax.stop_gradient(x), cap) for x, _ in sides
+      ops.similarity.capped_exp(jax.lax.stop_gradient(x), cap) for x, _ in sides
     ]
     totals = [total + constant for total, constant in zip(totals, own)]
   return totals
 
 
-def _anchors(log_u, temperature, cosine, common, count) -> _weighted.Anchors:
+def _anchors(
+  log_u, temperature, cosine, common, count
+) -> ops.similarity.Anchors:
   _shared.check_negative_mass(common.negative_mass)
   scale = jnp.broadcast_to(
     1.0 / jnp.asarray(temperature, jnp.float32), count.shape
@@ -537,13 +535,13 @@ def _anchors(log_u, temperature, cosine, common, count) -> _weighted.Anchors:
   log_u = jax.lax.stop_gradient(jnp.asarray(log_u, jnp.float32))
   mass = jax.lax.stop_gradient(jnp.asarray(common.negative_mass, jnp.float32))
   factor = jnp.where(count > 0, mass / jnp.maximum(count, 1.0), 0.0)
-  return _weighted.Anchors(scale, log_u - scale * cosine, factor)
+  return ops.similarity.Anchors(scale, log_u - scale * cosine, factor)
 
 
 def _cap(value: Scalar | None) -> jax.Array:
   """The log-weight from which on exp is continued by its tangent."""
   if value is None:
-    return jnp.float32(_weighted.LARGEST_LOG)
+    return jnp.float32(ops.similarity.LARGEST_LOG)
   if jnp.shape(value) != ():
     raise ValueError(
       f"log_weight_cap must be a scalar; got shape {jnp.shape(value)}."
@@ -553,4 +551,4 @@ def _cap(value: Scalar | None) -> jax.Array:
       f"log_weight_cap must be a finite number or None; got {value}."
     )
   cap = jax.lax.stop_gradient(jnp.asarray(value, jnp.float32))
-  return jnp.minimum(cap, _weighted.LARGEST_LOG)
+  return jnp.minimum(cap, ops.similarity.LARGEST_LOG)

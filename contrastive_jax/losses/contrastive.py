@@ -32,11 +32,8 @@ import jax
 import jax.numpy as jnp
 
 from contrastive_jax import ops
+from contrastive_jax._types import Axes, BlockSize, Scalar
 from contrastive_jax.losses import _shared
-
-Axes = str | tuple[str, ...] | None
-BlockSize = int | str | None
-Scalar = float | jax.Array
 
 
 def info_nce(
@@ -323,61 +320,6 @@ def clip_four_term(
           **options,
         ).row_positive
   return 0.25 * total
-
-
-def moco_v3(
-  queries: jax.Array,
-  momentum_keys: jax.Array,
-  *,
-  temperature: Scalar,
-  group_ids: jax.Array | None = None,
-  axes: Axes = None,
-  block_size: BlockSize = "auto",
-) -> jax.Array:
-  r"""MoCo v3: queries against the momentum encoder's keys, times 2 tau.
-
-  .. math:: \ell_i = 2 \tau \, \ell^{\mathrm{InfoNCE}}_i(q, \mathrm{sg}(k))
-
-  No gradient reaches the keys. The official loss is the sum of this over the
-  two ways of assigning two views to q and k.
-
-  Args:
-    queries: [N, d] unit norm, from the encoder and predictor.
-    momentum_keys: [N, d] unit norm, from the momentum encoder.
-    temperature: tau > 0, a number or a traced scalar.
-    group_ids: see the module's docstring.
-    axes: see the module's docstring.
-    block_size: see the module's docstring.
-
-  Returns:
-    [N] float32, one loss a query.
-
-  Raises:
-    ValueError: on wrong shapes, types or ranges, naming the argument.
-
-  References:
-    Chen, Xie and He, "An empirical study of training self-supervised vision
-    transformers", 2021, algorithm 1.
-
-  >>> import jax.numpy as jnp
-  >>> x = jnp.eye(4)
-  >>> [round(v, 4) for v in moco_v3(x, x, temperature=0.5).tolist()]
-  [0.3408, 0.3408, 0.3408, 0.3408]
-  """
-  ops.check_features(queries=queries, momentum_keys=momentum_keys)
-  (queries, momentum_keys), dtype = _shared.widen(queries, momentum_keys)
-  ops.check_positive("temperature", temperature)
-  (loss,) = _shared.cross_entropy(
-    queries,
-    jax.lax.stop_gradient(momentum_keys),
-    1.0 / temperature,
-    group_ids,
-    dtype,
-    axes,
-    block_size,
-    key_gradient=False,
-  )
-  return 2.0 * temperature * loss
 
 
 def decoupled(

@@ -4,12 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from contrastive_jax import ops
+from contrastive_jax._types import Axes, BlockSize, Scalar
 from contrastive_jax.losses import _shared
-from contrastive_jax.ops import _means
-
-Axes = str | tuple[str, ...] | None
-BlockSize = int | str | None
-Scalar = float | jax.Array
 
 # Of the tokens to be predicted: hidden, and replaced; the rest stay.
 _MASKED, _REPLACED = 0.8, 0.1
@@ -114,7 +110,7 @@ def soft_target_contrastive(
   key_ids = group_ids
   if queue_ids is not None:
     key_ids = jnp.concatenate([jnp.asarray(group_ids), queue_ids])
-  means = _means.key_means(
+  means = ops.similarity.key_means(
     momentum_queries,
     keys,
     scale=1.0 / temperature,

@@ -22,12 +22,8 @@ import jax
 import jax.numpy as jnp
 
 from contrastive_jax import ops
+from contrastive_jax._types import Axes, BlockSize, Scalar
 from contrastive_jax.losses import _shared
-from contrastive_jax.ops import _weighted
-
-Axes = str | tuple[str, ...] | None
-BlockSize = int | str | None
-Scalar = float | jax.Array
 
 
 def log_partition(
@@ -259,7 +255,7 @@ def amortized_loss(
   batch = jax.lax.stop_gradient(jnp.asarray(log_partition, jnp.float32))
   seen = jnp.isfinite(batch)
   gap = jnp.where(seen, batch - prediction, 0.0)
-  exponential = _weighted.capped_exp(gap, _weighted.LARGEST_LOG)
+  exponential = ops.similarity.capped_exp(gap, ops.similarity.LARGEST_LOG)
   return jnp.where(seen, exponential + prediction - 1.0, 0.0)
 
 

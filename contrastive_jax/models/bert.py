@@ -7,10 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from contrastive_jax._types import Array, Dtype
 from contrastive_jax.models import layers
-
-Array = jax.Array
-Dtype = Any
 
 # Weights begin as BERT's of its own width; of narrower layers larger ones, or
 # products of queries and keys would be nearly 0 and no token be told from another.

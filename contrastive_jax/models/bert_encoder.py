@@ -1,15 +1,11 @@
 """BERT as a text tower."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from contrastive_jax._types import Array, Dtype
 from contrastive_jax.models import bert, layers
-
-Array = jax.Array
-Dtype = Any
 
 
 class BertEncoder(nn.Module):

@@ -7,11 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from contrastive_jax._types import Dtype
 from contrastive_jax.models import layers, presets
-from contrastive_jax.models.fusion import FusionModel
+from contrastive_jax.models.fusion_model import FusionModel
 from contrastive_jax.models.vit import ViT, vit
-
-Dtype = Any
 
 FUSION_PRESETS: dict[str, FusionModel] = {
   # For one or two CPU cores, where an exact GELU takes a tenth of the time.

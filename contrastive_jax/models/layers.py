@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-Array = jax.Array
-Dtype = Any
+from contrastive_jax._types import Array, Dtype
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
   "gelu": functools.partial(jax.nn.gelu, approximate=False),

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from contrastive_jax._types import Dtype
 from contrastive_jax.models.bert_encoder import BertEncoder
 from contrastive_jax.models.convnet import ConvNet
 from contrastive_jax.models.efficientnet import EfficientNetLite
@@ -16,8 +17,6 @@ from contrastive_jax.models.resnet import ModifiedResNet, resnet
 from contrastive_jax.models.text import TextTransformer
 from contrastive_jax.models.two_tower import TwoTower
 from contrastive_jax.models.vit import vit
-
-Dtype = Any
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,10 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from contrastive_jax._types import Array, Dtype
 from contrastive_jax.models import layers
-
-Array = jax.Array
-Dtype = Any
 
 # depth -> (block, blocks a stage)
 RESNET_SIZES: dict[int, tuple[str, tuple[int, ...]]] = {

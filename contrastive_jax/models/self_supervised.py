@@ -1,17 +1,13 @@
 """A tower with the heads of self-supervised learning."""
 
 from collections.abc import Sequence
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from contrastive_jax import ops
+from contrastive_jax._types import Array, Dtype
 from contrastive_jax.models import layers
-
-Array = jax.Array
-Dtype = Any
 
 
 class SelfSupervised(nn.Module):

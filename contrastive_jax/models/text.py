@@ -1,15 +1,11 @@
 """Text transformer."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from contrastive_jax._types import Array, Dtype
 from contrastive_jax.models import layers, transformer
-
-Array = jax.Array
-Dtype = Any
 
 
 def end_positions(

@@ -1,17 +1,14 @@
 """The transformer that the vision and the text tower share."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from contrastive_jax._types import Array, Dtype
 from contrastive_jax.models import layers
-
-Array = jax.Array
-Dtype = Any
 
 
 def sincos_position_embedding(

@@ -8,10 +8,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from contrastive_jax import ops
+from contrastive_jax._types import Array, Dtype
 from contrastive_jax.models import layers
-
-Array = jax.Array
-Dtype = Any
 
 
 class TwoTower(nn.Module):
@@ -21,7 +19,7 @@ class TwoTower(nn.Module):
             \text{logits} = e^{s} z_{image} z_{text}^\top + b
 
   With `independent_head` each tower has a second head, :math:`z' = W' f(x) / \|W'
-  f(x)\|`, for what the modalities do not share (`losses.separation`).
+  f(x)\|`, for what the modalities do not share (`losses.structure.separation`).
 
   The scale s and the bias b are parameters of the model; the losses apply
   them (the softmax losses use no bias).

@@ -6,10 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from contrastive_jax._types import Array, Dtype
 from contrastive_jax.models import convnet, layers, transformer
-
-Array = jax.Array
-Dtype = Any
 
 # name -> (width, depth, heads); the head width is 64 in all of them.
 VIT_SIZES: dict[str, tuple[int, int, int]] = {

@@ -28,7 +28,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from contrastive_jax.ops import _grid
+from contrastive_jax._types import Axes
+from contrastive_jax.ops import collectives
 
 _RULES = ("last", "mean", "max")
 _MAX_INDEX = 2**31 - 1
@@ -108,7 +109,7 @@ def read(
   table: jax.Array,
   indices: jax.Array,
   *,
-  axes: _grid.Axes = None,
+  axes: Axes = None,
   num_examples: int | None = None,
   fill_value: float | int | bool | None = None,
 ) -> jax.Array:
@@ -142,18 +143,17 @@ def read(
   [-2.0, 0.5, -2.0, nan, nan]
   """
   devices, size = _check_layout(table, indices, axes, num_examples)
-  names = _names(axes)
   table = jax.lax.stop_gradient(jnp.asarray(table))
   fill = _fill(fill_value, jnp.dtype(table.dtype))
   mine = _in_range(indices, size)
-  every = _grid.gather_rows(mine, names)
+  every = collectives.gather_rows(mine, axes)
   own = (every >= 0) & (every % devices == _device(axes))
   # Rows of others' entries are any: what is found there is not sent.
   row = jnp.where(own, every // devices, 0)
   entries = table.at[row].get(mode="promise_in_bounds")
   entries = jnp.where(_like(own, entries), _to_wire(entries), 0)
-  for name in names if len(mine) else ():  # It refuses empty ones.
-    entries = jax.lax.psum_scatter(entries, name, tiled=True)
+  if len(mine):  # A scatter refuses empty ones.
+    entries = collectives.scatter_rows(entries, axes)
   entries = _from_wire(entries, table.dtype)
   return jnp.where(_like(mine >= 0, entries), entries, fill)
 
@@ -163,7 +163,7 @@ def update(
   indices: jax.Array,
   values: jax.Array,
   *,
-  axes: _grid.Axes = None,
+  axes: Axes = None,
   duplicates: str = "last",
   num_examples: int | None = None,
 ) -> jax.Array:
@@ -221,8 +221,8 @@ def update(
   rows, batch = table.shape[0], devices * indices.shape[0]
   table = jax.lax.stop_gradient(jnp.asarray(table))
   values = jax.lax.stop_gradient(jnp.asarray(values, table.dtype))
-  every = _grid.gather_rows(_in_range(indices, size), _names(axes))
-  values = _grid.gather_rows(values, _names(axes))
+  every = collectives.gather_rows(_in_range(indices, size), axes)
+  values = collectives.gather_rows(values, axes)
 
   # A scatter to repeated rows has no order on some devices, so equal indices
   # are brought together, in order of position, and one of each is written.
@@ -391,15 +391,9 @@ def _in_range(indices: jax.Array, size: int) -> jax.Array:
   return jnp.where((wide >= 0) & (wide < size), narrow, -1)
 
 
-def _names(axes: _grid.Axes) -> tuple[str, ...]:
-  if axes is None:
-    return ()
-  return (axes,) if isinstance(axes, str) else tuple(axes)
-
-
-def _device(axes: _grid.Axes) -> jax.Array:
+def _device(axes: Axes) -> jax.Array:
   """Number of this device, row-major in `axes`."""
-  return _grid.global_row_ids(1, axes)[0]
+  return collectives.global_row_ids(1, axes)[0]
 
 
 def _like(mask: jax.Array, values: jax.Array) -> jax.Array:
@@ -468,7 +462,7 @@ def _check_array(name: str, array: Any) -> np.dtype:
 
 
 def _check_layout(
-  table: Any, indices: Any, axes: _grid.Axes, num_examples: int | None
+  table: Any, indices: Any, axes: Axes, num_examples: int | None
 ) -> tuple[int, int]:
   """The number of devices, and that of entries that an index can name."""
   _check_array("table", table)
@@ -482,7 +476,7 @@ def _check_layout(
     )
   if not jnp.issubdtype(indices.dtype, jnp.integer):
     raise ValueError(f"indices must be integers; got {indices.dtype}.")
-  devices = _grid.axis_size(axes)
+  devices = collectives.axis_size(axes)
   rows = table.shape[0]
   # Rows past the end are named too, one for each entry of the batch.
   if devices * (rows + indices.shape[0]) > _MAX_INDEX:

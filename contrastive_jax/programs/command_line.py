@@ -1,9 +1,13 @@
-"""Flags of the programs: a config file, overrides, readable help and errors."""
+"""The command line of the programs: recipes, fields, readable help and errors.
 
+Neither JAX nor anything else that is slow is imported before flags are checked.
+"""
+
+import contextlib
 import difflib
+import json
 import math
 import os
-import pathlib
 import re
 import signal
 import sys
@@ -13,45 +17,49 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
-from ml_collections import config_flags
 
-from contrastive_jax.data.sets.folder import reading
+from contrastive_jax import recipes
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training.config import errors
-from contrastive_jax.training.distributed import processes
-from contrastive_jax.training.trainer import nonfinite
-from experiments import allocator
+from contrastive_jax.training.config import errors, help, names
 
-DEFAULT_CONFIG = str(
-  pathlib.Path(__file__).parents[1] / "recipes" / "clip_emoji.py"
-)
-# What config_flags takes for the command line; `parse` fills it.
-_ARGV: list[str] = []
-# Mistakes of the user (or a full disk): a sentence without a stack trace. Any
-# other ValueError is a bug, of ours or of a library, and keeps its trace.
-_EXPECTED = (config_lib.UserError, reading.DataError, OSError)
+DEFAULT_RECIPE = "clip_emoji"
+# The exit code by which schedulers know that the same command goes on.
+_RETRY = 75
+_HELP = re.compile(r"--?(?:help|helpfull|h|\?)(?:=(.*))?$")
+_FIELD = re.compile(r"--?(no)?config\.([^=]*)(?:=(.*))?$", re.DOTALL)
 
 
 class _Terminated(BaseException):
   """SIGTERM, where nothing would be saved by waiting."""
 
 
-def _terminate(number: int, frame: Any) -> NoReturn:
-  del number, frame
-  raise _Terminated
+class ConfigFlag:
+  """The flag --config of a program, and the fields that follow it.
+
+  Attributes:
+    recipe: the recipe that was named.
+    value: the configuration, a `ConfigDraft`, once flags are parsed.
+  """
+
+  recipe: str = DEFAULT_RECIPE
+  value: Any = None
 
 
-def define_config(*, flag_values: flags.FlagValues) -> flags.FlagHolder[Any]:
-  """Defines --config: a recipe whose fields --config.NAME=VALUE change."""
-  # No default here: with one, the overrides of sys.argv would be read when
-  # this is imported, before they are checked and written out.
-  return config_flags.DEFINE_config_file(
+# The configuration of each program's flags, by their identity.
+_CONFIGS: dict[int, ConfigFlag] = {}
+
+
+def define_config(*, flag_values: flags.FlagValues) -> ConfigFlag:
+  """Defines --config, a recipe whose fields --config.NAME=VALUE change."""
+  flags.DEFINE_string(
     "config",
-    None,
-    "The recipe; --config.NAME=VALUE changes it.",
+    DEFAULT_RECIPE,
+    "Recipe by name (--list_recipes tells all) or a Python file; --print_config"
+    " prints the whole configuration and stops.",
     flag_values=flag_values,
-    sys_argv=_ARGV,
   )
+  found = _CONFIGS[id(flag_values)] = ConfigFlag()
+  return found
 
 
 def run(
@@ -60,15 +68,14 @@ def run(
   flag_values: flags.FlagValues,
   usage: str,
   interrupted: str = "",
-  trains: bool = False,
 ) -> NoReturn:
   """Parses the command line and calls `main`.
 
   Mistakes in flags, configuration or data end the program with one sentence
   on standard error and exit code 2; a run that became NaN with code 1. A signal
   ends training after the step, with a checkpoint and code 75, by which schedulers
-  know that the same command goes on; what has no steps ends at once, by Ctrl-C with
-  130 and by SIGTERM with 143, as shells have it.
+  know that the same command goes on; a program without steps ends at once, by Ctrl-C
+  with 130 and by SIGTERM with 143, as shells have it.
 
   Args:
     main: the program.
@@ -76,38 +83,36 @@ def run(
       together may have flags of the same name.
     usage: what `--help` prints first.
     interrupted: what a user who stops the program should know.
-    trains: whether it trains, for which another use of memory is worth a restart.
   """
 
-  def checked(argv: Sequence[str]) -> None:
+  def guarded(argv: Sequence[str]) -> None:
     if len(argv) > 1:
       _stop(f"unexpected argument {argv[1]!r}; all arguments are --flags.")
     # Libraries report every file that they touch; a run has its own lines. What
     # they report as an error they raise as well.
     logging.set_verbosity(logging.FATAL)
-    if trains:
-      allocator.restart_with()
     signal.signal(signal.SIGTERM, _terminate)
     hint = f"; {interrupted}" if interrupted else ""
     try:
       main()
-    except _EXPECTED as error:
-      _stop(str(error))
-    except nonfinite.NonFiniteError as error:
-      _stop(str(error), code=1)
-    except errors.Stopped as stopped:
-      _stop(str(stopped), code=processes.EXIT_CODE, kind="Stopped")
     except _Terminated:
       _stop(f"terminated{hint}.", code=128 + signal.SIGTERM)
     except KeyboardInterrupt:
       _stop(f"interrupted{hint}.", code=130)
+    except errors.Stopped as stopped:
+      _stop(str(stopped), code=_RETRY, kind="Stopped")
+    except Exception as error:
+      code = _code_of(error)
+      if code is None:  # A bug, of ours or of a library, keeps its trace.
+        raise
+      _stop(str(error), code=code)
 
   def parsed(argv: Sequence[str]) -> list[str]:
     rest = parse(argv, usage, flag_values)
     flags.FLAGS.mark_as_parsed()  # Those of the libraries have defaults.
     return rest
 
-  app.run(checked, flags_parser=parsed)
+  app.run(guarded, flags_parser=parsed)
 
 
 def parse(
@@ -125,34 +130,47 @@ def parse(
   Returns:
     The program and what is no flag.
   """
-  if any(a in ("--help", "-help", "-h", "--helpfull", "-?") for a in argv):
-    try:
-      # Only a program that takes a configuration has its fields.
-      fields = "\n\n" + _field_help() if "config" in flag_values else ""
-      print(usage.rstrip() + fields)
-      sys.stdout.flush()
-    except BrokenPipeError:
-      # Piped into `head`: what nobody reads need not be flushed at exit.
-      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(0)
-  program, *arguments = map(_expand, argv)
-  recipe = ""
-  if "config" in flag_values:
-    _check_names(arguments)
-    recipe, arguments = _take_recipe(arguments)
-    arguments = [f"--config={recipe}", *arguments]
-  _ARGV[:] = [program, *arguments]
+  config = _CONFIGS.get(id(flag_values))
+  program, *arguments = argv
+  topics = [m.group(1) or "" for a in arguments if (m := _HELP.match(a))]
+  arguments = [a for a in arguments if not _HELP.match(a)]
+  wishes = {"--print_config", "--list_recipes"} & {*arguments}
+  fields: dict[str, str] = {}
+  if config is not None:
+    arguments = [a for a in arguments if a not in wishes]
+    fields, arguments = _take_fields(arguments)
+    if "--list_recipes" in wishes and not topics:
+      _print_and_exit(
+        "\n".join(f"{n:<24} {recipes.description(n)}" for n in recipes.names())
+      )
+  usage = f"{usage.rstrip()}{_flag_help(usage, flag_values)}"
+  if topics and config is None:
+    _print_and_exit(usage)
   try:
-    rest = flag_values(_ARGV)
+    rest = flag_values([program, *arguments])
     _check_finite(flag_values)
-    return rest
   except flags.UnrecognizedFlagError as error:
-    _stop(_unknown(error.flagname, flag_values))
+    _stop(_unknown(error.flagname, flag_values, config is not None))
   except flags.Error as error:
-    _stop(_illegal(str(error), recipe))
-  # A recipe is a program: it may raise anything.
-  except Exception as error:
-    _stop(f"--config={recipe} failed: {failure(recipe, error)}.")
+    _stop(f"{_last_line(str(error))}; see --help.")
+  if config is None:
+    return rest
+  config.recipe = str(flag_values["config"].value)
+  config.value = _load(config.recipe)
+  if topics and topics[0]:
+    _print_and_exit(_described(config, topics[0]))
+  try:
+    config.value.override(fields)
+    # A help text shows a configuration that lacks what its user has to add.
+    if not topics:
+      checked = config_lib.checked(config.value)
+  except errors.ConfigError as error:
+    _stop(f"{error} See --help.")
+  if topics:
+    _print_and_exit(_overview(usage, config))
+  if wishes:
+    _print_and_exit(json.dumps(checked.to_dict(), indent=2))
+  return rest
 
 
 def failure(path: str, error: Exception) -> str:
@@ -173,18 +191,125 @@ def failure(path: str, error: Exception) -> str:
   return f"{reason} (line {lines[-1]})" if lines else reason
 
 
+def _terminate(number: int, frame: Any) -> NoReturn:
+  del number, frame
+  raise _Terminated
+
+
+def _code_of(error: Exception) -> int | None:
+  """The exit code of a mistake of the user's or of the world; None of a bug."""
+  if isinstance(error, (errors.UserError, OSError)):
+    return 2
+  from contrastive_jax.data.sets.folder.folder_rows import DataError
+  from contrastive_jax.training.trainer.nonfinite import NonFiniteError
+
+  if isinstance(error, DataError):
+    return 2
+  return 1 if isinstance(error, NonFiniteError) else None
+
+
+def _take_fields(
+  arguments: Sequence[str],
+) -> tuple[dict[str, str], list[str]]:
+  """--config.NAME=VALUE by name, and the other arguments."""
+  fields, rest = {}, []
+  remaining = list(arguments)
+  while remaining:
+    argument = remaining.pop(0)
+    found = _FIELD.match(argument)
+    if found is None:
+      rest.append(argument)
+      continue
+    no, name, value = found.groups()
+    if no:
+      value = "False"
+    elif value is None:
+      # `--config.fsdp` alone is true; another field's value comes next.
+      follows = remaining and not remaining[0].startswith("--")
+      value = remaining.pop(0) if follows else "True"
+    fields[name] = value
+  return fields, rest
+
+
+def _load(recipe: str) -> Any:
+  path = recipes.path_of(recipe)
+  if path is None:
+    near = difflib.get_close_matches(recipe, recipes.names(), n=1, cutoff=0.0)
+    _stop(
+      f"--config={recipe} is neither the name of a recipe nor a Python file; did"
+      f" you mean --config={near[0]}? See --list_recipes."
+    )
+  try:
+    draft = recipes.load(recipe)
+  # A recipe is a program: it may raise anything.
+  except Exception as error:
+    _stop(f"--config={recipe} failed: {failure(str(path), error)}.")
+  if not isinstance(draft, config_lib.ConfigDraft):
+    _stop(
+      f"--config={recipe} must return a config.default_config() that it changed;"
+      f" got {type(draft).__name__}."
+    )
+  return draft
+
+
+def command(program: str) -> str:
+  """How a user of this installation starts another program of the package."""
+  if sys.argv and os.path.basename(sys.argv[0]).startswith("contrastive-jax"):
+    return f"contrastive-jax {program}"
+  return f"python -m experiments.{program}"
+
+
+def _flag_help(usage: str, flag_values: flags.FlagValues) -> str:
+  """The flags that a program's usage does not explain, with their texts."""
+  lines = []
+  for name in flag_values:
+    flag = flag_values[name]
+    if re.search(rf"^ +--{name}\b", usage, re.MULTILINE):
+      continue
+    text = flag.help.rstrip(".")
+    if flag.default not in (None, "", False):
+      text += f"; default {flag.default}"
+    head = f"  --{name:<15} "
+    lines += textwrap.wrap(
+      f"{text}.", 86, initial_indent=head, subsequent_indent=" " * len(head)
+    )
+  return "\n\nFlags:\n" + "\n".join(lines) if lines else ""
+
+
+def _overview(usage: str, config: ConfigFlag) -> str:
+  return (
+    f"{usage.rstrip()}\n\nFields of the recipe {config.recipe}"
+    " (--config.NAME=VALUE changes one, --help=NAME\ntells more of a group):\n"
+    f"{help.overview(config.value)}"
+  )
+
+
+def _described(config: ConfigFlag, topic: str) -> str:
+  found = help.describe(config.value, topic)
+  if found is None:
+    near = names.nearest(config_lib.Config, f"config.{topic}")
+    _stop(
+      f"--help={topic} is not a field; did you mean"
+      f" --help={near.removeprefix('config.')}? Groups are"
+      f" {', '.join(help.groups())}."
+    )
+  return found
+
+
 def _check_finite(flag_values: flags.FlagValues) -> None:
   """Refuses what no bound does: NaN is neither below nor above one."""
   for name in flag_values:
     value = flag_values[name].value
-    # Fields have checks of their own.
-    if name.startswith("config.") or not isinstance(value, float):
-      continue
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
       _stop(f"--{name} must be a finite number; got {value}. See --help.")
 
 
-def _unknown(name: str, flag_values: flags.FlagValues) -> str:
+def _unknown(name: str, flag_values: flags.FlagValues, has_config: bool) -> str:
+  if has_config:
+    field = names.nearest(config_lib.Config, f"config.{name}")
+    wanted = names.known_as(name)
+    if field.split(".")[-1] == wanted or name.startswith("config"):
+      return f"--{name} is not a flag; did you mean --{field}? See --help."
   near = difflib.get_close_matches(name, list(flag_values), n=1)
   hint = f"did you mean --{near[0]}? See --help." if near else "see --help."
   return f"--{name} is not a flag; {hint}"
@@ -195,77 +320,15 @@ def _last_line(message: str) -> str:
   return message.strip().splitlines()[-1].rstrip(".:")
 
 
-def _illegal(message: str, recipe: str) -> str:
-  if message.startswith("flag --config="):
-    return f"--config={recipe} failed: {_last_line(message)}."
-  found = re.match(r"flag --config\.([\w.]+)=(.*?): ", message)
-  if found:
-    name, value = found.groups()
-    default = {n: d for n, d, _ in config_lib.fields()}.get(name)
-    return (
-      f"--config.{name} must be of type {type(default).__name__}; got"
-      f" {value!r}. See --help."
-    )
-  return f"{_last_line(message)}; see --help."
-
-
-def _take_recipe(arguments: Sequence[str]) -> tuple[str, list[str]]:
-  """The value of --config (by default ours), and the other arguments.
-
-  config_flags wants it before the fields that change it; users need not know.
-  """
-  rest, recipe = [], DEFAULT_CONFIG
-  remaining = iter(arguments)
-  for argument in remaining:
-    if argument in ("--config", "-config"):
-      recipe = next(remaining, "")
-    elif argument.startswith(("--config=", "-config=")):
-      recipe = argument.split("=", 1)[1]
-    else:
-      rest.append(argument)
-  if not pathlib.Path(recipe.split(":")[0]).is_file():
-    _stop(f"--config={recipe} is not a file; it must be a recipe in Python.")
-  return recipe, rest
-
-
-def _expand(argument: str) -> str:
-  """--config.data=folder means --config.data.name=folder."""
-  return re.sub(r"^--?config\.(data|loss)=", r"--config.\1.name=", argument)
-
-
-def _check_names(argv: Sequence[str]) -> None:
-  """Refuses overrides of fields that do not exist, naming the nearest."""
-  ordered = [name for name, _, _ in config_lib.fields()]
-  known = set(ordered)
-  sections = {name.split(".")[0] for name in known if "." in name}
-  for argument in argv:
-    if not argument.lstrip("-").startswith("config."):
-      continue
-    name = argument.lstrip("-").removeprefix("config.").split("=")[0]
-    if name in sections:
-      example = next(n for n in ordered if n.startswith(f"{name}."))
-      _stop(
-        f"--config.{name} is a group of fields; set one of them, such as"
-        f" --config.{example}."
-      )
-    if name not in known:
-      _stop(
-        f"--config.{name} is not a field; did you mean"
-        f" --config.{config_lib.nearest(name)}? See --help."
-      )
-
-
-def _field_help() -> str:
-  lines = ["Fields (--config.NAME=VALUE), with their library defaults:"]
-  section = None
-  for name, default, doc in config_lib.fields():
-    if name.split(".")[0] != section and "." in name:
-      section = name.split(".")[0]
-      lines.append("")
-    first, *rest = textwrap.wrap(doc, 62, break_on_hyphens=False)
-    lines.append(f"  {name:<34} {default!r:<20} {first}")
-    lines += [" " * 58 + line for line in rest]
-  return "\n".join(lines)
+def _print_and_exit(text: str) -> NoReturn:
+  try:
+    print(text)
+    sys.stdout.flush()
+  except BrokenPipeError:
+    # Piped into `head`: text that is not read need not be flushed at exit.
+    with contextlib.suppress(OSError):
+      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+  sys.exit(0)
 
 
 def _stop(message: str, *, code: int = 2, kind: str = "Error") -> NoReturn:

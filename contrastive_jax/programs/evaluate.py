@@ -6,36 +6,72 @@ python -m experiments.evaluate --workdir=runs/clip_emoji --step=400
 import dataclasses
 import json
 import pathlib
+from typing import Any
 
 from absl import flags
 
-from contrastive_jax.data import benchmarks
-from contrastive_jax.data.sets.folder import folder_images
-from contrastive_jax.programs import command_line as flags_lib
+from contrastive_jax.programs import command_line
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training.evaluators import benchmark_suites, embeddings
-from contrastive_jax.training.runs import runner
+from contrastive_jax.training.config import checks
+from contrastive_jax.training.evaluators import choices
+from contrastive_jax.training.objectives.choices import OBJECTIVES
 
+_FITS = ("pad", "crop", "stretch")
 _FLAGS = flags.FlagValues()
 _WORKDIR = flags.DEFINE_string(
-  "workdir", "runs/clip_emoji", "Workdir of an earlier run.", flag_values=_FLAGS
+  "workdir",
+  "runs/clip_emoji",
+  "Folder of an earlier run, whose config.json is read.",
+  flag_values=_FLAGS,
 )
 _STEP = flags.DEFINE_integer(
-  "step", None, "Checkpoint; the newest if absent.", flag_values=_FLAGS
+  "step",
+  None,
+  "Step of the checkpoint; the newest if absent.",
+  flag_values=_FLAGS,
 )
 _BENCHMARKS = flags.DEFINE_string(
-  "benchmarks", None, "Instead of the run's own sets.", flag_values=_FLAGS
+  "benchmarks",
+  None,
+  "Published sets to score instead of the run's own, such as"
+  " cifar10,imagenet_v2.",
+  flag_values=_FLAGS,
 )
 _BENCHMARKS_DIR = flags.DEFINE_string(
-  "benchmarks_dir", None, "Where TFDS keeps them.", flag_values=_FLAGS
+  "benchmarks_dir",
+  None,
+  "TFDS's data directory that has the sets of --benchmarks.",
+  flag_values=_FLAGS,
 )
-_SUITE = flags.DEFINE_string("suite", "", "Suites instead.", flag_values=_FLAGS)
+_SUITE = flags.DEFINE_string(
+  "suite",
+  "",
+  "Suites of published sets to score instead: zero_shot, probe (13 sets), elevater"
+  " (linear probes on 5, 20, 50 shots and all), elevater_fine_tune (the image encoder"
+  " trained as well, 190 times a set), retrieval (COCO and Flickr30k). A set that is"
+  " scored already is skipped; scores go to suite_NAME_STEP.json and .md.",
+  flag_values=_FLAGS,
+)
 _SUITE_DIR = flags.DEFINE_string(
-  "suite_dir", "", "Their data.", flag_values=_FLAGS
+  "suite_dir",
+  "",
+  "Data of --suite: TFDS's data directory, or for retrieval the folder with coco/ and"
+  " flickr30k/, each Karpathy's dataset_*.json and images/.",
+  flag_values=_FLAGS,
 )
-_FIT = flags.DEFINE_string("fit", None, "Squares.", flag_values=_FLAGS)
+_FIT = flags.DEFINE_enum(
+  "fit",
+  None,
+  _FITS,
+  "How pictures of suites and benchmarks become squares, instead of the run's own"
+  " way.",
+  flag_values=_FLAGS,
+)
 _PLOTS = flags.DEFINE_bool(
-  "plots", False, "Draw the plots too.", flag_values=_FLAGS
+  "plots",
+  False,
+  "Draw plots: of the last step into plots/, of an earlier one into plots_STEP/.",
+  flag_values=_FLAGS,
 )
 
 _WITH_TEXTS = ("zero_shot", "retrieval")
@@ -43,49 +79,29 @@ _WITH_TEXTS = ("zero_shot", "retrieval")
 _USAGE = """Evaluates a checkpoint of a run and prints its numbers.
 
   python -m experiments.evaluate --workdir=runs/clip_emoji
+  python -m experiments.evaluate --workdir=runs/clip --suite=zero_shot --suite_dir=DIR
 
-Flags:
-  --workdir=DIR   of an earlier run of experiments.train
-  --step=N        which checkpoint; default the newest
-  --benchmarks=cifar10,imagenet_v2,...
-                  score these sets too, instead of the run's own
-  --benchmarks_dir=DIR
-                  TFDS's data directory, which has them
-  --suite=NAME    score a suite of published sets instead (several separated by
-                  commas): zero_shot, probe (13 sets), elevater (linear probes on 5,
-                  20, 50 shots and all), elevater_fine_tune (the same with the image
-                  encoder trained, 190 times a set), retrieval (COCO and Flickr30k);
-                  what is scored already is not scored again. Into
-                  suite_NAME_STEP.json and .md of the workdir
-  --suite_dir=DIR its data: TFDS's data directory; of retrieval the folder with coco/
-                  and flickr30k/, each Karpathy's dataset_*.json beside images/
-  --fit=X         how pictures of suites and benchmarks become squares: pad, crop or
-                  stretch, instead of the run's own; a suite's files end in it then
-  --plots         draw the plots too: of the last step into plots/, of an
-                  earlier one into plots_STEP/ of the workdir
-The numbers are written to evaluation_STEP.json in the workdir; answers to questions
-whose own are kept back to answers_SPLIT_STEP.json (of the last step without it). The
-run's configuration comes from its config.json.
-"""
+The numbers go to evaluation_STEP.json in the workdir. Answers to questions whose own
+answers are kept back go to answers_SPLIT_STEP.json (without the step for the last)."""
 
 
 def main() -> None:
   """Runs the program."""
+  from contrastive_jax.training.runs import runner
+
   workdir = pathlib.Path(_WORKDIR.value).expanduser()
   _check_benchmarks(_BENCHMARKS.value)
   names = _suites()
-  _check_fit()
   run, state = runner.restore(workdir, step=_STEP.value)
   if names:
     for name in names:
       _score_suite(name, run, state, workdir)
     return
-  run = dataclasses.replace(run, config=_with_benchmarks(run.config))
-  results = run.evaluate(state)
+  results = run.evaluate(state, run.build(_evaluators(run.config)))
   step = int(state.step)
   if _PLOTS.value:
     # Those of the finished run stay as they are.
-    name = "plots" if step == run.config.steps else f"plots_{step}"
+    name = "plots" if step == run.steps else f"plots_{step}"
     run.draw(state, workdir / name)
   path = workdir / f"evaluation_{step}.json"
   path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -94,7 +110,9 @@ def main() -> None:
 
 
 def _suites() -> list[str]:
-  """Those of --suite; raises on one that is not known, or without data."""
+  """Suites of --suite; raises on one that is not known, or without data."""
+  from contrastive_jax.data import benchmarks
+
   names = [n.strip() for n in _SUITE.value.split(",") if n.strip()]
   for name in names:
     if name not in benchmarks.SUITES:
@@ -112,25 +130,30 @@ def _suites() -> list[str]:
 
 def _score_suite(name: str, run, state, workdir: pathlib.Path) -> None:
   """Scores one, and writes its table."""
-  encoder = getattr(run, "encoder", None)
-  if not isinstance(encoder, embeddings.Encoder):
+  from contrastive_jax.data import benchmarks
+  from contrastive_jax.training.evaluators import benchmark_suites
+
+  objective = OBJECTIVES.name_of(run.chosen)
+  encoder, kind = run.encoder, benchmarks.SUITES[name].kind
+  if encoder is None:
     raise config_lib.UserError(
       "--suite needs a model that embeds images; got config.objective="
-      f"{run.config.objective!r}."
+      f"{objective!r}."
     )
-  if benchmarks.SUITES[name].kind in _WITH_TEXTS and not encoder.has_text:
+  if kind in _WITH_TEXTS and not encoder.has_text:
     raise config_lib.UserError(
       f"--suite={name} needs a model with texts; got config.objective="
-      f"{run.config.objective!r}."
+      f"{objective!r}."
     )
-  if benchmarks.SUITES[name].kind == "fine_tune" and not encoder.trains_images:
+  if kind == "fine_tune" and not encoder.trains_images:
     raise config_lib.UserError(
-      f"--suite={name} needs an image tower that is trained; got config.model"
-      f".frozen={run.config.model.frozen!r}: score elevater instead."
+      f"--suite={name} needs an image tower that is trained; got"
+      f" config.objective.frozen={run.objective.frozen!r}: score elevater instead."
     )
-  fit = _FIT.value or run.config.data.fit
+  own = _own_fit(run.config)
+  fit = _FIT.value or own
   # Scores of other squares are other scores.
-  other = "" if fit == run.config.data.fit else f"_{fit}"
+  other = "" if fit == own else f"_{fit}"
   path = workdir / f"suite_{name}_{int(state.step)}{other}.json"
   scores = benchmark_suites.run(
     name,
@@ -138,9 +161,9 @@ def _score_suite(name: str, run, state, workdir: pathlib.Path) -> None:
     state,
     path,
     data_dir=_SUITE_DIR.value,
-    image_size=run.config.model.image_size,
+    image_size=run.image_size,
     fit=fit,
-    seed=run.config.seed,
+    seed=run.seed,
   )
   text = benchmark_suites.table(name, scores)
   path.with_suffix(".md").write_text(text, encoding="utf-8")
@@ -149,6 +172,8 @@ def _score_suite(name: str, run, state, workdir: pathlib.Path) -> None:
 
 def _check_benchmarks(text: str | None) -> None:
   """Raises on a set that is not known, before anything is opened."""
+  from contrastive_jax.data import benchmarks
+
   for name in (text or "").split(","):
     known = benchmarks.BENCHMARKS
     if name.strip() and name.strip() not in known:
@@ -157,37 +182,49 @@ def _check_benchmarks(text: str | None) -> None:
       )
 
 
-def _check_fit() -> None:
-  """Raises on squares that are not known."""
-  if _FIT.value not in (None, *folder_images.FITS):
+def _own_fit(config: config_lib.Config) -> str:
+  """How a run's model sees pictures that are not square."""
+  chosen = config.evaluation.evaluators.get("benchmarks", config.data)
+  return getattr(chosen, "fit", "pad")
+
+
+def _evaluators(config: config_lib.Config) -> dict[str, Any]:
+  """The run's evaluators, with the sets and squares of the flags."""
+  found = dict(config.evaluation.evaluators)
+  classified = found.get("classification")
+  chosen = found.pop("benchmarks", None) or choices.Benchmarks(
+    fit=_own_fit(config),
+    classification=classified is not None,
+    concatenated=getattr(classified, "concatenated", False),
+  )
+  given: dict[str, Any] = {
+    "data_dir": _BENCHMARKS_DIR.value,
+    "fit": _FIT.value,
+    "sets": None,
+  }
+  if _BENCHMARKS.value is not None:
+    names = (name.strip() for name in _BENCHMARKS.value.split(","))
+    given["sets"] = tuple(name for name in names if name)
+  chosen = dataclasses.replace(
+    chosen, **{k: v for k, v in given.items() if v is not None}
+  )
+  if chosen.sets:
+    found["benchmarks"] = chosen
+    evaluation = dataclasses.replace(config.evaluation, evaluators=found)
+    checks.check(dataclasses.replace(config, evaluation=evaluation))
+    return found
+  if _FIT.value is not None:
     raise config_lib.UserError(
-      f"--fit must be one of {', '.join(folder_images.FITS)}; got {_FIT.value!r}."
+      f"--fit is for suites and benchmarks; got {_FIT.value!r} without --suite or"
+      " --benchmarks."
     )
-
-
-def _with_benchmarks(config: config_lib.Config) -> config_lib.Config:
-  """The run's configuration with the sets and squares of the flags."""
-  values = config.to_dict()
-  for flag, field in (
-    (_BENCHMARKS, "benchmarks"),
-    (_BENCHMARKS_DIR, "benchmarks_dir"),
-  ):
-    if flag.value is not None:
-      values["evaluation"][field] = flag.value
-  if not values["evaluation"]["benchmarks"].strip(", "):
-    if _FIT.value is not None:
-      raise config_lib.UserError(
-        f"--fit is for suites and benchmarks; got {_FIT.value!r} without --suite or"
-        " --benchmarks."
-      )
-    values["data"]["fit"] = (
-      "pad"  # The run's own data are open; nothing else is.
-    )
-  elif _FIT.value is not None:
-    values["data"]["fit"] = _FIT.value
-  return config_lib.parse(values)
+  return found
 
 
 def start() -> None:
   """Parses the command line and runs the program."""
-  flags_lib.run(main, flag_values=_FLAGS, usage=_USAGE)
+  command_line.run(main, flag_values=_FLAGS, usage=_USAGE)
+
+
+if __name__ == "__main__":
+  start()

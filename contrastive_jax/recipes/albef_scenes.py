@@ -1,19 +1,17 @@
-r"""ALBEF's pre-training on scenes.
+r"""ALBEF's pre-training on drawn scenes, with which the tasks on scenes begin.
 
-python -m experiments.train --config=contrastive_jax/recipes/albef_scenes.py \
-    --workdir=runs/albef_scenes
+python -m experiments.train --config=albef_scenes --workdir=runs/albef_scenes
 
-On two CPU cores 9 minutes. One run (seed 0): of 500 test images the right caption is
-first for .472 by contrast and for .552 after re-ranking by matching, the other way .209
-and .246. With the second paper's regularisers: --config.structure.bridge=.1 and so on,
-as in the two-tower recipes.
+The run takes 9 minutes on two CPU cores. One run (seed 0), 500 test images: image to text
+R@1 0.472 by contrast and 0.552 ranked again by matching, text to image 0.209 and 0.246.
+The second paper's regularisers are terms of config.structure, such as
+--config.structure=bridge --config.structure.bridge.weight=0.1.
 """
 
-import ml_collections
-
 from contrastive_jax.recipes import _fusion
+from contrastive_jax.training import config as config_lib
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> config_lib.ConfigDraft:
   """The recipe."""
   return _fusion.pretraining()

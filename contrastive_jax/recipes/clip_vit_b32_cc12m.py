@@ -1,26 +1,24 @@
-r"""CLIP ViT-B/32 on CC12M at batch 2,048: the augmented loss, 33 epochs.
+r"""CLIP ViT-B/32 on CC12M at batch 2,048 with the augmented loss, 33 epochs on a pod.
 
-python -m experiments.train --config=contrastive_jax/recipes/clip_vit_b32_cc12m.py \
-    --config.data.path=DIR --workdir=DIR
+python -m experiments.train --config=clip_vit_b32_cc12m \
+    --config.data.path=DIR --workdir=runs/clip_vit_b32_cc12m
 
-By default the conjugate E-step and FastCLIP's robust temperature. InfoNCE, the
-baseline: --config.loss=clip --config.loss.temperature=learned. FastCLIP-v3's own
-E-step: --config.loss.e_step=moving_average --config.loss.rate=.2
---config.loss.rate_schedule=cosine. NeuCLIP's: --config.loss.e_step=amortized
+The recipe has the conjugate E-step and FastCLIP's robust temperature. InfoNCE, the
+baseline, is --config.loss=clip --config.loss.group_positives=False. FastCLIP-v3's own
+E-step is --config.loss.e_step=moving_average --config.loss.rate=0.2
+--config.loss.rate_schedule=cosine, NeuCLIP's --config.loss.e_step=amortized
 --config.loss.prototypes=4096.
 
-Hardware: 32 chips of v5e (4x8), 2.6 of 16 GiB each. Compiled, not run: a step
-takes at least .065 s by its memory traffic, 146,630 of them 2.6 hours.
+Hardware: 32 chips of v5e (4x8), 2.6 of 16 GiB each. Compiled, not run: a step takes at
+least 0.065 s by its memory traffic, 146,630 of them 2.6 hours.
 Expected, zero-shot top-1 on ImageNet (table of the AmorLIP paper, NeurIPS 2025,
 8.06 million pairs): CLIP 25.3 %, FastCLIP 27.7 %, AmorLIP 29.9 %. NeuCLIP's paper
 has averages over 38 data sets: OpenCLIP 27.9, FastCLIP 31.5, NeuCLIP 31.9.
 
 Settings: FastCLIP, https://arxiv.org/abs/2407.01445, but for the temperature,
 which has no learning rate of its own here (1e-4 there) and is learned as its
-logarithm. DIR is what experiments.convert_pairs made of the pairs.
+logarithm. experiments.convert_pairs has written DIR from the pairs.
 """
-
-import ml_collections
 
 from contrastive_jax.training import config as config_lib
 
@@ -29,15 +27,15 @@ _EPOCHS = 33
 _WARMUP = 10_000
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config() -> config_lib.ConfigDraft:
   """The recipe."""
   config = config_lib.default_config()
   config.batch_size = 2048
   config.steps = _EPOCHS * _PAIRS // config.batch_size
+  config.num_threads = 32
   config.log_every = 50
   config.checkpoint_every = 1000
-  config.data.name = "records"
-  config.data.num_threads = 32
+  config.data = "records"
   config.data.vocab_size = 49408
   config.model.preset = "vit_b32"
   config.model.image_size = 224
@@ -46,10 +44,10 @@ def get_config() -> ml_collections.ConfigDict:
   config.model.remat = True
   config.augment.crop_scale = (0.9, 1.0)
   config.augment.color_jitter = 0.0
-  config.loss.name = "augmented"
+  config.loss = "augmented"
   config.loss.e_step = "conjugate"
   config.loss.log_alpha = 10.0
-  config.loss.temperature = "robust"
+  config.loss.temperature_mode = "robust"
   config.loss.rho = 8.5
   config.loss.group_positives = False
   config.optimizer.learning_rate = 4e-4
@@ -57,5 +55,5 @@ def get_config() -> ml_collections.ConfigDict:
   config.optimizer.weight_decay = 0.1
   config.optimizer.beta2 = 0.98
   config.optimizer.clip_norm = 0.0
-  config.evaluation.retrieval_every = 5000
+  config.evaluation.retrieval.every = 5000
   return config

@@ -1,30 +1,29 @@
-r"""MoCo v3, ViT-S/16, 300 epochs of ImageNet at batch 4,096.
+r"""MoCo v3, ViT-S/16, 300 epochs of ImageNet at batch 4,096, on a pod.
 
-python -m experiments.train --config=contrastive_jax/recipes/moco_v3_vit_s16.py \
-    --config.data.data_dir=TFDS_DIR --workdir=DIR
+python -m experiments.train --config=moco_v3_vit_s16 \
+    --config.data.data_dir=TFDS_DIR --workdir=runs/moco_v3_vit_s16
 
-InfoNCE at 4,096. The augmented loss at half of that, all else alike:
---config=contrastive_jax/recipes/moco_v3_vit_s16.py:augmented.
+The loss is InfoNCE at 4,096. --config=moco_v3_vit_s16:augmented is the augmented loss at
+half of that, all else alike.
 
 Hardware: 32 chips of v5e (4x8), 4.5 of 16 GiB each. Compiled, not run: a step takes at
-least .32 s by its memory traffic, 93,835 of them 8.3 hours. The augmented loss at its
+least 0.32 s by its memory traffic, 93,835 of them 8.3 hours. The augmented loss at its
 half takes 1.9 GiB (compiled with little effort, not run).
 Expected: 73.2 % linear top-1 on ImageNet (81.4 fine-tuned), as published:
-https://github.com/facebookresearch/moco-v3. Its settings are these, but for
-weight decay on matrices alone and both views sharing the statistics of batch
-normalisation in the heads. Nobody has published a figure for the augmented loss;
-the claim to test is that at 2,048 it is no worse.
+https://github.com/facebookresearch/moco-v3. Its settings are these, but weight decay acts
+on matrices alone, and both views share the statistics of batch normalisation in the
+heads. No figure has been published for the augmented loss; the claim to test is that at
+2,048 it is no worse.
 
 TFDS_DIR has ImageNet as `tfds build imagenet2012 --file_format=array_record` makes it.
-One in a hundred of its training images is kept to choose the probe's strength, and
+One in a hundred of its training images is held out to choose the probe's strength, and
 crops are of the square in the middle of an image, not of all of it.
 """
 
-import ml_collections
-
 from contrastive_jax.recipes import _moco_v3
+from contrastive_jax.training import config as config_lib
 
 
-def get_config(variant: str = "") -> ml_collections.ConfigDict:
+def get_config(variant: str = "") -> config_lib.ConfigDraft:
   """The recipe; variant "augmented" is the augmented loss at batch 2,048."""
   return _moco_v3.vit("vit_s16", variant)

@@ -1,12 +1,12 @@
-r"""CLIP ResNet-50 on CC3M with latent structure: the second paper's setting.
+r"""CLIP ResNet-50 on CC3M with latent structure: the second paper's rows, on a pod.
 
-python -m experiments.train --config=contrastive_jax/recipes/structure_rn50.py \
-    --config.data.path=DIR --workdir=DIR \
-    --config.evaluation.benchmarks_dir=TFDS_DIR
+python -m experiments.train --config=structure_rn50 \
+    --config.data.path=DIR --workdir=runs/structure_rn50 \
+    --config.evaluation.benchmarks.data_dir=TFDS_DIR
 
-By default deep feature separation. The paper's other rows are variants, such as
---config=contrastive_jax/recipes/structure_rn50.py:bridge : clip, contrast (in-modal
-contrast, L_Con, beside separation), cyclip, bridge, consistency.
+Without a variant it is deep feature separation. The paper's other rows are variants, such
+as --config=structure_rn50:bridge : clip, contrast (in-modal contrast, L_Con, together
+with separation), cyclip, bridge, consistency.
 
 Expected, top-1 in % (Jiang et al. 2023, tables 1 to 3; zero-shot on CIFAR-10,
 CIFAR-100, ImageNet, then ImageNet-V2, -Sketch, -A, -R; mean of 14 linear probes):
@@ -22,43 +22,35 @@ effort, 2.4 to 3.5). Compiled, not run: how long its
 mostly RandAugment's gathers, whose operands it counts whole for every pixel).
 Settings: CyCLIP's, https://github.com/goel-shashank/CyCLIP, on which the paper is
 built: batch 128, 64 epochs, no random crops, captions edited by EDA
-(with synonyms of your own: --config.data.synonyms=FILE). Its weights,
-batch size and epochs are not published; other views are by RandAugment here, of
-both the first and the second view (AutoAugment of the second there). DIR is what
-experiments.convert_pairs made of the pairs. TFDS_DIR has the sets of the tables as
-`tfds build NAME --file_format=array_record` makes them; what is missing is left out with
-a word. Of the 14 probes Rendered SST2 is not in TFDS, Aircraft and GTSRB are those of the
-Visual Domain Decathlon, and class names of ImageNet are WordNet's first lemmas: scores
-there are near the published ones, not the same.
+(--config.other_view.synonyms=FILE adds synonyms of your own). The paper's weights,
+batch size and epochs are not published; other views are by RandAugment here, both the
+first and the second view (AutoAugment of the second there). experiments.convert_pairs has
+written DIR from the pairs. TFDS_DIR has the sets of the tables as
+`tfds build NAME --file_format=array_record` makes them; missing sets are skipped, and the
+run says which. Rendered SST2, one of the 14 probes, is not in TFDS, Aircraft and GTSRB
+are those of the Visual Domain Decathlon, and class names of ImageNet are WordNet's first
+lemmas: scores there are near the published ones, not the same.
 """
-
-import ml_collections
 
 from contrastive_jax.data import benchmarks
 from contrastive_jax.recipes import clip_rn50_cc3m
 from contrastive_jax.training import config as config_lib
 
-# What a row of the paper has instead of separation.
-_NO_HEADS = {"structure.separation": 0.0, "evaluation.concatenated": False}
-_VARIANTS = {
-  "": {},
-  "clip": _NO_HEADS,
-  "contrast": {"loss.name": "clip_four_term"},
-  "cyclip": {
-    **_NO_HEADS,
-    "structure.consistency": 0.25,
-    "structure.consistency_augmented": 0.0,
-    "structure.consistency_paired": 0.0,
-  },
-  "bridge": {**_NO_HEADS, "structure.bridge": 1.0},
-  "consistency": {**_NO_HEADS, "structure.consistency": 0.25},
+# Terms of a row of the paper, with their fields.
+_ROWS = {
+  "": {"separation": {"weight": 1.0}},
+  "clip": {},
+  "contrast": {"separation": {"weight": 1.0}},
+  "cyclip": {"consistency": {"weight": 0.25, "augmented": 0.0, "paired": 0.0}},
+  "bridge": {"bridge": {"weight": 1.0}},
+  "consistency": {"consistency": {"weight": 0.25}},
 }
 _PAIRS = 2_723_840
 _EPOCHS = 64
 _WARMUP = 10_000
 
 
-def get_config(variant: str = "") -> ml_collections.ConfigDict:
+def get_config(variant: str = "") -> config_lib.ConfigDraft:
   """The recipe.
 
   Args:
@@ -70,12 +62,12 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
   Raises:
     ValueError: if there is no such variant.
   """
-  if variant not in _VARIANTS:
+  if variant not in _ROWS:
     raise ValueError(
-      f"variant must be one of {', '.join(filter(None, _VARIANTS))} or none; got"
+      f"variant must be one of {', '.join(filter(None, _ROWS))} or none; got"
       f" {variant!r}."
     )
-  # The same data and towers.
+  # The data and the towers are the same.
   config = clip_rn50_cc3m.get_config()
   config.batch_size = 128
   config.steps = _EPOCHS * _PAIRS // config.batch_size
@@ -84,13 +76,17 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
   config.model.remat = False
   config.augment.random_resized_crop = False
   config.augment.randaugment_num_ops = 2
-  config.loss = config_lib.default_config().loss
+  config.loss = "clip_four_term" if variant == "contrast" else "clip"
   config.loss.group_positives = False
-  config.structure.separation = 1.0
+  config.structure.terms = _ROWS[variant]
   config.optimizer.learning_rate = 5e-4
   config.optimizer.warmup_share = _WARMUP / config.steps
-  config.evaluation.retrieval_every = 20_000
-  config.evaluation.concatenated = True
-  config.evaluation.benchmarks = ",".join(benchmarks.BENCHMARKS)
-  config.update_from_flattened_dict(_VARIANTS[variant])
+  config.evaluation = (*config.evaluation.evaluators, "benchmarks")
+  config.evaluation.retrieval.every = 20_000
+  config.evaluation.benchmarks.sets = tuple(benchmarks.BENCHMARKS)
+  # Separation alone gives the towers a second head.
+  for evaluator in ("classification", "benchmarks"):
+    config.evaluation.evaluators[evaluator].concatenated = (
+      "separation" in _ROWS[variant]
+    )
   return config

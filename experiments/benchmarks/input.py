@@ -25,10 +25,11 @@ from absl import flags
 from PIL import Image
 
 from contrastive_jax.data import pipeline, sources
+from contrastive_jax.data.sets import records
 from contrastive_jax.data.sets.choices import Request
-from contrastive_jax.data.sets.records import Records, conversion
+from contrastive_jax.data.sets.records import conversion
 from contrastive_jax.programs import command_line as flags_lib
-from contrastive_jax.training import config as config_lib
+from contrastive_jax.training.config import sections
 from contrastive_jax.training.objectives import base
 from experiments.benchmarks import peers
 
@@ -103,11 +104,8 @@ def pillow_loop(images: list[bytes]) -> Iterator[Any]:
 @functools.cache
 def _augmentation() -> Callable[..., Any]:
   """What a step does to a batch, compiled once."""
-  config: Any = config_lib.default_config()
-  config.model.image_size = _SIDE
-  config.augment.flip = 0.5
-  config.augment.color_jitter = 0.0
-  return jax.jit(base.Views(config_lib.parse(config)).random)
+  changes = sections.Augment(flip=0.5, color_jitter=0.0)
+  return jax.jit(base.Views(changes, _SIDE).random)
 
 
 def ours(
@@ -204,8 +202,13 @@ def prepared(count: int, folder: pathlib.Path) -> tuple[list[bytes], Any]:
   conversion.convert(
     settings, folder / "records", workers=1, report=lambda line: None
   )
-  data = Records((str(folder / "records"),), fit="crop", vocab_size=512)
-  return images, data.open(Request(image_size=_SIDE))
+  data_set = records.Records(
+    path=(str(folder / "records"),), fit="crop", vocab_size=512
+  )
+  data = data_set.open(
+    Request(task="captions", image_size=_SIDE, workdir=folder)
+  )
+  return images, data
 
 
 def page(record: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Compiles a recipe's train step for a TPU pod, on a machine without one.
 
 python -m experiments.benchmarks.pod --topology=v5e:16x16 \
-    --config=contrastive_jax/recipes/clip_vit_b16.py --config.batch_size=32768
+    --config=clip_vit_b16 --config.batch_size=32768
 
 Needs the extra `tpu`. The step is the one that `experiments.train` runs; it is
 compiled, not run: memory and collectives are the compiler's, time is a bound.
@@ -21,13 +21,14 @@ from absl import flags
 
 from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import objectives
 from contrastive_jax.training.distributed import sharding
-from contrastive_jax.training.runs import task_runs
+from contrastive_jax.training.objectives.choices import OBJECTIVES
+from contrastive_jax.training.objectives.contrasts import LOSSES
+from contrastive_jax.training.runs import build
 from contrastive_jax.training.trainer import loop
 from contrastive_jax.training.trainer import state as state_lib
 from experiments.benchmarks import flops as flops_lib
-from experiments.benchmarks import hlo
+from experiments.benchmarks import hlo, timing
 
 _FLAGS = flags.FlagValues()
 _CONFIG = flags_lib.define_config(flag_values=_FLAGS)
@@ -64,10 +65,10 @@ _RECORD = flags.DEFINE_string(
 _USAGE = """Compiles a recipe's train step for a TPU pod; runs nothing.
 
   python -m experiments.benchmarks.pod --topology=v5e:16x16 \\
-      --config=contrastive_jax/recipes/clip_vit_b16.py --config.batch_size=32768
+      --config=clip_vit_b16 --config.batch_size=32768
 
 Flags:
-  --config=FILE      recipe; --config.NAME=X changes a field. A recipe whose
+  --config=NAME      recipe; --config.NAME=X changes a field. A recipe whose
                      data is a folder takes any --config.data.path
   --topology=T       v5e:AxB, v6e:AxB, v5p:AxBxC; default v5e:16x16
   --vocabulary=N     tokens; default 49408 (CLIP's)
@@ -145,14 +146,14 @@ def compile_step(
     devices.
   """
   mesh = sharding.make_mesh(devices)
-  sharding.check_batch_size(config.batch_size, config.microbatches, mesh)
-  objective = objectives.create(
+  objective = build.build_objective(
     config, vocab_size=vocabulary, num_examples=examples, mesh=mesh
   )
-  step = state_lib.make_train_step(
-    objective, state_lib.make_optimizer(config), config
-  )
-  state = loop.abstract_state(config, objective, mesh)
+  given = timing.trainer_arguments(config, objective)
+  settings = given["settings"]
+  sharding.check_batch_size(settings.batch_size, settings.microbatches, mesh)
+  step = state_lib.make_train_step(objective, **given)
+  state = loop.abstract_state(settings, objective, given["optimizer"], mesh)
   rows = sharding.batch_sharding(mesh)
   batch = {
     name: jax.ShapeDtypeStruct(form.shape, form.dtype, sharding=rows)
@@ -184,14 +185,14 @@ def batch_forms(
     "image": (jnp.uint8, stored, stored, 3),
     "index": (jnp.int32,),
   }
-  if config.objective in task_runs.TASKS:
-    fusion = config.fusion
-    texts = fusion.questions_per_image
-    if config.objective == "nlvr2":
+  objective: Any = config.objective
+  if objective.task in ("vqa", "nlvr2", "entailment"):
+    texts = objective.texts_per_image
+    if objective.task == "nlvr2":
       forms["image"] = (jnp.uint8, 2, stored, stored, 3)
-    if config.objective == "vqa":
-      answers = texts, fusion.answers_per_question
-      forms["answers"] = (jnp.int32, *answers, fusion.answer_length)
+    if objective.task == "vqa":
+      answers = texts, objective.answers_per_question
+      forms["answers"] = (jnp.int32, *answers, objective.answer_length)
       forms["weights"] = (jnp.float32, *answers)
     else:
       forms["label"] = (jnp.int32, texts)
@@ -296,11 +297,10 @@ def record_page(rows: Sequence[Mapping[str, Any]]) -> str:
     "",
     "```sh",
     "python -m experiments.benchmarks.pod --topology=T --config.batch_size=N \\",
-    "  --config=FILE --record=experiments/results/pod.json",
+    "  --config=NAME --record=experiments/results/pod.json",
     "```",
     "",
-    "FILE is a recipe of contrastive_jax/recipes: clip_vit_b16.py where the preset"
-    " stands alone, else the one whose objective and loss stand beside it; the last"
+    "NAME is a recipe: clip_vit_b16 where the preset stands alone, else the one whose objective and loss stand beside it; the last"
     " word names a term of config.structure.",
     "",
     "| preset | batch | microbatches | topology | chips | FSDP | memory, GiB | of | FLOPs |"
@@ -341,14 +341,17 @@ def record_page(rows: Sequence[Mapping[str, Any]]) -> str:
   return "\n".join([*lines, ""])
 
 
-def _terms(config: config_lib.Config) -> list[str]:
-  """The terms of `config.structure` that a run has."""
-  structure = config.structure
-  names = ("separation", "bridge", "consistency", "alignment")
-  terms = [name for name in names if getattr(structure, name)]
-  if structure.consistency and not structure.augmented_sides:
+def _names(config: config_lib.Config) -> dict[str, str]:
+  """A run's objective, its loss and the terms of its structure, if it has any."""
+  loss, structure = config.loss, config.structure
+  terms = [*structure.terms] if structure else []
+  if structure and not structure.augmented_sides and "consistency" in terms:
     terms[terms.index("consistency")] += " without augmentation"
-  return terms
+  return {
+    "objective": OBJECTIVES.name_of(config.objective),
+    "loss": LOSSES.name_of(loss) if loss else "",
+    "structure": " + ".join(terms),
+  }
 
 
 def main() -> None:
@@ -375,11 +378,9 @@ def main() -> None:
       {
         "topology": _TOPOLOGY.value,
         "batch_size": config.batch_size,
-        "microbatches": config.microbatches,
+        "microbatches": config.microbatches or 1,
         "preset": config.model.preset,
-        "objective": config.objective,
-        "loss": config.loss.name,
-        "structure": " + ".join(_terms(config)),
+        **_names(config),
         "fsdp": config.fsdp,
         "effort": _EFFORT.value,
         "compile_seconds": seconds,

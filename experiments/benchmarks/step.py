@@ -27,9 +27,10 @@ from absl import flags
 
 from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import objectives
 from contrastive_jax.training.distributed import sharding
-from contrastive_jax.training.runs import runner
+from contrastive_jax.training.objectives import clip
+from contrastive_jax.training.objectives.contrast import Contrast
+from contrastive_jax.training.runs import build, runner
 from contrastive_jax.training.trainer import loop, metric_log
 from experiments.benchmarks import peers, timing, variants
 
@@ -56,7 +57,7 @@ _USAGE = """Times whole train steps: what they spend, and against open_clip's.
   python -m experiments.benchmarks.step
 
 Writes step_speed.json, .md and .png. Flags:
-  --config=FILE  recipe whose step is taken apart; --config.NAME=X changes it
+  --config=NAME  recipe whose step is taken apart; --config.NAME=X changes it
   --seconds=S    of measuring, a contestant; default 60
   --steps=N      steps of the loop; default 60
   --batch=N      pairs a step of the ViT; default 64
@@ -87,14 +88,11 @@ def take_apart(
     steps=steps,
     log_every=max(1, steps // 6),
     checkpoint_every=steps,
-    evaluation=dataclasses.replace(
-      config.evaluation, retrieval_every=0, final=False
-    ),
+    evaluation=dataclasses.replace(config.evaluation, evaluators={}),
   )
   with tempfile.TemporaryDirectory() as folder:
     workdir = pathlib.Path(folder)
     run = runner.open_run(config, workdir)
-    assert isinstance(run.objective, objectives.Clip)
     with contextlib.closing(run.batches()) as batches:
       batch = sharding.put_batch(next(batches), run.mesh)
     parts = timing.interleaved(
@@ -102,7 +100,7 @@ def take_apart(
     )
     with contextlib.closing(run.batches()) as batches:
       loop.fit(
-        config,
+        **timing.trainer_arguments(config, run.objective),
         objective=run.objective,
         iterator=batches,
         mesh=run.mesh,
@@ -125,10 +123,16 @@ def take_apart(
 
 
 def _part_calls(
-  config: config_lib.Config, objective: objectives.Clip, batch: Any
+  config: config_lib.Config, objective: Any, batch: Any
 ) -> dict[str, Callable[[], Any]]:
   """The step, its loss and its augmentation, each compiled by itself."""
-  n, captions = batch["image"].shape[0], config.data.captions_per_example
+  settings: Any = config.objective
+  if not isinstance(objective, clip.Clip) or objective.augmented_pairs:
+    raise config_lib.UserError(
+      "--config must be a recipe of objective=clip whose loss is not augmented,"
+      " for its loss to be measured apart from its step."
+    )
+  n, captions = batch["image"].shape[0], settings.captions_per_example
   rng = np.random.default_rng(0)
 
   def unit(*shape):
@@ -137,16 +141,20 @@ def _part_calls(
 
   dim = objective.model.embed_dim
   features = {"image": unit(n, dim), "text": unit(n, captions, dim)}
-  if config.loss.name == "clip_four_term":
+  if config.loss.takes_views:
     features |= {
       f"{side}_augmented": unit(n, dim) for side in ("image", "text")
     }
   groups = batch["concept_id"] if config.loss.group_positives else None
 
+  contrast = Contrast(
+    config.loss, sharding.make_mesh(), image_image=settings.image_image
+  )
+
   @jax.jit
   def loss(features, scale, bias):
     def mean(features, scale, bias):
-      return jnp.mean(objective.contrast(features, scale, bias, groups))
+      return jnp.mean(contrast(features, scale, bias, groups))
 
     return jax.value_and_grad(mean, argnums=(0, 1, 2))(features, scale, bias)
 
@@ -183,10 +191,9 @@ def against_open_clip(batch: int, *, seconds: float) -> dict[str, Any]:
   images = rng.integers(0, 256, (batch, _SIDE, _SIDE, 3), dtype=np.uint8)
   tokens = rng.integers(1, _VOCABULARY, (batch, _CONTEXT), dtype=np.int32)
   mesh = sharding.make_mesh(jax.devices()[:1])
-  objective = objectives.create(
+  objective = build.build_objective(
     config, vocab_size=_VOCABULARY, num_examples=batch, mesh=mesh
   )
-  assert isinstance(objective, objectives.Clip)
   ours = {
     "image": jnp.asarray(images),
     "tokens": jnp.asarray(tokens)[:, None],
@@ -211,7 +218,7 @@ def against_open_clip(batch: int, *, seconds: float) -> dict[str, Any]:
 
 def _open_clip_call(
   config: config_lib.Config,
-  objective: objectives.Clip,
+  objective: clip.Clip,
   images: np.ndarray,
   tokens: np.ndarray,
   parameters: int,

@@ -8,7 +8,9 @@ from typing import Any
 import jax
 
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import objectives
+from contrastive_jax.training.objectives import base
+from contrastive_jax.training.runs import build
+from contrastive_jax.training.trainer import optimizers
 from contrastive_jax.training.trainer import state as state_lib
 
 
@@ -45,8 +47,22 @@ def interleaved(
   }
 
 
+def trainer_arguments(
+  config: config_lib.Config, objective: base.Objective
+) -> dict[str, Any]:
+  """Settings, optimiser and rate of a run, as the trainer's functions take them."""
+  chosen, steps = config.optimizer, config.steps
+  return {
+    "settings": build.trainer_settings(config),
+    "optimizer": optimizers.make_optimizer(
+      chosen, steps=steps, objective=objective
+    ),
+    "learning_rate": optimizers.learning_rate(chosen, steps),
+  }
+
+
 def step_call(
-  config: config_lib.Config, objective: objectives.Objective, batch: Any
+  config: config_lib.Config, objective: base.Objective, batch: Any
 ) -> Callable[[], Any]:
   """The train step as the loop jits it, on one batch again and again.
 
@@ -58,13 +74,15 @@ def step_call(
   Returns:
     A call that makes a step and waits for it.
   """
-  optimizer = state_lib.make_optimizer(config)
-  state = jax.jit(
-    lambda: state_lib.init_state(objective, optimizer, config, batch)
-  )()
+  given = trainer_arguments(config, objective)
   step = jax.jit(
-    state_lib.make_train_step(objective, optimizer, config), donate_argnums=0
+    state_lib.make_train_step(objective, **given), donate_argnums=0
   )
+  state = jax.jit(
+    lambda: state_lib.init_state(
+      given["settings"], objective, given["optimizer"]
+    )
+  )()
 
   def call():
     nonlocal state

@@ -11,29 +11,30 @@ from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.runs import runner
 from experiments.benchmarks import timing
 
-_MOVING = {"loss": {"name": "augmented", "e_step": "moving_average"}}
 # Nearly nothing but the passes of the encoders over other views.
-_VIEWS = {"bridge": 1.0, "bridge_side": "both"}
-# What is compared, the first of each with the others, as nested fields.
+_VIEWS = {"structure": ("bridge",), "structure.bridge.side": "both"}
+# The fields by which variants differ, compared with the first one of each group.
 GROUPS: dict[str, dict[str, dict[str, Any]]] = {
   "loss": {
-    "InfoNCE": {"loss": {"name": "clip"}},
-    "augmented, moving average": _MOVING,
+    "InfoNCE": {"loss": "clip"},
+    "augmented, moving average": {
+      "loss": "augmented",
+      "loss.e_step": "moving_average",
+    },
     "augmented, moving average, gamma 1": {
-      "loss": {**_MOVING["loss"], "concentration": 1.0}
+      "loss": "augmented",
+      "loss.e_step": "moving_average",
+      "loss.concentration": 1.0,
     },
-    "augmented, conjugate": {
-      "loss": {"name": "augmented", "e_step": "conjugate"}
-    },
-    "augmented, amortized": {
-      "loss": {"name": "augmented", "e_step": "amortized"}
-    },
+    "augmented, conjugate": {"loss": "augmented", "loss.e_step": "conjugate"},
+    "augmented, amortized": {"loss": "augmented", "loss.e_step": "amortized"},
   },
   "structure": {
-    "other views encoded, bridge on both": {"structure": _VIEWS},
+    "other views encoded, bridge on both": _VIEWS,
     "no regulariser, no other views": {},
     "separation, bridge and consistency": {
-      "structure": {**_VIEWS, "separation": 1.0, "consistency": 0.25}
+      **_VIEWS,
+      "structure": ("separation", "bridge", "consistency"),
     },
   },
 }
@@ -68,14 +69,15 @@ def measure(
 
 
 def changed(
-  config: config_lib.Config, fields: Mapping[str, Mapping[str, Any]]
+  config: config_lib.Config, fields: Mapping[str, Any]
 ) -> config_lib.Config:
-  """The recipe with a variant's fields."""
+  """The recipe with a variant's fields, by their dotted names."""
   values = config.to_dict()
-  values["loss"]["label_smoothing"] = 0.0
-  for group, own in fields.items():
-    values[group] |= own
-  return config_lib.parse(values)
+  values["loss"].pop("label_smoothing", None)
+  draft = config_lib.default_config()
+  draft.override(values)
+  draft.override(fields)
+  return config_lib.parse(draft)
 
 
 def _step_of(config, fields):

@@ -77,56 +77,49 @@ _SETTINGS = {
 _TINY = {
   "steps": _STEPS,
   "batch_size": 16,
+  "ema_decay": 0.9,
   "log_every": 1,
   "checkpoint_every": 20,
-  "data.name": "folder",
+  "data": "folder",
   "data.vocab_size": 300,
-  "data.captions_per_example": 1,
   "model.image_size": 16,
   "model.context_length": 12,
-  "evaluation.retrieval_every": lives.VALIDATE_EVERY,
   "evaluation.batch_size": 16,
   "evaluation.plots": False,
-  "optimizer.ema_decay": 0.9,
-  "loss.name": "augmented",
-  "loss.label_smoothing": 0.0,
-  "loss.image_image": 0.0,
-  "loss.temperature": "fixed",
-  "data.images_per_concept": 1,
+  "loss": "augmented",
+  "loss.e_step": "conjugate",
+  "loss.temperature_mode": "fixed",
 }
-_TOWER = {"widths": [8, 16], "depths": [1, 1]}
+_TOWER = {"widths": (8, 16), "depths": (1, 1)}
 OBJECTIVES: Mapping[str, Mapping[str, Any]] = {
   "clip": {
-    "model.overrides": json.dumps(
-      {
-        "image": _TOWER,
-        "text": {"width": 32, "depth": 1, "num_heads": 2},
-        "embed_dim": 16,
-      }
-    ),
-    "structure.consistency": 0.1,
-    "structure.source": "momentum",
+    "model.overrides": {
+      "image": _TOWER,
+      "text": {"width": 32, "depth": 1, "num_heads": 2},
+      "embed_dim": 16,
+    },
+    "structure": "consistency",
+    "structure.consistency.weight": 0.1,
+    "other_view": "momentum",
+    "evaluation.retrieval.every": lives.VALIDATE_EVERY,
   },
   "moco_v3": {
-    "objective": "moco_v3",
-    "ssl.projector": "16",
-    "ssl.predictor": "16",
-    "ssl.embed_dim": 16,
-    "model.overrides": json.dumps({"image": _TOWER}),
+    "objective.projector": "16",
+    "objective.predictor": "16",
+    "objective.embed_dim": 16,
+    "model.overrides": {"image": _TOWER},
+    "evaluation.knn.every": lives.VALIDATE_EVERY,
   },
   "albef": {
-    "objective": "albef",
-    "fusion.queue_size": 40,
-    "optimizer.name": "muon",
+    "optimizer": "muon",
     "model.preset": "albef_tiny",
-    "model.overrides": json.dumps(
-      {
-        "image": {"width": 32, "depth": 1, "patch_size": 8, "stem_width": 0},
-        "width": 32,
-        "fusion_depth": 1,
-        "dropout": 0.1,
-      }
-    ),
+    "model.overrides": {
+      "image": {"width": 32, "depth": 1, "patch_size": 8, "stem_width": 0},
+      "width": 32,
+      "fusion_depth": 1,
+      "dropout": 0.1,
+    },
+    "evaluation.retrieval.every": lives.VALIDATE_EVERY,
   },
 }
 
@@ -151,6 +144,7 @@ def arguments(
 ) -> list[str]:
   """Flags of a run."""
   fields = {
+    "objective": objective,
     **_TINY,
     **OBJECTIVES[objective],
     "data.path": str(data),

@@ -113,21 +113,22 @@ def run(steps: int) -> dict[str, Any]:
   with tempfile.TemporaryDirectory() as name:
     root = pathlib.Path(name)
     kills.write_data(root / "data", 400)
-    config: Any = clip_emoji.get_config()
-    config.update_from_flattened_dict(
+    config = clip_emoji.get_config()
+    config.override(
       {
+        "objective": "clip",
         "steps": steps,
         "batch_size": 32,
         "log_every": 10,
         "checkpoint_every": _SAVE_EVERY,
-        "data.name": "folder",
+        "data": "folder",
         "data.path": str(root / "data"),
-        "data.images_per_concept": 1,
-        "data.captions_per_example": 1,
-        "loss.image_image": 0.0,
         "model.context_length": 16,
-        "evaluation.retrieval_every": _VALIDATE_EVERY,
-        "evaluation.final": False,
+        # Validations alone.
+        "evaluation": ("retrieval",),
+        "evaluation.retrieval.every": _VALIDATE_EVERY,
+        "evaluation.retrieval.final": False,
+        "evaluation.plots": False,
       }
     )
     with Watch(root / "run") as watch:
@@ -158,5 +159,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  # With the allocator that training has.
-  flags_lib.run(main, flag_values=_FLAGS, usage=_USAGE, trains=True)
+  flags_lib.run(main, flag_values=_FLAGS, usage=_USAGE)

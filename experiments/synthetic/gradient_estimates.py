@@ -28,8 +28,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from contrastive_jax import evaluation, losses, ops
+from contrastive_jax import losses, ops
 from experiments.synthetic import gradient_methods as methods
+from experiments.synthetic.gradient_statistics import (
+  GradientStatistics,
+  gradient_statistics,
+)
 
 # Prototypes of each modality, far fewer than examples; AdaGrad's rate; and the
 # most fits that make up for a table's epoch.
@@ -159,7 +163,7 @@ def statistics(
   *,
   batch: int,
   draws: int,
-) -> evaluation.GradientStatistics:
+) -> GradientStatistics:
   """Bias and variance of a method's gradient at a batch size.
 
   Args:
@@ -172,7 +176,7 @@ def statistics(
     draws: number of gradients.
 
   Returns:
-    See `evaluation.gradient_statistics`.
+    See `gradient_statistics`.
   """
   finite = None if math.isinf(method.concentration) else method.concentration
   kind = "table" if method.kind == "exact" else method.kind
@@ -272,9 +276,7 @@ def _statistics(
 
   # As many at once as keep a few tens of megabytes.
   chunk = max(1, min(64, 2048 // batch))
-  return evaluation.gradient_statistics(
-    estimate, reference, key, draws=draws, chunk=chunk
-  )
+  return gradient_statistics(estimate, reference, key, draws=draws, chunk=chunk)
 
 
 @functools.partial(jax.jit, static_argnames=("prototypes", "batch", "memory"))

@@ -234,21 +234,27 @@ def test_devices_share_a_batch(tuner, params):
   np.testing.assert_allclose(*scores, atol=1e-5)
   assert len(tuned["kernel"].sharding.device_set) == 4
   assert split._step._cache_size() == 1
-  with pytest.raises(ValueError, match="multiple of 4 devices, got 6"):
+  with pytest.raises(ValueError, match=r"\bbatch_size\b.* 4 .*got 6"):
     make(params, mesh=mesh, batch_size=6)
 
 
 @pytest.mark.parametrize(
   "change, message",
   [
-    ({"labels": np.full(40, 3)}, "labels must be from 0 to 2, got 3 to 3"),
-    ({"labels": np.zeros(40)}, r"labels must be integers \[N\] or \[N, C\]"),
+    ({"labels": np.full(40, 3)}, r"\blabels\b.*\b0 to 2\b.*got 3 to 3"),
+    (
+      {"labels": np.zeros(40)},
+      r"\blabels\b.*\[N\].*\[N, C\].*got float64\[40\]",
+    ),
     (
       {"test_labels": np.ones((30, 2), int)},
-      r"test_labels must be .*\[30, 3\]",
+      r"\btest_labels\b.*\[30, 3\].*got int64\[30, 2\]",
     ),
-    ({"head": np.zeros((2, 4))}, r"head must be \[C, d\] = \[3, 4\], got"),
-    ({"fit": np.arange(0)}, "rows must hold at least one image"),
+    (
+      {"head": np.zeros((2, 4))},
+      r"\bhead\b.*\[C, d\].*\[3, 4\].*got float64\[2, 4\]",
+    ),
+    ({"fit": np.arange(0)}, r"\brows\b.*got none"),
   ],
 )
 def test_bad_input_is_refused(tuner, change, message):
@@ -257,9 +263,9 @@ def test_bad_input_is_refused(tuner, change, message):
 
 
 def test_nothing_to_train_is_refused(params):
-  with pytest.raises(ValueError, match="at least one learning rate"):
+  with pytest.raises(ValueError, match=r"\brecipe\b.*got \(\)"):
     tune(make(params), evaluation.FineTuneRecipe(()))
-  with pytest.raises(ValueError, match="got 1 leaves that none does"):
+  with pytest.raises(ValueError, match=r"\bparams\b.*got 1 leaves"):
     evaluation.FineTuner(
       lambda params, fixed, images: jnp.ones((len(images), 4)),
       {"text": params["text"]},

@@ -83,15 +83,15 @@ def test_order_of_training_examples_does_not_matter():
 @pytest.mark.parametrize(
   "change, message",
   [
-    ({"k": 5}, r"k must be at most .* \(4\), got 5"),
-    ({"k": 0}, "k must be"),
-    ({"k": ()}, "k must be"),
-    ({"temperature": 0.0}, "temperature must be a positive number"),
-    ({"train_y": [0, 0, 0, 0]}, "train_y must hold at least two classes"),
-    ({"train_y": [0, 1, 1]}, "train_y must have one entry for each of 4"),
-    ({"test_y": [0, 7]}, r"test_y must hold only classes .* got \[7\]"),
-    ({"test_y": ["a", "b"]}, "test_y must be of the same kind"),
-    ({"test_x": np.ones((2, 5))}, "test_x must have 3 columns"),
+    ({"k": 5}, r"\bk\b.*\(4\).*got 5"),
+    ({"k": 0}, r"\bk\b.*got \(0,\)"),
+    ({"k": ()}, r"\bk\b.*got \(\)"),
+    ({"temperature": 0.0}, r"\btemperature\b.*got 0\.0"),
+    ({"train_y": [0, 0, 0, 0]}, r"\btrain_y\b.*got only \[0\]"),
+    ({"train_y": [0, 1, 1]}, r"\btrain_y\b.*\b4\b.*got 3"),
+    ({"test_y": [0, 7]}, r"\btest_y\b.*got \[7\]"),
+    ({"test_y": ["a", "b"]}, r"\btest_y\b.*got <U1 and int64"),
+    ({"test_x": np.ones((2, 5))}, r"\btest_x\b.*\b3\b.*got float64\[2, 5\]"),
   ],
 )
 def test_bad_input_is_refused(change, message):

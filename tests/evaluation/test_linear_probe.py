@@ -170,15 +170,15 @@ def test_logits_of_all_rows_never_exist_together():
 @pytest.mark.parametrize(
   "change, message",
   [
-    ({"regularizations": ()}, "regularizations must be"),
-    ({"regularizations": (-1.0,)}, "regularizations must be"),
-    ({"max_iterations": 0}, "max_iterations must be a positive integer"),
-    ({"tolerance": -1.0}, "tolerance must be a positive number"),
-    ({"valid_y": [0, 2]}, r"valid_y must hold only classes .*\[2\]"),
-    ({"test_y": [0, 3]}, r"test_y must hold only classes .*\[3\]"),
-    ({"train_y": [0, 0, 0, 0]}, "train_y must hold at least two classes"),
-    ({"valid_x": np.ones((2, 4))}, "valid_x must have 3 columns"),
-    ({"valid_x": np.ones((0, 3))}, "valid_x must have at least 1 row"),
+    ({"regularizations": ()}, r"\bregularizations\b.*got \(\)"),
+    ({"regularizations": (-1.0,)}, r"\bregularizations\b.*got \(-1\.0,\)"),
+    ({"max_iterations": 0}, r"\bmax_iterations\b.*got 0"),
+    ({"tolerance": -1.0}, r"\btolerance\b.*got -1\.0"),
+    ({"valid_y": [0, 2]}, r"\bvalid_y\b.*got \[2\]"),
+    ({"test_y": [0, 3]}, r"\btest_y\b.*got \[3\]"),
+    ({"train_y": [0, 0, 0, 0]}, r"\btrain_y\b.*got only \[0\]"),
+    ({"valid_x": np.ones((2, 4))}, r"\bvalid_x\b.*\b3\b.*got float64\[2, 4\]"),
+    ({"valid_x": np.ones((0, 3))}, r"\bvalid_x\b.*\b1\b.*got float64\[0, 3\]"),
   ],
 )
 def test_bad_input_is_refused(change, message):
@@ -248,5 +248,7 @@ def test_several_classes_equal_scikit_learn_one_by_one(refit):
 
 def test_several_classes_must_be_as_many_everywhere():
   x, y = np.eye(3), np.eye(3, dtype=int)
-  with pytest.raises(ValueError, match=r"test_y must be integers \[3, 3\]"):
+  with pytest.raises(
+    ValueError, match=r"\btest_y\b.*\[3, 3\].*got int64\[3, 2\]"
+  ):
     evaluation.multi_label_probe(x, y, x, y, x, y[:, :2])

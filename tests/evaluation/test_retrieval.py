@@ -201,16 +201,25 @@ _NAN = np.array([[1.0, 2.0], [np.nan, 1.0], [0.0, 1.0]])
 @pytest.mark.parametrize(
   "arguments, message",
   [
-    ((_X[0], _X, [0], [0]), r"queries must be .* float32\[2\]"),
-    ((_X.astype(int), _X, [0], [0]), "queries must be a floating"),
-    ((_X, np.ones((3, 4)), [0], [0]), "gallery must have 2 columns"),
-    ((_X[:0], _X, [], [0]), "queries must have at least 1 row"),
-    ((_X, _NAN, range(3), range(3)), "gallery must be finite.* at row 1"),
-    ((_X, _X, range(2), range(3)), "query_ids must have one entry for each"),
-    ((_X, _X, [0.5, 1, 2], range(3)), "query_ids must be a one-dimensional"),
-    ((_X, _X, ["a", "b", "c"], range(3)), "must be of the same kind"),
-    ((_X, _X, range(3)), "query_ids and gallery_ids must both be given"),
-    ((_X, _X, [1, 2, 3], [4, 5, 6]), "right item for at least one query"),
+    ((_X[0], _X, [0], [0]), r"\bqueries\b.*got float32\[2\]"),
+    ((_X.astype(int), _X, [0], [0]), r"\bqueries\b.*got int64\[3, 2\]"),
+    (
+      (_X, np.ones((3, 4)), [0], [0]),
+      r"\bgallery\b.*\b2\b.*got float64\[3, 4\]",
+    ),
+    ((_X[:0], _X, [], [0]), r"\bqueries\b.*\b1\b.*got float32\[0, 2\]"),
+    ((_X, _NAN, range(3), range(3)), r"\bgallery\b.*got 1 row.*row 1"),
+    ((_X, _X, range(2), range(3)), r"\bquery_ids\b.*got 2"),
+    ((_X, _X, [0.5, 1, 2], range(3)), r"\bquery_ids\b.*got float64\[3\]"),
+    (
+      (_X, _X, ["a", "b", "c"], range(3)),
+      r"\bgallery_ids\b.*got int64 and <U1",
+    ),
+    (
+      (_X, _X, range(3)),
+      r"\bquery_ids and gallery_ids\b.*got query_ids and None",
+    ),
+    ((_X, _X, [1, 2, 3], [4, 5, 6]), r"\bgallery\b.*got none for 3 queries"),
   ],
 )
 def test_bad_input_is_refused(arguments, message):
@@ -221,13 +230,13 @@ def test_bad_input_is_refused(arguments, message):
 @pytest.mark.parametrize(
   "options, message",
   [
-    ({"ks": ()}, "ks must be"),
-    ({"ks": (0,)}, "ks must be"),
-    ({"ks": (1.5,)}, "ks must be"),
-    ({"block_size": 0}, "block_size must be a positive integer"),
-    ({"tie_tolerance": -1.0}, "tie_tolerance must be"),
-    ({"tie_tolerance": float("nan")}, "tie_tolerance must be"),
-    ({"relevance": [[0], [1], [2]]}, "relevance must not be given together"),
+    ({"ks": ()}, r"\bks\b.*got \(\)"),
+    ({"ks": (0,)}, r"\bks\b.*got \(0,\)"),
+    ({"ks": (1.5,)}, r"\bks\b.*got \(1\.5,\)"),
+    ({"block_size": 0}, r"\bblock_size\b.*got 0"),
+    ({"tie_tolerance": -1.0}, r"\btie_tolerance\b.*got -1\.0"),
+    ({"tie_tolerance": float("nan")}, r"\btie_tolerance\b.*got nan"),
+    ({"relevance": [[0], [1], [2]]}, r"\brelevance\b.*got both"),
   ],
 )
 def test_bad_options_are_refused(options, message):
@@ -238,11 +247,11 @@ def test_bad_options_are_refused(options, message):
 @pytest.mark.parametrize(
   "relevance, message",
   [
-    ([[0], [1]], "one array of indices for each of 3"),
-    ([[0], [1], [3]], r"relevance\[2\] must hold indices from 0 to 2"),
-    ([[0], [-1], [2]], r"relevance\[1\] must hold indices"),
-    ([[0], [0.5], [2]], r"relevance\[1\] must be a one-dimensional"),
-    ([[], [], []], "right item for at least one query"),
+    ([[0], [1]], r"\brelevance\b.* 3 .*got 2"),
+    ([[0], [1], [3]], r"\brelevance\[2\].*\b0 to 2\b.*got 3 to 3"),
+    ([[0], [-1], [2]], r"\brelevance\[1\].*got -1 to -1"),
+    ([[0], [0.5], [2]], r"\brelevance\[1\].*got float64\[1\]"),
+    ([[], [], []], r"\bgallery\b.*got none for 3 queries"),
   ],
 )
 def test_bad_relevance_is_refused(relevance, message):
@@ -251,14 +260,14 @@ def test_bad_relevance_is_refused(relevance, message):
 
 
 def test_top_k_refuses_more_than_there_are():
-  with pytest.raises(ValueError, match=r"k must be at most .* \(3\), got 4"):
+  with pytest.raises(ValueError, match=r"\bk\b.*\(3\).*got 4"):
     evaluation.top_k(_X, _X, 4)
-  with pytest.raises(ValueError, match="k must be a positive integer"):
+  with pytest.raises(ValueError, match=r"\bk\b.*got 0"):
     evaluation.top_k(_X, _X, 0)
 
 
 def test_overflowing_inner_products_are_refused():
-  with pytest.raises(ValueError, match="gallery must have row norms below"):
+  with pytest.raises(ValueError, match=r"\bgallery\b.*1e\+20"):
     evaluation.top_k(_X, _X * 1e20, 1, normalize=False)
 
 

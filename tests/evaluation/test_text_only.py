@@ -115,15 +115,17 @@ def test_of_statements_and_hypotheses(task, key):
 
 
 def test_wrong_arguments():
-  with pytest.raises(ValueError, match="train_texts and train_labels must be"):
+  with pytest.raises(
+    ValueError, match=r"\btrain_texts and train_labels\b.*got 0 and 0"
+  ):
     text_only.text_only_accuracy([], [], ["a"], [1])
   with pytest.raises(ValueError, match="test_texts .* got 1 and 2"):
     text_only.text_only_accuracy(["a"], [1], ["a"], [1, 2])
   rows = {"train": [("p", answer("a"), "")], "test": [("p", (), "")]}
   data = task_data("vqa", "question", rows)
-  with pytest.raises(ValueError, match="question of the split 'test' must"):
+  with pytest.raises(ValueError, match=r"\bsplit 'test'.*answer"):
     text_only.task_text_only_accuracy(data)
-  with pytest.raises(ValueError, match="records in the split 'dev'"):
+  with pytest.raises(ValueError, match=r"\bdata\b.*'dev'.*train, test"):
     text_only.task_text_only_accuracy(data, "dev")
-  with pytest.raises(ValueError, match="must be of the task vqa, nlvr2"):
+  with pytest.raises(ValueError, match=r"\bdata\b.*got 'pretrain'"):
     text_only.task_text_only_accuracy(task_data("pretrain", "x", rows))

@@ -99,17 +99,25 @@ def test_equal_forms_count_together():
 @pytest.mark.parametrize(
   ("arguments", "options", "message"),
   [
-    (([], []), {}, "at least one question's answer, got"),
-    (("no", [["no"] * 10] * 2), {}, "at least one question's answer, got 'no'"),
-    ((["a"], []), {}, "annotations must have one entry for each of 1"),
-    ((["a"], [["a"] * 2], ["x", "y"]), {}, "kinds must have one entry"),
-    ((["a"], [["a"]]), {}, r"annotations\[0\] must be of at least 2"),
-    ((["a"], [[]]), {"leave_one_out": False}, "at least 1 annotator"),
-    ((["a"], ["yes"]), {}, r"annotations\[0\] must be a sequence of answers"),
-    ((["a"], [[1, 2]]), {}, "must hold texts, or answers"),
-    (([3], [["a", "b"]]), {}, "answers must be texts, got 3"),
-    ((["a"], [[tasks.Answer("a", 1.0, -1)]]), {}, "must hold texts, or answ"),
-    ((["a"], [[tasks.Answer(None)]]), {}, "answers must be texts, got None"),
+    (([], []), {}, r"\bpredictions\b.*got \[\]"),
+    (("no", [["no"] * 10] * 2), {}, r"\bpredictions\b.*got 'no'"),
+    ((["a"], []), {}, r"\bannotations\b.*\b1\b.*got 0"),
+    ((["a"], [["a"] * 2], ["x", "y"]), {}, r"\bkinds\b.*got 2"),
+    ((["a"], [["a"]]), {}, r"\bannotations\[0\].*\b2\b.*got 1"),
+    (
+      (["a"], [[]]),
+      {"leave_one_out": False},
+      r"\bannotations\[0\].*\b1\b.*got 0",
+    ),
+    ((["a"], ["yes"]), {}, r"\bannotations\[0\].*got 'yes'"),
+    ((["a"], [[1, 2]]), {}, r"\bannotations\[0\].*got 1"),
+    (([3], [["a", "b"]]), {}, r"\banswers\b.*got 3"),
+    (
+      (["a"], [[tasks.Answer("a", 1.0, -1)]]),
+      {},
+      r"\bannotations\[0\].*got Answer\(text='a', weight=1\.0, count=-1\)",
+    ),
+    ((["a"], [[tasks.Answer(None)]]), {}, r"\banswers\b.*got None"),
   ],
 )
 def test_wrong_arguments(arguments, options, message):

@@ -3,12 +3,17 @@
 import collections
 import itertools
 import json
+import pathlib
 import shutil
 import types
 
 import numpy as np
 import pytest
 
+from contrastive_jax.recipes import clip_emoji
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training.objectives.choices import OBJECTIVES
+from contrastive_jax.training.objectives.contrasts import LOSSES
 from contrastive_jax.training.runs import runner
 from experiments.durability import kills, lives, report, soak
 from tests.training import tiny
@@ -19,11 +24,11 @@ def fixture_finished(tmp_path_factory):
   root = tmp_path_factory.mktemp("runs")
   folder = tiny.write_folder(root / "images", 16, labels=True)
   config = tiny.make_config(
-    data__name="folder",
+    data="folder",
     data__path=str(folder),
     steps=2,
+    evaluation=("retrieval", "geometry"),
     evaluation__plots=False,
-    evaluation__classification=False,
   )
   runner.train(config, root / "run", report=lambda line: None)
   return root / "run"
@@ -156,6 +161,25 @@ def test_the_page_tells_what_was_found(tmp_path):
   assert "| clip | 1.4, 0.75 | 1.4, 0.75 | 20 | 14 |" in text
   assert "Failures: none." in text
   assert set(report.read(tmp_path)) == {"kills", "soak", "versions"}
+
+
+@pytest.mark.parametrize("objective", kills.OBJECTIVES)
+def test_the_flags_of_a_run_are_a_configuration(objective):
+  fields = dict(
+    argument.removeprefix("--config.").split("=", 1)
+    for argument in kills.arguments(objective, pathlib.Path("images"))
+    if argument.startswith("--config.")
+  )
+  draft = clip_emoji.get_config()
+  draft.override(fields)
+  config = config_lib.parse(draft)
+  assert OBJECTIVES.name_of(config.objective) == objective
+  assert LOSSES.name_of(config.loss) == "augmented"
+  assert [
+    e.every
+    for e in config.evaluation.evaluators.values()
+    if hasattr(e, "every")
+  ] == [lives.VALIDATE_EVERY]
 
 
 @pytest.mark.exhaustive

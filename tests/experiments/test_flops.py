@@ -7,7 +7,7 @@ from jax.sharding import PartitionSpec as P
 
 from contrastive_jax import losses
 from experiments.benchmarks import flops
-from tests.losses.test_contrastive_distributed import make_mesh
+from tests.meshes import make_mesh
 
 
 def count(f, *shapes):

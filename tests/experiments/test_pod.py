@@ -7,8 +7,8 @@ import pytest
 
 from contrastive_jax.training import config as config_lib
 from experiments.benchmarks import hlo, pod
-from tests.training import test_albef_objective as albef
 from tests.training import tiny, tiny_tasks
+from tests.training import tiny_albef as albef
 
 TEXT = """
   %ag = bf16[64,512]{1,0:T(8,128)} all-gather(bf16[4,512]{1,0} %p), channel_id=1, replica_groups=[16,16]<=[256], dimensions={0}
@@ -80,7 +80,8 @@ def test_the_forms_of_a_batch_are_the_pipelines(objective):
   if objective == "albef":
     config, batch = albef.make_config(), albef.make_batch()
   else:
-    config = tiny_tasks.make_config(objective, fusion__answers_per_question=2)
+    more = {"objective__answers_per_question": 2} if objective == "vqa" else {}
+    config = tiny_tasks.make_config(objective, **more)
     batch = tiny_tasks.batch_of(objective)
   forms = pod.batch_forms(config, 16)
   assert forms.keys() == batch.keys()

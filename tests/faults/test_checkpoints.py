@@ -8,10 +8,11 @@ import jax
 import numpy as np
 import pytest
 
+from contrastive_jax.training.config import errors
 from contrastive_jax.training.distributed import example_tables
 from contrastive_jax.training.trainer import checkpoints, integrity, loop
 from tests.training import tiny
-from tests.training.test_loop import DATA, TOY, fit, restored, rows_of, steps_in
+from tests.training.toy import fit, restored, rows_of, steps_in
 
 SETTINGS = dict(steps=6, checkpoint_every=2, keep_checkpoints=3)
 
@@ -19,7 +20,7 @@ SETTINGS = dict(steps=6, checkpoint_every=2, keep_checkpoints=3)
 @pytest.fixture(name="finished", scope="module")
 def fixture_finished(tmp_path_factory):
   workdir = tmp_path_factory.mktemp("finished")
-  _, state, _ = fit(workdir, **SETTINGS)
+  state, _ = fit(workdir, **SETTINGS)
   return workdir, jax.device_get(state)
 
 
@@ -53,16 +54,8 @@ def remove(path):
   path.unlink()
 
 
-def resume(workdir, lines, **changes):
-  config = tiny.make_config(**{**TOY, **SETTINGS, **changes})
-  return loop.fit(
-    config,
-    objective=tiny.Toy(),
-    iterator=tiny.make_batches(config, DATA),
-    mesh=tiny.make_mesh(2),
-    workdir=workdir,
-    report=lines.append,
-  )[0]
+def resume(workdir, lines):
+  return fit(workdir, report=lines.append, **SETTINGS)[0]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +107,7 @@ def test_an_older_bad_one_is_not_in_the_way(workdir):
   resume(workdir, lines)
   assert lines[0] == f"Resuming {workdir} at step 6."
   with pytest.raises(checkpoints.CheckpointError, match=r"2 is damaged .*chan"):
-    restored(tiny.make_config(**TOY), workdir, tiny.Toy(), step=2)
+    restored(workdir, step=2)
 
 
 def test_without_a_good_one_it_stops_before_training(workdir):
@@ -194,7 +187,7 @@ def test_a_full_disk_leaves_the_earlier_ones(tmp_path, finished, monkeypatch):
   assert "checkpoint of step 6 cannot be written" in str(caught.value)
   assert "make room" in str(caught.value)
   monkeypatch.undo()
-  _, state, _ = fit(tmp_path, **SETTINGS)
+  state, _ = fit(tmp_path, **SETTINGS)
   tiny.assert_same(jax.device_get(state), finished[1])
   assert steps_in(tmp_path) == [2, 4, 6]
 
@@ -203,15 +196,15 @@ def test_a_full_disk_leaves_the_earlier_ones(tmp_path, finished, monkeypatch):
 
 
 def validation(scores):
-  """An evaluator of every step with the given accuracies."""
+  """An evaluator of every step, whose headline are the given scores."""
 
   def run(state):
-    return {
-      "validation/accuracy": scores[int(state.step) - 1],
-      "validation/other": -100.0,
-    }
+    score = scores[int(state.step) - 1]
+    return {"a/x": score - 1, "a/y": score + 1, "a/other": -100.0 * score}
 
-  return loop.Evaluator(1, run)
+  return loop.Evaluator(
+    1, run, lambda numbers: {k: numbers[k] for k in ("a/x", "a/y")}
+  )
 
 
 def test_the_best_one_the_newest_and_every_nth_stay(tmp_path):
@@ -230,6 +223,13 @@ def test_the_best_one_the_newest_and_every_nth_stay(tmp_path):
   saved.close()
 
 
+def test_without_a_headline_there_is_no_best_one(tmp_path):
+  evaluator = loop.Evaluator(1, lambda state: {"a/x": 1.0}, lambda numbers: {})
+  with pytest.raises(errors.ConfigError, match="keep_best.*got a/x"):
+    fit(tmp_path, evaluators=[evaluator], keep_best=True)
+  fit(tmp_path, evaluators=[evaluator], keep_best=False)
+
+
 def test_the_best_one_is_known_after_a_restart(tmp_path):
   settings = dict(
     steps=6, checkpoint_every=2, keep_checkpoints=1, keep_best=True
@@ -239,7 +239,7 @@ def test_the_best_one_is_known_after_a_restart(tmp_path):
   def interrupted(state):
     if int(state.step) == 5:
       raise KeyboardInterrupt
-    return {"a/accuracy": scores[int(state.step) - 1]}
+    return {"a/x": scores[int(state.step) - 1]}
 
   with pytest.raises(KeyboardInterrupt):
     fit(tmp_path, evaluators=[loop.Evaluator(1, interrupted)], **settings)
@@ -256,8 +256,7 @@ def test_it_goes_on_with_the_same_losses_on_other_devices(
 ):
   for step in (4, 6):
     shutil.rmtree(workdir / "checkpoints" / str(step))
-  config = tiny.make_config(**{**TOY, **SETTINGS})
-  tiny.fit(config, workdir, DATA, devices=devices, objective=tiny.Toy())
+  fit(workdir, devices=devices, **SETTINGS)
   losses = [
     [r["train/loss"] for r in rows_of(w)] for w in (workdir, finished[0])
   ]

@@ -1,14 +1,14 @@
 """Every field and every flag, given wrong: one sentence, and nothing begun.
 
-Single messages and their wording are in tests/training/test_config.py and
-tests/experiments/test_programs.py; here it is all fields, as `experiments.train` takes
-them, and what config_checks refuses that is not tested there.
+Single messages are in tests/programs/test_programs.py and tests/training/config/;
+here it is all fields of all variants, as the program train takes them, and
+contradictions between groups.
 """
 
 import dataclasses
 import importlib
 import math
-import re
+import typing
 
 import jax
 import pytest
@@ -16,24 +16,10 @@ from absl import flags
 
 from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.training import config as config_lib
+from contrastive_jax.training.config import names
 from contrastive_jax.training.runs import runner
-from tests.training import tiny
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
-
-
-def _described():
-  """Name, type and what is asked of the values of every field."""
-  for outer in dataclasses.fields(config_lib.Config):
-    if dataclasses.is_dataclass(outer.default):
-      for inner in dataclasses.fields(outer.default):
-        yield f"{outer.name}.{inner.name}", inner
-    else:
-      yield outer.name, outer
-
-
-FIELDS = dict(_described())
-NAMES = [name for name, _, _ in config_lib.fields()]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,7 +40,7 @@ def nothing_is_compiled():
 
 @pytest.fixture(name="train")
 def fixture_train(monkeypatch, tmp_path, capsys):
-  """A command line of `experiments.train` that must end with a sentence."""
+  """A command line of the program train that must end with a sentence."""
   began = []
   monkeypatch.setattr(runner, "train", lambda *args, **kw: began.append(args))
 
@@ -83,167 +69,219 @@ def fixture_train(monkeypatch, tmp_path, capsys):
   return train
 
 
-def _typos(name):
-  """The name with a letter of its last part left out, doubled, and two swapped."""
+def _leaves(cls, path, chosen):
+  """(path, field, type, choices to make before) of every value of every variant."""
+  types = typing.get_type_hints(cls)
+  for f in dataclasses.fields(cls):
+    place, meta = f"{path}.{f.name}", f.metadata
+    kind = meta.get("kind") or meta.get("several")
+    if "section" in meta:
+      yield from _leaves(meta["section"], place, chosen)
+    elif kind is None:
+      yield place, f, types[f.name], chosen
+    else:
+      for name in kind.variants:
+        inner = place if "kind" in meta else f"{place}.{name}"
+        made = {**chosen, place.removeprefix("config."): name}
+        yield from _leaves(kind.find(name), inner, made)
+
+
+LEAVES = list(_leaves(config_lib.Config, "config", {}))
+NAMES = sorted({path for path, *_ in LEAVES})
+
+
+def _draft(path, chosen):
+  """A draft in which the field of a variant exists."""
+  draft = config_lib.default_config()
+  group = path.split(".")[1]
+  for objective in ("clip", "albef", "simclr"):
+    if not draft.uses(group):
+      draft.objective = objective
+  draft.override(chosen)
+  return draft
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_mistyped_field(train, name):
+  """The last part with a letter left out, doubled, and two swapped."""
   section, _, last = name.rpartition(".")
-  prefix = f"{section}." if section else ""
   middle = len(last) // 2
   for typo in (
     last[:middle] + last[middle + 1 :],
     last[:middle] + last[middle] + last[middle:],
     last[: middle - 1] + last[middle] + last[middle - 1] + last[middle + 1 :],
   ):
-    if f"{prefix}{typo}" not in FIELDS:
-      yield f"{prefix}{typo}"
+    known = any(p.rpartition(".")[2] == typo for p in NAMES)
+    if known or not typo or names.known_as(typo) != typo:
+      continue
+    said = train(f"--{section}.{typo}=1")
+    assert f"{section}.{typo}" in said or section.split(".")[1] in said
+    assert "did you mean" in said or "belongs to" in said
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_mistyped_field(train, name):
-  for typo in _typos(name):
-    said = train(f"--config.{typo}=1")
-    assert said == (
-      f"--config.{typo} is not a field; did you mean --config.{name}? See --help."
-    )
+def _wrong(f, wanted):
+  """Texts that a field must refuse."""
+  if typing.get_origin(wanted) is not None and type(None) in typing.get_args(
+    wanted
+  ):
+    wanted = typing.get_args(wanted)[0]
+  checks = f.metadata
+  if wanted is int:
+    yield from ("abc", "1.5", "", "nan")
+  elif wanted is float:
+    yield from ("abc", "", "nan", "inf", "-inf")
+  elif wanted is bool:
+    yield from ("maybe", "", "2")
+  elif typing.get_origin(wanted) is tuple:
+    inner = typing.get_args(wanted)
+    if inner[0] in (int, float):
+      # What is no literal of Python is refused before it could be run.
+      yield from ("abc", "__import__('os').getcwd()", "(1.0,'a')")
+    if inner[-1] is not Ellipsis:
+      yield from ("", "(1.0,)")
+  elif wanted is dict or typing.get_origin(wanted) is dict:
+    yield from ("[1]", "{", "3", "__import__('os').getcwd()")
+  low, high = checks.get("low", -math.inf), checks.get("high", math.inf)
+  if wanted in (int, float) and math.isfinite(low):
+    yield repr(wanted(low - 1))
+  if wanted in (int, float) and math.isfinite(high):
+    yield repr(wanted(high + 1))
+  if checks.get("among") and wanted is str:
+    first = checks["among"][0]
+    yield from (f"{first}x", "", first.upper())
 
 
-def _wrong(field):
-  """Values that a field must refuse, and what must be said of them."""
-  kind, checks = type(field.default), field.metadata
-  if kind is int:
-    yield from (("abc", "int"), ("1.5", "int"), ("", "int"), ("nan", "int"))
-  elif kind is float:
-    yield from (("abc", "float"), ("", "float"))
-    yield from ((v, "must be a finite number") for v in ("nan", "inf", "-inf"))
-  elif kind is bool:
-    yield from (("maybe", "bool"), ("", "bool"), ("2", "bool"))
-  elif kind is tuple:
-    # What is no literal of Python is refused before it could be run.
-    for value in ("abc", "", "__import__('os').getcwd()"):
-      yield value, "must be (2 numbers|of type tuple)"
-    for value in ("(1.0,)", "(1.0,'a')", "(1e999,0.5)"):
-      yield value, "must be 2 numbers"
-  if "low" in checks:
-    yield repr(kind(checks["low"] - 1)), f"least {checks['low']}|in \\["
-  if "high" in checks:
-    yield repr(kind(checks["high"] + 1)), "must be in \\["
-  if "choices" in checks:
-    first = checks["choices"][0]
-    for value in (f"{first}x", "", first.upper()):
-      yield value, f"must be one of {', '.join(checks['choices'])}; got"
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_wrong_value(train, name):
-  for value, expected in _wrong(FIELDS[name]):
-    said = train(f"--config.{name}={value}")
-    assert f"config.{name} must be " in said
-    assert re.search(expected, said) and "; got " in said
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_recipe_with_a_value_of_another_type(name):
-  """What no flag can be: a recipe is Python."""
-  *sections, last = name.split(".")
-  for value in (None, [1], {"a": 1}, object(), b"x", 1j):
-    nested = {last: value}
-    for section in reversed(sections):
-      nested = {section: nested}
+@pytest.mark.parametrize("path, f, wanted, chosen", LEAVES)
+def test_a_wrong_value(path, f, wanted, chosen):
+  for text in _wrong(f, wanted):
     with pytest.raises(config_lib.ConfigError) as caught:
-      config_lib.parse(nested)
-    assert f"config.{name} must be " in str(caught.value)
-    assert "got " in str(caught.value)
+      _draft(path, chosen).override({path.removeprefix("config."): text})
+    assert path in str(caught.value) and "got" in str(caught.value)
 
 
-def test_every_field_with_bounds_or_choices_has_a_default_within_them():
-  for name, field in FIELDS.items():
-    checks, value = field.metadata, field.default
-    assert value in checks.get("choices", (value,)), name
-    if isinstance(value, int | float):
-      low, high = checks.get("low", -math.inf), checks.get("high", math.inf)
-      assert low <= value <= high, name
+@pytest.mark.parametrize("path, f, wanted, chosen", LEAVES)
+def test_a_recipe_with_a_value_of_another_type(path, f, wanted, chosen):
+  """What no flag can be: a recipe is Python."""
+  wrong = [None, object(), b"x", 1j]
+  if wanted is not dict and typing.get_origin(wanted) is not dict:
+    wrong.append({"a": 1})
+  if typing.get_origin(wanted) is not tuple:
+    wrong.append([1])
+  for value in wrong:
+    draft = _draft(path, chosen)
+    with pytest.raises(config_lib.ConfigError) as caught:
+      draft.assign(path.removeprefix("config."), value)
+    assert path in str(caught.value) and "got" in str(caught.value)
 
 
-# What fields say together.
+# Groups that contradict each other: fields, and what the sentence must name.
 
-FUSION = {"objective": "vqa", "loss.name": "cross_entropy"}
-ALBEF = {"objective": "albef", "loss.name": "soft_target"}
-SIMCLR = {
-  "objective": "simclr",
-  "loss.name": "nt_xent",
-  "loss.temperature": "fixed",
+SIMCLR = {"objective": "simclr"}
+ALBEF = {"objective": "albef", "model.preset": "albef_tiny"}
+VQA = {
+  "objective": "vqa",
+  "data": "scenes",
+  "model.preset": "albef_tiny",
 }
-TERMS = ("fusion.contrast", "fusion.matching", "fusion.language")
-AUGMENTED = {"objective": "albef", "loss.name": "augmented"}
-BRIDGE = "bridge_time must be two rising numbers"
-
 CONTRADICTIONS = [
-  ({"objective": "simclr"}, "takes config.loss.name=nt_xent, augmented; got"),
-  ({"loss.name": "soft_target"}, "takes config.loss.name=clip, clip_four_term"),
-  ({"initial.workdir": "x"}, "initial.workdir is for objectives of fusion"),
+  ({**SIMCLR, "loss": "clip"}, ["config.loss", "nt_xent, augmented", "'clip'"]),
+  ({"loss": "soft_target"}, ["config.loss", "clip_four_term", "'soft_target'"]),
+  ({**SIMCLR, "initial": "run"}, ["config.initial", "objective=simclr"]),
   (
-    {"loss.temperature": "robust"},
-    "temperature='robust' needs config.loss.name='augmented'; got 'clip'",
+    {"initial": "run", "initial.workdir": "x"},
+    ["config.initial=run", "'clip'"],
+  ),
+  ({"loss.temperature_mode": "robust"}, ["temperature_mode=robust", "clip"]),
+  (
+    {**SIMCLR, "loss.temperature_mode": "learned"},
+    ["config.loss.temperature_mode", "fixed", "'learned'"],
   ),
   (
-    {**SIMCLR, "loss.temperature": "learned"},
-    "has a fixed temperature, 1 / config.loss.init_logit_scale",
-  ),
-  ({**SIMCLR, "data.images_per_concept": 3}, "must be 1 .* or 2 .*; got 3"),
-  (
-    {**SIMCLR, "loss.name": "augmented", "loss.e_step": "amortized"},
-    "e_step='amortized' needs config.objective='clip'; got 'simclr'",
-  ),
-  ({**SIMCLR, "model.tokenizer": "clip"}, "tokenizer is for models with texts"),
-  (
-    {**ALBEF, "model.frozen": "image", "initial.weights": "x"},
-    "frozen is for config.objective='clip'; got 'albef'",
+    {**SIMCLR, "objective.images_per_concept": 3},
+    ["config.objective.images_per_concept", "3"],
   ),
   (
-    {**FUSION, "initial.workdir": "x", "model.tokenizer": "clip"},
-    "initial.workdir and config.model.tokenizer exclude each other",
+    {**SIMCLR, "loss": "augmented", "loss.e_step": "amortized"},
+    ["config.loss.e_step=amortized", "clip"],
+  ),
+  ({**SIMCLR, "tokenizer": "clip"}, ["config.tokenizer", "objective=simclr"]),
+  (
+    {**ALBEF, "objective.frozen": "image"},
+    ["config.objective.frozen", "objective=clip", "albef"],
   ),
   (
-    {**AUGMENTED, "loss.temperature": "individual"},
-    "takes config.loss.temperature=learned, fixed; got 'individual'",
+    {
+      **VQA,
+      "initial": "run",
+      "initial.workdir": "x",
+      "tokenizer": "clip",
+    },
+    ["config.tokenizer", "config.initial=run", "'clip'"],
   ),
   (
-    {**AUGMENTED, "loss.image_image": 1, "data.images_per_concept": 2},
-    "image_image is for config.objective='clip'; got 'albef'",
+    {**ALBEF, "loss": "augmented", "loss.temperature_mode": "individual"},
+    ["config.loss.temperature_mode", "learned, fixed", "'individual'"],
   ),
-  ({**FUSION, "data.captions_per_example": 2}, "captions_per_example=1; got 2"),
-  ({**FUSION, "data.images_per_concept": 2}, "images_per_concept=1; got 2"),
+  ({**VQA, "captions.name": 2}, ["config.captions", "objective=vqa"]),
   (
-    {**ALBEF, "fusion.negative_block": 7},
-    r"divide config.batch_size \(.*got 7",
-  ),
-  ({**FUSION, "evaluation.benchmarks": "cifar10"}, "which embeds no images"),
-  (
-    {**ALBEF, **dict.fromkeys(TERMS, 0)},
-    "One of config.fusion.contrast, matching and language must be above 0",
+    {**ALBEF, "objective.negative_block": 7},
+    ["config.objective.negative_block", "config.batch_size", "7"],
   ),
   (
-    {**SIMCLR, "structure.bridge": 1},
-    "for config.objective='clip' and 'albef'",
+    {
+      **ALBEF,
+      **dict.fromkeys(
+        ("objective.contrast", "objective.matching", "objective.language"), 0
+      ),
+    },
+    ["config.objective.contrast", "above 0"],
   ),
-  ({**ALBEF, "structure.bridge": 1}, "set config.structure.source=momentum"),
+  ({**SIMCLR, "structure": "bridge"}, ["config.structure", "clip, albef"]),
   (
-    {**ALBEF, "structure.independent_head": "mlp"},
-    "set config.structure.independent_head=linear; got 'mlp'",
+    {**ALBEF, "structure": "bridge", "other_view": "augmented"},
+    ["config.other_view", "momentum", "'augmented'"],
   ),
-  ({"structure.bridge_time": "(0.5,0.2)"}, f"{BRIDGE} in .*; got .0.5, 0.2"),
-  ({"structure.bridge_time": "(0.5,1.5)"}, BRIDGE),
   (
-    {"structure.bridge_time": "(0.0,0.5)", "structure.bridge_weighted": "true"},
-    f"{BRIDGE} inside of",
+    {
+      **ALBEF,
+      "structure": "separation",
+      "structure.separation.independent_head": "mlp",
+    },
+    ["independent_head", "linear", "'mlp'"],
   ),
-  ({"evaluation.concatenated": "true"}, "needs config.structure.separation"),
-  ({"evaluation.benchmarks": "cifar11"}, "Did you mean 'cifar10'"),
   (
-    {**FUSION, "fusion.answer_length": 500},
-    "answer_length must be at most one",
+    {"structure": "bridge", "structure.bridge.time": "0.5,0.2"},
+    ["bridge.time", "(0.5, 0.2)"],
   ),
-  ({"model.preset": "albef_tiny"}, "preset must be one of"),
-  ({**FUSION, "model.preset": "tiny"}, "preset must be one of"),
+  (
+    {"structure": "bridge", "structure.bridge.time": "0.5,1.5"},
+    ["bridge.time", "1.5"],
+  ),
+  (
+    {
+      "structure": "bridge",
+      "structure.bridge.time": "0.0,0.5",
+      "structure.bridge.weighted": "true",
+    },
+    ["bridge.time", "(0, 0.5)"],
+  ),
+  (
+    {"evaluation.classification.concatenated": "true"},
+    ["classification.concatenated", "config.structure=separation"],
+  ),
+  (
+    {"evaluation": "benchmarks", "evaluation.benchmarks.sets": "cifar11"},
+    ["benchmarks.sets", "'cifar11'", "'cifar10'"],
+  ),
+  (
+    {**VQA, "objective.answer_length": 500},
+    ["config.objective.answer_length", "500"],
+  ),
+  ({"model.preset": "albef_tiny"}, ["config.model.preset", "'albef_tiny'"]),
+  ({**VQA, "model.preset": "tiny"}, ["config.model.preset", "'tiny'"]),
+  ({"data": "easy_vqa"}, ["config.objective=clip", "'easy_vqa'"]),
+  ({"keep_best": "true", "evaluation": "geometry"}, ["config.keep_best"]),
+  ({"microbatches": 3}, ["config.microbatches", "256", "3"]),
 ]
 
 
@@ -253,38 +291,42 @@ get_config = config.default_config
 """
 
 
-def _with_preset(fields):
-  fuses = fields.get("objective") in config_lib.FUSION_OBJECTIVES
-  return {"model.preset": "albef_tiny" if fuses else "tiny", **fields}
-
-
-@pytest.mark.parametrize("fields, said", CONTRADICTIONS)
-def test_fields_that_contradict_each_other(train, tmp_path, fields, said):
+@pytest.mark.parametrize("fields, named", CONTRADICTIONS)
+def test_groups_that_contradict_each_other(train, tmp_path, fields, named):
   # The default recipe has settings of its own, which would be refused first.
   recipe = tmp_path / "plain.py"
   recipe.write_text(PLAIN)
-  given = (f"--config.{k}={v}" for k, v in _with_preset(fields).items())
-  assert re.search(said, train(f"--config={recipe}", *given))
+  given = (f"--config.{k}={v}" for k, v in fields.items())
+  said = train(f"--config={recipe}", *given)
+  for name in named:
+    assert name in said, said
 
 
-def test_what_goes_together_is_taken():
+def test_groups_that_go_together_are_taken():
   """Or the above would prove nothing of what it starts from."""
-  for fields in ({}, FUSION, ALBEF, SIMCLR, AUGMENTED):
-    config = tiny.parse(_with_preset(fields))
-    assert config.objective == fields.get("objective", "clip")
+  for fields in ({}, VQA, ALBEF, SIMCLR):
+    draft = config_lib.default_config()
+    draft.override(fields)
+    config = config_lib.parse(draft)
+    name = config.to_dict()["objective"]["name"]
+    assert name == fields.get("objective", "clip")
 
 
 # The other programs.
 
 PROGRAMS = (
-  *("train", "evaluate", "import_weights", "export_weights", "convert_pairs"),
-  *("sweep", "record", "fusion", "fusion_report", "durability.numbers"),
+  *(f"contrastive_jax.programs.{name}" for name in ("train", "evaluate")),
+  *(
+    f"contrastive_jax.programs.{name}_weights" for name in ("import", "export")
+  ),
+  "contrastive_jax.programs.convert",
+  *(f"experiments.{name}" for name in ("record", "durability.numbers")),
 )
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_flags_of_programs(name, capsys):
-  program = importlib.import_module(f"experiments.{name}")
+  program = importlib.import_module(name)
   own = [flag for flag in program._FLAGS if flag != "config"]
   assert own
   for flag in own:
@@ -295,31 +337,27 @@ def test_flags_of_programs(name, capsys):
       flags_lib.parse([name, f"--{typo}=1"], program._USAGE, program._FLAGS)
     out, err = capsys.readouterr()
     assert (caught.value.code, out) == (2, "")
-    assert err == (
-      f"Error: --{typo} is not a flag; did you mean --{flag}? See --help.\n"
-    )
+    assert f"--{typo}" in err and f"--{flag}" in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
   "name, argument",
   [
-    ("train", "--process_count=two"),
-    ("train", "--dead_after=0"),
-    ("train", "--dead_after=nan"),
-    ("evaluate", "--step=1.5"),
-    ("evaluate", "--step="),
-    ("evaluate", "--plots=perhaps"),
-    ("export_weights", "--step=last"),
-    ("convert_pairs", "--shorter_side=x"),
-    ("convert_pairs", "--workers=-1"),
-    ("convert_pairs", "--validation=half"),
-    ("sweep", "--minutes=-1"),
-    ("sweep", "--minutes=nan"),
-    ("durability.numbers", "--cases=0"),
+    ("contrastive_jax.programs.train", "--process_count=two"),
+    ("contrastive_jax.programs.train", "--dead_after=0"),
+    ("contrastive_jax.programs.train", "--dead_after=nan"),
+    ("contrastive_jax.programs.evaluate", "--step=1.5"),
+    ("contrastive_jax.programs.evaluate", "--step="),
+    ("contrastive_jax.programs.evaluate", "--plots=perhaps"),
+    ("contrastive_jax.programs.export_weights", "--step=last"),
+    ("contrastive_jax.programs.convert", "--shorter_side=x"),
+    ("contrastive_jax.programs.convert", "--workers=-1"),
+    ("contrastive_jax.programs.convert", "--validation=half"),
+    ("experiments.durability.numbers", "--cases=0"),
   ],
 )
 def test_values_of_flags(name, argument, capsys):
-  program = importlib.import_module(f"experiments.{name}")
+  program = importlib.import_module(name)
   with pytest.raises(SystemExit) as caught:
     flags_lib.parse([name, argument], program._USAGE, program._FLAGS)
   out, err = capsys.readouterr()

@@ -14,8 +14,8 @@ from contrastive_jax.training.config import errors
 from contrastive_jax.training.distributed import processes, sharding, signals
 from contrastive_jax.training.trainer import checkpoints, loop, metric_log
 from tests import compiling
-from tests.training import test_processes, tiny
-from tests.training.test_loop import fit, rows_of, steps_in
+from tests.training import program, tiny
+from tests.training.toy import fit, rows_of, steps_in
 
 SETTINGS = dict(steps=9, checkpoint_every=4, log_every=2)
 
@@ -56,7 +56,7 @@ def test_it_saves_and_goes_on_as_if_nothing_had_been(
   tmp_path, capfd, number, name, at
 ):
   evaluator = loop.Evaluator(1, undisturbed)
-  _, whole, _ = fit(tmp_path / "whole", evaluators=[evaluator], **SETTINGS)
+  whole, _ = fit(tmp_path / "whole", evaluators=[evaluator], **SETTINGS)
   stopped = tmp_path / "stopped"
   before = signal.getsignal(number)
   with pytest.raises(errors.Stopped, match=f"{name}.*after step {at} of 9"):
@@ -64,7 +64,7 @@ def test_it_saves_and_goes_on_as_if_nothing_had_been(
   assert signal.getsignal(number) == before
   assert "Finishing the step" in capfd.readouterr().err
   assert steps_in(stopped)[-1] == at
-  _, state, _ = fit(stopped, evaluators=[evaluator], **SETTINGS)
+  state, _ = fit(stopped, evaluators=[evaluator], **SETTINGS)
   tiny.assert_same(jax.device_get(state), jax.device_get(whole))
   assert rows_of(stopped) == rows_of(tmp_path / "whole")
 
@@ -90,7 +90,7 @@ def test_a_validation_that_a_signal_cannot_wait_for_is_made_later(
   tmp_path, monkeypatch, numbers
 ):
   undone = loop.Evaluator(3, lambda state: numbers)
-  _, whole, _ = fit(tmp_path / "whole", evaluators=[undone], **SETTINGS)
+  whole, _ = fit(tmp_path / "whole", evaluators=[undone], **SETTINGS)
   put = sharding.put_batch
   batches = []
 
@@ -107,7 +107,7 @@ def test_a_validation_that_a_signal_cannot_wait_for_is_made_later(
       fit(stopped, evaluators=[undone], **SETTINGS)
   found = [r["step"] for r in rows_of(stopped) if "train/loss" not in r]
   assert found == [3]
-  _, state, _ = fit(stopped, evaluators=[undone], **SETTINGS)
+  state, _ = fit(stopped, evaluators=[undone], **SETTINGS)
   tiny.assert_same(jax.device_get(state), jax.device_get(whole))
   assert rows_of(stopped) == rows_of(tmp_path / "whole")
   # Nor twice: killed after it, and before another checkpoint.
@@ -143,9 +143,7 @@ def test_without_a_signal_nothing_is_asked():
 def run_program(folder, workdir, devices, *more):
   """The training program, with its output; a step takes a few milliseconds."""
   return subprocess.Popen(
-    test_processes.command(
-      test_processes.fields_of(folder, fsdp=False), workdir, *more
-    ),
+    program.command(program.fields_of(folder, fsdp=False), workdir, *more),
     env={
       **os.environ,
       "XLA_FLAGS": compiling.xla_flags(devices),
@@ -169,8 +167,7 @@ def wait_for_rows(workdir, count, *running):
 def test_the_program_ends_with_the_code_of_an_unfinished_run(tmp_path):
   folder = tiny.write_folder(tmp_path / "images", 40, labels=True)
   workdir = tmp_path / "run"
-  more = ["--config.steps=1000000", "--config.evaluation.final=False"]
-  running = run_program(folder, workdir, 1, *more)
+  running = run_program(folder, workdir, 1, "--config.steps=1000000")
   wait_for_rows(workdir, 3, running)
   running.send_signal(signal.SIGTERM)
   text, _ = running.communicate(timeout=60)
@@ -186,19 +183,22 @@ def test_the_program_ends_with_the_code_of_an_unfinished_run(tmp_path):
   [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")],
 )
 def test_where_there_are_no_steps_it_ends_at_once(number, code, said):
-  program = (
+  code_of_program = (
     "import signal, sys\n"
     "from absl import flags\n"
-    "from experiments import flags as flags_lib\n"
+    "from contrastive_jax.programs import command_line\n"
     "sys.argv = ['program']\n"
     "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    "flags_lib.run(\n"
+    "command_line.run(\n"
     f"  lambda: signal.raise_signal({int(number)}),\n"
     "  flag_values=flags.FlagValues(), usage='',\n"
     "  interrupted='the same command goes on')\n"
   )
   done = subprocess.run(
-    [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+    [sys.executable, "-c", code_of_program],
+    capture_output=True,
+    text=True,
+    timeout=120,
   )
   assert done.returncode == code, done.stderr
   assert done.stderr == f"Error: {said}; the same command goes on.\n"
@@ -210,7 +210,7 @@ def test_one_that_waits_for_the_others_in_vain_says_so(tmp_path):
     tmp_path,
     tmp_path / "run",
     1,
-    f"--coordinator=localhost:{test_processes.free_port()}",
+    f"--coordinator=localhost:{program.free_port()}",
     "--process_count=2",
     "--process_id=1",
     "--start_within=3",
@@ -227,7 +227,7 @@ def test_one_that_waits_for_the_others_in_vain_says_so(tmp_path):
 def fixture_two(tmp_path):
   """Two processes of one run, in the middle of it."""
   folder = tiny.write_folder(tmp_path / "images", 40, labels=True)
-  workdir, port = tmp_path / "run", test_processes.free_port()
+  workdir, port = tmp_path / "run", program.free_port()
   running = [
     run_program(
       folder,

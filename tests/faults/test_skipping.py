@@ -7,10 +7,10 @@ import pytest
 
 from contrastive_jax.training.trainer import loop, nonfinite
 from tests.training import tiny
-from tests.training.test_loop import fit, rows_of
+from tests.training.toy import Toy, fit, rows_of
 
 
-class Poisoned(tiny.Toy):
+class Poisoned(Toy):
   """A toy whose `kind` is infinite where example 5 is in the batch."""
 
   def __init__(self, kind):
@@ -41,8 +41,8 @@ def test_a_skipped_step_changes_nothing_but_the_count(tmp_path, capsys, kind):
     objective=Poisoned(kind),
     evaluators=[evaluator],
     steps=10,
-    optimizer__skip_nonfinite=1,
-    optimizer__ema_decay=0.5,
+    skip_nonfinite=1,
+    ema_decay=0.5,
   )
   rows = rows_of(tmp_path)
   skipped = [r["step"] for r in rows if "train/skipped" in r]
@@ -70,11 +70,11 @@ def test_a_skipped_step_changes_nothing_but_the_count(tmp_path, capsys, kind):
 
 
 def test_the_schedule_ends_with_the_run(tmp_path):
-  _, state, _ = fit(
+  state, _ = fit(
     tmp_path,
     objective=Poisoned("loss"),
     steps=6,
-    optimizer__skip_nonfinite=1,
+    skip_nonfinite=1,
   )
   counts = [
     int(leaf)
@@ -87,7 +87,7 @@ def test_the_schedule_ends_with_the_run(tmp_path):
 def test_an_embedding_that_is_not_finite_skips_as_well(tmp_path):
   class Embedding(Poisoned):
     def loss(self, params, state, batch, key):
-      value, (new, metrics) = tiny.Toy.loss(self, params, state, batch, key)
+      value, (new, metrics) = Toy.loss(self, params, state, batch, key)
       inf = jnp.where(jnp.any(batch["index"] == 5), jnp.inf, 0.0)
       spoiled = metrics["image_embedding"] + inf
       return value, (new, {**metrics, "image_embedding": spoiled})
@@ -101,7 +101,7 @@ def test_an_embedding_that_is_not_finite_skips_as_well(tmp_path):
     objective=Embedding("embedding"),
     evaluators=[evaluator],
     steps=8,
-    optimizer__skip_nonfinite=1,
+    skip_nonfinite=1,
   )
   skipped = [r["step"] for r in rows_of(tmp_path) if "train/skipped" in r]
   assert len(skipped) >= 2
@@ -114,7 +114,7 @@ def test_what_is_not_finite_is_not_in_the_log(tmp_path):
     tmp_path,
     objective=Poisoned("loss"),
     steps=6,
-    optimizer__skip_nonfinite=1,
+    skip_nonfinite=1,
   )
   text = (tmp_path / "metrics.jsonl").read_text()
   assert "Infinity" not in text and "NaN" not in text
@@ -122,9 +122,9 @@ def test_what_is_not_finite_is_not_in_the_log(tmp_path):
 
 
 def test_more_in_a_row_than_allowed_stop_the_run(tmp_path):
-  toy = tiny.Toy(bad="loss", bad_step=3)
+  toy = Toy(bad="loss", bad_step=3)
   with pytest.raises(nonfinite.NonFiniteError) as caught:
-    fit(tmp_path, objective=toy, steps=20, optimizer__skip_nonfinite=4)
+    fit(tmp_path, objective=toy, steps=20, skip_nonfinite=4)
   message = str(caught.value)
   assert message.startswith("Step 8: loss is not finite, after 4 skipped in a")
   assert "skip_nonfinite" not in message  # It is what the user has already.
@@ -132,4 +132,4 @@ def test_more_in_a_row_than_allowed_stop_the_run(tmp_path):
 
 def test_the_error_offers_to_skip(tmp_path):
   with pytest.raises(nonfinite.NonFiniteError, match=r"skip_nonfinite=N skips"):
-    fit(tmp_path, objective=tiny.Toy(bad="loss", bad_step=3), steps=20)
+    fit(tmp_path, objective=Toy(bad="loss", bad_step=3), steps=20)

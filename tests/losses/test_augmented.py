@@ -13,12 +13,9 @@ from jax.extend import core as jax_core
 
 from contrastive_jax import losses
 from tests.losses import augmented_references as references
+from tests.losses.augmented_batch import EACH, IDS, TAU, D, N
 
 NAMES = tuple(references.LOSSES)
-N, D = 12, 16
-IDS = np.array([7, -1, 7, 3, 0, -1, 7, 2**31 - 1, 3, 5, -(2**31), 0])
-TAU = 0.1
-EACH = np.float32(np.random.default_rng(5).uniform(0.07, 0.3, N))
 
 
 @functools.cache
@@ -507,7 +504,7 @@ def test_bad_arguments_of_the_losses_are_refused_by_name():
         with pytest.raises(ValueError, match=r"queries|keys|image|text|view"):
           loss(*(arrays | {argument: value}).values(), *log_u, **good)
     for value in (log_u[0][:-1], log_u[0][None], np.zeros(4, int), 0.0):
-      with pytest.raises(ValueError, match="log_auxiliary must be"):
+      with pytest.raises(ValueError, match=r"log_auxiliary\b"):
         loss(*arrays.values(), value, *log_u[1:], **good)
     for options in (
       {"temperature": 0.0},
@@ -529,7 +526,7 @@ def test_bad_arguments_of_the_losses_are_refused_by_name():
         loss(*arrays.values(), *log_u, **(good | options))
   q, k = references.make_inputs("augmented_clip", 4, D).values()
   for value in (np.array([0.1, 0.1, 0.0, 0.1]), np.full(4, -1.0)):
-    with pytest.raises(ValueError, match="temperature must be finite"):
+    with pytest.raises(ValueError, match=r"\btemperature\b.*got (0\.0|-1\.0)"):
       losses.log_partition(q, k, temperature=value)
-  with pytest.raises(ValueError, match="'rows', which is not a mapped axis"):
+  with pytest.raises(ValueError, match=r"\baxes\b.*'rows'"):
     losses.log_partition(q, k, temperature=0.1, axes="rows")

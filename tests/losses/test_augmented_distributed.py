@@ -13,11 +13,8 @@ from jax.sharding import PartitionSpec as P
 
 from contrastive_jax import losses, ops
 from tests.losses import augmented_references as references
-from tests.losses.test_contrastive_distributed import (
-  assert_close,
-  collectives,
-  make_mesh,
-)
+from tests.losses.distributed import assert_close, collectives
+from tests.meshes import make_mesh
 
 NAMES = tuple(references.LOSSES)
 N, D = 16, 8

@@ -7,7 +7,6 @@ the arrays and the scalars, to 1e-6 of the largest entry.
 
 from __future__ import annotations
 
-import collections
 import functools
 import itertools
 import re
@@ -16,11 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from contrastive_jax import losses
 from tests.losses import references
+from tests.losses.distributed import assert_close, collectives
+from tests.meshes import make_mesh
 
 NAMES = tuple(references.LOSSES)
 N, D = 16, 8
@@ -28,18 +28,6 @@ N, D = 16, 8
 IDS = np.random.default_rng(0).integers(-1, 9, size=N)
 # Moderate, so that rounding of the logits stays below the 1e-6 asked for.
 LOGIT_SCALE = 4.0
-
-
-def make_mesh(**sizes):
-  count = int(np.prod(list(sizes.values())))
-  if jax.device_count() < count:
-    pytest.fail(f"needs {count} devices")
-  return jax.make_mesh(
-    tuple(sizes.values()),
-    tuple(sizes),
-    axis_types=(AxisType.Auto,) * len(sizes),
-    devices=jax.devices()[:count],
-  )
 
 
 def local_loss(name, axes=None, grouped=True, **options):
@@ -118,14 +106,6 @@ def assert_same(name, actual, expected):
     # One number may cancel: it is judged by the terms it is the sum of.
     scale = magnitudes(name, len(expected[1][0]))[argument]
     assert_close(gradient, expected[2][argument], scale)
-
-
-def assert_close(actual, expected, scale=0.0):
-  actual, expected = np.asarray(actual), np.asarray(expected)
-  assert actual.shape == expected.shape
-  error = np.abs(actual - expected).max()
-  bound = 1e-6 * max(np.abs(expected).max(), scale)
-  assert error <= bound, f"error {error:.3g}, bound {bound:.3g}"
 
 
 def sharded(name, mesh, axes, grouped=True, **options):
@@ -310,17 +290,6 @@ def lowered(name, sizes, axes, n, d, block_size, dtype=jnp.float32):
   count = 2 * n if name == "nt_xent" else n
   weights = jax.ShapeDtypeStruct((count,), jnp.float32)
   return with_gradients(loss).lower(arrays, scalars, ids, weights)
-
-
-def collectives(text, least):
-  """Kinds of the collectives whose result has at least so many elements."""
-  kinds = collections.Counter()
-  pattern = r"= \(?(\w+)\[([\d,]*)\][^=]* (all-gather|reduce-scatter|all-reduce|all-to-all|collective-permute)(?:-start)?\("
-  for _, shape, kind in re.findall(pattern, text):
-    sizes = [int(s) for s in shape.split(",") if s]
-    if np.prod(sizes) >= least:
-      kinds[kind] += 1
-  return kinds
 
 
 @pytest.mark.parametrize(

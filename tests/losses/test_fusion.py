@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from contrastive_jax import losses
-from tests.losses.test_contrastive_distributed import make_mesh
+from tests.meshes import make_mesh
 
 D = 6
 
@@ -94,7 +94,7 @@ def test_without_a_queue():
 
 
 def test_many_rows_are_taken_in_parts(monkeypatch):
-  from contrastive_jax.ops import _means
+  from contrastive_jax.ops.similarity import _means
 
   arrays, ids, queue_ids = make_inputs(23, 9, groups=4)
 
@@ -174,15 +174,15 @@ def test_a_low_temperature_and_bfloat16():
 def test_bad_input_of_the_contrast():
   (q, qm, k, queue), ids, queue_ids = make_inputs(groups=3)
   call = losses.soft_target_contrastive
-  with pytest.raises(ValueError, match="queue must have the 6 columns"):
+  with pytest.raises(ValueError, match=r"\bqueue\b.*\b6\b.*got \(24, 5\)"):
     call(q, qm, k, queue[:, :5], temperature=0.1, alpha=0.0)
-  with pytest.raises(ValueError, match="queue_ids must be given with both"):
+  with pytest.raises(ValueError, match=r"\bqueue_ids\b.*group_ids.*queue"):
     call(q, qm, k, queue, temperature=0.1, alpha=0.0, group_ids=ids)
-  with pytest.raises(ValueError, match="queue_ids must be given with both"):
+  with pytest.raises(ValueError, match=r"\bqueue_ids\b.*group_ids.*queue"):
     call(q, qm, k, queue, temperature=0.1, alpha=0.0, queue_ids=queue_ids)
-  with pytest.raises(ValueError, match=r"alpha must be in \[0, 1\]; got 1.5"):
+  with pytest.raises(ValueError, match=r"\balpha\b.*\[0, 1\].*got 1\.5"):
     call(q, qm, k, temperature=0.1, alpha=1.5)
-  with pytest.raises(ValueError, match="temperature must be"):
+  with pytest.raises(ValueError, match=r"\btemperature\b.*got -1\.0"):
     call(q, qm, k, temperature=-1.0, alpha=0.5)
 
 
@@ -238,7 +238,9 @@ def test_draws_depend_on_the_place_in_the_batch_alone():
 
 
 def test_bad_similarity():
-  with pytest.raises(ValueError, match=r"similarity must have shape \[N, N\]"):
+  with pytest.raises(
+    ValueError, match=r"\bsimilarity\b.*\[N, N\].*got \(2, 3\)"
+  ):
     losses.sample_hard_negatives(jax.random.key(0), jnp.zeros((2, 3)))
 
 
@@ -257,11 +259,11 @@ def test_matching():
   )(jnp.float32(z))
   wanted = (softmax(z) - np.eye(2)[matches]) * valid[:, None]
   np.testing.assert_allclose(gradient, wanted, atol=1e-6)
-  with pytest.raises(ValueError, match=r"logits must have shape \[N, 2\]"):
+  with pytest.raises(ValueError, match=r"\blogits\b.*\[N, 2\].*got \(2, 3\)"):
     losses.image_text_matching(jnp.zeros((2, 3)), matches[:2])
-  with pytest.raises(ValueError, match="matches must be integers"):
+  with pytest.raises(ValueError, match=r"\bmatches\b.*got float32"):
     losses.image_text_matching(jnp.float32(z), matches * 0.7)
-  with pytest.raises(ValueError, match="valid must be an array of shape"):
+  with pytest.raises(ValueError, match=r"\bvalid\b.*got \(5, 1\)"):
     losses.image_text_matching(jnp.float32(z), matches, valid[:, None])
 
 
@@ -304,13 +306,13 @@ def test_bad_masking():
   tokens = jnp.ones((1, 2), jnp.int32)
   call = losses.mask_tokens
   key = jax.random.key(0)
-  with pytest.raises(ValueError, match="mask_id must be in"):
+  with pytest.raises(ValueError, match=r"\bmask_id\b.*got 5"):
     call(key, tokens, tokens > 0, vocab_size=5, mask_id=5)
-  with pytest.raises(ValueError, match="maskable must be booleans"):
+  with pytest.raises(ValueError, match=r"\bmaskable\b.*got int32 \(1, 2\)"):
     call(key, tokens, tokens, vocab_size=5, mask_id=1)
-  with pytest.raises(ValueError, match="tokens must be integers"):
+  with pytest.raises(ValueError, match=r"\btokens\b.*got float32 \(1, 2\)"):
     call(key, tokens * 1.0, tokens > 0, vocab_size=5, mask_id=1)
-  with pytest.raises(ValueError, match="share must be in"):
+  with pytest.raises(ValueError, match=r"\bshare\b.*got 1\.1"):
     call(key, tokens, tokens > 0, vocab_size=5, mask_id=1, share=1.1)
 
 
@@ -358,15 +360,15 @@ def test_gradients_of_both_targets_are_rounded_once():
 def test_bad_language_modeling():
   z, tokens = jnp.zeros((1, 2, 3)), jnp.zeros((1, 2), jnp.int32)
   call = losses.masked_language_modeling
-  with pytest.raises(ValueError, match="teacher_logits must be given"):
+  with pytest.raises(ValueError, match=r"\bteacher_logits\b.*alpha"):
     call(z, tokens, tokens > 0, alpha=0.4)
-  with pytest.raises(ValueError, match="logits must have shape"):
+  with pytest.raises(ValueError, match=r"\blogits\b.*got \(2, 3\)"):
     call(z[0], tokens, tokens > 0)
-  with pytest.raises(ValueError, match="tokens must be integers"):
+  with pytest.raises(ValueError, match=r"\btokens\b.*got float32"):
     call(z, tokens * 1.0, tokens > 0)
-  with pytest.raises(ValueError, match="chosen must be booleans"):
+  with pytest.raises(ValueError, match=r"\bchosen\b.*got int32 \(1, 2\)"):
     call(z, tokens, tokens)
-  with pytest.raises(ValueError, match="chosen must be booleans"):
+  with pytest.raises(ValueError, match=r"\bchosen\b.*got bool \(2,\)"):
     call(z, tokens, (tokens > 0)[0])
-  with pytest.raises(ValueError, match="teacher_logits must have the shape"):
+  with pytest.raises(ValueError, match=r"\bteacher_logits\b.*got \(2, 3\)"):
     losses.distillation(z, z[0])

@@ -20,9 +20,7 @@ def test_activations_match_their_formulas():
   tanh = layers.activation("gelu_tanh")(x)
   assert 1e-5 < np.max(np.abs(exact - tanh)) < 2e-3
   np.testing.assert_array_equal(layers.activation("relu")(x), np.maximum(x, 0))
-  with pytest.raises(
-    ValueError, match="activation must be one of gelu.*'gulu'"
-  ):
+  with pytest.raises(ValueError, match=r"\bactivation\b.*got 'gulu'"):
     layers.activation("gulu")
 
 
@@ -45,9 +43,7 @@ def test_patch_embed_is_a_strided_convolution(use_bias):
 
 
 def test_patch_embed_refuses_a_ragged_map():
-  with pytest.raises(
-    ValueError, match="divisible by the patch size 4; got 8 x"
-  ):
+  with pytest.raises(ValueError, match="patch size 4.*got 8 x 10"):
     layers.PatchEmbed(7, 4).init(jax.random.key(0), jnp.zeros((1, 8, 10, 3)))
 
 
@@ -66,7 +62,7 @@ def test_stochastic_depth_drops_whole_examples_and_keeps_the_mean():
   np.testing.assert_array_equal(out, run(0))
   assert np.any(out != run(1))
   np.testing.assert_array_equal(run(0, train=False), x)
-  with pytest.raises(ValueError, match=r"rate must be in \[0, 1\); got 1.0"):
+  with pytest.raises(ValueError, match=r"\brate\b.*\[0, 1\).*got 1\.0"):
     layers.StochasticDepth(1.0).apply({}, x, train=True)
 
 
@@ -97,9 +93,7 @@ def test_projection_head_of_moco_normalises_its_output():
 
 
 def test_projection_head_checks_its_norm():
-  with pytest.raises(
-    ValueError, match="norm must be one of none, layer, batch"
-  ):
+  with pytest.raises(ValueError, match=r"\bnorm\b.*got 'bach'"):
     layers.ProjectionHead(3, norm="bach").init(
       jax.random.key(0), jnp.zeros((1, 2))
     )
@@ -110,8 +104,8 @@ def test_projection_head_checks_its_norm():
   [
     (np.zeros((8, 8, 3), np.float32), r"\[N, H, W, 3\]; got \(8, 8, 3\)"),
     (np.zeros((1, 8, 8, 1), np.float32), r"got \(1, 8, 8, 1\)"),
-    (np.zeros((1, 8, 8, 3), np.uint8), "floating point.*got uint8"),
-    (np.zeros((1, 9, 8, 3), np.float32), "must be 8 x 8.*got 9 x 8"),
+    (np.zeros((1, 8, 8, 3), np.uint8), r"\bimages\b.*got uint8"),
+    (np.zeros((1, 9, 8, 3), np.float32), r"\bimages\b.* 8 x 8\b.*got 9 x 8"),
   ],
 )
 def test_check_images_names_what_is_wrong(images, message):

@@ -492,9 +492,11 @@ def test_what_does_not_fit_is_listed_and_refused(tmp_path):
   kept = out["params"]["transformer"]["block_0"]["mlp"]["fc"]["kernel"]
   before = variables["params"]["transformer"]["block_0"]["mlp"]["fc"]["kernel"]
   np.testing.assert_array_equal(kept, before)
-  with pytest.raises(pretrained.PretrainedError, match="must be initialised"):
+  with pytest.raises(
+    pretrained.PretrainedError, match=r"\bvariables\b.*params/norm/bias"
+  ):
     pretrained.load(model, path, shapes_of(model, args), allow=kinds)
-  with pytest.raises(ValueError, match="allow must be some of"):
+  with pytest.raises(ValueError, match=r"\ballow\b.*got 'all'"):
     pretrained.load(model, path, variables, allow=("all",))
 
 
@@ -507,9 +509,7 @@ def test_weights_of_another_architecture_are_refused(weight_file):
 
 def test_models_without_published_names():
   tower = models.TwoTower(models.ConvNet(), models.TextTransformer())
-  with pytest.raises(
-    pretrained.PretrainedError, match="for TwoTower with these"
-  ):
+  with pytest.raises(pretrained.PretrainedError, match=r"\bTwoTower\b"):
     pretrained.names(tower)
 
 

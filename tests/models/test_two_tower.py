@@ -78,7 +78,9 @@ def test_scale_and_bias_start_where_they_are_told_to():
   params = _init(module)["params"]
   np.testing.assert_allclose(params["log_logit_scale"], math.log(10))
   assert float(params["logit_bias"]) == -2.5
-  with pytest.raises(ValueError, match="init_logit_scale must be > 0; got 0"):
+  with pytest.raises(
+    ValueError, match=r"\binit_logit_scale\b.*\b0\b.*got 0\.0"
+  ):
     _init(_make(init_logit_scale=0.0))
 
 
@@ -91,11 +93,9 @@ def test_heads():
   assert set(params["image_projection"]["head"]["out"]) == {"kernel"}
   params = _init(_make(embed_dim=16, image_head="none"))["params"]
   assert "image_projection" not in params
-  with pytest.raises(ValueError, match="width embed_dim = 24; got 16"):
+  with pytest.raises(ValueError, match=r"\bembed_dim = 24\b.*got 16"):
     _init(_make(image_head="none"))
-  with pytest.raises(
-    ValueError, match="head must be one of linear, affine, mlp"
-  ):
+  with pytest.raises(ValueError, match=r"\bhead\b.*got 'linar'"):
     _init(_make(text_head="linar"))
 
 
@@ -125,9 +125,9 @@ def test_second_heads_see_the_same_feature_and_change_nothing_else(kind):
 
 
 def test_a_second_head_must_be_there_and_known():
-  with pytest.raises(ValueError, match="independent_head must be 'linear'"):
+  with pytest.raises(ValueError, match=r"\bindependent_head\b.*got None"):
     _make().apply(_init(_make()), IMAGES, method="encode_image_twice")
-  with pytest.raises(ValueError, match="independent_head must be one of"):
+  with pytest.raises(ValueError, match=r"\bindependent_head\b.*got 'none'"):
     _init(_make(independent_head="none"))
 
 
@@ -169,7 +169,7 @@ def test_dropout_of_one_towers_feature():
   np.testing.assert_array_equal(first["text"], expected["text"])
   assert np.abs(first["image"] - expected["image"]).max() > 0.05
   assert np.abs(first["image"] - second["image"]).max() > 0.05
-  with pytest.raises(ValueError, match=r"text_dropout must be in \[0, 1\)"):
+  with pytest.raises(ValueError, match=r"\btext_dropout\b.*\[0, 1\).*got 1\.0"):
     _init(_make(text_dropout=1.0))
 
 

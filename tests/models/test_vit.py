@@ -151,15 +151,15 @@ def test_bfloat16_is_close_to_float32(pool):
 @pytest.mark.parametrize(
   ("settings", "size", "message"),
   [
-    (dict(patch_size=5), 16, "image_size must be divisible by patch_size = 5"),
-    (dict(), 32, "images must be 16 x 16.*got 32 x 32"),
+    (dict(patch_size=5), 16, r"\bimage_size\b.*\bpatch_size = 5\b.*got 16"),
+    (dict(), 32, r"\bimages\b.* 16 x 16\b.*got 32 x 32"),
     (
       dict(patch_size=1, stem_width=4),
       16,
-      "patch_size must be even with a stem; got 1",
+      r"\bpatch_size\b.*got 1",
     ),
-    (dict(pool="max"), 16, "pool must be one of cls, gap, map; got 'max'"),
-    (dict(position="rope"), 16, "position must be one of learned, sincos"),
+    (dict(pool="max"), 16, r"\bpool\b.*got 'max'"),
+    (dict(position="rope"), 16, r"\bposition\b.*got 'rope'"),
   ],
 )
 def test_bad_settings_are_named(settings, size, message):

@@ -1,7 +1,9 @@
 """Weight files: every format, whole, broken and malicious."""
 
+import json
 import os
 import pickle
+import re
 import zipfile
 
 import ml_dtypes
@@ -58,7 +60,9 @@ def test_safetensors_and_npz_come_back(tmp_path):
 
 
 def test_folders_and_shards(tmp_path):
-  with pytest.raises(pretrained.WeightFileError, match="must hold one of"):
+  with pytest.raises(
+    pretrained.WeightFileError, match=r"\bmodel\.safetensors\b.*got none"
+  ):
     pretrained.read_tensors(tmp_path)
   for name in "ab":
     pretrained.write_safetensors(
@@ -71,11 +75,14 @@ def test_folders_and_shards(tmp_path):
   assert set(pretrained.read_tensors(tmp_path)) == {"a", "b"}
   for name in ('"../a.safetensors"', '".."', '""', "5", f'"{index.name}"'):
     index.write_text(f'{{"weight_map": {{"a": {name}}}}}')
-    with pytest.raises(pretrained.WeightFileError, match="no weight file"):
+    wrong = re.escape(f" {json.loads(name)!r},")
+    with pytest.raises(pretrained.WeightFileError, match=wrong):
       pretrained.read_tensors(tmp_path)
   for content in ("[]", "{", "[" * 100_000):
     index.write_text(content)
-    with pytest.raises(pretrained.WeightFileError, match="not an index"):
+    with pytest.raises(
+      pretrained.WeightFileError, match=r"\.index\.json .*\bshards\b"
+    ):
       pretrained.read_tensors(tmp_path)
 
 
@@ -105,7 +112,7 @@ def test_objects_are_refused_by_name_and_never_made(kind, tmp_path):
   assert pickle.loads(pickle.dumps({"a": Evil(tmp_path / "made")}))
   assert (tmp_path / "made").exists()
   with pytest.raises(
-    pretrained.WeightFileError, match="mkdir, which is refused"
+    pretrained.WeightFileError, match=r"weights\.pt.*\bmkdir\b"
   ):
     pretrained.read_tensors(path)
   assert not mark.exists()
@@ -114,7 +121,9 @@ def test_objects_are_refused_by_name_and_never_made(kind, tmp_path):
 def test_npz_with_objects_is_refused(tmp_path):
   path, mark = tmp_path / "weights.npz", tmp_path / "mark"
   np.savez(path, a=np.array([Evil(mark)], dtype=object))
-  with pytest.raises(pretrained.WeightFileError, match="numbers alone"):
+  with pytest.raises(
+    pretrained.WeightFileError, match=r"weights\.npz .*numpy\.savez\b"
+  ):
     pretrained.read_tensors(path)
   assert not mark.exists()
 
@@ -161,13 +170,16 @@ def test_files_that_would_fill_the_memory_are_refused(tmp_path):
   path = tmp_path / "weights.pt"
   # A memo of four thousand million entries.
   in_archive(path, b"\x80\x02}r\xff\xff\xff\xff.")
-  with pytest.raises(pretrained.WeightFileError, match="holds no tensors"):
+  with pytest.raises(
+    pretrained.WeightFileError, match=r"weights\.pt.*\btensors\b"
+  ):
     pretrained.read_tensors(path)
   # What unfolds to a thousand times its size.
   with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
     archive.writestr("archive/data.pkl", b"\x80\x02}." + bytes(10**6))
   with pytest.raises(
-    pretrained.WeightFileError, match="must not be compressed"
+    pretrained.WeightFileError,
+    match=r"weights\.pt.*archive/data\.pkl.*\bcompressed\b",
   ):
     pretrained.read_tensors(path)
   # Mappings in mappings, twice each.
@@ -248,10 +260,10 @@ def test_tensors_of_impossible_form_are_refused():
 @pytest.mark.parametrize(
   ("content", "message"),
   [
-    (b"", "must be a file of safetensors"),
-    (b"some text of a web page", "must be a file of safetensors"),
-    (b"\x10\0\0\0\0\0\0\0{" + b"x" * 15, "not a whole file of safetensors"),
-    (pickle.dumps([1]), "does not begin as files of torch.save do"),
+    (b"", r"/weights\b.*safetensors, .*got\b"),
+    (b"some text of a web page", r"/weights\b.*safetensors, .*got\b"),
+    (b"\x10\0\0\0\0\0\0\0{" + b"x" * 15, r"/weights\b.*safetensors: .*header"),
+    (pickle.dumps([1]), r"/weights: .*torch\.save\b"),
   ],
   ids=["empty", "text", "header", "pickle"],
 )
@@ -263,7 +275,9 @@ def test_other_files_are_named(content, message, tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-  with pytest.raises(pretrained.WeightFileError, match="No such file"):
+  with pytest.raises(
+    pretrained.WeightFileError, match=r"none\.pt\b.*No such file"
+  ):
     pretrained.read_tensors(tmp_path / "none.pt")
 
 
@@ -280,7 +294,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(
 
   monkeypatch.setattr(files.safetensors.numpy, "save_file", fail)
   with pytest.raises(
-    pretrained.WeightFileError, match="written: no space left"
+    pretrained.WeightFileError, match=r"weights\.safetensors\b.*no space left"
   ):
     pretrained.write_safetensors(path, {"a": TABLE + 1})
   found = pretrained.read_tensors(path)

@@ -486,25 +486,28 @@ class TestBadInput:
   @pytest.mark.parametrize(
     ("changes", "message"),
     [
-      ({"table": jnp.zeros(())}, r"table must have shape .*got \(\)"),
-      ({"table": jnp.zeros((0, 2))}, r"table must .*got \(0, 2\)"),
-      ({"table": [0.0]}, "table must be an array.*got list"),
-      ({"table": jnp.zeros(5, complex)}, "table must be.*got complex"),
-      ({"table": jax.random.split(jax.random.key(0))}, "table must be.*key"),
-      ({"indices": [0]}, r"indices must be an array.*got list"),
-      ({"indices": jnp.zeros(3)}, "indices must be integers; got float32"),
-      ({"indices": jnp.zeros(3, bool)}, "indices must be integers; got bool"),
-      ({"indices": jnp.zeros((3, 1), int)}, r"indices must .*got \(3, 1\)"),
+      ({"table": jnp.zeros(())}, r"\btable\b.*got \(\)"),
+      ({"table": jnp.zeros((0, 2))}, r"\btable\b.*got \(0, 2\)"),
+      ({"table": [0.0]}, r"\btable\b.*got list"),
+      ({"table": jnp.zeros(5, complex)}, r"\btable\b.*got complex64"),
+      (
+        {"table": jax.random.split(jax.random.key(0))},
+        r"\btable\b.*got key<fry>",
+      ),
+      ({"indices": [0]}, r"\bindices\b.*got list"),
+      ({"indices": jnp.zeros(3)}, r"\bindices\b.*got float32"),
+      ({"indices": jnp.zeros(3, bool)}, r"\bindices\b.*got bool"),
+      ({"indices": jnp.zeros((3, 1), int)}, r"\bindices\b.*got \(3, 1\)"),
       ({"values": jnp.zeros(3)}, r"values .*\(3, 2\); got \(3,\)"),
       ({"values": jnp.zeros((4, 2))}, r"values .*\(3, 2\); got \(4, 2\)"),
       ({"values": 1.0}, r"values .*\(3, 2\); got float"),
       ({"values": jnp.zeros((3, 2), complex)}, "values .*float32.*complex"),
-      ({"duplicates": "first"}, "duplicates must be .*got 'first'"),
-      ({"duplicates": None}, "duplicates must be .*got None"),
-      ({"num_examples": 6}, r"table must have 6 rows on each of 1.*got 5"),
-      ({"num_examples": 0}, "num_examples must be an integer >= 1; got 0"),
-      ({"num_examples": 5.0}, "num_examples must be an integer >= 1; got 5.0"),
-      ({"axes": "data"}, "axes names 'data', which is not a mapped axis"),
+      ({"duplicates": "first"}, r"\bduplicates\b.*got 'first'"),
+      ({"duplicates": None}, r"\bduplicates\b.*got None"),
+      ({"num_examples": 6}, r"\btable\b.* 6 rows.*got 5"),
+      ({"num_examples": 0}, r"\bnum_examples\b.*\b1\b.*got 0"),
+      ({"num_examples": 5.0}, r"\bnum_examples\b.*\b1\b.*got 5\.0"),
+      ({"axes": "data"}, r"\baxes\b.*'data'"),
       ({"table": jnp.zeros((5, 2), int)}, "values .*int32, .*got float32"),
     ],
   )
@@ -533,14 +536,16 @@ class TestBadInput:
     table = tables.create(NUM_EXAMPLES, 2)  # 14 rows: 2 on each of 7 devices.
     read = functools.partial(tables.read, axes="data", num_examples=13)
     mapped = jax.vmap(read, axis_name="data")
-    message = "table must have 2 rows on each of 7 devices to hold 13 .*got 7"
+    message = r"\btable\b.* 2 rows.* 13 .*got 7"
     with pytest.raises(ValueError, match=message):
       mapped(jnp.stack([table[:7]] * 7), jnp.zeros((7, 1), jnp.int32))
 
   def test_a_table_too_large_for_its_indices(self):
     table = jax.ShapeDtypeStruct((2**31 - 3,), jnp.int8)
     indices = jax.ShapeDtypeStruct((3,), jnp.int32)
-    with pytest.raises(ValueError, match=r"at most 2147483647 .*2147483645"):
+    with pytest.raises(
+      ValueError, match=r"\btable\b.* 2147483647 .*got 2147483645"
+    ):
       jax.eval_shape(tables.read, table, indices)
     with pytest.raises(ValueError, match="num_examples .*got 2147483648"):
       tables.table_rows(2**31, 2)
@@ -549,7 +554,7 @@ class TestBadInput:
     "fill", [np.nan, np.inf, 0.5, 128, -129, np.zeros(2), "a"]
   )
   def test_a_fill_that_the_type_does_not_hold(self, fill):
-    message = "fill_value must be a (value that int8 holds|known scalar)"
+    message = r"\bfill_value\b"
     with pytest.raises(ValueError, match=message):
       tables.create(3, dtype=jnp.int8, fill_value=fill)
 
@@ -559,9 +564,9 @@ class TestBadInput:
       (tables.create, (0,), "num_examples .*got 0"),
       (tables.create, (3, -2), "num_devices .*got -2"),
       (tables.create, (3, True), "num_devices .*got True"),
-      (tables.to_sharded, ([1.0], 2), "values must be an array.*list"),
-      (tables.to_sharded, (np.zeros(0), 2), r"values must .*got \(0,\)"),
-      (tables.to_sharded, (np.zeros(3), 0), "num_devices must be .*got 0"),
+      (tables.to_sharded, ([1.0], 2), r"\bvalues\b.*got list"),
+      (tables.to_sharded, (np.zeros(0), 2), r"\bvalues\b.*got \(0,\)"),
+      (tables.to_sharded, (np.zeros(3), 0), r"\bnum_devices\b.*got 0"),
       (tables.from_sharded, (np.zeros(16), 13, 2), "table .*14 .*13 .*got 16"),
     ],
   )
@@ -583,8 +588,8 @@ class TestCheckIndices:
       ([-1], r"\[0, 13\).* got -1 at \(0,\)"),
       ([[0, 1], [2**40, 2]], r"got 1099511627776 at \(1, 0\)"),
       (99, r"got 99 at \(\)"),
-      ([0.0], "indices must be integers; got float64"),
-      ([True], "indices must be integers; got bool"),
+      ([0.0], r"\bindices\b.*got float64"),
+      ([True], r"\bindices\b.*got bool"),
     ],
   )
   def test_refuses(self, indices, message):
@@ -592,5 +597,5 @@ class TestCheckIndices:
       tables.check_indices(np.array(indices), 13)
 
   def test_refuses_traced(self):
-    with pytest.raises(ValueError, match="indices must be known"):
+    with pytest.raises(ValueError, match=r"\bindices\b.*got a traced array"):
       jax.jit(lambda x: tables.check_indices(x, 3))(jnp.zeros(2, jnp.int32))

@@ -14,17 +14,22 @@ from contrastive_jax.training.trainer import checkpoints, loop
 from contrastive_jax.training.trainer import state as state_lib
 from tests.losses import augmented_references as references
 from tests.training import tiny
-from tests.training.test_objectives import ROWS, Stub, assert_gradients_close
-from tests.training.test_objectives import batch as make_batch
+from tests.training.stub import ROWS, Stub, assert_gradients_close
+from tests.training.stub import batch as make_batch
 
 DIM = 8  # Of the stub's embeddings.
 DATA = tiny.make_data()
 
 
+def make_config(**changes):
+  return tiny.make_config(
+    **{"batch_size": ROWS, "loss": "augmented", **changes}
+  )
+
+
 def make(devices=1, **changes):
   """Objective with the stub's model, parameters and state, on a mesh."""
-  settings = {"batch_size": ROWS, "loss__name": "augmented", **changes}
-  objective = tiny.make_objective(tiny.make_config(**settings), DATA, devices)
+  objective = tiny.make_objective(make_config(**changes), DATA, devices)
   objective.model = Stub()
   state = {"model": {}}
   if objective.augmented_pairs is not None:
@@ -42,7 +47,7 @@ def fit(workdir, devices, *, evaluators=(), **changes):
   objective, params, state, _ = make(devices, batch_size=8, **changes)
   objective.init = lambda key, batch: jax.device_get((params, state))
   return objective, tiny.fit(
-    objective.config,
+    make_config(batch_size=8, **changes),
     workdir,
     DATA,
     devices=devices,
@@ -80,7 +85,7 @@ def plain(devices=1, **changes):
 
 @pytest.mark.parametrize("devices", [1, 4])
 def test_with_the_batch_s_own_estimate_it_has_the_gradient_of_clip(devices):
-  expected = plain(loss__name="clip", loss__group_positives=False)
+  expected = plain(loss="clip", loss__group_positives=False)
   loss, grads, metrics, _ = run(
     devices,
     loss__e_step="batch",
@@ -99,9 +104,9 @@ def test_without_the_positive_it_has_that_of_decoupled(captions):
   rows = [make_batch(captions=captions)]
   settings = {
     "loss__group_positives": False,
-    "data__captions_per_example": captions,
+    "objective__captions_per_example": captions,
   }
-  expected = run(batches=rows, loss__name="decoupled", **settings)[0]
+  expected = run(batches=rows, loss="decoupled", **settings)[0]
   found = run(batches=rows, loss__e_step="batch", **settings)[0]
   if captions == 1:
     assert_gradients_close(found[1], expected[1], 1e-5)
@@ -146,7 +151,7 @@ def test_tables_follow_the_rule(rule, devices):
       "loss__e_step": "moving_average",
       "loss__rate_schedule": "visits",
       "loss__rate": 1.0,
-      "loss__rate_decay": 0.5,
+      "loss__e_step__rate_schedule__decay": 0.5,
     }
   found = run(devices, 3, batches, **changes, **PLAIN_VIEWS)
   tau = math.exp(-Stub.params["log_logit_scale"])
@@ -252,7 +257,7 @@ def test_lagged_weights_are_those_of_the_step_before():
 def test_a_robust_temperature_has_its_objective_s_gradient():
   """d/d tau of tau (log Z + rho), in units of tau, by finite differences."""
   settings = {
-    "loss__temperature": "robust",
+    "loss__temperature_mode": "robust",
     "loss__e_step": "batch",
     "loss__rho": 3.0,
     **PLAIN_VIEWS,
@@ -287,7 +292,7 @@ def test_a_robust_temperature_has_its_objective_s_gradient():
 
 @pytest.mark.parametrize("kind", ["fixed", "individual"])
 def test_a_temperature_that_is_not_learned_has_no_gradient(kind):
-  _, grads, _, _ = run(loss__temperature=kind)[0]
+  _, grads, _, _ = run(loss__temperature_mode=kind)[0]
   assert grads["log_logit_scale"] == 0.0
   assert np.abs(grads["image"]).max() > 0
 
@@ -295,11 +300,11 @@ def test_a_temperature_that_is_not_learned_has_no_gradient(kind):
 @pytest.mark.parametrize("devices", [1, 4])
 def test_individual_temperatures_go_down_their_own_slopes(devices):
   settings = {
-    "loss__temperature": "individual",
+    "loss__temperature_mode": "individual",
     "loss__e_step": "batch",
     "loss__rho": 2.0,
     "loss__temperature_rate": 0.05,
-    "loss__init_logit_scale": 10.0,
+    "loss__temperature": 1 / 10.0,
     **PLAIN_VIEWS,
   }
   state = run(devices, 1, **settings)[0][3]
@@ -358,16 +363,15 @@ def test_a_cap_bites_and_is_reported():
 
 @pytest.mark.parametrize("temperature", ["individual", "learned"])
 def test_a_checkpoint_opens_on_any_number_of_devices(tmp_path, temperature):
-  changes = {"loss__temperature": temperature, "steps": 4}
+  changes = {"loss__temperature_mode": temperature, "steps": 4}
   _, state = fit(tmp_path, 4, **changes)
   found = jax.device_get(state.objective_state)
   for devices in (1, 2, 3):
     objective, params, empty, mesh = make(devices, batch_size=24, **changes)
     objective.init = lambda key, batch: (params, empty)  # noqa: B023
     saved = checkpoints.Checkpoints(tmp_path, keep=None)
-    loaded = saved.restore(
-      loop.abstract_state(objective.config, objective, mesh)
-    )
+    config = make_config(batch_size=24, **changes)
+    loaded = saved.restore(tiny.abstract_state(config, objective, mesh.size))
     saved.close()
     tiny.assert_same(
       jax.device_get(loaded.params), jax.device_get(state.params)
@@ -390,12 +394,13 @@ def test_a_table_of_other_data_is_refused(tmp_path):
   objective.init = lambda key, batch: (params, {**state, "auxiliary": longer})
   saved = checkpoints.Checkpoints(tmp_path, keep=None)
   with pytest.raises(checkpoints.CheckpointError, match="cannot be restored"):
-    saved.restore(loop.abstract_state(objective.config, objective, mesh))
+    config = make_config(steps=4)
+    saved.restore(tiny.abstract_state(config, objective, mesh.size))
   saved.close()
 
 
 def test_killed_and_started_again_it_makes_the_same_run(tmp_path):
-  changes = {"loss__concentration": 2.0, "data__num_threads": 1}
+  changes = {"loss__concentration": 2.0, "num_threads": 1}
 
   def kill(state):
     raise KeyboardInterrupt
@@ -434,7 +439,7 @@ def test_an_example_that_the_tables_lack_weighs_as_its_batch_says():
 
 
 def test_a_cold_temperature_stays_finite():
-  changes = {"loss__temperature": "learned", "loss__e_step": "conjugate"}
+  changes = {"loss__temperature_mode": "learned", "loss__e_step": "conjugate"}
   objective, params, state, mesh = make(**changes)
   params = {**params, "log_logit_scale": jnp.float32(math.log(100.0))}
   rows = sharding.put_batch(make_batch(), mesh)

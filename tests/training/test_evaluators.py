@@ -1,4 +1,4 @@
-"""Tests of contrastive_jax.training.evaluators.embeddings."""
+"""Tests of contrastive_jax.training.evaluators on images and captions."""
 
 import copy
 import dataclasses
@@ -8,8 +8,17 @@ import jax
 import numpy as np
 import pytest
 
+from contrastive_jax import choices as choices_lib
 from contrastive_jax.data import sources
-from contrastive_jax.training.evaluators import embeddings
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training.evaluators import (
+  base,
+  choices,
+  classification,
+  embeddings,
+  geometry,
+  retrieval,
+)
 from contrastive_jax.training.trainer import state as state_lib
 from tests.training import tiny
 
@@ -49,7 +58,8 @@ class Oracle:
     self.asked = []
     self.seen = []
 
-  def images(self, state, split):
+  def images(self, state, split, *, concatenated=False):
+    del concatenated
     self.seen.append(split)
     records = [split[i] for i in range(len(split))]
     return embeddings.Embedded(
@@ -83,11 +93,11 @@ def test_names_are_distinct_and_ordered_by_concept():
     record(3, ("cat", "en")),
     record(2, ("a", "en", "keyword")),
   )
-  texts, ids = embeddings.names_of(split)
+  texts, ids = retrieval.names_of(split)
   assert texts == ["dog", "hound", "cat"] and ids.tolist() == [1, 1, 3]
-  texts, ids = embeddings.names_of(split, "de")
+  texts, ids = retrieval.names_of(split, "de")
   assert texts == ["Katze"] and ids.tolist() == [3]
-  texts, ids = embeddings.names_of(split, "fr")
+  texts, ids = retrieval.names_of(split, "fr")
   assert texts == [] and ids.shape == (0,)
 
 
@@ -103,11 +113,11 @@ def test_names_may_be_followed_by_the_keywords_of_their_language():
     ),
     record(1, ("dog", "en")),
   )
-  texts, ids = embeddings.names_of(split, keywords=True)
+  texts, ids = retrieval.names_of(split, keywords=True)
   assert texts == ["cat, pet, fur", "dog"] and ids.tolist() == [0, 1]
-  assert embeddings.names_of(split, "de", keywords=True)[0] == ["Katze, Tier"]
+  assert retrieval.names_of(split, "de", keywords=True)[0] == ["Katze, Tier"]
   oracle = Oracle({"pet": 0, "dog": 1})
-  found = embeddings.retrieval(oracle, None, split, name="x", keywords=True)
+  found = retrieval.retrieval(oracle, None, split, name="x", keywords=True)
   assert oracle.asked == [["cat, pet, fur", "dog"]]
   assert found["x/image_to_text/recall_at_1"] == 1.0
 
@@ -116,12 +126,12 @@ def test_without_a_language_each_example_gives_its_first():
   split = source(
     record(0, ("Hund", "de"), ("dog", "en")), record(1, ("cat", "en"))
   )
-  assert embeddings.names_of(split)[0] == ["Hund", "cat"]
+  assert retrieval.names_of(split)[0] == ["Hund", "cat"]
 
 
 def test_one_name_of_two_concepts_counts_for_both():
   split = source(record(0, ("bat", "en")), record(1, ("bat", "en")))
-  texts, ids = embeddings.names_of(split)
+  texts, ids = retrieval.names_of(split)
   assert texts == ["bat", "bat"] and ids.tolist() == [0, 1]
 
 
@@ -137,7 +147,7 @@ MEANINGS = dict(cat=0, kitty=0, Katze=0, dog=1, Hund=1, fish=2)
 
 
 def test_retrieval_of_ragged_names():
-  found = embeddings.retrieval(Oracle(MEANINGS), None, RAGGED, name="here")
+  found = retrieval.retrieval(Oracle(MEANINGS), None, RAGGED, name="here")
   assert set(found) == {
     f"here/{way}/{metric}"
     for way in ("image_to_text", "text_to_image")
@@ -146,7 +156,7 @@ def test_retrieval_of_ragged_names():
   assert all(value == 1.0 for value in found.values())
   # "kitty" is taken for a fish: the cat still has a right first name.
   wrong = Oracle({**MEANINGS, "kitty": 2})
-  found = embeddings.retrieval(wrong, None, RAGGED, name="x")
+  found = retrieval.retrieval(wrong, None, RAGGED, name="x")
   assert found["x/text_to_image/recall_at_1"] == pytest.approx(3 / 4)
   # The fish ties between "fish" and "kitty", which counts against it.
   assert found["x/image_to_text/recall_at_1"] == pytest.approx(3 / 4)
@@ -154,7 +164,7 @@ def test_retrieval_of_ragged_names():
 
 def test_retrieval_in_a_language_leaves_out_what_has_no_name_in_it():
   oracle = Oracle(MEANINGS)
-  found = embeddings.retrieval(oracle, None, RAGGED, name="x", language="de")
+  found = retrieval.retrieval(oracle, None, RAGGED, name="x", language="de")
   assert oracle.asked == [["Katze", "Hund"]]
   assert found["x/image_to_text/recall_at_1"] == 1.0
   assert found["x/text_to_image/recall_at_1"] == 1.0
@@ -162,7 +172,7 @@ def test_retrieval_in_a_language_leaves_out_what_has_no_name_in_it():
 
 @pytest.mark.parametrize("language", ["fr", "x"])
 def test_a_language_without_names_gives_nothing(language):
-  found = embeddings.retrieval(
+  found = retrieval.retrieval(
     Oracle(MEANINGS), None, RAGGED, name="x", language=language
   )
   assert found == {}
@@ -172,7 +182,7 @@ def test_a_larger_gallery_is_harder_and_only_its_own_names_ask():
   other = source(record(5, ("cow", "en")))
   # Images of cats look like cows to this one.
   oracle = Oracle({**MEANINGS, "cow": 0, "cat": 7, "kitty": 7})
-  found = embeddings.retrieval(
+  found = retrieval.retrieval(
     oracle, None, RAGGED, name="x", gallery=[RAGGED, other]
   )
   assert oracle.asked == [["cat", "kitty", "dog", "fish", "cow"]]
@@ -201,11 +211,41 @@ def labelled(first, count):
 ALL = {f"{w}{i}.": i for i in range(60) for w in ("word", "Wort")}
 
 
-def final(data, oracle=None):
-  lines = []
-  numbers = embeddings.final(
-    oracle or Oracle(ALL), None, data, seed=0, report=lines.append
+class State:
+  """What embeddings are of; an oracle does not look at it."""
+
+
+USUAL_EVALUATORS = ("retrieval", "zero_shot", "classification", "geometry")
+
+
+def opened(data, encoder=None, report=print):
+  """What evaluators get of a run on a data set."""
+  return base.Opened(
+    data=data,
+    mesh=None,
+    objective=None,
+    chosen=None,
+    encoder=encoder or Oracle(ALL),
+    reader=None,
+    workdir=None,
+    steps=1,
+    seed=0,
+    batch_size=8,
+    image_size=2,
+    context_length=12,
+    report=report,
   )
+
+
+def built(run, *names):
+  """Evaluators with the fields that they have by default."""
+  return [choices.EVALUATORS.find(name)().build(run) for name in names]
+
+
+def final(data, oracle=None, names=USUAL_EVALUATORS):
+  lines, numbers, state = [], {}, State()
+  for measure in built(opened(data, oracle, lines.append), *names):
+    numbers |= measure.final(state)
   assert all(type(v) is float and math.isfinite(v) for v in numbers.values())
   return numbers, lines
 
@@ -255,29 +295,109 @@ def test_of_images_alone_features_are_judged():
   oracle = Oracle(ALL)
   oracle.has_text = False
   data = pair_data(**usual())
-  numbers = embeddings.final(oracle, None, data, seed=0)
+  names = "classification", "geometry"
+  numbers, _ = final(data, oracle, names)
   assert groups(numbers) == {"few_shot", "linear_probe", "knn", "geometry"}
   assert not oracle.asked
-  validation = embeddings.nearest_neighbours(oracle, None, data, name="x")
+  (knn,) = built(opened(data, oracle), "knn")
+  assert knn.validates and not knn.final(State())
   train, held_out = (
     oracle.images(None, data.splits[name]) for name in ("train", "validation")
   )
-  scores = embeddings.classification(train, held_out, held_out, seed=0)
-  assert validation == {"x/accuracy": scores["knn/accuracy"]}
+  scores = classification.classification(train, held_out, held_out, seed=0)
+  found = knn.validate(State())
+  assert found == {"knn_validation/accuracy": scores["knn/accuracy"]}
+  assert knn.headline(found) == found
   unlabelled = pair_data(**usual(validation=labelled(12, 6)))
   del unlabelled.splits["test"]
-  lines = []
-  assert not embeddings.final(
-    oracle, None, unlabelled, seed=0, report=lines.append
-  )
-  assert lines == ["Left out: everything, because the split test is empty."]
+  numbers, lines = final(unlabelled, oracle, names)
+  assert not numbers and len(lines) == 2
+  assert all("the split test is empty" in line for line in lines)
 
 
 def test_without_classification_no_training_image_is_embedded():
   oracle, data = Oracle(ALL), pair_data(**usual())
-  numbers = embeddings.final(oracle, None, data, seed=0, classify=False)
+  numbers, _ = final(data, oracle, ("retrieval", "zero_shot", "geometry"))
   assert not groups(numbers) & {"few_shot", "linear_probe", "knn"}
   assert data.splits["train"] not in oracle.seen
+
+
+def test_a_validation_has_two_headlines_and_three_curves():
+  (measure,) = built(opened(pair_data(**usual())), "retrieval")
+  numbers = measure.validate(State())
+  name = "retrieval_validation/{}/recall_at_{}"
+  ways = "image_to_text", "text_to_image"
+  assert measure.headline(numbers) == {
+    name.format(way, 1): numbers[name.format(way, 1)] for way in ways
+  }
+  assert set(measure.curves.values()) < set(numbers)
+  empty = pair_data(**usual(validation=source()))
+  assert not any(m.validates for m in built(opened(empty), "retrieval", "knn"))
+
+
+def test_a_state_is_embedded_once_and_no_longer_than_it_lives():
+  oracle, data = Oracle(ALL), pair_data(**usual())
+  run, state = opened(data, oracle), State()
+  first = run.images(state, "test")
+  assert run.images(state, "test") is first
+  assert run.images(state, "test", concatenated=True) is not first
+  assert len(oracle.seen) == 2
+  other = State()
+  assert run.images(other, "test") is not first and len(oracle.seen) == 3
+  del state
+  run.images(other, "test")
+  assert len(oracle.seen) == 3
+  assert run._embedded
+  del other
+  assert not run._embedded
+
+
+@dataclasses.dataclass(frozen=True)
+class Norms:
+  """An evaluator of a user's own, with the least that it needs."""
+
+  scale: float = choices_lib.field(1.0, "Factor of the norm.", low=0.0)
+
+  def build(self, run):
+    return NormsMeasure(run)
+
+
+class NormsMeasure(base.Measure):
+  def final(self, state):
+    images = self.run.images(state, "test").images
+    return {"norms/mean": float(np.linalg.norm(images, axis=1).mean())}
+
+
+def test_an_evaluator_of_ones_own():
+  config = tiny.make_config(evaluation=("retrieval", f"{__name__}:Norms"))
+  evaluators = config.evaluation.evaluators
+  values = config.to_dict()
+  assert config_lib.parse(values).to_dict() == values
+  chosen = evaluators[f"{__name__}:Norms"]
+  measure = chosen.build(opened(pair_data(**usual())))
+  assert measure.final(State()) == {"norms/mean": pytest.approx(1.0)}
+  assert measure.validate(State()) == measure.headline({"a": 1.0}) == {}
+
+
+@pytest.mark.parametrize(
+  "objective, evaluator",
+  [
+    ("simclr", "retrieval"),
+    ("clip", "reranked"),
+    ("clip", "task"),
+    ("vqa", "classification"),
+    ("text_assignment", "geometry"),
+  ],
+)
+def test_an_evaluator_that_cannot_measure_an_objective(objective, evaluator):
+  draft = config_lib.default_config()
+  draft.objective = objective
+  draft.data = "scenes" if objective == "vqa" else "emoji"
+  draft.evaluation = (evaluator,)
+  with pytest.raises(config_lib.ConfigError) as caught:
+    config_lib.checked(draft)
+  said = str(caught.value)
+  assert f"config.evaluation={evaluator}" in said and repr(objective) in said
 
 
 def test_further_languages_of_the_test_split():
@@ -410,11 +530,11 @@ def test_a_single_image():
 
 @pytest.fixture(scope="module")
 def encoding(data):
-  config = tiny.make_config(optimizer__ema_decay=0.5)
+  config = tiny.make_config(ema_decay=0.5)
   objective = tiny.make_objective(config, data)
-  batch = {"tokens": np.zeros((2, 1, 12), np.int32)}
+  batch = objective.example_batch()
   params, extra = jax.jit(objective.init)(jax.random.key(0), batch)
-  optimizer = state_lib.make_optimizer(config)
+  optimizer = tiny.make_optimizer(config, objective)
   state = state_lib.TrainState(
     0, 0, params, optimizer.init(params), extra, None
   )
@@ -493,9 +613,9 @@ def test_what_is_fine_tuned_is_the_image_encoder(encoding, data):
   assert after < 0.8 * before
 
   frozen = copy.copy(objective)
-  frozen.model = objective.model.clone(frozen=("image",))
+  frozen.frozen = ("image",)
   encoder = embeddings.Encoder(frozen, data, **settings)
-  with pytest.raises(ValueError, match="config.model.frozen with image"):
+  with pytest.raises(ValueError, match="config.objective.frozen"):
     encoder.fine_tuner(state, classes=3, image_size=16, batch_size=5)
 
 
@@ -504,7 +624,7 @@ def test_paired_texts_are_the_first_captions(encoding, data):
   split = data.splits["validation"]
   first = [r["captions"][0].text for r in split.records]
   np.testing.assert_array_equal(
-    embeddings.paired_texts(encoder, state, split),
+    geometry.paired_texts(encoder, state, split),
     encoder.texts(state, first),
   )
 
@@ -516,7 +636,7 @@ def test_captions_are_read_without_decoding_an_image(encoding, data):
 
   encoder, _, state = encoding
   split = data.splits["validation"]
-  found = embeddings.paired_texts(
+  found = geometry.paired_texts(
     encoder, state, Blind(split.images, split.records)
   )
   assert found.shape == (len(split), 16)

@@ -2,7 +2,6 @@
 
 import gc
 import io
-import json
 import logging
 import shutil
 import sys
@@ -12,11 +11,25 @@ import numpy as np
 import pytest
 
 from contrastive_jax.training.distributed import sharding
-from contrastive_jax.training.trainer import checkpoints, loop, nonfinite
+from contrastive_jax.training.trainer import (
+  checkpoints,
+  clock,
+  loop,
+  nonfinite,
+)
 from contrastive_jax.training.trainer import state as state_lib
+from contrastive_jax.training.trainer.optimizer_choices import Cosine
 from tests.training import tiny
-
-_TIMES = ("train/examples_per_second", "train/input_wait")
+from tests.training.toy import (
+  Toy,
+  fit,
+  make_batches,
+  make_settings,
+  restore,
+  restored,
+  rows_of,
+  steps_in,
+)
 
 
 class Killed(BaseException):
@@ -32,36 +45,6 @@ def kill_at(step):
     return {"dummy/loss": float(step)}
 
   return loop.Evaluator(every=step, run=run)
-
-
-def rows_of(workdir):
-  """The rows of metrics.jsonl without what depends on the clock."""
-  lines = (workdir / "metrics.jsonl").read_text().splitlines()
-  rows = [json.loads(line) for line in lines]
-  return [{k: v for k, v in r.items() if k not in _TIMES} for r in rows]
-
-
-def steps_in(workdir):
-  return sorted(int(p.name) for p in (workdir / "checkpoints").iterdir())
-
-
-def restored(config, workdir, objective, step=None):
-  """The state of a checkpoint."""
-  optimizer = state_lib.make_optimizer(config)
-  batch = {"tokens": np.zeros((2, 1, 12), np.int32)}
-  abstract = jax.eval_shape(
-    lambda: state_lib.init_state(objective, optimizer, config, batch)
-  )
-  everywhere = sharding.replicated(tiny.make_mesh(1))
-  abstract = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
-    abstract,
-  )
-  saved = checkpoints.Checkpoints(workdir, keep=None)
-  try:
-    return saved.restore(abstract, step=step)
-  finally:
-    saved.close()
 
 
 @pytest.fixture(name="seen")
@@ -136,13 +119,11 @@ class TestClip:
     # It had gone on, and logged, after the checkpoint.
     assert rows_of(tmp_path)[-1]["step"] == 6
     lines = []
-    state, numbers = loop.fit(
+    state, numbers = tiny.fit(
       config,
-      objective=tiny.make_objective(config, data, 2),
-      iterator=tiny.make_batches(config, data),
-      mesh=tiny.make_mesh(2),
-      workdir=tmp_path,
-      evaluators=(loop.Evaluator(6, lambda s: {"dummy/loss": 6.0}),),
+      tmp_path,
+      data,
+      evaluators=[loop.Evaluator(6, lambda s: {"dummy/loss": 6.0})],
       report=lines.append,
     )
     assert lines[0] == f"Resuming {tmp_path} at step 4."
@@ -154,38 +135,17 @@ class TestClip:
 
   def test_a_checkpoint_is_the_state(self, undisturbed, config, data):
     workdir, state, _ = undisturbed
-    objective = tiny.make_objective(config, data)
     # On another number of devices than it was saved on.
-    loaded = restored(config, workdir, objective)
+    abstract = tiny.abstract_state(config, tiny.make_objective(config, data))
+    loaded = restore(workdir, abstract)
     tiny.assert_same(jax.device_get(loaded), state)
-    before = restored(config, workdir, objective, step=4)
+    before = restore(workdir, abstract, step=4)
     assert int(before.step) == 4
     with pytest.raises(FileNotFoundError, match="no checkpoint of step 5"):
-      restored(config, workdir, objective, step=5)
+      restore(workdir, abstract, step=5)
 
 
 # Of a toy, for speed.
-
-
-DATA = tiny.make_data()
-TOY = {
-  "data__num_threads": 1,
-  "optimizer__clip_norm": 0.0,
-  "optimizer__ema_decay": 0.0,
-}
-
-
-def fit(workdir, *, objective=None, evaluators=(), **changes):
-  config = tiny.make_config(**{**TOY, **changes})
-  objective = objective or tiny.Toy()
-  state, numbers = tiny.fit(
-    config,
-    workdir,
-    DATA,
-    objective=objective,
-    evaluators=evaluators,
-  )
-  return config, state, numbers
 
 
 @pytest.mark.parametrize("killed_at", [1, 4, 5, 8])
@@ -194,7 +154,7 @@ def test_killed_anywhere_it_makes_the_same_run(
 ):
   settings = dict(steps=9, checkpoint_every=4, log_every=2)
   last = loop.Evaluator(killed_at, lambda s: {"dummy/loss": float(killed_at)})
-  _, whole, _ = fit(tmp_path / "whole", evaluators=[last], **settings)
+  whole, _ = fit(tmp_path / "whole", evaluators=[last], **settings)
   all_seen = list(seen)
   assert len(all_seen) == 9 and len({str(s) for s in all_seen}) == 9
   seen.clear()
@@ -202,7 +162,7 @@ def test_killed_anywhere_it_makes_the_same_run(
     fit(tmp_path / "killed", evaluators=[kill_at(killed_at)], **settings)
   first = len(seen)
   assert first == killed_at
-  _, resumed, _ = fit(tmp_path / "killed", evaluators=[last], **settings)
+  resumed, _ = fit(tmp_path / "killed", evaluators=[last], **settings)
   # At a checkpoint's own step the evaluators come first: their line of the
   # log is not lost when the run is killed between the two.
   start = 4 if killed_at > 4 else 0
@@ -215,10 +175,10 @@ def test_killed_anywhere_it_makes_the_same_run(
 
 
 def test_started_again_when_all_is_trained_it_changes_nothing(tmp_path, seen):
-  config, state, numbers = fit(tmp_path, steps=3, checkpoint_every=2)
+  state, numbers = fit(tmp_path, steps=3, checkpoint_every=2)
   rows, files = rows_of(tmp_path), steps_in(tmp_path)
   seen.clear()
-  _, again, same = fit(tmp_path, steps=3, checkpoint_every=2)
+  again, same = fit(tmp_path, steps=3, checkpoint_every=2)
   assert not seen
   tiny.assert_same(jax.device_get(again), jax.device_get(state))
   assert rows_of(tmp_path) == rows and steps_in(tmp_path) == files
@@ -230,7 +190,7 @@ def test_started_again_when_all_is_trained_it_changes_nothing(tmp_path, seen):
 def test_resuming_makes_no_state_of_its_own(tmp_path, monkeypatch):
   """It would take the memory twice while the saved one is read."""
   settings = dict(steps=3, checkpoint_every=3)
-  _, expected, _ = fit(tmp_path, **settings)
+  expected, _ = fit(tmp_path, **settings)
   given = []
   restore = checkpoints.Checkpoints.restore
 
@@ -239,15 +199,14 @@ def test_resuming_makes_no_state_of_its_own(tmp_path, monkeypatch):
     return restore(self, state, *args, **kwargs)
 
   monkeypatch.setattr(checkpoints.Checkpoints, "restore", record)
-  _, state, _ = fit(tmp_path, **settings)
+  state, _ = fit(tmp_path, **settings)
   tiny.assert_same(jax.device_get(state), jax.device_get(expected))
   assert given
   assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in given)
 
 
 def test_no_batch_is_read_but_those_of_the_steps(tmp_path):
-  config = tiny.make_config(**TOY, steps=3)
-  batches = tiny.make_batches(config, DATA)
+  batches = make_batches(make_settings())
   taken = []
 
   class Counted:
@@ -263,14 +222,7 @@ def test_no_batch_is_read_but_those_of_the_steps(tmp_path):
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(checkpoints.Checkpoints, "save", skip)
-    loop.fit(
-      config,
-      objective=tiny.Toy(),
-      iterator=Counted(),
-      mesh=tiny.make_mesh(2),
-      workdir=tmp_path,
-      report=lambda line: None,
-    )
+    fit(tmp_path, steps=3, iterator=Counted())
   assert len(taken) == 3
 
 
@@ -301,13 +253,13 @@ def test_an_error_begins_a_line_on_a_terminal(tmp_path, monkeypatch):
   terminal = Terminal()
   monkeypatch.setattr(sys, "stdout", terminal)
   with pytest.raises(nonfinite.NonFiniteError):
-    fit(tmp_path, objective=tiny.Toy(bad="loss", bad_step=3), steps=9)
+    fit(tmp_path, objective=Toy(bad="loss", bad_step=3), steps=9)
   text = terminal.getvalue()
   assert "step 3/9" in text and text.endswith("\n")
 
 
 def test_a_single_step_runs(tmp_path):
-  _, state, numbers = fit(tmp_path, steps=1)
+  state, numbers = fit(tmp_path, steps=1)
   assert int(state.step) == 1
   assert [r["step"] for r in rows_of(tmp_path)] == [1]
   assert steps_in(tmp_path) == [1]
@@ -352,14 +304,23 @@ def test_evaluators_run_at_their_own_cadence(tmp_path):
   assert [r["step"] for r in rows if "train/loss" in r] == [5, 6]
 
 
+def test_the_headline_is_shown_and_all_numbers_are_logged(tmp_path, capsys):
+  evaluator = loop.Evaluator(
+    2,
+    lambda state: {"a/x": 0.25, "a/y": 1.0},
+    lambda numbers: {"a/x": numbers["a/x"]},
+  )
+  fit(tmp_path, steps=3, evaluators=[evaluator])
+  assert "\n  step 2: a/x 0.250\n" in capsys.readouterr().out
+  assert {"step": 2, "a/x": 0.25, "a/y": 1.0} in rows_of(tmp_path)
+
+
 def test_the_averaged_parameters_are_what_evaluators_see(tmp_path):
   seen = []
   evaluator = loop.Evaluator(
     2, lambda s: seen.append(jax.device_get(s.eval_params)) or {"x": 0.0}
   )
-  _, state, _ = fit(
-    tmp_path, steps=3, evaluators=[evaluator], optimizer__ema_decay=0.5
-  )
+  state, _ = fit(tmp_path, steps=3, evaluators=[evaluator], ema_decay=0.5)
   assert len(seen) == 1
   assert np.any(seen[0]["w"] != np.asarray(state.params["w"]))
 
@@ -401,11 +362,7 @@ def test_nothing_is_compiled_late(tmp_path):
 def test_speed_and_input_wait(tmp_path, monkeypatch):
   """With a clock of our own: a batch takes 3 s, a step 1 s, a pause 100 s."""
   now = [0.0]
-
-  def clock():
-    return now[0]
-
-  monkeypatch.setattr(loop.time, "monotonic", clock)
+  monkeypatch.setattr(clock.time, "monotonic", lambda: now[0])
 
   def passes(seconds, result=None):
     now[0] += seconds
@@ -418,7 +375,7 @@ def test_speed_and_input_wait(tmp_path, monkeypatch):
       self.paused += seconds
 
   progress = Progress()
-  timer = loop._Clock()
+  timer = clock.Clock()
   timer.wait_for(lambda: passes(50.0))
   passes(1000.0)  # It compiles.
   timer.restart()
@@ -458,7 +415,7 @@ def test_speed_and_input_wait(tmp_path, monkeypatch):
   ],
 )
 def test_the_first_tensor_that_is_not_finite_is_named(tmp_path, kind, at, said):
-  objective = tiny.Toy(bad=kind, bad_step=at - 1)
+  objective = Toy(bad=kind, bad_step=at - 1)
   settings = dict(steps=9, checkpoint_every=2, keep_checkpoints=9)
   with pytest.raises(nonfinite.NonFiniteError) as caught:
     fit(tmp_path, objective=objective, **settings)
@@ -470,13 +427,12 @@ def test_the_first_tensor_that_is_not_finite_is_named(tmp_path, kind, at, said):
   assert "NaN" not in text and "Infinity" not in text
   if good:
     # What was saved last is sound, and a run can go on from it.
-    config = tiny.make_config(**TOY, **settings)
-    state = restored(config, tmp_path, tiny.Toy())
+    state = restored(tmp_path)
     assert all(jax.device_get(state_lib.finite(state)).values())
     with pytest.raises(nonfinite.NonFiniteError) as caught:
       fit(tmp_path, objective=objective, **settings)
     assert str(caught.value).startswith(said)
-    _, healed, _ = fit(tmp_path, **settings)
+    healed, _ = fit(tmp_path, **settings)
     assert int(healed.step) == 9
     assert steps_in(tmp_path) == [2, 4, 6, 8, 9]
 
@@ -489,8 +445,7 @@ def test_an_update_that_overflows_is_not_saved(tmp_path):
       tmp_path,
       steps=4,
       checkpoint_every=1,
-      optimizer__learning_rate=1e39,
-      optimizer__warmup_share=0.0,
+      optimizer={"learning_rate": 1e39, "schedule": Cosine(0.0)},
     )
   assert "Step 1: parameter" in str(caught.value)
   assert "after the update is not finite" in str(caught.value)
@@ -504,12 +459,11 @@ def test_a_huge_learning_rate_stops_and_keeps_what_is_good(tmp_path):
       steps=12,
       checkpoint_every=1,
       keep_checkpoints=20,
-      optimizer__learning_rate=1e38,
+      optimizer={"learning_rate": 1e38},
     )
   kept = steps_in(tmp_path)
-  config = tiny.make_config(steps=12, **TOY)
   for step in kept:
-    state = restored(config, tmp_path, tiny.Toy(), step=step)
+    state = restored(tmp_path, step)
     assert all(jax.device_get(state_lib.finite(state)).values())
 
 
@@ -519,7 +473,7 @@ def test_a_huge_learning_rate_stops_and_keeps_what_is_good(tmp_path):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
   workdir = tmp_path_factory.mktemp("finished")
-  _, state, _ = fit(workdir, steps=4, checkpoint_every=2)
+  state, _ = fit(workdir, steps=4, checkpoint_every=2)
   return workdir, jax.device_get(state)
 
 
@@ -545,7 +499,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path, finished, what):
   assert "\n" not in message
   # As it says:
   shutil.rmtree(broken)
-  _, state, _ = fit(workdir, steps=4, checkpoint_every=2)
+  state, _ = fit(workdir, steps=4, checkpoint_every=2)
   tiny.assert_same(jax.device_get(state), finished[1])
   # Now, and not in a test where it would be reported.
   del caught
@@ -563,14 +517,14 @@ def test_an_unfinished_checkpoint_is_no_checkpoint(tmp_path, finished):
   reader.close()
   # A reader leaves it alone, as it may be a run's that is at work.
   assert (folder / "4.orbax-checkpoint-tmp").exists()
-  _, state, _ = fit(workdir, steps=4, checkpoint_every=2)
+  state, _ = fit(workdir, steps=4, checkpoint_every=2)
   tiny.assert_same(jax.device_get(state), finished[1])
   assert steps_in(workdir) == [2, 4]
 
 
 def test_there_is_no_checkpoint(tmp_path):
   with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
-    restored(tiny.make_config(), tmp_path, tiny.Toy())
+    restored(tmp_path)
 
 
 def test_a_batch_that_does_not_divide_is_refused(tmp_path):

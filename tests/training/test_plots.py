@@ -37,6 +37,10 @@ def check(path, *, colours=()):
     assert np.any(np.all(pixels == rgb, axis=-1)), colour
 
 
+RETRIEVAL = {
+  "R@1": "retrieval_validation/image_to_text/recall_at_1",
+  "R@10": "retrieval_validation/image_to_text/recall_at_10",
+}
 ROWS = [
   {"step": 2, "train/loss": 3.0, "train/logit_scale": 14.0},
   {"step": 4, "retrieval_validation/image_to_text/recall_at_1": 0.25},
@@ -47,7 +51,7 @@ ROWS = [
 @pytest.mark.parametrize("rows", [[], ROWS[:1], ROWS])
 def test_curves(tmp_path, rows):
   path = tmp_path / "made" / "curves.png"
-  plots.curves(rows, path)
+  plots.curves(rows, path, RETRIEVAL)
   check(path)
 
 
@@ -55,31 +59,36 @@ def test_curves(tmp_path, rows):
   "names, shown",
   [
     (
-      ("train/logit_scale", "retrieval_validation/image_to_text/recall_at_10"),
-      {"Logit scale", "Retrieval on validation"},
+      ("train/logit_scale", RETRIEVAL["R@10"]),
+      {"Logit scale", "Validation"},
     ),
     (
       ("train/accuracy", "vqa_validation/accuracy"),
-      {
-        "Accuracy on the batch",
-        "Accuracy on validation",
-      },
+      {"Accuracy on the batch", "Validation"},
     ),
     (("train/temperature",), {"Temperature"}),
   ],
 )
-def test_curves_show_what_a_run_has(tmp_path, monkeypatch, names, shown):
+@pytest.mark.parametrize("scale", [1.0, 5.0])
+def test_curves_show_what_a_run_has(tmp_path, monkeypatch, names, shown, scale):
   figures = []
   monkeypatch.setattr(
     plots, "_save", lambda figure, path: figures.append(figure)
   )
   rows = [
-    {"step": s, "train/loss": 1.0, **dict.fromkeys(names, s / 9)}
+    {"step": s, "train/loss": 1.0, **dict.fromkeys(names, scale * s / 2)}
     for s in range(3)
   ]
-  plots.curves(rows, tmp_path / "curves.png")
-  drawn = {a.get_title() for a in figures[0].axes if a.lines}
-  assert drawn == {"Training loss", *shown}
+  validation = {**RETRIEVAL, "vqa": "vqa_validation/accuracy"}
+  plots.curves(rows, tmp_path / "curves.png", validation)
+  axes = {a.get_title(): a for a in figures[0].axes}
+  assert {name for name, a in axes.items() if a.lines} == {
+    "Training loss",
+    *shown,
+  }
+  # Shares are seen against all of them, other scores whole.
+  top = axes["Validation"].get_ylim()[1]
+  assert top == 1 if scale == 1 or "Validation" not in shown else top > 5
 
 
 @pytest.mark.parametrize("images, texts", [(1, 1), (3, 1), (1, 4), (20, 9)])

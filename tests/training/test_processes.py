@@ -1,11 +1,7 @@
 """Several processes: the same losses and parameters as one."""
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 import time
 
 import jax
@@ -14,73 +10,41 @@ import pytest
 from PIL import Image
 
 from contrastive_jax.models import pretrained
-from contrastive_jax.programs import train
 from contrastive_jax.recipes import clip_emoji
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.distributed import processes
+from contrastive_jax.training.distributed import start as start_lib
 from contrastive_jax.training.runs import runner
 from contrastive_jax.training.trainer import metric_log
-from tests import compiling
 from tests.training import tiny
-
-_STEPS = 3
-
-
-def free_port():
-  with socket.socket() as s:
-    s.bind(("localhost", 0))
-    return s.getsockname()[1]
-
-
-def fields_of(folder, *, fsdp):
-  return {
-    "steps": _STEPS,
-    "batch_size": 16,
-    "fsdp": fsdp,
-    "log_every": 1,
-    "checkpoint_every": 2,
-    "data.name": "folder",
-    "data.path": str(folder),
-    "data.vocab_size": 300,
-    "data.captions_per_example": 1,
-    "model.image_size": 16,
-    "model.context_length": 12,
-    "model.overrides": json.dumps(
-      {
-        "image": {"widths": [8, 16], "depths": [1, 1]},
-        # Large enough to be split: 300 x 256.
-        "text": {"width": 256, "depth": 1, "num_heads": 4},
-        "embed_dim": 16,
-      }
-    ),
-    "evaluation.retrieval_every": 2,
-    "evaluation.plots": False,
-    "evaluation.batch_size": 8,
-  }
+from tests.training.program import (
+  STEPS,
+  command,
+  fields_of,
+  free_port,
+  start,
+  unscored,
+)
 
 
 def fusion_fields(folder, *, fsdp):
   """Of ALBEF's pre-training on the folder, with dropout and Muon."""
   fields = fields_of(folder, fsdp=fsdp)
-  overrides = {
-    "image": {"width": 32, "depth": 1, "patch_size": 8, "stem_width": 0},
-    # Large enough to be split: 301 x 256.
-    "width": 256,
-    "fusion_depth": 1,
-    "dropout": 0.1,
-  }
+  del fields["objective.captions_per_example"]
   return fields | {
     "objective": "albef",
-    "loss.name": "soft_target",
-    "loss.label_smoothing": 0.0,
-    "loss.temperature": "fixed",
-    "loss.image_image": 0.0,
-    "data.images_per_concept": 1,
-    "fusion.queue_size": 32,
-    "structure.source": "momentum",
-    "optimizer.name": "muon",
+    "loss": "soft_target",
+    "loss.temperature_mode": "fixed",
+    "loss.queue_size": 32,
+    "optimizer": "muon",
     "model.preset": "albef_tiny",
-    "model.overrides": json.dumps(overrides),
+    "model.overrides": {
+      "image": {"width": 32, "depth": 1, "patch_size": 8, "stem_width": 0},
+      # Large enough to be split: 301 x 256.
+      "width": 256,
+      "fusion_depth": 1,
+      "dropout": 0.1,
+    },
   }
 
 
@@ -99,43 +63,20 @@ def task_fields(root, initial, *, fsdp):
     rows = [{**row, "image": f"copy_{row['image']}"} for row in rows]
     for i in range(24):
       (root / f"copy_{i}.png").write_bytes((root / f"{i}.png").read_bytes())
-  fields = fusion_fields(root, fsdp=fsdp)
-  for name in ("fusion.queue_size", "structure.source"):
-    del fields[name]
+  fields = {
+    name: value
+    for name, value in fusion_fields(root, fsdp=fsdp).items()
+    if not name.startswith(("loss", "evaluation.retrieval"))
+  }
   return fields | {
     "objective": "entailment",
-    "loss.name": "cross_entropy",
-    "data.name": "official",
+    "objective.texts_per_image": 2,
+    "data": "official",
     "data.format": "albef",
+    "initial": "run",
     "initial.workdir": str(initial),
-    "fusion.questions_per_image": 2,
+    "evaluation.task.every": 2,
   }
-
-
-def command(fields, workdir, *more):
-  return [
-    sys.executable,
-    "-m",
-    "experiments.train",
-    *(f"--config.{k}={v}" for k, v in fields.items()),
-    f"--workdir={workdir}",
-    *more,
-  ]
-
-
-def start(commands, devices, **variables):
-  env = {
-    **os.environ,
-    **variables,
-    "XLA_FLAGS": compiling.xla_flags(devices),
-    "JAX_PLATFORMS": "cpu",
-  }
-  return [
-    subprocess.Popen(
-      c, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    for c in commands
-  ]
 
 
 @pytest.fixture(name="folder", scope="module")
@@ -169,9 +110,10 @@ def train_in_two(fields, workdir, **variables):
 
 def train_in_one(fields, workdir):
   """Trains in this process; returns the configuration."""
-  config = clip_emoji.get_config()  # The program's default.
-  config.update_from_flattened_dict(fields | {"evaluation.final": False})
-  runner.train(config_lib.parse(config), workdir, report=lambda _: None)
+  draft = clip_emoji.get_config()  # The program's default.
+  draft.override(unscored(fields))
+  config = config_lib.parse(draft)
+  runner.train(config, workdir, report=lambda _: None)
   return config
 
 
@@ -181,7 +123,7 @@ def check_like(one, two, config):
     [r["train/loss"] for r in metric_log.read_metrics(w) if "train/loss" in r]
     for w in (one, two)
   ]
-  assert len(losses[0]) == _STEPS
+  assert len(losses[0]) == STEPS
   np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
   # Its checkpoint, written by two processes, opens in one with 8 devices.
   states = [runner.restore(w, report=lambda _: None)[1] for w in (one, two)]
@@ -218,10 +160,10 @@ def test_a_run_goes_on_with_another_number_of_processes(folder, tmp_path):
   one, two = tmp_path / "one", tmp_path / "two"
   config = train_in_one(fields_of(folder, fsdp=False), one)
   shutil.copytree(one, two)
-  shutil.rmtree(two / "checkpoints" / str(_STEPS))
+  shutil.rmtree(two / "checkpoints" / str(STEPS))
   (two / "results.json").unlink()
   fields = fields_of(folder, fsdp=False)
-  train_in_two(fields | {"evaluation.final": False}, two)
+  train_in_two(unscored(fields), two)
   check_like(one, two, config)
 
 
@@ -256,15 +198,15 @@ def test_published_weights_in_two_processes_are_like_in_one(folder, tmp_path):
   }
   fields = fields_of(folder, fsdp=False) | {
     "model.preset": "vit_b32",
-    "model.tokenizer": "clip",
-    "model.overrides": json.dumps(overrides),
+    "tokenizer": "clip",
+    "model.overrides": overrides,
   }
   # A run of no steps, whose model is what the others begin with.
   train_in_one(fields | {"steps": 0, "seed": 3}, tmp_path / "made")
   run, state = runner.restore(tmp_path / "made", report=lambda _: None)
   path = tmp_path / "clip.safetensors"
   pretrained.save(run.objective.model, {"params": state.params}, path)
-  fields["initial.weights"] = str(path)
+  fields |= {"initial": "weights", "initial.weights": str(path)}
   one, two = tmp_path / "one", tmp_path / "two"
   config = train_in_one(fields, one)
   train_in_two(fields | {"fsdp": True}, two)
@@ -324,4 +266,4 @@ def test_a_killed_process_stops_the_other_which_names_it(
 )
 def test_flags_that_do_not_go_together(given, said):
   with pytest.raises(config_lib.UserError, match=said):
-    train.start_processes(*given)
+    start_lib.start_processes(*given)

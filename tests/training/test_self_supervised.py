@@ -10,15 +10,14 @@ import pytest
 from contrastive_jax import losses, ops
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.distributed import example_tables, sharding
-from contrastive_jax.training.trainer import loop
 from tests.losses import augmented_references as references
 from tests.training import tiny
-from tests.training.test_objectives import ROWS, assert_gradients_close
-from tests.training.test_objectives import batch as make_batch
+from tests.training.stub import ROWS, assert_gradients_close
+from tests.training.stub import batch as make_batch
 
 DATA = tiny.make_data()
 OBJECTIVES = ("simclr", "moco_v3")
-PLAIN = {"simclr": "nt_xent", "moco_v3": "moco_v3"}
+PLAIN = {"simclr": "nt_xent", "moco_v3": "info_nce"}
 NO_AUGMENTATION = {
   "augment__random_resized_crop": False,
   "augment__color_jitter": 0.0,
@@ -52,9 +51,8 @@ def make(objective, devices=1, **changes):
   settings = {
     "objective": objective,
     "batch_size": ROWS,
-    "loss__name": PLAIN[objective],
-    "loss__temperature": "fixed",
-    "loss__init_logit_scale": 5.0,
+    "loss": PLAIN[objective],
+    "loss__temperature": 1 / 5.0,
     "steps": 10,
     **changes,
   }
@@ -99,7 +97,7 @@ def projected(tower, images):
 
 class TestSimCLR:
   def test_two_images_of_a_concept_are_its_views(self):
-    settings = {"data__images_per_concept": 2, **NO_AUGMENTATION}
+    settings = {"objective__images_per_concept": 2, **NO_AUGMENTATION}
     loss, *_ = run("simclr", **settings)[0]
     z = unit(projected(PARAMS["tower"], make_batch()["image"]))
     expected = losses.nt_xent(
@@ -117,7 +115,7 @@ class TestSimCLR:
 
   def test_the_table_has_an_entry_an_image(self):
     settings = {
-      "loss__name": "augmented",
+      "loss": "augmented",
       "loss__e_step": "moving_average",
       "loss__group_positives": False,
       **NO_AUGMENTATION,
@@ -142,8 +140,8 @@ class TestSimCLR:
 class TestMoCoV3:
   def test_loss_and_momentum_are_the_published_ones(self):
     settings = {
-      "data__images_per_concept": 2,
-      "ssl__momentum": 0.8,
+      "objective__images_per_concept": 2,
+      "objective__momentum": 0.8,
       **NO_AUGMENTATION,
     }
     steps = run("moco_v3", steps=3, **settings)
@@ -171,10 +169,8 @@ class TestMoCoV3:
   def test_the_decoupled_loss_has_the_augmented_one_s_gradient(self):
     """With the batch's own estimate."""
     alone = {"loss__group_positives": False}
-    expected = run("moco_v3", loss__name="decoupled", **alone)[0]
-    found = run(
-      "moco_v3", loss__name="augmented", loss__e_step="batch", **alone
-    )[0]
+    expected = run("moco_v3", loss="decoupled", **alone)[0]
+    found = run("moco_v3", loss="augmented", loss__e_step="batch", **alone)[0]
     assert_gradients_close(found[1], expected[1], 1e-5)
     assert found[2]["weight_sum"] == pytest.approx(1.0, rel=1e-5)
 
@@ -183,9 +179,9 @@ class TestMoCoV3:
 @pytest.mark.usefixtures("all_passes")
 def test_any_number_of_devices_makes_the_same_steps(objective, images):
   settings = {
-    "loss__name": "augmented",
+    "loss": "augmented",
     "loss__concentration": 2.0,
-    "data__images_per_concept": images,
+    "objective__images_per_concept": images,
   }
   expected = run(objective, 1, 2, **settings)
   found = run(objective, 4, 2, **settings)
@@ -210,9 +206,8 @@ def test_a_run_with_the_real_tower(tmp_path):
   """Batch statistics, checkpoints, LARS; two devices."""
   config = tiny.make_config(
     objective="moco_v3",
-    loss__name="augmented",
-    loss__temperature="fixed",
-    optimizer__name="lars",
+    loss="augmented",
+    optimizer="lars",
     steps=4,
   )
   state, _ = tiny.fit(config, tmp_path, DATA, devices=2)
@@ -232,51 +227,39 @@ def test_a_run_with_the_real_tower(tmp_path):
 def test_there_is_no_text(objective):
   made, *_ = make(objective)
   assert not made.has_text
-  with pytest.raises(TypeError, match=f"{objective} has no text encoder"):
+  with pytest.raises(TypeError, match="encoder"):
     made.encode_text({}, {}, None)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_microbatches_are_refused(objective):
-  config = tiny.make_config(
-    objective=objective,
-    loss__name=PLAIN[objective],
-    loss__temperature="fixed",
-    microbatches=2,
-  )
-  with pytest.raises(ValueError, match="config.microbatches > 1"):
-    loop.abstract_state(
-      config, tiny.make_objective(config, DATA), tiny.make_mesh(1)
-    )
-
-
 @pytest.mark.parametrize(
-  "changes, said",
+  "changes, named",
   [
-    ({"loss__name": "clip"}, "takes config.loss.name=nt_xent, augmented"),
-    ({"loss__temperature": "learned"}, "has a fixed temperature"),
-    ({"data__images_per_concept": 4}, "must be 1 .* or 2"),
+    ({"loss": "clip"}, ["config.loss", "nt_xent, augmented", "'clip'"]),
     (
-      {"loss__name": "augmented", "loss__e_step": "amortized"},
-      "e_step='amortized' needs config.objective='clip'",
+      {"loss__temperature_mode": "learned"},
+      ["config.loss.temperature_mode", "fixed", "'learned'"],
     ),
+    (
+      {"objective__images_per_concept": 4},
+      ["config.objective.images_per_concept", "4"],
+    ),
+    (
+      {"loss": "augmented", "loss__e_step": "amortized"},
+      ["config.loss.e_step=amortized", "clip"],
+    ),
+    (
+      {"objective__projector": "64,x"},
+      ["config.objective.projector", "'64,x'"],
+    ),
+    ({"objective__projector": (64, 0)}, ["config.objective.projector", "0"]),
+    ({"microbatches": 2}, ["config.microbatches", "objective=clip", "simclr"]),
   ],
 )
-def test_what_does_not_go_together_is_refused(changes, said):
-  settings = {"loss__name": "nt_xent", "loss__temperature": "fixed", **changes}
-  with pytest.raises(config_lib.ConfigError, match=said):
-    tiny.make_config(objective="simclr", **settings)
-
-
-def test_bad_widths_are_named():
-  config = tiny.make_config(
-    objective="simclr",
-    loss__name="nt_xent",
-    loss__temperature="fixed",
-    ssl__projector="64,x",
-  )
-  with pytest.raises(config_lib.ConfigError, match="config.ssl.projector"):
-    tiny.make_objective(config, DATA)
+def test_what_does_not_go_together_is_refused(changes, named):
+  with pytest.raises(config_lib.ConfigError) as caught:
+    tiny.make_config(objective="simclr", **changes)
+  for name in named:
+    assert name in str(caught.value)
 
 
 def test_patches_may_be_frozen():

@@ -18,8 +18,8 @@ from contrastive_jax.training import (
 from contrastive_jax.training.config import workdirs
 from contrastive_jax.training.evaluators import embeddings
 from contrastive_jax.training.runs import open_data, runner, task_runs
-from tests.training import test_albef_objective as pretraining
 from tests.training import tiny
+from tests.training import tiny_albef as pretraining
 from tests.training.tiny_tasks import (
   make_config,
   make_data,

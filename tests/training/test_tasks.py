@@ -10,8 +10,8 @@ import pytest
 from contrastive_jax.data import sources, task_pipeline, tasks
 from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.objectives import fusion_base
-from tests.training import test_albef_objective as pretraining
 from tests.training import tiny
+from tests.training import tiny_albef as pretraining
 from tests.training.tiny_tasks import (
   ANSWERS,
   batch_of,
@@ -246,7 +246,7 @@ def test_any_number_of_devices(objective):
 
 
 def test_without_distillation_there_is_no_momentum_model():
-  objective, params, state = started("entailment", fusion__alpha=0.0)
+  objective, params, state = started("entailment", objective__alpha=0.0)
   assert "momentum" not in state
   value, _ = objective.loss(
     params, state, batch_of("entailment"), jax.random.key(0)
@@ -257,7 +257,7 @@ def test_without_distillation_there_is_no_momentum_model():
 @pytest.mark.parametrize("task", ["vqa", "nlvr2"])
 @pytest.mark.parametrize("seen", ["image", "text"])
 def test_a_blind_model_is_told_nothing_of_the_other_input(task, seen):
-  objective, params, _ = started(task, fusion__inputs=seen)
+  objective, params, _ = started(task, objective__inputs=seen)
   batch = jax.tree.map(jnp.asarray, batch_of(task))
   hidden = {"image": "tokens", "text": "image"}[seen]
   applied = fusion_base.Applied(objective.model, params)

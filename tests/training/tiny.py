@@ -3,25 +3,21 @@
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
 from contrastive_jax.data import sources
 from contrastive_jax.data.text import tokenizer as tokenizer_lib
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import objectives
 from contrastive_jax.training.distributed import sharding
-from contrastive_jax.training.runs import image_text
-from contrastive_jax.training.trainer import loop
+from contrastive_jax.training.runs import build
+from contrastive_jax.training.trainer import loop, optimizers
 
-OVERRIDES = json.dumps(
-  {
-    "image": {"widths": [8, 16], "depths": [1, 1]},
-    "text": {"width": 32, "depth": 1, "num_heads": 2},
-    "embed_dim": 16,
-  }
-)
+OVERRIDES = {
+  "image": {"widths": (8, 16), "depths": (1, 1)},
+  "text": {"width": 32, "depth": 1, "num_heads": 2},
+  "embed_dim": 16,
+}
 # Runs that differ in neither steps, optimizer, model nor vocabulary have the
 # same programs: the cache of conftest.py spares compiling them again.
 VOCABULARY = 259
@@ -30,7 +26,7 @@ _SETTINGS = {
   "batch_size": 8,
   "log_every": 1,
   "checkpoint_every": 4,
-  "optimizer.ema_decay": 0.9,
+  "ema_decay": 0.9,
   "model.image_size": 16,
   "model.context_length": 12,
   "model.overrides": OVERRIDES,
@@ -51,15 +47,19 @@ def make_config(**changes):
 
 
 def parse(fields):
-  """A configuration from dotted fields."""
-  nested = {}
-  for name, value in fields.items():
-    *sections, last = name.split(".")
-    place = nested
-    for section in sections:
-      place = place.setdefault(section, {})
-    place[last] = value
-  return config_lib.parse(nested)
+  """A configuration from dotted fields; `structure.TERM` is the term's weight."""
+  fields = dict(fields)
+  terms = {
+    name: fields.pop(name)
+    for name in list(fields)
+    if name.count(".") == 1 and name.startswith("structure.")
+  }
+  if terms:
+    fields["structure"] = tuple(name.split(".")[1] for name in terms)
+    fields |= {f"{name}.weight": weight for name, weight in terms.items()}
+  draft = config_lib.default_config()
+  draft.override(fields)
+  return config_lib.parse(draft)
 
 
 def caption(i):
@@ -125,7 +125,7 @@ def make_mesh(devices):
 
 def make_objective(config, data, devices=1):
   """The objective of a configuration."""
-  return objectives.create(
+  return build.build_objective(
     config,
     vocab_size=data.tokenizer.vocab_size,
     num_examples=data.splits["train"].index_bound,
@@ -133,23 +133,56 @@ def make_objective(config, data, devices=1):
   )
 
 
+def caption_rows(objective):
+  """Token rows of an image in a step."""
+  return objective.example_batch()["tokens"].shape[1]
+
+
 def make_batches(config, data):
   """The training batches of a run."""
-  run = image_text.Run(config, None, data, None, None, None)
-  return run.batches()
+  return build.caption_feed(config).batches(data)
 
 
-def fit(config, workdir, data, *, devices=2, objective=None, evaluators=()):
+def make_optimizer(config, objective):
+  """The optimizer of a configuration."""
+  return optimizers.make_optimizer(
+    config.optimizer, steps=config.steps, objective=objective
+  )
+
+
+def abstract_state(config, objective, devices=1):
+  """The form of a run's state on some of the devices."""
+  return loop.abstract_state(
+    build.trainer_settings(config),
+    objective,
+    make_optimizer(config, objective),
+    make_mesh(devices),
+  )
+
+
+def fit(
+  config,
+  workdir,
+  data,
+  *,
+  devices=2,
+  objective=None,
+  evaluators=(),
+  report=lambda line: None,
+):
   """`loop.fit` on some of the devices."""
   workdir.mkdir(exist_ok=True)
+  objective = objective or make_objective(config, data, devices)
   return loop.fit(
-    config,
-    objective=objective or make_objective(config, data, devices),
+    build.trainer_settings(config),
+    objective=objective,
+    optimizer=make_optimizer(config, objective),
+    learning_rate=optimizers.learning_rate(config.optimizer, config.steps),
     iterator=make_batches(config, data),
     mesh=make_mesh(devices),
     workdir=workdir,
     evaluators=tuple(evaluators),
-    report=lambda line: None,
+    report=report,
   )
 
 
@@ -162,49 +195,3 @@ def assert_same(first, second):
     name = jax.tree_util.keystr(path)
     np.testing.assert_array_equal(np.asarray(a), np.asarray(b), err_msg=name)
     assert a.dtype == b.dtype, name
-
-
-class Toy:
-  """An objective that is quickly compiled: a linear fit with some noise.
-
-  From its step `bad_step` (0 is the first one) on, `bad` is not finite: the
-  "loss", an "embedding", the "gradient" alone, or the objective's "state".
-  """
-
-  def __init__(self, *, bad="", bad_step=0):
-    self._bad = bad
-    self._bad_step = bad_step
-
-  def init(self, key, batch):
-    del batch
-    params = {"a": jnp.zeros(3), "w": jax.random.normal(key, (4, 2))}
-    if self._bad == "parameter":
-      params["w"] = params["w"].at[0, 0].set(jnp.inf)
-    return params, {"count": jnp.int32(0), "mean": jnp.float32(0)}
-
-  def loss(self, params, state, batch, key):
-    is_bad = state["count"] >= self._bad_step
-    x = batch["image"].reshape(len(batch["image"]), -1)[:, :4] / 255.0
-    target = batch["tokens"][:, 0, 1:3] / 100.0
-    noise = 0.1 * jax.random.normal(key, target.shape)
-    loss = jnp.mean((x @ params["w"] - target + noise) ** 2)
-    loss += jnp.mean((params["a"] - 1.0) ** 2)
-
-    def spoiled(kind, x):
-      return jnp.where(is_bad, jnp.nan, x) if self._bad == kind else x
-
-    if self._bad == "gradient":
-      # sqrt at 0 has a value and no derivative.
-      loss += jnp.sqrt(jnp.where(is_bad, 0.0 * params["w"][0, 0], 1.0))
-    metrics = {
-      "mean_input": jnp.mean(x),
-      "image_embedding": spoiled("embedding", jnp.sum(x**2)),
-    }
-    state = {
-      "count": state["count"] + 1,
-      "mean": spoiled("state", jnp.mean(x)),
-    }
-    return spoiled("loss", loss), (state, metrics)
-
-  def constrain(self, params):
-    return {**params, "a": jnp.minimum(params["a"], 0.02)}

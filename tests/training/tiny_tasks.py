@@ -10,8 +10,9 @@ from PIL import Image
 
 from contrastive_jax.data import sources, task_pipeline, tasks
 from contrastive_jax.data.text import tokenizer as tokenizer_lib
-from tests.training import test_albef_objective as pretraining
+from contrastive_jax.training.runs import build
 from tests.training import tiny
+from tests.training import tiny_albef as pretraining
 
 ANSWERS = ("red", "green", "dark red", "dark blue", "two")
 COUNTS = {"train": 12, "validation": 4, "test": 5}
@@ -75,9 +76,8 @@ def make_config(objective, **changes):
   fields = {
     **pretraining.FIELDS,
     "objective": objective,
-    "loss__name": "cross_entropy",
-    "fusion__questions_per_image": 2,
-    "fusion__answer_length": 10,
+    "objective__texts_per_image": 2,
+    "objective__answer_length": 10,
     "evaluation__batch_size": 32,
     **changes,
   }
@@ -85,9 +85,7 @@ def make_config(objective, **changes):
 
 
 def make_objective(config, devices=1):
-  from contrastive_jax.training import objectives
-
-  return objectives.create(
+  return build.build_objective(
     config,
     vocab_size=tokenizer().vocab_size,
     num_examples=100,

@@ -1,6 +1,6 @@
 """Names of ALBEF's weights, as its authors publish them."""
 
-from contrastive_jax.models.fusion import FusionModel
+from contrastive_jax.models.fusion_model import FusionModel
 from contrastive_jax.models.pretrained import encoders, forms, rules
 from contrastive_jax.models.pretrained.rules import Rule
 

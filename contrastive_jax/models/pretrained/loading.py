@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from contrastive_jax.models.bert_encoder import BertEncoder
 from contrastive_jax.models.efficientnet import EfficientNetLite
-from contrastive_jax.models.fusion import FusionModel
+from contrastive_jax.models.fusion_model import FusionModel
 from contrastive_jax.models.pretrained import (
   albef,
   clip,

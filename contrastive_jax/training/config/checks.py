@@ -37,13 +37,7 @@ def check(config: Any) -> None:
   _check_data(config, name)
   _check_numbers(config)
   _check_beginning(config, name)
-  separated = config.structure and "separation" in config.structure.terms
-  for evaluator, chosen in config.evaluation.evaluators.items():
-    if getattr(chosen, "concatenated", False) and not separated:
-      raise ConfigError(
-        f"config.evaluation.{evaluator}.concatenated needs"
-        " config.structure=separation, which gives the second head."
-      )
+  _check_evaluators(config, name)
   try:
     objective.check_run(config)
   except ConfigError:
@@ -98,3 +92,19 @@ def _check_beginning(config: Any, objective: str) -> None:
       "config.tokenizer must be empty with config.initial=run, which brings its"
       f" vocabulary; got {config.tokenizer!r}."
     )
+
+
+def _check_evaluators(config: Any, objective: str) -> None:
+  separated = config.structure and "separation" in config.structure.terms
+  for evaluator, chosen in config.evaluation.evaluators.items():
+    allowed = getattr(chosen, "objectives", OBJECTIVES.variants)
+    if objective in OBJECTIVES.variants and objective not in allowed:
+      raise ConfigError(
+        f"config.evaluation={evaluator} is for config.objective="
+        f"{', '.join(allowed)}; got {objective!r}."
+      )
+    if getattr(chosen, "concatenated", False) and not separated:
+      raise ConfigError(
+        f"config.evaluation.{evaluator}.concatenated needs"
+        " config.structure=separation, which gives the second head."
+      )

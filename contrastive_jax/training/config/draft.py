@@ -23,12 +23,22 @@ from contrastive_jax import choices
 from contrastive_jax.training.config import names
 from contrastive_jax.training.config.errors import ConfigError
 
+# What the readers of a text raise, the last two on brackets without end.
+_UNREADABLE = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError)
+
 
 class Draft:
   """A dataclass of `choices` fields, not yet frozen."""
 
   def __init__(
-    self, cls: type, path: str, *, root: type | None = None, kind: Any = None
+    self,
+    cls: type,
+    path: str,
+    *,
+    root: type | None = None,
+    kind: Any = None,
+    main: str = "",
+    among: bool = False,
   ):
     """All fields at their defaults.
 
@@ -37,9 +47,12 @@ class Draft:
       path: where it stands, such as "config.loss".
       root: the whole configuration's dataclass; None is `cls`.
       kind: of which it is a variant; None for a group of fields.
+      main: the field that the group's own name stands for, see `section`.
+      among: whether it is one of several variants, which lie under their names.
     """
     state = self.__dict__
     state["_cls"], state["_path"], state["_kind"] = cls, path, kind
+    state["_main"], state["_among"] = main, among
     state["_root"] = root or cls
     state["_fields"] = {f.name: f for f in dataclasses.fields(cls)}
     state["_types"] = typing.get_type_hints(cls)
@@ -65,47 +78,38 @@ class Draft:
   def __dir__(self) -> list[str]:
     return sorted(self._fields)
 
-  def assign(self, path: str, text: str) -> None:
-    """Sets the field at a dotted path below this one to what a text says.
+  def assign(self, path: str, value: Any) -> None:
+    """Sets the field at a dotted path below this one.
 
     Args:
       path: such as "loss.rate".
-      text: as on a command line. Tuples are separated by commas, dicts are JSON
-        or Python.
+      value: of the field, or a text of it as on a command line, where tuples are
+        separated by commas, and dicts are JSON or Python.
     """
-    *groups, last = path.split(".")
-    place: Any = self
-    for group in groups:
-      if not isinstance(place, (Draft, _Several)):
-        break
-      place = place.reach(group)
-    if not isinstance(place, (Draft, _Several)):
-      raise self.unknown(path)
-    place.set_text(last, text)
+    holder, name = self._walk(path)
+    if isinstance(value, str) and not holder._chooses(name):
+      wanted = holder._types[name]
+      try:
+        value = _read(value, wanted)
+      except _UNREADABLE as error:
+        raise ConfigError(
+          f"{holder._path}.{name} must be of type {_type_name(wanted)}; got"
+          f" {value!r}."
+        ) from error
+    setattr(holder, name, value)
 
-  def reach(self, name: str) -> Any:
-    """The group, or the variants by name, under a name."""
+  def reach(self, name: str, rest: str = "") -> Any:
+    """The group, or the variants by name, under a name.
+
+    Args:
+      name: of a field.
+      rest: the further path that is looked for, which errors name.
+    """
     if name in self._fields:
       value = self._values[name]
       several = "several" in self._fields[name].metadata
       return _Several(self, value) if several else value
-    return self._within(name).reach(name)
-
-  def set_text(self, name: str, text: str) -> None:
-    """Sets a field to what a text says."""
-    if name not in self._fields:
-      self._within(name).set_text(name, text)
-      return
-    value: Any = text
-    if not {"kind", "several", "section"} & {*self._fields[name].metadata}:
-      try:
-        value = _read(text, self._types[name])
-      except (ValueError, SyntaxError) as error:
-        raise ConfigError(
-          f"{self._path}.{name} must be of type"
-          f" {_type_name(self._types[name])}; got {text!r}."
-        ) from error
-    setattr(self, name, value)
+    return self._within(name, rest).reach(name, rest)
 
   def freeze(self) -> Any:
     """The dataclass, its own checks passed.
@@ -125,12 +129,16 @@ class Draft:
         raise ConfigError(f"{self._path}.{error}") from error
     return made
 
-  def unknown(self, name: str) -> ConfigError:
+  def unknown(self, name: str, rest: str = "") -> ConfigError:
     """The error on a name that this draft has not: its owner, or the nearest."""
-    full = f"{self._path}.{name}"
+    full = ".".join(filter(None, (self._path, name, rest)))
     owner = self._owner(name)
     if owner:
       return ConfigError(f"{full} belongs to {owner}.")
+    if name == "name" and self._kind is not None and not self._among:
+      return ConfigError(
+        f"{full} is not a field; did you mean {self._path}={self.variant()}?"
+      )
     return ConfigError(
       f"{full} is not a field; did you mean {names.nearest(self._root, full)}?"
     )
@@ -146,11 +154,12 @@ class Draft:
     if "several" in meta:
       kind = meta["several"]
       return {
-        name: _chosen(kind, name, f"{path}.{name}", self._root)
+        name: _chosen(kind, name, self._below(f, name), self._root, among=True)
         for name in meta["default"]
       }
     if "section" in meta:
-      return Draft(meta["section"], path, root=self._root)
+      main = meta.get("main", "")
+      return Draft(meta["section"], path, root=self._root, main=main)
     if f.default_factory is not dataclasses.MISSING:
       return f.default_factory()
     return f.default
@@ -161,15 +170,14 @@ class Draft:
     if "kind" in meta:
       self._values[name] = _chosen(meta["kind"], value, path, self._root)
     elif "several" in meta:
-      self._values[name] = self._chosen_several(meta["several"], value, path)
+      self._values[name] = self._chosen_several(f, value)
     elif "section" in meta:
       main = meta.get("main")
       if isinstance(value, Draft):
         value = value._plain()
       known = self._values[name]._fields
       if isinstance(value, Mapping) and (not main or {*value} <= {*known}):
-        for inner, one in value.items():
-          setattr(self._values[name], inner, one)
+        self._values[name]._update(value)
       elif main:
         setattr(self._values[name], main, value)
       else:
@@ -183,20 +191,73 @@ class Draft:
       except ValueError as error:
         raise ConfigError(f"{path} {error}") from error
 
-  def _chosen_several(self, kind: Any, value: Any, path: str) -> dict[str, Any]:
+  def _chosen_several(self, f: dataclasses.Field[Any], value: Any) -> Any:
     if isinstance(value, str):
       value = tuple(part.strip() for part in value.split(",") if part.strip())
     if not isinstance(value, (Mapping, tuple, list)):
-      raise ConfigError(f"{path} must be a tuple of names; got {value!r}.")
+      place = self._place(f.name)
+      raise ConfigError(
+        f"config.{place} must be a tuple of names; got {value!r}."
+      )
     fields = value if isinstance(value, Mapping) else dict.fromkeys(value, {})
     return {
       name: _chosen(
-        kind, {"name": name, **_mapping(inner)}, f"{path}.{name}", self._root
+        f.metadata["several"],
+        {"name": name, **_mapping(inner)},
+        self._below(f, name),
+        self._root,
+        among=True,
       )
       for name, inner in fields.items()
     }
 
-  def _within(self, name: str) -> Any:
+  def _place(self, name: str) -> str:
+    """What somebody writes who sets a field, without the first "config."."""
+    path = self._path if name == self._main else f"{self._path}.{name}"
+    return path.removeprefix("config.")
+
+  def _below(self, f: dataclasses.Field[Any], variant: str) -> str:
+    """Where the fields of one of several variants stand."""
+    return f"config.{self._place(f.name)}.{variant}"
+
+  def _update(self, values: Mapping[str, Any]) -> None:
+    """Sets fields to values, choices before the fields of what was chosen."""
+    for name in sorted(values, key=lambda n: not self._chooses(n)):
+      setattr(self, name, values[name])
+
+  def _chooses(self, name: str) -> bool:
+    """Whether a field's value decides which other fields there are."""
+    meta = self._fields[name].metadata if name in self._fields else {}
+    return bool({"kind", "several"} & {*meta}) or bool(meta.get("main"))
+
+  def _walk(self, path: str) -> tuple[Any, str]:
+    """The draft that has the field at a dotted path, and the field's name."""
+    place: Any = self
+    rest = path
+    while "." in rest:
+      name, _, after = rest.partition(".")
+      for own in place._own_names():
+        if rest.startswith(f"{own}."):
+          name, after = own, rest[len(own) + 1 :]
+      place, rest = place.reach(name, after), after
+      if not isinstance(place, (Draft, _Several)):
+        raise self.unknown(path)
+    return place._holder(rest), rest
+
+  def _holder(self, name: str) -> Any:
+    """The draft itself, or the one inside of it that has a field `name`."""
+    return self if name in self._fields else self._within(name)._holder(name)
+
+  def _own_names(self) -> list[str]:
+    """Names, which have dots, of the user's own among several variants."""
+    groups = (
+      self._values[name]
+      for name, f in self._fields.items()
+      if "several" in f.metadata
+    )
+    return [name for group in groups for name in group if ":" in name]
+
+  def _within(self, name: str, rest: str = "") -> Any:
     """The one choice made inside of this group that has a field `name`."""
     found = []
     for f in self._fields.values():
@@ -208,7 +269,7 @@ class Draft:
         inner = name in value._fields or value._reaches(name)
         found += [value] if inner else []
     if len(found) != 1:
-      raise self.unknown(name)
+      raise self.unknown(name, rest)
     return found[0]
 
   def _reaches(self, name: str) -> bool:
@@ -221,15 +282,19 @@ class Draft:
   def _owner(self, name: str) -> str:
     """Which variant has the field that this one lacks, and what is chosen."""
     here = self._path.removeprefix("config.")
-    if self._kind is not None:
-      others = self._kind.having(name)
-      if others:
-        return (
-          f"{here}={' or '.join(others)}; this run has {here}={self.variant()}"
-        )
+    others = self._kind.having(name) if self._kind is not None else []
+    if others and self._among:
+      group = here.rpartition(".")[0]
+      return " or ".join(f"{group}.{other}" for other in others) + (
+        f", not to {here}"
+      )
+    if others:
+      return (
+        f"{here}={' or '.join(others)}; this run has {here}={self.variant()}"
+      )
     for f in self._fields.values():
-      place = f"{here}.{f.name}"
       if "several" in f.metadata and name in f.metadata["several"].variants:
+        place = self._place(f.name)
         chosen = ",".join(self._values[f.name]) or "none"
         return f"{place}={name}; this run has {place}={chosen}"
       value = self._values[f.name]
@@ -262,23 +327,26 @@ class _Several:
     self.__dict__.update(_owner=owner, _drafts=drafts)
 
   def __getattr__(self, name: str) -> Draft:
-    if name in self._drafts:
-      return self._drafts[name]
-    raise self._owner.unknown(name)
+    if name.startswith("_"):
+      raise AttributeError(name)
+    return self.reach(name)
 
   def __setattr__(self, name: str, value: Any) -> None:
-    draft = getattr(self, name)
-    for field, one in _mapping(value).items():
-      setattr(draft, field, one)
+    getattr(self, name)._update(_mapping(value))
 
-  def reach(self, name: str) -> Draft:
+  def reach(self, name: str, rest: str = "") -> Draft:
     """The variant of a name."""
-    return getattr(self, name)
+    if name in self._drafts:
+      return self._drafts[name]
+    raise self._owner.unknown(name, rest)
 
-  def set_text(self, name: str, text: str) -> None:
-    """Raises: a variant is no value."""
+  def _own_names(self) -> list[str]:
+    return [name for name in self._drafts if ":" in name]
+
+  def _holder(self, name: str) -> Draft:
+    path = self.reach(name)._path
     raise ConfigError(
-      f"{getattr(self, name)._path} is a group of fields, not {text!r}."
+      f"{path} is a group of fields: set one of them, {path}.NAME."
     )
 
 
@@ -315,7 +383,9 @@ def _type_name(wanted: Any) -> str:
   return f"{getattr(origin, '__name__', wanted)} of {', '.join(inner)}"
 
 
-def _chosen(kind: Any, value: Any, path: str, root: type) -> Draft:
+def _chosen(
+  kind: Any, value: Any, path: str, root: type, *, among: bool = False
+) -> Draft:
   """The draft of a variant: of its name, or of a mapping with its fields."""
   if isinstance(value, Draft):
     value = value._plain()
@@ -323,15 +393,15 @@ def _chosen(kind: Any, value: Any, path: str, root: type) -> Draft:
   name = fields.pop("name", None)
   if not isinstance(name, str):
     raise ConfigError(
-      f"{path} must be the name of a {kind.name}, one of"
-      f" {', '.join(kind.variants)}; got {value!r}."
+      f"{path} must be a name, one of {', '.join(kind.variants)}; got {value!r}."
     )
   try:
-    draft = Draft(kind.find(name), path, root=root, kind=kind)
+    cls = kind.find(name)
   except ValueError as error:
-    raise ConfigError(f"{path} {error}") from error
-  for field, one in fields.items():
-    setattr(draft, field, one)
+    place = path.removesuffix(f".{name}") if among else path
+    raise ConfigError(f"{place} {error}") from error
+  draft = Draft(cls, path, root=root, kind=kind, among=among)
+  draft._update(fields)
   return draft
 
 
@@ -354,7 +424,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 def _nested(cls: type) -> Iterator[set[str]]:
   """Names of the fields of every variant that a dataclass may hold."""
   for f in dataclasses.fields(cls):
-    kind = f.metadata.get("kind") or f.metadata.get("several")
+    kind: Any = f.metadata.get("kind") or f.metadata.get("several")
     for name in kind.variants if kind is not None else ():
       inner = kind.find(name)
       yield {g.name for g in dataclasses.fields(inner)}

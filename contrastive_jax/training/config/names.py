@@ -43,6 +43,11 @@ def paths(cls: type, prefix: str = "config") -> Iterator[tuple[str, Any]]:
       yield name, f
 
 
+def known_as(name: str) -> str:
+  """The name that a field has here, where others call it differently."""
+  return _SYNONYMS.get(name, name)
+
+
 def nearest(cls: type, name: str) -> str:
   """The field that is most like a dotted name.
 
@@ -51,7 +56,7 @@ def nearest(cls: type, name: str) -> str:
     name: such as "config.lr".
   """
   *groups, last = name.split(".")
-  last = _SYNONYMS.get(last, last)
+  last = known_as(last)
   wanted = ".".join([*groups, last])
   known = [path for path, _ in paths(cls)]
   # A right last part in a wrong or absent group is the usual slip.
@@ -62,13 +67,15 @@ def nearest(cls: type, name: str) -> str:
   return (*swapped, *near)[0]
 
 
-def _paths(cls: type, prefix: str) -> Iterator[tuple[str, Any]]:
+def _paths(cls: type, prefix: str, main: str = "") -> Iterator[tuple[str, Any]]:
   for f in dataclasses.fields(cls):
     path, meta = f"{prefix}.{f.name}", f.metadata
     yield path, f
     if "section" in meta:
-      yield from _paths(meta["section"], path)
-    kind = meta.get("kind") or meta.get("several")
+      yield from _paths(meta["section"], path, meta.get("main", ""))
+    kind: Any = meta.get("kind") or meta.get("several")
+    # One of several variants lies in the group that its field is the main one of.
+    group = prefix if f.name == main else path
     for name in kind.variants if kind is not None else ():
-      place = path if "kind" in meta else f"{path}.{name}"
+      place = path if "kind" in meta else f"{group}.{name}"
       yield from _paths(kind.find(name), place)

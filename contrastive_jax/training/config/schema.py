@@ -152,29 +152,41 @@ class ConfigDraft(Draft):
     elif name == "loss":
       self._follow_modes()
 
-  def reach(self, name: str) -> Any:
+  def reach(self, name: str, rest: str = "") -> Any:
     """See `Draft`; raises on a group that the objective does not use."""
-    self._check_used(name)
-    return super().reach(name)
+    self._check_used(name, rest)
+    return super().reach(name, rest)
 
-  def override(self, texts: Mapping[str, str]) -> None:
-    """Sets fields to what a command line says, in whatever order.
+  def override(self, values: Mapping[str, Any]) -> None:
+    """Sets fields, in whatever order they come.
 
     Args:
-      texts: by dotted name, such as {"loss.rate": "0.3"}.
+      values: by dotted name, such as {"loss.rate": 0.3}; texts are read as on a
+        command line.
     """
-    # A choice before the fields of what was chosen, the objective before all.
-    first = ("objective", "loss")
-    for path in sorted(
-      texts, key=lambda p: (p.count("."), first.index(p) if p in first else 2)
-    ):
-      self.assign(path, texts[path])
+    waiting = dict(sorted(values.items()))
+    while waiting:
+      # Each choice may bring the fields that the next one is about.
+      path = min(waiting, key=self._turn)
+      self.assign(path, waiting.pop(path))
+
+  def _turn(self, path: str) -> tuple[int, int, int]:
+    """When a field is set: a choice before the fields of what was chosen."""
+    try:
+      place, name = self._walk(path)
+    except ConfigError:  # A choice may bring it yet.
+      return (1, 0, 0)
+    if not place._chooses(name):
+      return (1, 0, 0)
+    return (0, place._path.count("."), _turn(path))
 
   def freeze(self) -> Config:
     """The configuration; see `Draft.freeze`."""
     config: Config = super().freeze()
     uses = self._objective().uses
-    unused = {name: None for name in _OPTIONAL if name not in uses}
+    unused: dict[str, Any] = {
+      name: None for name in _OPTIONAL if name not in uses
+    }
     config = dataclasses.replace(config, **unused)
     takes_views = getattr(config.loss, "takes_views", False) or bool(
       config.structure and config.structure.augmented_sides
@@ -193,11 +205,23 @@ class ConfigDraft(Draft):
       config = dataclasses.replace(config, other_view=None)
     return config
 
+  def uses(self, name: str) -> bool:
+    """Whether the objective uses a field of the top level."""
+    return name not in _OPTIONAL or name in self._objective().uses
+
   def _objective(self) -> Any:
     return self._values["objective"]._cls
 
-  def _check_used(self, name: str) -> None:
-    if name not in _OPTIONAL or name in self._objective().uses:
+  def _holder(self, name: str) -> Any:
+    self._check_used(name)
+    return super()._holder(name)
+
+  def _update(self, values: Mapping[str, Any]) -> None:
+    for name in sorted(values, key=_turn):
+      setattr(self, name, values[name])
+
+  def _check_used(self, name: str, rest: str = "") -> None:
+    if self.uses(name):
       return
     owners = [
       other
@@ -205,7 +229,8 @@ class ConfigDraft(Draft):
       if name in OBJECTIVES.find(other).uses
     ]
     raise ConfigError(
-      f"config.{name} belongs to objective={', '.join(owners)}; this run has"
+      f"config.{'.'.join(filter(None, (name, rest)))} belongs to"
+      f" objective={' or '.join(owners)}; this run has"
       f" objective={self._values['objective'].variant()}."
     )
 
@@ -261,9 +286,7 @@ def checked(values: Mapping[str, Any] | ConfigDraft) -> Config:
     if not isinstance(values, Mapping):
       raise ConfigError(f"The configuration must be a mapping; got {values!r}.")
     draft = ConfigDraft()
-    first = [name for name in ("objective", "loss") if name in values]
-    for name in [*first, *(n for n in values if n not in first)]:
-      setattr(draft, name, values[name])
+    draft._update(values)
     values = draft
   config = values.freeze()
   checks.check(config)
@@ -294,6 +317,11 @@ def first_difference(
     elif a != b:
       return f"{prefix}{name}", a, b
   return None
+
+
+def _turn(name: str) -> int:
+  """When a group is chosen: the objective decides which others there are."""
+  return {"objective": 0, "loss": 1}.get(name, 2)
 
 
 def _was_given(draft: Draft) -> bool:

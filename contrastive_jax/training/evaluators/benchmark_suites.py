@@ -1,7 +1,7 @@
 """Scores on sets that others publish, one by one and in suites."""
 
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,16 @@ from contrastive_jax.data import sources
 from contrastive_jax.data.sets import official
 from contrastive_jax.data.sets.folder import reading
 from contrastive_jax.training.config import workdirs
-from contrastive_jax.training.evaluators import embeddings, few_shot
+from contrastive_jax.training.evaluators import (
+  base,
+  choices,
+  embeddings,
+  few_shot,
+  retrieval,
+  zero_shot,
+)
 from contrastive_jax.training.trainer import state as state_lib
+from contrastive_jax.training.types import Report
 
 # What a table shows of each kind of suite.
 _COLUMNS = {
@@ -41,6 +49,29 @@ _COLUMNS = {
 }
 
 
+class BenchmarksMeasure(base.Measure):
+  """Scores on the sets that a run names."""
+
+  def __init__(self, run: base.Opened, chosen: choices.Benchmarks):
+    """Takes an opened run, and the sets."""
+    super().__init__(run)
+    self._chosen = chosen
+
+  def final(self, state: state_lib.TrainState) -> dict[str, float]:
+    """See `benchmarks`."""
+    return benchmarks(
+      self.run.encoder,
+      state,
+      self._chosen.sets,
+      data_dir=self._chosen.data_dir,
+      image_size=self.run.image_size,
+      fit=self._chosen.fit,
+      classify=self._chosen.classification,
+      concatenated=self._chosen.concatenated,
+      report=self.run.report,
+    )
+
+
 def benchmarks(
   encoder: embeddings.Encoder,
   state: state_lib.TrainState,
@@ -51,7 +82,7 @@ def benchmarks(
   fit: str = "pad",
   classify: bool = True,
   concatenated: bool = False,
-  report: Callable[[str], None] = print,
+  report: Report = print,
 ) -> dict[str, float]:
   """Zero-shot classification and linear probe on each set.
 
@@ -98,13 +129,13 @@ def _zero_shot(
 ) -> dict[str, float]:
   images = encoder.images(state, splits.test)
   if benchmarks_lib.BENCHMARKS[name].multi_label:
-    return embeddings.zero_shot(
+    return zero_shot.zero_shot(
       encoder, state, images, splits.classes, images.labels, prompts=prompts
     )
   choices = np.arange(len(splits.classes))
   if benchmarks_lib.BENCHMARKS[name].occurring:
     choices = np.unique(images.labels)
-  return embeddings.zero_shot(
+  return zero_shot.zero_shot(
     encoder,
     state,
     images,
@@ -139,7 +170,7 @@ def run(
   image_size: int,
   fit: str = "pad",
   seed: int = 0,
-  report: Callable[[str], None] = print,
+  report: Report = print,
 ) -> dict[str, dict[str, float]]:
   """Scores a suite set by set; those that `path` has already are not done again.
 
@@ -172,7 +203,7 @@ def run(
     raise ValueError(f"suite {name!r} needs a model with texts; this has none.")
   if suite.kind == "fine_tune" and not encoder.trains_images:
     raise ValueError(
-      f"suite {name!r} trains the image tower; config.model.frozen keeps this"
+      f"suite {name!r} trains the image tower; config.objective.frozen keeps this"
       " one as it is: score 'elevater' instead."
     )
   known: dict[str, Any] = workdirs.read_json(path) if path.exists() else {}
@@ -219,7 +250,7 @@ def _score(
   *,
   image_size: int,
   seed: int,
-  report: Callable[[str], None],
+  report: Report,
 ) -> dict[str, float]:
   if kind == "probe":
     return _probe(encoder, state, splits, concatenated=False)
@@ -268,7 +299,7 @@ def _pairs(
     report=lambda line: None,
   )
   source = found[sources.TEST]
-  scores = embeddings.retrieval(encoder, state, source, name="retrieval")
+  scores = retrieval.retrieval(encoder, state, source, name="retrieval")
   return scores | {"images": float(len(source))}
 
 

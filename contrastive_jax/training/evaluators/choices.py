@@ -6,6 +6,7 @@ user's own.
 """
 
 import dataclasses
+import difflib
 from typing import TYPE_CHECKING, Any, Protocol
 
 from contrastive_jax.choices import Kind, field, several
@@ -28,22 +29,37 @@ EVALUATORS = Kind(
   },
 )
 _FINAL = field(True, "Whether it runs at the end of training.")
+_EVERY = field(
+  200, "Steps between two validations; 0 has none before the end.", low=0
+)
+_CONCATENATED = field(
+  False,
+  "Whether features of both heads, side by side, are classified as well; needs"
+  " structure=separation.",
+)
+_PAIRS = ("clip", "albef")
+_IMAGES = (*_PAIRS, "simclr", "moco_v3")
 
 
 class Evaluator(Protocol):
-  """An evaluator: a frozen dataclass with these.
+  """An evaluator: a frozen dataclass with a `build`.
+
+  It may have these too:
 
   Attributes:
-    every: steps between two validations; 0 has none before the end. A class
-      without the field never validates.
-    final: whether it runs at the end.
+    every: steps between two validations; 0 has none. An evaluator without it
+      never validates.
+    final: whether it runs at the end of training; one without it does.
+    objectives: names of the objectives that it goes with; one without it goes with
+      all.
   """
 
-  every: int
-  final: bool
-
   def build(self, run: "base.Opened") -> "base.Measure":
-    """Functions of a state that measure it on the data of an opened run."""
+    """What measures a state on the data of an opened run.
+
+    Raises:
+      ValueError: if it cannot measure this run.
+    """
     ...
 
 
@@ -51,10 +67,16 @@ class Evaluator(Protocol):
 class Retrieval:
   """Retrieval between images and names or captions, both ways."""
 
-  every: int = field(
-    200, "Steps between two validations; 0 has none before the end.", low=0
-  )
+  every: int = _EVERY
   final: bool = _FINAL
+
+  objectives = _PAIRS
+
+  def build(self, run: "base.Opened") -> "base.Measure":
+    """`retrieval.RetrievalMeasure`."""
+    from contrastive_jax.training.evaluators import retrieval
+
+    return retrieval.RetrievalMeasure(run)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,28 +85,47 @@ class ZeroShot:
 
   final: bool = _FINAL
 
+  objectives = _PAIRS
+
+  def build(self, run: "base.Opened") -> "base.Measure":
+    """`zero_shot.ZeroShotMeasure`."""
+    from contrastive_jax.training.evaluators import zero_shot
+
+    return zero_shot.ZeroShotMeasure(run)
+
 
 @dataclasses.dataclass(frozen=True)
 class Classification:
   """Few-shot, linear probe and kNN accuracy of frozen features."""
 
   final: bool = _FINAL
-  concatenated: bool = field(
-    False,
-    "Whether features of both heads, side by side, are classified as well; needs"
-    " structure=separation.",
-  )
+  concatenated: bool = _CONCATENATED
+
+  objectives = _IMAGES
+
+  def build(self, run: "base.Opened") -> "base.Measure":
+    """`classification.ClassificationMeasure`."""
+    from contrastive_jax.training.evaluators import classification
+
+    return classification.ClassificationMeasure(
+      run, concatenated=self.concatenated
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Knn:
   """kNN accuracy on the validation split while training."""
 
-  every: int = field(
-    200, "Steps between two validations; 0 has none before the end.", low=0
-  )
+  every: int = _EVERY
 
   final = False
+  objectives = _IMAGES
+
+  def build(self, run: "base.Opened") -> "base.Measure":
+    """`classification.KnnMeasure`."""
+    from contrastive_jax.training.evaluators import classification
+
+    return classification.KnnMeasure(run)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +133,14 @@ class Geometry:
   """Alignment, uniformity and modality gap of the test split."""
 
   final: bool = _FINAL
+
+  objectives = _IMAGES
+
+  def build(self, run: "base.Opened") -> "base.Measure":
+    """`geometry.GeometryMeasure`."""
+    from contrastive_jax.training.evaluators import geometry
+
+    return geometry.GeometryMeasure(run)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +151,14 @@ class Reranked:
   candidates: int = field(
     16, "Answers of the contrast that matching ranks again.", low=1
   )
+
+  objectives = ("albef",)
+
+  def build(self, run: "base.Opened") -> "base.Measure":
+    """`reranking.RerankedMeasure`."""
+    from contrastive_jax.training.evaluators import reranking
+
+    return reranking.RerankedMeasure(run, self.candidates)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,21 +181,47 @@ class Benchmarks:
   classification: bool = field(
     True, "Whether frozen features are classified on each set as well."
   )
-  concatenated: bool = field(
-    False,
-    "Whether features of both heads, side by side, are classified as well; needs"
-    " structure=separation.",
-  )
+  concatenated: bool = _CONCATENATED
+
+  objectives = _IMAGES
+
+  def check(self) -> None:
+    """Raises on a set that is not known."""
+    if not self.sets:
+      return
+    from contrastive_jax.data import benchmarks
+
+    for name in self.sets:
+      if name not in benchmarks.BENCHMARKS:
+        near = difflib.get_close_matches(
+          name, benchmarks.BENCHMARKS, n=1, cutoff=0.0
+        )
+        raise ValueError(
+          f"sets must be some of {', '.join(benchmarks.BENCHMARKS)}; got"
+          f" {name!r}. Did you mean {near[0]!r}?"
+        )
+
+  def build(self, run: "base.Opened") -> "base.Measure":
+    """`benchmark_suites.BenchmarksMeasure`."""
+    from contrastive_jax.training.evaluators import benchmark_suites
+
+    return benchmark_suites.BenchmarksMeasure(run, self)
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
   """Accuracy of a fusion model's task, and of the texts alone."""
 
-  every: int = field(
-    200, "Steps between two validations; 0 has none before the end.", low=0
-  )
+  every: int = _EVERY
   final: bool = _FINAL
+
+  objectives = ("vqa", "nlvr2", "entailment")
+
+  def build(self, run: "base.Opened") -> "base.Measure":
+    """`task_accuracy.TaskMeasure`."""
+    from contrastive_jax.training.evaluators import task_accuracy
+
+    return task_accuracy.TaskMeasure(run)
 
 
 @dataclasses.dataclass(frozen=True)

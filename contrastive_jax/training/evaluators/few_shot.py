@@ -13,8 +13,9 @@ import numpy as np
 from contrastive_jax import evaluation
 from contrastive_jax.data import benchmarks as benchmarks_lib
 from contrastive_jax.data import sources
-from contrastive_jax.training.evaluators import embeddings
+from contrastive_jax.training.evaluators import embeddings, zero_shot
 from contrastive_jax.training.trainer import state as state_lib
+from contrastive_jax.training.types import Report
 
 SHOTS, _DRAWS = (5, 20, 50), 3
 # One in so many of the drawn examples chooses.
@@ -95,7 +96,7 @@ def fine_tuned(
   *,
   image_size: int,
   seed: int,
-  report: Callable[[str], None],
+  report: Report,
 ) -> dict[str, float]:
   """The image encoder trained with a head, on few examples and on all.
 
@@ -129,7 +130,7 @@ def fine_tuned(
   )
   head = None
   if encoder.has_text and prompts:
-    head = embeddings.class_weights(encoder, state, splits.classes, prompts)
+    head = zero_shot.class_weights(encoder, state, splits.classes, prompts)
   images = _Images([splits.train, splits.validation])
   test = _Images([splits.test])
   labels, test_labels = images.labels(), test.labels()

@@ -21,11 +21,6 @@ class Pictures(Protocol):
     ...
 
 
-_RETRIEVAL = {
-  "image to text R@1": "retrieval_validation/image_to_text/recall_at_1",
-  "image to text R@10": "retrieval_validation/image_to_text/recall_at_10",
-  "text to image R@10": "retrieval_validation/text_to_image/recall_at_10",
-}
 # Of these a plot shows the first that a run has.
 _THIRD = (
   ("Logit scale", "train/logit_scale"),
@@ -34,7 +29,11 @@ _THIRD = (
 )
 
 
-def curves(rows: Sequence[Mapping[str, float]], path: pathlib.Path) -> None:
+def curves(
+  rows: Sequence[Mapping[str, float]],
+  path: pathlib.Path,
+  validation: Mapping[str, str],
+) -> None:
   """Loss, scores on validation, logit scale and gradient norm over steps.
 
   A run without a logit scale shows its temperature or, of tasks, its accuracy on
@@ -43,22 +42,14 @@ def curves(rows: Sequence[Mapping[str, float]], path: pathlib.Path) -> None:
   Args:
     rows: of `metrics.jsonl`.
     path: the PNG to write.
+    validation: names of the scores that are shown, by label.
   """
   names = set().union(*rows)
-  third = next((p for p in _THIRD if p[1] in names), _THIRD[0])
-  second = "Retrieval on validation", _RETRIEVAL
-  # Of a task, or of images alone.
-  accuracies = {
-    name.removesuffix("_validation/accuracy"): name
-    for name in sorted(names)
-    if name.endswith("_validation/accuracy")
-  }
-  if accuracies:
-    second = "Accuracy on validation", accuracies
+  third, name = next((p for p in _THIRD if p[1] in names), _THIRD[0])
   panels = (
     ("Training loss", {"loss": "train/loss"}),
-    second,
-    (third[0], {third[0]: third[1]}),
+    ("Validation", validation),
+    (third, {third: name}),
     ("Gradient norm", {"gradient norm": "train/gradient_norm"}),
   )
   figure = Figure(figsize=(10, 6.5), layout="constrained")
@@ -70,9 +61,14 @@ def curves(rows: Sequence[Mapping[str, float]], path: pathlib.Path) -> None:
         axis.plot(*zip(*points), label=label, marker="o", markersize=2.5)
     axis.set(title=title, xlabel="step")
     axis.grid(alpha=0.3)
-    if lines is second[1] and axis.lines:
-      axis.legend(fontsize=8)
-  axes[0, 1].set_ylim(0, 1)
+  scores = axes[0, 1]
+  if scores.lines:
+    scores.legend(fontsize=8)
+  # Shares are seen against all of them; other scores have a range of their own.
+  if all(
+    0 <= r.get(name, 0) <= 1 for r in rows for name in validation.values()
+  ):
+    scores.set_ylim(0, 1)
   _save(figure, path)
 
 

@@ -1,12 +1,11 @@
-"""Draws the plots of a run, by default into `workdir/plots`."""
+"""Draws what the embeddings of a test split look like."""
 
 import pathlib
 
 import numpy as np
 
 from contrastive_jax.data import sources
-from contrastive_jax.training.evaluators import embeddings, plots
-from contrastive_jax.training.trainer import metric_log
+from contrastive_jax.training.evaluators import base, plots, retrieval
 from contrastive_jax.training.trainer import state as state_lib
 
 # More points than this only hide each other.
@@ -24,32 +23,20 @@ class _Pictures:
 
 
 def draw(
-  encoder: embeddings.Encoder,
-  data: sources.PairData,
-  state: state_lib.TrainState,
-  workdir: pathlib.Path,
-  *,
-  seed: int,
-  folder: pathlib.Path | None = None,
+  run: base.Opened, state: state_lib.TrainState, folder: pathlib.Path
 ) -> None:
-  """Curves, retrieval sheet, embedding map and histogram of the test split.
+  """Retrieval sheet, embedding map and histogram of the test split.
 
   Args:
-    encoder: embeds splits and texts.
-    data: the data set.
+    run: the run, opened; its seed chooses the rows of the retrieval sheet.
     state: the trained state.
-    workdir: has the metrics that the curves show.
-    seed: chooses the rows that the retrieval sheet shows.
-    folder: where they go, is made if absent; None is `workdir/plots`.
+    folder: an existing directory.
   """
-  folder = folder or workdir / "plots"
-  folder.mkdir(exist_ok=True)
-  plots.curves(metric_log.read_metrics(workdir), folder / "curves.png")
-  source = data.splits[sources.TEST]
+  source = run.data.splits[sources.TEST]
   if not len(source):
     return
-  embedded = encoder.images(state, source)
-  if not encoder.has_text:
+  embedded = run.images(state, sources.TEST)
+  if not run.encoder.has_text:
     plots.embedding_map(
       embedded.images[:_MOST],
       embedded.images[:0],
@@ -57,10 +44,10 @@ def draw(
       folder / "embeddings.png",
     )
     return
-  texts, text_ids = embeddings.names_of(source)
+  texts, text_ids = retrieval.names_of(source)
   if not texts:
     return
-  text_embeddings = encoder.texts(state, texts)
+  text_embeddings = run.encoder.texts(state, texts)
   plots.histogram(
     embedded.images,
     text_embeddings,
@@ -82,5 +69,5 @@ def draw(
     text_embeddings,
     text_ids,
     folder / "retrieval.png",
-    seed=seed,
+    seed=run.seed,
   )

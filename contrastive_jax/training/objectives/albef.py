@@ -4,18 +4,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from contrastive_jax import losses, ops
-from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.objectives import (
   base,
+  choices,
+  contrasts,
   fusion_base,
   momentum_queue,
 )
 from contrastive_jax.training.objectives.augmented_pairs import AugmentedPairs
-from contrastive_jax.training.objectives.structure_terms import Structure
+from contrastive_jax.training.objectives.parts import Parts
+from contrastive_jax.training.objectives.structure_terms import StructureTerms
 
 Params = base.Params
 Batch = base.Batch
@@ -25,7 +28,7 @@ Metrics = dict[str, jax.Array]
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.001, 0.5
 
 
-class Albef:
+class Albef(base.Trained):
   r"""The sum of three losses on a fusion model, with momentum distillation.
 
   * image-text contrast against momentum features of the batch and a queue, with
@@ -37,8 +40,8 @@ class Albef:
 
   The momentum model is updated before it is used. The share alpha of its soft
   targets grows linearly from 0. With `config.structure` the second paper's
-  regularisers are added; other views' features are those of the momentum model
-  (`source=momentum`), of the same image and text.
+  regularisers are added; other views' features are those of the momentum model, of
+  the same image and text.
 
   References: Li et al., "Align before fuse", 2021; Jiang et al., "Understanding
   and constructing latent modality structures", 2023.
@@ -46,40 +49,52 @@ class Albef:
 
   has_text = True
 
-  def __init__(
-    self,
-    config: config_lib.Config,
-    *,
-    vocab_size: int,
-    num_examples: int,
-    mesh: jax.sharding.Mesh,
-  ):
-    """Builds the model of `config.model`; arguments as of `create`."""
-    self.config = config
-    self._mesh = mesh
-    self._axes = sharding.data_axes(mesh)
+  def __init__(self, settings: choices.Albef, parts: Parts):
+    """Builds the model; see `Parts`.
+
+    Raises:
+      ValueError: if the queue does not divide over the devices.
+    """
+    assert parts.loss is not None and parts.structure is not None
+    self._settings = settings
+    self._parts = parts
+    self._loss = parts.loss
+    self._terms = parts.structure.terms
+    self._mesh = parts.mesh
+    self._axes = sharding.data_axes(parts.mesh)
+    mode = parts.loss.temperature_mode
+    self._learned = mode if isinstance(mode, contrasts.Learned) else None
     # One id more than the tokenizer has: the mask.
-    self.mask_id = vocab_size
+    self.mask_id = parts.vocab_size
     self.model = fusion_base.create_model(
-      config, vocab_size + 1, "pretrain", mesh
+      parts,
+      parts.vocab_size + 1,
+      "pretrain",
+      temperature=parts.loss.temperature,
     )
-    self._views = base.Views(config)
-    self._structure = Structure(config, mesh)
-    size = config.fusion.queue_size
-    if size % mesh.size:
-      raise config_lib.ConfigError(
-        "config.fusion.queue_size must be a multiple of the number of devices"
-        f" ({mesh.size}); got {size}."
-      )
+    self._views = base.Views(parts.augment, parts.model.image_size)
+    self._structure = StructureTerms(
+      parts.structure, parts.loss.block_size, parts.mesh
+    )
     self.augmented_pairs = None
-    if config.loss.name == "augmented":
-      self.augmented_pairs = AugmentedPairs(
-        config, num_examples=num_examples, mesh=mesh
+    self._queue_size = 0
+    if isinstance(parts.loss, contrasts.Augmented):
+      self.augmented_pairs = AugmentedPairs(parts.loss, parts)
+    elif isinstance(parts.loss, contrasts.SoftTarget):
+      self._queue_size = parts.loss.queue_size
+    if self._queue_size % parts.mesh.size:
+      raise ValueError(
+        "config.loss.queue_size must be a multiple of the number of devices"
+        f" ({parts.mesh.size}); got {self._queue_size}."
       )
+
+  def example_batch(self) -> dict[str, np.ndarray]:
+    """See `base.Objective`."""
+    return base.example_batch(self._parts, 1)
 
   def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Params]:
     """Parameters, and the state: momentum model, queue, steps."""
-    side = self.config.model.image_size
+    side = self._parts.model.image_size
     params = self.model.init(
       key,
       jnp.zeros((2, side, side, 3), jnp.float32),
@@ -89,10 +104,10 @@ class Albef:
       "momentum": jax.tree.map(jnp.copy, params),
       "count": jnp.zeros((), jnp.int32),
     }
-    if self._has_queue:
+    if self._queue_size:
       state["queue"] = momentum_queue.create(
         jax.random.fold_in(key, base.QUEUE),
-        self.config.fusion.queue_size,
+        self._queue_size,
         self.model.embed_dim,
       )
     if self.augmented_pairs is not None:
@@ -101,22 +116,17 @@ class Albef:
       )
     return params, state
 
-  @property
-  def _has_queue(self) -> bool:
-    soft = self.config.loss.name == "soft_target"
-    return soft and self.config.fusion.queue_size > 0
-
   def loss(
     self, params: Params, state: Params, batch: Batch, key: jax.Array
   ) -> tuple[jax.Array, tuple[Params, Metrics]]:
     """The weighted sum of the losses, averaged over the batch, and its terms."""
-    settings = self.config.fusion
+    settings = self._settings
     images = self._views.random(
       jax.random.fold_in(key, base.AUGMENT), batch["image"]
     )
     tokens = batch["tokens"][:, 0]
-    groups = batch["concept_id"] if self.config.loss.group_positives else None
-    alpha = fusion_base.ramped_alpha(self.config, state["count"])
+    groups = batch["concept_id"] if self._loss.group_positives else None
+    alpha = self._alpha(state["count"])
     momentum: Any = optax.incremental_update(
       jax.lax.stop_gradient(params), state["momentum"], 1.0 - settings.momentum
     )
@@ -131,7 +141,7 @@ class Albef:
     state = {**state, "momentum": momentum, "count": state["count"] + 1}
     total = jnp.float32(0)
     temperature = params["temperature"]
-    if self.config.loss.temperature == "fixed":
+    if self._learned is None:
       temperature = jax.lax.stop_gradient(temperature)
     metrics: Metrics = {"alpha": alpha, "temperature": temperature}
     if settings.contrast:
@@ -159,7 +169,7 @@ class Albef:
       )
       metrics |= more | {"language_loss": value}
       total += settings.language * value
-    if self.config.structure.active:
+    if self._terms:
       value, terms = self._structure.terms(
         self._features(image, text, image_m, text_m),
         1.0 / jax.lax.stop_gradient(temperature),
@@ -169,6 +179,12 @@ class Albef:
       metrics |= terms
       total += value
     return total, (state, metrics)
+
+  def _alpha(self, count: jax.Array) -> jax.Array:
+    settings = self._settings
+    return fusion_base.ramped_alpha(
+      settings.alpha, settings.alpha_ramp, self._parts.steps, count
+    )
 
   def _contrast(
     self, temperature, online, momentum, groups, alpha, state, index, key
@@ -216,7 +232,7 @@ class Albef:
             None if earlier is None or ids is None else earlier["ids"]
           ),
           axes=self._axes,
-          block_size=self.config.loss.block_size or "auto",
+          block_size=self._loss.block_size or "auto",
         )
 
       return 0.5 * (direction("image", "text") + direction("text", "image"))
@@ -237,7 +253,7 @@ class Albef:
   ):
     """Mean loss of the pairs and their hard negatives, and metrics."""
     count = image["feature"].shape[0]
-    block = self.config.fusion.negative_block or count
+    block = self._settings.negative_block or count
     stopped = jax.lax.stop_gradient
 
     def split(x):
@@ -302,7 +318,7 @@ class Albef:
       maskable,
       vocab_size=self.mask_id + 1,
       mask_id=self.mask_id,
-      share=self.config.fusion.mask_share,
+      share=self._settings.mask_share,
     )
 
     def predict(applied, image):
@@ -313,7 +329,7 @@ class Albef:
 
     logits = predict(model, image)
     soft = {}
-    if self.config.fusion.alpha:
+    if self._settings.alpha:
       soft = {
         "teacher_logits": jax.lax.stop_gradient(predict(teacher, image_m)),
         "alpha": alpha,
@@ -327,7 +343,7 @@ class Albef:
     }
 
   def _features(self, image, text, image_m, text_m):
-    """The features of both models by the names that `Structure` takes."""
+    """The features of both models by the names that `StructureTerms` takes."""
     features = {}
     for name, side in (
       ("image", image),
@@ -342,7 +358,7 @@ class Albef:
 
   def constrain(self, params: Params) -> Params:
     """Clamps the temperature, if it is learned."""
-    if self.config.loss.temperature == "fixed":
+    if self._learned is None:
       return params
     return {
       **params,

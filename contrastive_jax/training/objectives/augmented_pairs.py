@@ -7,27 +7,20 @@ import jax
 import jax.numpy as jnp
 
 from contrastive_jax import losses
-from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.distributed import sharding
+from contrastive_jax.training.objectives import contrasts
 from contrastive_jax.training.objectives.e_step import Auxiliary
+from contrastive_jax.training.objectives.parts import Parts
 
 
 class AugmentedPairs:
   """E-step and M-step of images against captions, over the mesh."""
 
-  def __init__(
-    self,
-    config: config_lib.Config,
-    *,
-    num_examples: int,
-    mesh: jax.sharding.Mesh,
-  ):
-    """Takes the run, the length of its tables, and the devices."""
-    self._loss = config.loss
-    self._mesh = mesh
-    self.auxiliary = Auxiliary(
-      config, num_examples=num_examples, mesh=mesh, sides=("image", "text")
-    )
+  def __init__(self, loss: contrasts.Augmented, parts: Parts):
+    """Takes the loss, and the objective's parts."""
+    self._loss = loss
+    self._mesh = parts.mesh
+    self.auxiliary = Auxiliary(loss, parts, sides=("image", "text"))
 
   def init(self, key: jax.Array, dim: int) -> dict[str, Any]:
     """The E-step's state before the first step, for features of width `dim`."""
@@ -108,7 +101,7 @@ class AugmentedPairs:
     log_u = weights.log_auxiliary
     if own is not None:
       # tau_i log Z_i, in units of the first temperature: part of the weight.
-      log_u += jnp.log(own * self._loss.init_logit_scale)
+      log_u += jnp.log(own * (1.0 / self._loss.temperature))
 
     cap = auxiliary.log_weight_cap
 
@@ -140,14 +133,15 @@ class AugmentedPairs:
     metrics |= auxiliary.diagnose(
       state["count"], features["image"], texts[0], groups, log_u[0], 1.0 / scale
     )
-    if self._loss.temperature == "robust":
+    mode = self._loss.temperature_mode
+    if isinstance(mode, contrasts.Robust):
       # In units of the temperature, so that the features' gradients are those
       # of a fixed one.
       values = losses.scale_by_temperature(
         values,
         jnp.mean(weights.log_partition, axis=0),
         temperature=1.0 / scale,
-        rho=self._loss.rho,
+        rho=mode.rho,
       ) * no_gradient(scale)
     if own is not None:
       metrics["temperature_mean"] = jnp.mean(own)

@@ -1,18 +1,21 @@
 """What objectives share: their interface, views of images, microbatches."""
 
 import dataclasses
-import json
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 
 from contrastive_jax.data.images import augment
-from contrastive_jax.training import config as config_lib
+from contrastive_jax.training.config import sections
+from contrastive_jax.training.distributed import sharding
+from contrastive_jax.training.objectives.parts import Parts
+from contrastive_jax.training.types import Batch, Params
 
-Params = Mapping[str, Any]
-Batch = Mapping[str, jax.Array]
 # (params, state, inputs, key) -> features by name, new state.
 Encode = Callable[..., tuple[dict[str, jax.Array], Params]]
 
@@ -22,10 +25,35 @@ QUEUE, MASKING, NEGATIVES = range(6, 9)
 
 
 class Objective(Protocol):
-  """What the loop asks of an objective; see the package's docstring."""
+  """An objective as the trainer and the evaluators take it.
+
+  The loop knows no objective by name. A state's `tables` are tables of one entry
+  an example: they lie split over the devices (`training.distributed.sharding`), and
+  in checkpoints in the order of the examples.
+
+  Attributes:
+    has_text: whether it embeds texts.
+    model: the Flax module.
+    frozen: names of towers that are not trained.
+  """
 
   has_text: bool
   model: Any
+  frozen: tuple[str, ...]
+
+  def example_batch(self) -> dict[str, np.ndarray]:
+    """A batch of which `init` needs the shapes."""
+    ...
+
+  def decays(self, path: Sequence[Any]) -> bool:
+    """Whether weight decay may act on the parameter at a path."""
+    ...
+
+  def adapt(
+    self, optimizer: optax.GradientTransformation
+  ) -> optax.GradientTransformation:
+    """The optimiser for the objective's parameters: some frozen, some slower."""
+    ...
 
   def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Params]:
     """Parameters and state."""
@@ -60,23 +88,47 @@ class Objective(Protocol):
     ...
 
 
+class Trained:
+  """What an objective says of its optimiser where it has nothing special."""
+
+  frozen: tuple[str, ...] = ()
+
+  def decays(self, path: Sequence[Any]) -> bool:
+    """Whether weight decay may act on the parameter at a path."""
+    del path
+    return True
+
+  def adapt(
+    self, optimizer: optax.GradientTransformation
+  ) -> optax.GradientTransformation:
+    """The optimiser for the objective's parameters."""
+    return optimizer
+
+
 class Views:
   """Random and plain views of uint8 images, as the model takes them."""
 
-  def __init__(self, config: config_lib.Config):
-    """Reads `config.augment` and the size of the images."""
+  def __init__(
+    self,
+    settings: sections.Augment,
+    image_size: int,
+    *,
+    second: Mapping[str, Any] = types.MappingProxyType({}),
+  ):
+    """Takes the changes of images, and the size of the model's.
+
+    Args:
+      settings: the changes.
+      image_size: side of the model's images.
+      second: probabilities in which second views differ from first ones, by the
+        names of the fields; negative ones do not differ.
+    """
     fields = {
-      name: getattr(config.augment, name)
-      for name in config.augment.__dataclass_fields__
+      f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)
     }
-    second = {k: fields.pop(f"second_{k}") for k in ("blur", "solarize")}
     mean, std = augment.NORMALIZATIONS[fields.pop("normalization")]
     self._config = augment.AugmentConfig(
-      image_size=config.model.image_size,
-      resize="squash",
-      mean=mean,
-      std=std,
-      **fields,
+      image_size=image_size, resize="squash", mean=mean, std=std, **fields
     )
     self._second = dataclasses.replace(
       self._config, **{k: v for k, v in second.items() if v >= 0}
@@ -100,91 +152,50 @@ class Views:
     return augment.augment_batch(key, images, positions, config)
 
 
+def example_batch(
+  parts: Parts, captions: int, *, images: tuple[int, ...] = ()
+) -> dict[str, np.ndarray]:
+  """Two examples of zeros: uint8 [2, ..., S, S, 3] images and int32 tokens.
+
+  Args:
+    parts: of the objective.
+    captions: token rows of an image.
+    images: further axes of the images, such as the two of a pair.
+  """
+  side, length = parts.model.image_size, parts.model.context_length
+  return {
+    "image": np.zeros((2, *images, side, side, 3), np.uint8),
+    "tokens": np.zeros((2, captions, length), np.int32),
+  }
+
+
+def activation_sharding(mesh: jax.sharding.Mesh) -> Any:
+  """How a model's activations lie on the mesh; None on one device."""
+  return sharding.batch_sharding(mesh) if mesh.size > 1 else None
+
+
 def under_patches(path: Sequence[Any]) -> bool:
   """Whether a parameter's path leads to a patch projection of a ViT."""
   names = "patch_embedding", "stem_patches"
   return any(getattr(part, "key", None) in names for part in path)
 
 
-def check_microbatches(config: config_lib.Config, collections: Params) -> None:
+def check_microbatches(parts: Parts, collections: Params) -> None:
   """Raises if microbatches would change what the model computes.
 
   Args:
-    config: the run.
+    parts: of the objective.
     collections: of the model, beside its parameters.
 
   Raises:
     ValueError: naming the field and the model.
   """
-  if collections and config.microbatches > 1:
+  if collections and parts.microbatches > 1:
     raise ValueError(
       "config.microbatches > 1 would change the meaning of the batch"
-      f" normalisation in preset {config.model.preset!r}: use 1, or"
+      f" normalisation in preset {parts.model.preset!r}: use 1, or"
       " a model without it."
     )
-
-
-def model_overrides(text: str) -> dict[str, Any]:
-  """`config.model.overrides`, parsed.
-
-  Args:
-    text: JSON, or nothing.
-
-  Returns:
-    Fields of the preset.
-
-  Raises:
-    ConfigError: if it is no JSON object, or names what other fields decide.
-  """
-  if not text:
-    return {}
-  try:
-    values = json.loads(text)
-  except (ValueError, RecursionError) as error:
-    raise config_lib.ConfigError(
-      f"config.model.overrides must be JSON; got {text!r} ({error})."
-    ) from error
-  if not isinstance(values, dict):
-    raise config_lib.ConfigError(
-      f"config.model.overrides must be a JSON object; got {text!r}."
-    )
-  for name in ("image_size", "context_length", "dtype", "remat", "preset"):
-    if name in values:
-      raise config_lib.ConfigError(
-        f"config.model.overrides must not hold {name!r}: set"
-        f" config.model.{name} instead."
-      )
-  for name in ("task", "pad_id", "activation_sharding", "init_temperature"):
-    if name in values:
-      raise config_lib.ConfigError(
-        f"config.model.overrides must not hold {name!r}: the run decides it."
-      )
-  if "independent_head" in values:
-    raise config_lib.ConfigError(
-      "config.model.overrides must not hold 'independent_head': set"
-      " config.structure.separation and config.structure.independent_head"
-      " instead."
-    )
-  if "vocab_size" in values:
-    raise config_lib.ConfigError(
-      "config.model.overrides must not hold 'vocab_size': the tokenizer of"
-      " the data decides it."
-    )
-  return values
-
-
-def widths(name: str, text: str) -> tuple[int, ...]:
-  """Comma-separated widths of layers: "128,64".
-
-  Raises:
-    ConfigError: naming the field.
-  """
-  parts = [part.strip() for part in text.split(",") if part.strip()]
-  if not all(part.isdigit() and int(part) > 0 for part in parts):
-    raise config_lib.ConfigError(
-      f"config.{name} must be integers > 0, separated by commas; got {text!r}."
-    )
-  return tuple(map(int, parts))
 
 
 def encode_in_parts(

@@ -73,11 +73,13 @@ class Objective:
 class Clip(Objective):
   """Image-text contrast of a two-tower model (CLIP, LiT, SigLIP)."""
 
+  # pyrefly: ignore[bad-override]
   captions_per_example: int = field(
     1,
     "Captions of an image in a step; the first is in the first language.",
     low=1,
   )
+  # pyrefly: ignore[bad-override]
   images_per_concept: int = field(
     1, "Rows of a batch that show one concept.", low=1
   )
@@ -148,6 +150,7 @@ class Clip(Objective):
 class _SelfSupervised(Objective):
   """Fields of both objectives of one modality."""
 
+  # pyrefly: ignore[bad-override]
   images_per_concept: int = field(
     1,
     "Images of a concept that are its two views; 1 takes two augmentations of"
@@ -329,10 +332,35 @@ class Rank:
     128, "Candidates that are kept by their first token.", low=1
   )
 
+  def answer(self, objective: Any, *question: Any, reader: Any, answers: Any):
+    """Numbers of the likeliest of the answers, int32 [N]; see `tasks.Vqa.rank`.
+
+    Args:
+      objective: a `tasks.Vqa`.
+      *question: its parameters, and what it makes of the questions.
+      reader: the `task_pipeline.Encoder` of the run.
+      answers: texts, the candidates.
+    """
+    import jax.numpy as jnp
+
+    candidates = jnp.asarray(reader.answers(answers))
+    count = min(self.candidates, max(1, len(answers)))
+    return objective.rank(*question, candidates, count)
+
 
 @dataclasses.dataclass(frozen=True)
 class Generate:
   """An answer is written freely, each token the likeliest one."""
+
+  def answer(self, objective: Any, *question: Any, reader: Any, answers: Any):
+    """Token rows, int32 [N, A]; see `Rank.answer` and `tasks.Vqa.generate`."""
+    del answers
+    return objective.generate(
+      *question,
+      start_id=reader.tokenizer.start_id,
+      end_id=reader.tokenizer.end_id,
+      length=reader.answer_length,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,22 +1,26 @@
 """Image-text contrast of a two-tower model."""
 
-import functools
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from contrastive_jax import losses, models, ops
-from contrastive_jax.training import config as config_lib
-from contrastive_jax.training.distributed import sharding
-from contrastive_jax.training.objectives import base
+from contrastive_jax.training.objectives import base, choices, contrasts
+from contrastive_jax.training.objectives import views as views_lib
 from contrastive_jax.training.objectives.augmented_pairs import (
   AugmentedPairs,
 )
-from contrastive_jax.training.objectives.structure_terms import Structure
+from contrastive_jax.training.objectives.contrast import Contrast, add_images
+from contrastive_jax.training.objectives.parts import Parts
+from contrastive_jax.training.objectives.structure_terms import StructureTerms
+
+# Parameters that published weights bring.
+_TOWERS = ("image", "text")
 
 Params = base.Params
 Batch = base.Batch
@@ -24,64 +28,82 @@ Features = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
 
 
-class Clip:
+class Clip(base.Trained):
   """Image-text contrast of a two-tower model.
 
   Its state holds the model's collections beside the parameters (`model`), with
-  the augmented loss what the E-step knows (`auxiliary`), and a momentum encoder
-  where the regularisers of `config.structure` take its features (`momentum`).
+  the augmented loss the E-step's state (`auxiliary`), and a momentum encoder
+  where the structure terms take its features (`momentum`).
   """
 
   has_text = True
 
-  def __init__(
-    self,
-    config: config_lib.Config,
-    *,
-    vocab_size: int,
-    num_examples: int,
-    mesh: jax.sharding.Mesh,
-  ):
-    """Builds the model of `config.model`; arguments as of `create`."""
-    self.config = config
-    self._mesh = mesh
-    self._axes = sharding.data_axes(mesh)
-    model = config.model
-    self.model = models.create_model(
-      model.preset,
-      vocab_size=vocab_size,
-      image_size=model.image_size,
-      context_length=model.context_length,
-      dtype=model.dtype,
-      remat=model.remat,
-      activation_sharding=(
-        sharding.batch_sharding(mesh) if mesh.size > 1 else None
-      ),
-      **{
-        "init_logit_scale": config.loss.init_logit_scale,
-        "independent_head": (
-          config.structure.independent_head
-          if config.structure.separation
-          else None
-        ),
-        **base.model_overrides(model.overrides),
-      },
-    ).clone(frozen=model.frozen_towers)
-    self._has_second_heads = config.structure.separation > 0
-    self._views = base.Views(config)
-    self._structure = Structure(config, mesh)
-    self._has_momentum = bool(
-      config.structure.source == "momentum" and config.structure.augmented_sides
+  def __init__(self, settings: choices.Clip, parts: Parts):
+    """Builds the model; see `Parts`."""
+    self._settings = settings
+    self._parts = parts
+    self._mesh = parts.mesh
+    self.frozen = settings.frozen
+    assert parts.loss is not None and parts.structure is not None
+    self._loss = parts.loss
+    self._structured_sides = parts.structure.augmented_sides
+    self._terms = parts.structure.terms
+    separation = self._terms.get("separation")
+    self._has_second_heads = separation is not None
+    self.model = _create_model(settings, parts)
+    self._views = base.Views(parts.augment, parts.model.image_size)
+    self._structure = StructureTerms(
+      parts.structure, parts.loss.block_size, parts.mesh
     )
+    momentum = isinstance(parts.other_view, views_lib.Momentum)
+    # The encoder of the other views' features, if it is another one.
+    self._momentum: Any = parts.other_view if momentum else None
     self.augmented_pairs = None
-    if config.loss.name == "augmented":
-      self.augmented_pairs = AugmentedPairs(
-        config, num_examples=num_examples, mesh=mesh
+    self._contrast: Any = None
+    if isinstance(parts.loss, contrasts.Augmented):
+      self.augmented_pairs = AugmentedPairs(parts.loss, parts)
+    else:
+      self._contrast = Contrast(
+        parts.loss, parts.mesh, image_image=settings.image_image
       )
+
+  def example_batch(self) -> dict[str, np.ndarray]:
+    """See `base.Objective`."""
+    view = "text" in self._parts.augmented_sides
+    return base.example_batch(
+      self._parts, self._settings.captions_per_example + int(view)
+    )
+
+  def adapt(
+    self, optimizer: optax.GradientTransformation
+  ) -> optax.GradientTransformation:
+    """Scales the rate of the towers, decay included, and stops frozen ones."""
+    if self._settings.tower_rate != 1.0:
+      scaled = optax.masked(
+        optax.scale(self._settings.tower_rate),
+        lambda params: jax.tree_util.tree_map_with_path(
+          lambda path, _: path[0].key in _TOWERS, params
+        ),
+      )
+      optimizer = optax.chain(optimizer, scaled)
+    if not self.frozen:
+      return optimizer
+
+    def kinds(params: Params) -> Any:
+      return {
+        name: jax.tree.map(
+          lambda _, kind="frozen" if name in self.frozen else "own": kind, tree
+        )
+        for name, tree in params.items()
+      }
+
+    return optax.multi_transform(
+      {"own": optimizer, "frozen": optax.set_to_zero()}, kinds
+    )
 
   def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Params]:
     """Parameters and the state."""
-    side = self.config.model.image_size
+    side = self._parts.model.image_size
     variables = self.model.init(
       key,
       jnp.zeros((2, side, side, 3), jnp.float32),
@@ -89,9 +111,9 @@ class Clip:
     )
     params = variables["params"]
     collections = {k: v for k, v in variables.items() if k != "params"}
-    base.check_microbatches(self.config, collections)
+    base.check_microbatches(self._parts, collections)
     state: dict[str, Any] = {"model": collections}
-    if self._has_momentum:
+    if self._momentum is not None:
       state["momentum"] = jax.tree.map(
         jnp.copy, {"params": params, "model": collections}
       )
@@ -105,15 +127,7 @@ class Clip:
     self, params: Params, state: Params, batch: Batch, key: jax.Array
   ) -> tuple[jax.Array, tuple[Params, Metrics]]:
     """The configured loss of a batch, averaged over captions, and its terms."""
-    images = batch["image"]
-    inputs = {
-      "image": self.augmented(jax.random.fold_in(key, base.AUGMENT), images),
-      "text": batch["tokens"],
-    }
-    if "image" in self.config.augmented_sides:
-      inputs["image_augmented"] = self.augmented(
-        jax.random.fold_in(key, base.AUGMENT_AGAIN), images
-      )
+    inputs = self._inputs(batch, key)
     features, collections = self._encode(
       params, state["model"], inputs, jax.random.fold_in(key, base.DROPOUT)
     )
@@ -121,24 +135,25 @@ class Clip:
     views = self._views_of(features)
     # Regularisers alone take the momentum encoder's features.
     regularized = views
-    if self._has_momentum:
+    if self._momentum is not None:
       state["momentum"], others = self._momentum_views(
         params, state["momentum"], inputs, key
       )
       regularized = views | others
     scale = jnp.exp(params["log_logit_scale"])
-    if self.config.loss.temperature in ("fixed", "individual"):
+    mode = self._loss.temperature_mode
+    if isinstance(mode, (contrasts.Fixed, contrasts.Individual)):
       scale = jax.lax.stop_gradient(scale)
     metrics = {
       "logit_scale": scale,
       "image_embedding": jnp.sum(features["image"] ** 2),
       "text_embedding": jnp.sum(features["text"] ** 2),
     }
-    groups = batch["concept_id"] if self.config.loss.group_positives else None
-    captions = features["text"][:, : self.config.data.captions_per_example]
+    groups = batch["concept_id"] if self._loss.group_positives else None
+    captions = features["text"][:, : self._settings.captions_per_example]
     features = {**views, "text": captions}
     if self.augmented_pairs is None:
-      values = self.contrast(features, scale, params["logit_bias"], groups)
+      values = self._contrast(features, scale, params["logit_bias"], groups)
     else:
       values, state["auxiliary"], more = self.augmented_pairs.loss(
         features,
@@ -149,10 +164,17 @@ class Clip:
         jax.random.fold_in(key, base.AUXILIARY),
       )
       metrics |= more
-      if self.config.loss.image_image:
-        values = self._add_images(values, features["image"], scale, groups)
+      values = add_images(
+        values,
+        features["image"],
+        scale,
+        groups,
+        weight=self._settings.image_image,
+        block_size=self._loss.block_size,
+        mesh=self._mesh,
+      )
     loss = jnp.mean(values)
-    if self.config.structure.active:
+    if self._terms:
       regularizers, terms = self._structure.terms(
         regularized, scale, groups, key
       )
@@ -162,7 +184,10 @@ class Clip:
 
   def constrain(self, params: Params) -> Params:
     """Clamps the logit scale."""
-    maximum = math.log(self.config.loss.max_logit_scale)
+    mode = self._loss.temperature_mode
+    if isinstance(mode, contrasts.Fixed):
+      return params
+    maximum = -math.log(mode.min_temperature)
     return {
       **params,
       "log_logit_scale": losses.clamp_logit_scale(
@@ -207,13 +232,23 @@ class Clip:
     )
 
   def augmented(self, key: jax.Array, images: jax.Array) -> jax.Array:
-    """uint8 [N, H, W, 3] -> float32 [N, S, S, 3], changed at random.
-
-    Features of a frozen tower, [N, 1, 1, width], stay as they are.
-    """
-    if self.config.model.cache_features:
-      return images
+    """uint8 [N, H, W, 3] -> float32 [N, S, S, 3], changed at random."""
     return self._views.random(key, images)
+
+  def _inputs(self, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
+    """What the towers take of a batch, by name, or kept features of theirs."""
+    if self._settings.cache_features:
+      return {side: batch[f"{side}_features"] for side in ("image", "text")}
+    images = batch["image"]
+    inputs = {
+      "image": self.augmented(jax.random.fold_in(key, base.AUGMENT), images),
+      "text": batch["tokens"],
+    }
+    if "image" in self._parts.augmented_sides:
+      inputs["image_augmented"] = self.augmented(
+        jax.random.fold_in(key, base.AUGMENT_AGAIN), images
+      )
+    return inputs
 
   def _encode(self, params, state, inputs, key):
     """Unit-norm features of all inputs, encoded in microbatches.
@@ -221,7 +256,7 @@ class Clip:
     With a second head, its features are there under the name with
     `_independent` at its end.
     """
-    twice = self._has_second_heads
+    twice, cached = self._has_second_heads, self._settings.cache_features
 
     def encode(params, state, part, key):
       out, variables = {}, state
@@ -233,6 +268,7 @@ class Clip:
           {"params": params, **variables},
           rows,
           train=True,
+          are_features=cached,
           rngs={"dropout": jax.random.fold_in(key, number)},
           mutable=list(state),
           method=f"encode_{tower}_twice" if twice else f"encode_{tower}",
@@ -240,23 +276,23 @@ class Clip:
         heads = ("", "_independent") if twice else ("",)
         for head, feature in zip(heads, features if twice else (features,)):
           out[f"{name}{head}"] = feature.reshape(
-            *x.shape[: x.ndim - (1 if tower == "text" else 3)], -1
+            *x.shape[: x.ndim - (1 if tower == "text" or cached else 3)], -1
           )
         variables = {**variables, **updates}
       return out, variables
 
     return base.encode_in_parts(
-      encode, params, state, inputs, key, self.config.microbatches
+      encode, params, state, inputs, key, self._parts.microbatches
     )
 
   def _views_of(self, features: Features) -> dict[str, jax.Array]:
-    """One feature [B, d] an example and name, as `Structure` takes them."""
+    """One feature [B, d] an example and name, as `StructureTerms` takes them."""
     views = {k: x for k, x in features.items() if not k.startswith("text")}
     views["text"] = features["text"][:, 0]
     independent = features.get("text_independent")
     if independent is not None:
       views["text_independent"] = independent[:, 0]
-    if "text" in self.config.augmented_sides:
+    if "text" in self._parts.augmented_sides:
       # After the captions comes the view of the first.
       views["text_augmented"] = features["text"][:, -1]
       if independent is not None:
@@ -268,13 +304,13 @@ class Clip:
     updated: Any = optax.incremental_update(
       jax.lax.stop_gradient(params),
       momentum["params"],
-      1.0 - self.config.structure.momentum,
+      1.0 - self._momentum.momentum,
     )
     shown = {"image": inputs["image"], "text": inputs["text"][:, :1]}
     features, collections = self._encode(
       updated,
       momentum["model"],
-      {side: shown[side] for side in self.config.structure.augmented_sides},
+      {side: shown[side] for side in self._structured_sides},
       jax.random.fold_in(key, base.MOMENTUM),
     )
     views = {}
@@ -285,84 +321,19 @@ class Clip:
       )
     return {"params": updated, "model": collections}, views
 
-  def contrast(
-    self,
-    features: Features,
-    scale: jax.Array,
-    bias: jax.Array,
-    groups: jax.Array | None,
-  ) -> jax.Array:
-    """Per-example loss of the global batch, mapped over the mesh."""
-    config, options = self.config.loss, self._options()
 
-    def image_text(scale, bias, groups, features, text):
-      image = features["image"]
-      shared = {"group_ids": groups, **options}
-      if config.name == "clip_four_term":
-        return losses.clip_four_term(
-          image,
-          text,
-          features["image_augmented"],
-          features["text_augmented"],
-          logit_scale=scale,
-          **shared,
-        )
-      if config.name == "decoupled":
-        decoupled = functools.partial(
-          losses.decoupled, temperature=1.0 / scale, **shared
-        )
-        return 0.5 * (decoupled(image, text) + decoupled(text, image))
-      if config.name == "sigmoid":
-        return losses.sigmoid(
-          image, text, logit_scale=scale, logit_bias=bias, **shared
-        )
-      return losses.clip(
-        image,
-        text,
-        logit_scale=scale,
-        label_smoothing=config.label_smoothing,
-        **shared,
-      )
-
-    def per_example(whole, features, groups):
-      scale, bias = whole
-      terms = [
-        image_text(scale, bias, groups, features, text)
-        for text in jnp.unstack(features["text"], axis=1)
-      ]
-      values = sum(terms[1:], terms[0]) / len(terms)
-      return self._with_images(values, features["image"], scale, groups)
-
-    return sharding.map_rows(per_example, self._mesh)(
-      (scale, bias), dict(features), groups
-    )
-
-  def _add_images(self, values, image, scale, groups) -> jax.Array:
-    """`_with_images` of the global batch, mapped over the mesh."""
-    return sharding.map_rows(
-      lambda scale, values, image, groups: self._with_images(
-        values, image, scale, groups
-      ),
-      self._mesh,
-    )(scale, values, image, groups)
-
-  def _with_images(self, values, image, scale, groups) -> jax.Array:
-    """Adds NT-Xent between the images of a concept, if that is wanted."""
-    weight = self.config.loss.image_image
-    if not weight:
-      return values
-    # Neighbouring rows show one concept.
-    within = losses.nt_xent(
-      image[0::2],
-      image[1::2],
-      temperature=1.0 / scale,
-      group_ids=None if groups is None else groups[0::2],
-      **self._options(),
-    )
-    return values + weight * within.reshape(2, -1).T.reshape(-1)
-
-  def _options(self) -> dict[str, Any]:
-    options: dict[str, Any] = {
-      "block_size": self.config.loss.block_size or "auto"
-    }
-    return options | ({} if self._axes is None else {"axes": self._axes})
+def _create_model(settings: choices.Clip, parts: Parts) -> models.TwoTower:
+  model, structure = parts.model, parts.structure
+  separation = structure.terms.get("separation") if structure else None
+  return models.create_model(
+    model.preset,
+    vocab_size=parts.vocab_size,
+    image_size=model.image_size,
+    context_length=model.context_length,
+    dtype=model.dtype,
+    remat=model.remat,
+    activation_sharding=base.activation_sharding(parts.mesh),
+    init_logit_scale=1.0 / parts.loss.temperature if parts.loss else 1.0,
+    independent_head=separation and separation.independent_head,
+    **model.overrides,
+  ).clone(frozen=settings.frozen)

@@ -77,9 +77,13 @@ class Loss(Protocol):
     with unit-norm float [N, d] features of the two sides (images and captions, two
     views, queries and keys), the temperature as a scalar array, int [N] ids of which
     equal ones are positives of each other (or None), names of the mapped axes (or
-    None), and rows at once. A class with `takes_bias = True` gets `bias` too, a
-    learned scalar; one with `takes_views = True` `first_augmented` and
-    `second_augmented`, the features of another view of each side.
+    None), and rows at once ("auto" or a number).
+
+    Optional attributes of the class: with `takes_bias = True` the function gets
+    `bias` too, a learned scalar; with `takes_views = True` `first_augmented` and
+    `second_augmented`, the features of another view of each side; a loss with
+    `directional = True` is of the first side against the second, and objectives of
+    two modalities take the mean of both directions.
     """
     ...
 
@@ -120,8 +124,8 @@ class Individual:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Contrast:
-  """Fields that all losses have."""
+class LossFields:
+  """Fields that all losses have; a loss of your own may begin with them."""
 
   temperature: float = field(
     0.07, "Temperature at the start of training.", low=1e-4, high=1
@@ -136,9 +140,10 @@ class _Contrast:
     0, "Rows of the similarity formed at once; 0 decides by size.", low=0
   )
 
-  # What `build`'s function takes beside the two sides; see `Loss`.
+  # See `Loss`.
   takes_bias = False
   takes_views = False
+  directional = False
 
   def check(self) -> None:
     """Raises on a first temperature below its own bound."""
@@ -157,7 +162,7 @@ class _Contrast:
 
 
 @dataclasses.dataclass(frozen=True)
-class Clip(_Contrast):
+class Clip(LossFields):
   """Symmetric InfoNCE between images and captions (CLIP)."""
 
   label_smoothing: float = field(
@@ -180,7 +185,7 @@ class Clip(_Contrast):
 
 
 @dataclasses.dataclass(frozen=True)
-class ClipFourTerm(_Contrast):
+class ClipFourTerm(LossFields):
   """CLIP's loss and its in-modal and cross-modal terms on another view."""
 
   takes_views = True
@@ -210,8 +215,10 @@ class ClipFourTerm(_Contrast):
 
 
 @dataclasses.dataclass(frozen=True)
-class Decoupled(_Contrast):
+class Decoupled(LossFields):
   """Decoupled contrastive loss: no positive in the denominator (DCL)."""
+
+  directional = True
 
   def build(self) -> Callable[..., "jax.Array"]:
     """`losses.decoupled` from the first side to the second."""
@@ -219,7 +226,7 @@ class Decoupled(_Contrast):
 
 
 @dataclasses.dataclass(frozen=True)
-class Sigmoid(_Contrast):
+class Sigmoid(LossFields):
   """Pairwise sigmoid loss with a learned bias (SigLIP)."""
 
   takes_bias = True
@@ -240,8 +247,10 @@ class Sigmoid(_Contrast):
 
 
 @dataclasses.dataclass(frozen=True)
-class InfoNce(_Contrast):
+class InfoNce(LossFields):
   """InfoNCE of queries against keys (MoCo v3)."""
+
+  directional = True
 
   def build(self) -> Callable[..., "jax.Array"]:
     """`losses.info_nce`."""
@@ -249,7 +258,7 @@ class InfoNce(_Contrast):
 
 
 @dataclasses.dataclass(frozen=True)
-class NtXent(_Contrast):
+class NtXent(LossFields):
   """NT-Xent of two views against all other rows of both (SimCLR)."""
 
   def build(self) -> Callable[..., "jax.Array"]:
@@ -263,7 +272,7 @@ class NtXent(_Contrast):
 
 
 @dataclasses.dataclass(frozen=True)
-class Augmented(_Contrast):
+class Augmented(LossFields):
   """The gamma-augmented loss: exponential, decomposable, by stochastic EM."""
 
   e_step: Any = choice(
@@ -299,7 +308,7 @@ class Augmented(_Contrast):
 
 
 @dataclasses.dataclass(frozen=True)
-class SoftTarget(_Contrast):
+class SoftTarget(LossFields):
   """ALBEF's contrast with soft targets of the momentum model and a queue."""
 
   queue_size: int = field(

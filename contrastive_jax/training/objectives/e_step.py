@@ -1,7 +1,7 @@
-"""The E-step of a run: what it knows of its anchors, and their weights.
+"""Per-example E-step state: log-partition estimates and weights.
 
 An `Auxiliary` turns a batch's estimates of the log-partition into the
-log-weights that the augmented losses take, by the rule of `config.loss`. Its
+log-weights that the augmented losses take, by the loss's E-step rule. Its
 state holds, under `tables`, an entry an example: the log-partition (a column a
 side, such as image and text), visits and last visit, and temperatures where
 each example has its own; or, for the amortised rule, prototypes of each side.
@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from contrastive_jax import losses, ops
-from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.distributed import example_tables, sharding
+from contrastive_jax.training.objectives import contrasts, e_step_rules
+from contrastive_jax.training.objectives.parts import Parts
+from contrastive_jax.training.objectives.prototypes import Prototypes, log_mean
 
 State = Mapping[str, Any]
 # Of the momentum of temperatures that are an example's own (iSogCLR).
@@ -37,31 +38,35 @@ class Weights(NamedTuple):
 
 
 class Auxiliary:
-  """The E-step of `config.loss`, for anchors of some sides."""
+  """The E-step of the augmented loss, for anchors of some sides."""
 
   def __init__(
-    self,
-    config: config_lib.Config,
-    *,
-    num_examples: int,
-    mesh: jax.sharding.Mesh,
-    sides: Sequence[str],
+    self, loss: contrasts.Augmented, parts: Parts, *, sides: Sequence[str]
   ):
-    """Takes the run, the length of its tables, and the names of the sides."""
-    self._loss = config.loss
-    self._steps = config.steps
-    self._log_every = config.log_every
-    self._batch_size = config.batch_size
-    self._num_examples = num_examples
-    self._mesh = mesh
-    self._axes = sharding.data_axes(mesh)
+    """Takes the loss, the objective's parts, and the names of the sides."""
+    self._loss = loss
+    self._steps = parts.steps
+    self._log_every = parts.log_every
+    self._batch_size = parts.batch_size
+    self._num_examples = parts.num_examples
+    self._mesh = parts.mesh
+    self._axes = sharding.data_axes(parts.mesh)
     self._sides = tuple(sides)
-    self._adagrad = optax.adagrad(config.loss.prototype_rate)
+    self._rule = loss.e_step.build(steps=parts.steps)
+    self._prototypes = None
+    if isinstance(loss.e_step, e_step_rules.Amortized):
+      self._prototypes = Prototypes(
+        loss.e_step,
+        self._sides,
+        include_positive=loss.include_positive,
+        negative_mass=self.options["negative_mass"],
+      )
 
   @property
-  def individual(self) -> bool:
-    """Whether each example has a temperature of its own."""
-    return self._loss.temperature == "individual"
+  def individual(self) -> contrasts.Individual | None:
+    """The mode in which each example has a temperature of its own, or None."""
+    mode = self._loss.temperature_mode
+    return mode if isinstance(mode, contrasts.Individual) else None
 
   @property
   def options(self) -> dict[str, Any]:
@@ -83,33 +88,24 @@ class Auxiliary:
     state: dict[str, Any] = {"count": jnp.zeros((), jnp.int32)}
     sides = len(self._sides)
     kept = {}
-    if self._loss.e_step in ("moving_average", "conjugate"):
+    if self._loss.e_step.keeps_entries:
       kept["log_partition"] = self._table(sides, math.nan)
       kept["visits"] = self._table(1, 0, jnp.int32)
       kept["last"] = self._table(1, 0, jnp.int32)
     if self.individual:
-      kept["temperature"] = self._table(
-        sides, 1.0 / self._loss.init_logit_scale
-      )
+      kept["temperature"] = self._table(sides, self._loss.temperature)
       kept["slope"] = self._table(sides, 0.0)
     if kept:
       state["tables"] = kept
-    if self._loss.e_step == "amortized":
-      params = {
-        side: losses.init_prototypes(
-          jax.random.fold_in(key, i), self._loss.prototypes, dim
-        )
-        for i, side in enumerate(self._sides)
-      }
-      state["prototypes"] = params
-      state["adagrad"] = self._adagrad.init(params)
+    if self._prototypes is not None:
+      state |= self._prototypes.init(key, dim)
     return state
 
   def temperatures(self, state: State, index: jax.Array) -> jax.Array | None:
     """[S, R] temperatures of a batch's anchors; None if they have none."""
     if not self.individual:
       return None
-    first = 1.0 / self._loss.init_logit_scale
+    first = self._loss.temperature
     read = sharding.map_rows(
       lambda _, table, index: ops.tables.read(
         table, index, axes=self._axes, fill_value=first
@@ -150,10 +146,12 @@ class Auxiliary:
     state = dict(state)
     count = state["count"]
     state["count"] = count + 1
-    batch = _log_mean(estimates)
+    batch = log_mean(estimates)
     metrics: dict[str, jax.Array] = {}
-    if self._loss.e_step == "amortized":
-      fitted, predicted = self._fit(state, estimates, pairs, temperature, count)
+    if self._prototypes is not None:
+      fitted, predicted = self._prototypes.fit(
+        state, estimates, pairs, temperature, count
+      )
       state |= fitted
       metrics["amortized_gap"] = jnp.mean(jnp.abs(predicted - batch))
     else:
@@ -182,7 +180,7 @@ class Auxiliary:
         ):
           kept[name] = self._update(kept[name], index, values)
       if self.individual:
-        kept |= self._cooled(kept, index, batch, after, slopes)
+        kept |= self._cooled(self.individual, kept, index, batch, after, slopes)
       used = after
       if self._loss.lagged:
         used = jnp.where(jnp.isfinite(before), before, after)
@@ -290,22 +288,6 @@ class Auxiliary:
       table, index, values, axes=self._axes, duplicates=rule
     )
 
-  def _rule(self, count: jax.Array) -> Any:
-    loss = self._loss
-    if loss.e_step == "batch":
-      return losses.BatchEstimate()
-    if loss.e_step == "amortized":
-      return losses.Amortized()
-    if loss.e_step == "conjugate":
-      return losses.Conjugate(loss.log_alpha)
-    if loss.rate_schedule == "visits":
-      return losses.MovingAverage(loss.rate, loss.rate_decay)
-    if loss.rate_schedule == "constant":
-      return losses.MovingAverage(loss.rate)
-    done = jnp.minimum(2.0 * count / self._steps, 1.0)
-    share = 0.5 * (1.0 + jnp.cos(jnp.pi * done))
-    return losses.MovingAverage(loss.rate + (1.0 - loss.rate) * share)
-
   def _draw(self, key, log_partition, positions) -> jax.Array:
     loss = self._loss
     prior = None
@@ -319,92 +301,20 @@ class Auxiliary:
       index=positions,
     )
 
-  def _cooled(self, kept, index, batch, after, slopes) -> dict[str, jax.Array]:
+  def _cooled(
+    self, mode, kept, index, batch, after, slopes
+  ) -> dict[str, jax.Array]:
     """A step of the temperatures: gradient of tau (log Z + rho)."""
     tau = self._read(kept["temperature"], index)
     momentum = self._read(kept["slope"], index)
     # The estimate's derivative is that of log Z-hat; u Z-hat makes it Z's.
-    gradient = after + self._loss.rho + tau * jnp.exp(batch - after) * slopes
+    gradient = after + mode.rho + tau * jnp.exp(batch - after) * slopes
     gradient = jnp.where(jnp.isfinite(gradient), gradient, 0.0)
     momentum += (1.0 - _TEMPERATURE_MOMENTUM) * (gradient - momentum)
     tau = jnp.clip(
-      tau - self._loss.temperature_rate * momentum,
-      1.0 / self._loss.max_logit_scale,
-      1.0,
+      tau - mode.temperature_rate * momentum, mode.min_temperature, 1.0
     )
     return {
       "temperature": self._update(kept["temperature"], index, tau),
       "slope": self._update(kept["slope"], index, momentum),
     }
-
-  def _fit(self, state, estimates, pairs, temperature, count):
-    """A few steps of the prototypes on the batch, then their prediction."""
-    fixed = jax.lax.stop_gradient(temperature)
-    shared = {k: self.options[k] for k in ("include_positive", "negative_mass")}
-
-    def predict(params, side, s):
-      return jnp.stack(
-        [
-          losses.prototype_log_partition(
-            params[side], queries, keys, temperature=fixed, **shared
-          )
-          for queries, keys in pairs[s]
-        ]
-      )
-
-    def objective(params):
-      return sum(
-        jnp.mean(jax.vmap(losses.amortized_loss)(predict(params, side, s), e))
-        for s, (side, e) in enumerate(zip(self._sides, estimates))
-      )
-
-    def step(_, carry):
-      params, adagrad = carry
-      gradient = jax.grad(objective)(params)
-      updates, adagrad = self._adagrad.update(gradient, adagrad, params)
-      return optax.apply_updates(params, updates), adagrad
-
-    params, adagrad = self._refilled(state, pairs, count)
-    params, adagrad = jax.lax.fori_loop(
-      0, self._loss.prototype_steps, step, (params, adagrad)
-    )
-    predicted = jnp.stack(
-      [
-        _log_mean(predict(params, side, s)[None])[0]
-        for s, side in enumerate(self._sides)
-      ]
-    )
-    return {"prototypes": params, "adagrad": adagrad}, predicted
-
-  def _refilled(self, state, pairs, count):
-    """Prototypes with the batch's keys in their place, and AdaGrad's sums.
-
-    Every `prototype_refill` steps all of them start anew from keys (NeuCLIP);
-    a batch that is smaller than they are fills the next rows at each step.
-    """
-    total = self._loss.prototypes
-    params = {}
-    for s, side in enumerate(self._sides):
-      keys = jax.lax.stop_gradient(pairs[s][0][1])
-      place = jnp.arange(total) - keys.shape[0] * (
-        count % self._loss.prototype_refill
-      )
-      mine = (place >= 0) & (place < keys.shape[0])
-      rows = keys[jnp.clip(place, 0, keys.shape[0] - 1)]
-      params[side] = {
-        "prototypes": jnp.where(
-          mine[:, None], rows, state["prototypes"][side]["prototypes"]
-        )
-      }
-    # A fresh start for all sums at the first step of a refill.
-    fresh = self._adagrad.init(params)
-    begins = count % self._loss.prototype_refill == 0
-    adagrad = jax.tree.map(
-      lambda new, old: jnp.where(begins, new, old), fresh, state["adagrad"]
-    )
-    return params, adagrad
-
-
-def _log_mean(estimates: jax.Array) -> jax.Array:
-  """[S, K, R] -> [S, R]: log of the mean; -inf where nothing was seen."""
-  return jax.nn.logsumexp(estimates, axis=1) - math.log(estimates.shape[1])

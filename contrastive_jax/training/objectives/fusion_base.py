@@ -7,54 +7,51 @@ import jax
 import jax.numpy as jnp
 
 from contrastive_jax import models
-from contrastive_jax.training import config as config_lib
-from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.objectives import base
+from contrastive_jax.training.objectives.parts import Parts
 
 Params = base.Params
 
 
 def create_model(
-  config: config_lib.Config,
-  vocab_size: int,
-  task: str,
-  mesh: jax.sharding.Mesh,
+  parts: Parts, vocab_size: int, task: str, *, temperature: float = 0.07
 ) -> models.FusionModel:
-  """The fusion model of `config.model` for a task.
+  """The fusion model for a task.
 
-  Raises:
-    ConfigError: if microbatches are asked for, which it does not know.
+  Args:
+    parts: of the objective.
+    vocab_size: ids, the mask's included.
+    task: of the model.
+    temperature: at which the contrast begins.
   """
-  if config.microbatches > 1:
-    raise config_lib.ConfigError(
-      f"config.objective={config.objective!r} does not know microbatches: set"
-      f" config.microbatches=1; got {config.microbatches}."
-    )
-  model = config.model
+  model, structure = parts.model, parts.structure
   return models.create_fusion_model(
     model.preset,
     vocab_size=vocab_size,
     task=task,
     image_size=model.image_size,
     context_length=model.context_length,
-    independent_head=config.structure.separation > 0,
+    independent_head=bool(structure and "separation" in structure.terms),
     dtype=model.dtype,
     remat=model.remat,
-    activation_sharding=(
-      sharding.batch_sharding(mesh) if mesh.size > 1 else None
-    ),
-    **{
-      "init_temperature": 1.0 / config.loss.init_logit_scale,
-      **base.model_overrides(model.overrides),
-    },
+    activation_sharding=base.activation_sharding(parts.mesh),
+    init_temperature=temperature,
+    **model.overrides,
   )
 
 
-def ramped_alpha(config: config_lib.Config, count: jax.Array) -> jax.Array:
-  """The soft targets' share at a step: linear from 0, then constant."""
-  fusion = config.fusion
-  steps = max(1.0, fusion.alpha_ramp * config.steps)
-  return fusion.alpha * jnp.minimum(1.0, count / steps)
+def ramped_alpha(
+  alpha: float, ramp: float, steps: int, count: jax.Array
+) -> jax.Array:
+  """The soft targets' share at a step: linear from 0, then constant.
+
+  Args:
+    alpha: the share after the ramp.
+    ramp: share of the steps in which it grows.
+    steps: of the run.
+    count: steps made.
+  """
+  return alpha * jnp.minimum(1.0, count / max(1.0, ramp * steps))
 
 
 class Applied:

@@ -1,6 +1,6 @@
 """MoCo v3: queries against the keys of a momentum encoder."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,7 +9,8 @@ import optax
 
 from contrastive_jax import losses
 from contrastive_jax.training.distributed import sharding
-from contrastive_jax.training.objectives import base
+from contrastive_jax.training.objectives import base, choices
+from contrastive_jax.training.objectives.parts import Parts
 from contrastive_jax.training.objectives.self_supervised import SelfSupervised
 
 Params = base.Params
@@ -20,14 +21,29 @@ class MoCoV3(SelfSupervised):
 
   The momentum encoder, tower and projector, is updated before it is used:
   :math:`\xi \leftarrow m \xi + (1 - m) \theta`, with m going from
-  `config.ssl.momentum` to 1 along a half cosine over the run. The loss is the
+  `config.objective.momentum` to 1 along a half cosine over the run. The loss is the
   sum over the two ways of assigning views, each times 2 tau. With
-  `config.ssl.freeze_patches` the patch projection of a ViT stays as it was
+  `config.objective.freeze_patches` the patch projection of a ViT stays as it was
   initialised.
 
   References: Chen, Xie and He, "An empirical study of training self-supervised
   vision transformers", 2021.
   """
+
+  def __init__(self, settings: choices.MoCoV3, parts: Parts):
+    """Builds the model; see `Parts`."""
+    super().__init__(
+      settings,
+      parts,
+      predictor=settings.predictor or None,
+      predictor_norm=settings.predictor_norm,
+    )
+    self._momentum = settings.momentum
+    self._freeze_patches = settings.freeze_patches
+
+  def decays(self, path: Sequence[Any]) -> bool:
+    """Not a frozen patch projection: decay alone would shrink it to nothing."""
+    return not (self._freeze_patches and base.under_patches(path))
 
   def init(
     self, key: jax.Array, batch: Mapping[str, jax.Array]
@@ -52,17 +68,15 @@ class MoCoV3(SelfSupervised):
     """The symmetrised loss, averaged over examples."""
     first, second, index, groups = self.views(batch, key)
     count = first.shape[0]
-    if self.config.ssl.freeze_patches:
+    if self._freeze_patches:
       params = jax.tree_util.tree_map_with_path(
         lambda path, x: (
           jax.lax.stop_gradient(x) if base.under_patches(path) else x
         ),
         params,
       )
-    share = jnp.minimum(state["count"] / self.config.steps, 1.0)
-    rate = (
-      0.5 * (1.0 - self.config.ssl.momentum) * (1 + jnp.cos(jnp.pi * share))
-    )
+    share = jnp.minimum(state["count"] / self._parts.steps, 1.0)
+    rate = 0.5 * (1.0 - self._momentum) * (1 + jnp.cos(jnp.pi * share))
     momentum: Any = optax.incremental_update(
       jax.lax.stop_gradient(_encoder(params)), state["momentum"]["params"], rate
     )
@@ -96,7 +110,7 @@ class MoCoV3(SelfSupervised):
       "encoder_momentum": 1.0 - rate,
     }
     if self.auxiliary is None:
-      values = sharding.map_rows(self._plain, self._mesh)(None, arrays, groups)
+      values = sharding.map_rows(self._both, self._mesh)(None, arrays, groups)
       return jnp.mean(values), (state, metrics)
 
     def estimate(arrays, groups, options):
@@ -129,15 +143,11 @@ class MoCoV3(SelfSupervised):
       metrics | more | {"weight_sum": weight_sum},
     )
 
-  def _plain(self, _, arrays, groups) -> jax.Array:
+  def _both(self, _, arrays, groups) -> jax.Array:
     q1, k2, q2, k1 = arrays
-    options = {"group_ids": groups, **self.options()}
-    if self.config.loss.name == "decoupled":
-      return (2.0 * self._temperature) * (
-        losses.decoupled(q1, k2, **options)
-        + losses.decoupled(q2, k1, **options)
-      )
-    return losses.moco_v3(q1, k2, **options) + losses.moco_v3(q2, k1, **options)
+    return (2.0 * self._temperature) * (
+      self.plain(q1, k2, groups) + self.plain(q2, k1, groups)
+    )
 
 
 def _encoder(params: Params) -> Params:

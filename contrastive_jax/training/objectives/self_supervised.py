@@ -4,83 +4,90 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from contrastive_jax import models
-from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.distributed import sharding
-from contrastive_jax.training.objectives import base
+from contrastive_jax.training.objectives import base, choices, contrasts
 from contrastive_jax.training.objectives.e_step import Auxiliary
+from contrastive_jax.training.objectives.parts import Parts
 
 Params = base.Params
 Batch = base.Batch
 
 
-class SelfSupervised:
+class SelfSupervised(base.Trained):
   """An image tower with a projector, seen in two views of each example.
 
-  The views are two augmentations of an image or, with
-  `config.data.images_per_concept=2`, two images of a concept, augmented.
-  Evaluation sees the tower's features, not the projector's.
+  The views are two augmentations of an image or, with `images_per_concept=2`, two
+  images of a concept, augmented. Evaluation sees the tower's features, not the
+  projector's.
   """
 
   has_text = False
 
   def __init__(
     self,
-    config: config_lib.Config,
-    *,
-    vocab_size: int,
-    num_examples: int,
-    mesh: jax.sharding.Mesh,
+    settings: choices.SimCLR | choices.MoCoV3,
+    parts: Parts,
+    **heads: Any,
   ):
-    """Builds the model; arguments as of `objectives.create`."""
-    self.config = config
-    self._mesh = mesh
-    self._axes = sharding.data_axes(mesh)
-    self._temperature = 1.0 / config.loss.init_logit_scale
-    model = config.model
+    """Builds the model; see `Parts`. `heads` are those of another one's model."""
+    assert parts.loss is not None
+    self._settings = settings
+    self._parts = parts
+    self._loss = parts.loss
+    self._mesh = parts.mesh
+    self._axes = sharding.data_axes(parts.mesh)
+    self._temperature = parts.loss.temperature
+    model = parts.model
     towers = models.create_model(
       model.preset,
-      vocab_size=vocab_size,
+      vocab_size=parts.vocab_size,
       image_size=model.image_size,
       dtype=model.dtype,
       remat=model.remat,
-      activation_sharding=(
-        sharding.batch_sharding(mesh) if mesh.size > 1 else None
-      ),
-      **base.model_overrides(model.overrides),
+      activation_sharding=base.activation_sharding(parts.mesh),
+      **model.overrides,
     )
     self.model = models.SelfSupervised(
       tower=towers.image.clone(parent=None),
-      embed_dim=config.ssl.embed_dim,
-      projector=base.widths("ssl.projector", config.ssl.projector),
-      predictor=(
-        base.widths("ssl.predictor", config.ssl.predictor) or None
-        if config.objective == "moco_v3"
-        else None
-      ),
-      predictor_norm=config.ssl.predictor_norm,
+      embed_dim=settings.embed_dim,
+      projector=settings.projector,
       dtype=towers.dtype,
+      **heads,
     )
-    self._views = base.Views(config)
+    self._views = base.Views(
+      parts.augment,
+      model.image_size,
+      second={
+        "blur": settings.second_blur,
+        "solarize": settings.second_solarize,
+      },
+    )
     self.auxiliary = None
-    if config.loss.name == "augmented":
-      self.auxiliary = Auxiliary(
-        config, num_examples=num_examples, mesh=mesh, sides=("image",)
-      )
+    self._function = None
+    if isinstance(parts.loss, contrasts.Augmented):
+      self.auxiliary = Auxiliary(parts.loss, parts, sides=("image",))
+    else:
+      self._function = parts.loss.build()
+
+  def example_batch(self) -> dict[str, np.ndarray]:
+    """See `base.Objective`."""
+    return base.example_batch(self._parts, 1)
 
   def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Params]:
     """Parameters and the state."""
     del batch
-    side = self.config.model.image_size
+    side = self._parts.model.image_size
     variables = self.model.init(key, jnp.zeros((2, side, side, 3), jnp.float32))
     params = variables["params"]
     collections = {k: v for k, v in variables.items() if k != "params"}
-    base.check_microbatches(self.config, collections)
+    base.check_microbatches(self._parts, collections)
     state: dict[str, Any] = {"model": collections}
     if self.auxiliary is not None:
       state["auxiliary"] = self.auxiliary.init(
-        jax.random.fold_in(key, base.AUXILIARY), self.config.ssl.embed_dim
+        jax.random.fold_in(key, base.AUXILIARY), self._settings.embed_dim
       )
     return params, state
 
@@ -109,17 +116,17 @@ class SelfSupervised:
     self, params: Params, state: Params, tokens: jax.Array
   ) -> jax.Array:
     """There is no text side."""
-    raise TypeError(f"{self.config.objective} has no text encoder.")
+    raise TypeError(f"{type(self).__name__} has no text encoder.")
 
   def views(
     self, batch: Batch, key: jax.Array
   ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
     """Two views [N, S, S, 3], the index of their rows [2N], groups [N]."""
     images, index = batch["image"], batch["index"]
-    groups = batch["concept_id"] if self.config.loss.group_positives else None
+    groups = batch["concept_id"] if self._loss.group_positives else None
     key_of_first = jax.random.fold_in(key, base.AUGMENT)
     first = self._views.random(key_of_first, images)
-    if self.config.data.images_per_concept == 2:
+    if self._settings.images_per_concept == 2:
       second = first
       if self._views.differ:
         second = self._views.random(key_of_first, images, second=True)
@@ -133,13 +140,19 @@ class SelfSupervised:
     second = self._views.random(again, images, second=True)
     return first, second, jnp.tile(index, 2), groups
 
-  def options(self) -> dict[str, Any]:
-    """Arguments that all losses share."""
-    return {
-      "temperature": self._temperature,
-      "axes": self._axes,
-      "block_size": self.config.loss.block_size or "auto",
-    }
+  def plain(
+    self, first: jax.Array, second: jax.Array, groups: jax.Array | None
+  ) -> jax.Array:
+    """The configured loss of two sides [N, d] on the rows of a device: [N]."""
+    assert self._function is not None
+    return self._function(
+      first,
+      second,
+      temperature=self._temperature,
+      group_ids=groups,
+      axes=self._axes,
+      block_size=self._loss.block_size or "auto",
+    )
 
   def weighted(
     self,

@@ -19,7 +19,7 @@ class SimCLR(SelfSupervised):
 
   References: Chen et al., "A simple framework for contrastive learning of
   visual representations", 2020; SogCLR is `config.loss=augmented` with
-  `e_step=moving_average`.
+  `config.loss.e_step=moving_average`.
   """
 
   def loss(
@@ -46,11 +46,7 @@ class SimCLR(SelfSupervised):
     metrics: dict[str, Any] = {"image_embedding": jnp.sum(z**2)}
     if self.auxiliary is None:
       values = sharding.map_rows(
-        lambda _, pair, groups: (
-          losses.nt_xent(*pair, group_ids=groups, **self.options())
-          .reshape(2, -1)
-          .mean(0)
-        ),
+        lambda _, pair, groups: self.plain(pair[0], pair[1], groups),
         self._mesh,
       )(None, pair, groups)
       return jnp.mean(values), (state, metrics)

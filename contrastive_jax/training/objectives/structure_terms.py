@@ -7,25 +7,27 @@ import jax
 import jax.numpy as jnp
 
 from contrastive_jax import losses
-from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.objectives import base
+from contrastive_jax.training.objectives.structure_choices import Structure
 
 Features = Mapping[str, jax.Array]
 
 
-class Structure:
-  """The terms that `config.structure` asks for.
+class StructureTerms:
+  """The terms that a run's structure asks for.
 
-  What they take, by name: unit-norm [N, d] `image`, `text`, and as needed
+  They take, by name: unit-norm [N, d] `image`, `text`, and as needed
   `image_augmented`, `text_augmented` (another view's features) and each of the
   four with `_independent` (the second head's).
   """
 
-  def __init__(self, config: config_lib.Config, mesh: jax.sharding.Mesh):
-    """Takes the terms of a run."""
-    self._config = config.structure
-    self._block_size = config.loss.block_size or "auto"
+  def __init__(
+    self, structure: Structure, block_size: int, mesh: jax.sharding.Mesh
+  ):
+    """Takes the terms, rows formed at once (0 decides by size), the devices."""
+    self._terms = structure.terms
+    self._block_size = block_size or "auto"
     self._mesh = mesh
     self._axes = sharding.data_axes(mesh)
 
@@ -47,50 +49,45 @@ class Structure:
     Returns:
       A scalar, and the mean of each term, unweighted, by name.
     """
-    config = self._config
-    low, high = config.bridge_time
+    separation: Any = self._terms.get("separation")
+    bridge: Any = self._terms.get("bridge")
+    consistency: Any = self._terms.get("consistency")
+    alignment: Any = self._terms.get("alignment")
     times: Any = None
-    if config.bridge and low < high:
+    if bridge is not None and bridge.time[0] < bridge.time[1]:
       positions = jnp.arange(features["image"].shape[0], dtype=jnp.int32)
       key = jax.random.fold_in(key, base.BRIDGE)
-      times = losses.draw_bridge_time(key, positions, low=low, high=high)
+      times = losses.draw_bridge_time(
+        key, positions, low=bridge.time[0], high=bridge.time[1]
+      )
 
     def rows(scale, features, groups, times):
       found = {}
-      if config.separation:
-        found |= self._separation(features, scale, groups)
-      if config.bridge:
-        found["brownian_bridge"] = self._bridge(
-          features, low if times is None else times
+      if separation is not None:
+        found |= self._separation(separation, features, scale, groups)
+      if bridge is not None:
+        found["brownian_bridge"] = _bridge(
+          bridge, features, bridge.time[0] if times is None else times
         )
-      if config.consistency:
+      if consistency is not None:
         found["geometric_consistency"] = losses.geometric_consistency(
           features["image"],
           features["text"],
           features.get("image_augmented"),
           features.get("text_augmented"),
-          intra=config.consistency_intra,
-          inter=config.consistency_inter,
-          augmented=config.consistency_augmented,
-          paired=config.consistency_paired,
+          intra=consistency.intra,
+          inter=consistency.inter,
+          augmented=consistency.augmented,
+          paired=consistency.paired,
           axes=self._axes,
         )
-      if config.alignment:
+      if alignment is not None:
         found["alignment"] = losses.alignment(
-          features["image"],
-          features["text"],
-          epsilon=config.alignment_epsilon,
+          features["image"], features["text"], epsilon=alignment.epsilon
         )
       return found
 
-    weights = {
-      "orthogonality": config.separation * config.orthogonality,
-      "independent_contrast": config.separation * config.independent_contrast,
-      "uniformity": config.separation * config.uniformity,
-      "brownian_bridge": config.bridge,
-      "geometric_consistency": config.consistency,
-      "alignment": config.alignment,
-    }
+    weights = self._weights()
     values = sharding.map_rows(rows, self._mesh)(
       scale, dict(features), groups, times
     )
@@ -100,16 +97,35 @@ class Structure:
       total += weights[name] * mean
     return total, means
 
-  def _separation(self, features, scale, groups):
-    config = self._config
+  def _weights(self) -> dict[str, float]:
+    """The weight of each named value."""
+    separation: Any = self._terms.get("separation")
+    names = {
+      "bridge": "brownian_bridge",
+      "consistency": "geometric_consistency",
+      "alignment": "alignment",
+    }
+    weights = {
+      name: self._terms[term].weight
+      for term, name in names.items()
+      if term in self._terms
+    }
+    if separation is None:
+      return weights
+    return weights | {
+      name: separation.weight * getattr(separation, name)
+      for name in ("orthogonality", "independent_contrast", "uniformity")
+    }
+
+  def _separation(self, term, features, scale, groups):
     shared = {"axes": self._axes, "block_size": self._block_size}
     image, text = (features[f"{m}_independent"] for m in ("image", "text"))
     found = {}
-    if config.orthogonality:
+    if term.orthogonality:
       found["orthogonality"] = losses.orthogonality(
         features["image"], image
       ) + losses.orthogonality(features["text"], text)
-    if config.independent_contrast:
+    if term.independent_contrast:
       found["independent_contrast"] = losses.independent_contrast(
         image,
         text,
@@ -117,33 +133,32 @@ class Structure:
         features.get("text_augmented_independent"),
         # It is the temperature of another contrast, not to be learned here.
         temperature=1.0 / jax.lax.stop_gradient(scale),
-        # pyrefly: ignore[bad-argument-type]
-        positive=config.independent_positive,
+        positive=term.independent_positive,
         group_ids=groups,
         **shared,
       )
-    if config.uniformity:
+    if term.uniformity:
       # A number of the whole batch, said by every row.
       found["uniformity"] = jnp.broadcast_to(
         losses.uniformity(image, text, **shared), image.shape[:1]
       )
     return found
 
-  def _bridge(self, features, time):
-    config = self._config
-    sides = {
-      "image": ("image", "text"),
-      "text": ("text", "image"),
-    }
-    chosen = sides if config.bridge_side == "both" else (config.bridge_side,)
-    found = [
-      losses.brownian_bridge(
-        features[sides[side][0]],
-        features[sides[side][1]],
-        features[f"{side}_augmented"],
-        t=time,
-        weighted=config.bridge_weighted,
-      )
-      for side in chosen
-    ]
-    return sum(found[1:], found[0]) / len(found)
+
+def _bridge(term, features, time):
+  sides = {
+    "image": ("image", "text"),
+    "text": ("text", "image"),
+  }
+  chosen = sides if term.side == "both" else (term.side,)
+  found = [
+    losses.brownian_bridge(
+      features[sides[side][0]],
+      features[sides[side][1]],
+      features[f"{side}_augmented"],
+      t=time,
+      weighted=term.weighted,
+    )
+    for side in chosen
+  ]
+  return sum(found[1:], found[0]) / len(found)

@@ -10,44 +10,42 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from contrastive_jax import losses
-from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.objectives import base, fusion_base
+from contrastive_jax.training.objectives.parts import Parts
 
 Params = base.Params
 Batch = base.Batch
 Metrics = dict[str, jax.Array]
 
 
-class Task:
+class Task(base.Trained):
   """What they share; the state holds the momentum model and the steps made."""
 
   task: str
 
-  def __init__(
-    self,
-    config: config_lib.Config,
-    *,
-    vocab_size: int,
-    num_examples: int,
-    mesh: jax.sharding.Mesh,
-  ):
-    """Builds the model of `config.model`; arguments as of `create`."""
-    del num_examples
-    self.config = config
+  def __init__(self, settings: Any, parts: Parts):
+    """Builds the model; see `Parts`."""
+    self._settings = settings
+    self._parts = parts
     # The ids of pre-training, whose last one was the mask.
     self.model = fusion_base.create_model(
-      config, vocab_size + 1, self.task, mesh
+      parts, parts.vocab_size + 1, self.task
     )
-    self._views = base.Views(config)
+    self._views = base.Views(parts.augment, parts.model.image_size)
+
+  def example_batch(self) -> dict[str, np.ndarray]:
+    """See `base.Objective`."""
+    return base.example_batch(self._parts, 1)
 
   def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Params]:
     """Parameters at random, and the state."""
-    side = self.config.model.image_size
+    side = self._parts.model.image_size
     pair = (2,) if self.task == "nlvr2" else ()
-    length = self.config.model.context_length
+    length = self._parts.model.context_length
     params = self.model.init(
       key,
       jnp.zeros((*pair, 2, side, side, 3), jnp.float32),
@@ -57,7 +55,7 @@ class Task:
 
   def _state(self, params: Params) -> Params:
     state: dict[str, Any] = {"count": jnp.zeros((), jnp.int32)}
-    if self.config.fusion.alpha:
+    if self._settings.alpha:
       state["momentum"] = jax.tree.map(jnp.copy, params)
     return state
 
@@ -68,12 +66,17 @@ class Task:
     batch = {**batch, "image": self._augmented(batch["image"], key)}
     student = fusion_base.Applied(self.model, params, key)
     logits = self.logits(student, batch)
-    alpha = fusion_base.ramped_alpha(self.config, state["count"])
+    alpha = fusion_base.ramped_alpha(
+      self._settings.alpha,
+      self._settings.alpha_ramp,
+      self._parts.steps,
+      state["count"],
+    )
     state = {**state, "count": state["count"] + 1}
     momentum: Any = state.get("momentum")
     teacher_logits = None
     if momentum is not None:
-      rate = 1.0 - self.config.fusion.momentum
+      rate = 1.0 - self._settings.momentum
       updated: Any = optax.incremental_update(
         jax.lax.stop_gradient(params), momentum, rate
       )
@@ -124,11 +127,11 @@ class Task:
     return applied.image(images)["tokens"]
 
   def _shown(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """Images and tokens; of what `fusion.inputs` leaves out nothing is told."""
+    """Images and tokens; nothing is told of inputs that are left out."""
     images, tokens = batch["image"], batch["tokens"]
-    if self.config.fusion.inputs == "text":
+    if self._settings.inputs == "text":
       images = jnp.zeros_like(images)
-    elif self.config.fusion.inputs == "image":
+    elif self._settings.inputs == "image":
       tokens = tokens.at[..., 1:].set(self.model.pad_id)
     return images, tokens
 

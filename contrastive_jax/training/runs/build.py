@@ -1,13 +1,17 @@
 """The door: a configuration becomes objects here, and nothing behind it takes one."""
 
 import dataclasses
+import pathlib
 from typing import Any
 
 import jax
 
-from contrastive_jax.training.config import Config
+from contrastive_jax.training.config import Config, sections
+from contrastive_jax.training.objectives import views
 from contrastive_jax.training.objectives.parts import Parts
+from contrastive_jax.training.runs.caption_feed import CaptionFeed
 from contrastive_jax.training.trainer.settings import TrainerSettings
+from contrastive_jax.training.types import Report
 
 
 def build_objective(
@@ -50,3 +54,40 @@ def trainer_settings(config: Config) -> TrainerSettings:
       "images_per_concept": config.objective.images_per_concept,
     }
   )
+
+
+def caption_feed(config: Config) -> CaptionFeed:
+  """How a configuration's batches of images and captions are made up."""
+  text_view = None
+  if "text" in config.augmented_sides:
+    # A momentum encoder's view says nothing of texts: a loss of other inputs has
+    # the usual one then.
+    text_view = getattr(config.other_view, "text", views.Eda())
+  return CaptionFeed(
+    captions=config.captions or sections.Captions(),
+    text_view=text_view,
+    captions_per_example=config.objective.captions_per_example,
+    images_per_concept=config.objective.images_per_concept,
+    context_length=config.model.context_length,
+    batch_size=config.batch_size,
+    seed=config.seed,
+    num_threads=config.num_threads,
+  )
+
+
+def run_fields(
+  config: Config, workdir: pathlib.Path, report: Report
+) -> dict[str, Any]:
+  """The fields of a `run.Run` that need no data."""
+  return {
+    "config": config,
+    "workdir": workdir,
+    "report": report,
+    "chosen": config.objective,
+    "evaluators": config.evaluation.evaluators,
+    "steps": config.steps,
+    "seed": config.seed,
+    "batch_size": config.evaluation.batch_size,
+    "image_size": config.model.image_size,
+    "context_length": config.model.context_length,
+  }

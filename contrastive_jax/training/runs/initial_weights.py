@@ -16,46 +16,61 @@ from contrastive_jax import models
 from contrastive_jax.data.text import published_tokenizers
 from contrastive_jax.data.text import tokenizer as tokenizer_lib
 from contrastive_jax.models import pretrained
-from contrastive_jax.training.trainer import checkpoints
-from contrastive_jax.training.distributed import sharding
-from contrastive_jax.training.config import workdirs
 from contrastive_jax.training import config as config_lib
+from contrastive_jax.training.config import workdirs
+from contrastive_jax.training.distributed import sharding
+from contrastive_jax.training.objectives.choices import OBJECTIVES
+from contrastive_jax.training.runs import initial_choices
+from contrastive_jax.training.trainer import checkpoints
 from contrastive_jax.training.trainer import state as state_lib
+from contrastive_jax.training.types import Report
 
 
-def workdir_of(config: config_lib.Config) -> pathlib.Path | None:
-  """The earlier run's workdir, `config.initial.workdir`; None if there is none.
+def workdir_of(initial: Any) -> pathlib.Path | None:
+  """The earlier run's workdir; None if a run begins with none.
+
+  Args:
+    initial: a variant of `INITIAL`, or None.
 
   Raises:
     ConfigError: if it holds no finished run of a fusion model.
   """
-  if not config.initial.workdir:
+  if not isinstance(initial, initial_choices.Run):
     return None
-  path = pathlib.Path(os.path.expanduser(config.initial.workdir))
+  path = pathlib.Path(os.path.expanduser(initial.workdir))
   for name in ("config.json", "tokenizer.json", "checkpoints", "results.json"):
     if not (path / name).exists():
       raise config_lib.ConfigError(
         f"config.initial.workdir must be the workdir of a finished run; got"
         f" {path}, which has no {name}."
       )
-  objective = workdirs.read_json(path / "config.json").get("objective")
-  if objective not in config_lib.FUSION_OBJECTIVES:
+  chosen: Any = workdirs.read_json(path / "config.json").get("objective")
+  objective = chosen.get("name") if isinstance(chosen, dict) else chosen
+  if not _fuses(objective):
     raise config_lib.ConfigError(
-      "config.initial.workdir must be the workdir of a run of a fusion model,"
-      f" config.objective={', '.join(config_lib.FUSION_OBJECTIVES)}; got"
-      f" {path}, of {objective!r}."
+      "config.initial.workdir must be the workdir of a run of a fusion model; got"
+      f" {path}, of config.objective={objective!r}."
     )
   return path
 
 
-def take_tokenizer(config: config_lib.Config, workdir: pathlib.Path) -> None:
+def _fuses(objective: Any) -> bool:
+  """Whether an objective of this name has a fusion model."""
+  try:
+    return bool(OBJECTIVES.find(objective).fuses)
+  except (ValueError, TypeError, AttributeError):
+    return False
+
+
+def take_tokenizer(initial: Any, name: str, workdir: pathlib.Path) -> None:
   """Puts the vocabulary of what the run begins with into an empty workdir.
 
   The parameters mean nothing under another one. A run that has begun has what it
   needs, wherever the earlier one is now.
 
   Args:
-    config: of the run.
+    initial: a variant of `INITIAL`, or None.
+    name: of a published vocabulary, or a file of one; "" if there is none.
     workdir: of the run.
 
   Raises:
@@ -64,13 +79,13 @@ def take_tokenizer(config: config_lib.Config, workdir: pathlib.Path) -> None:
   kept = workdir / "tokenizer.json"
   if kept.exists():
     return
-  earlier = workdir_of(config)
+  earlier = workdir_of(initial)
   if earlier is not None:
     found = workdirs.read_tokenizer(earlier / "tokenizer.json")
     assert found is not None  # `workdir_of` has looked.
     found.save(kept)
-  elif config.model.tokenizer:
-    _published_tokenizer(config.model.tokenizer).save(kept)
+  elif name:
+    _published_tokenizer(name).save(kept)
 
 
 def _published_tokenizer(name: str) -> tokenizer_lib.Tokenizer:
@@ -79,18 +94,18 @@ def _published_tokenizer(name: str) -> tokenizer_lib.Tokenizer:
       return published_tokenizers.clip()
     return published_tokenizers.load(name)
   except ValueError as error:
-    raise config_lib.ConfigError(f"config.model.tokenizer: {error}") from error
+    raise config_lib.ConfigError(f"config.tokenizer: {error}") from error
 
 
 def check_tokenizer(
-  config: config_lib.Config, model: Any, tokenizer: tokenizer_lib.Tokenizer
+  model: Any, tokenizer: tokenizer_lib.Tokenizer, preset: str
 ) -> None:
   """Raises if a model would take words for padding, or padding for words.
 
   Args:
-    config: of the run.
-    model: its model; one without texts takes any.
+    model: one without texts takes any.
     tokenizer: its vocabulary.
+    preset: by which it was made.
 
   Raises:
     ConfigError: if they do not go together.
@@ -98,7 +113,7 @@ def check_tokenizer(
   fuses = isinstance(model, models.FusionModel)
   if fuses and tokenizer.kind not in ("own", "bert"):
     raise config_lib.ConfigError(
-      "config.model.tokenizer must be BERT's (or empty) for a fusion model, which"
+      "config.tokenizer must be BERT's (or empty) for a fusion model, which"
       f" needs a start token and padding that is no word; got {tokenizer.kind}'s."
     )
   side = model if fuses else getattr(model, "text", None)
@@ -106,29 +121,29 @@ def check_tokenizer(
   if expected != tokenizer.pad_id:
     raise config_lib.ConfigError(
       f"The vocabulary pads texts with id {tokenizer.pad_id}, but the text tower of"
-      f" config.model.preset={config.model.preset!r} takes id {expected} for"
-      " padding: set config.model.tokenizer to the vocabulary of that model, or"
+      f" config.model.preset={preset!r} takes id {expected} for"
+      " padding: set config.tokenizer to the vocabulary of that model, or"
       ' config.model.overrides to {"text": {"pad_id": N}}.'
     )
 
 
 def check(
-  config: config_lib.Config, model: nn.Module, abstract: state_lib.TrainState
+  initial: Any, model: nn.Module, abstract: state_lib.TrainState
 ) -> None:
   """Raises unless a run can begin with what it is told to.
 
-  Of an earlier run only forms are read.
+  Only the forms of an earlier run are read.
 
   Args:
-    config: of the run.
-    model: its model.
+    initial: a variant of `INITIAL`, or None.
+    model: of the run.
     abstract: the form of its state.
 
   Raises:
     ConfigError: if the earlier run or the weights are not there, or of another form.
     CheckpointError: if the earlier run's checkpoint cannot be read.
   """
-  workdir = workdir_of(config)
+  workdir = workdir_of(initial)
   if workdir is not None:
     saved = checkpoints.Checkpoints(workdir, keep=None)
     try:
@@ -136,24 +151,25 @@ def check(
     finally:
       saved.close()
     try:
-      jax.eval_shape(_transfer(config), source, abstract.params)
+      jax.eval_shape(_transfer(initial), source, abstract.params)
     except ValueError as error:
       raise config_lib.ConfigError(
         f"config.initial.workdir: {error}"
       ) from error
-  elif config.initial.has_weights:
-    published_variables(config, model, abstract)
+  elif isinstance(initial, initial_choices.Weights):
+    shapes = variables(abstract.params, abstract.objective_state)
+    published_variables(initial, model, shapes)
 
 
 def published_variables(
-  config: config_lib.Config, model: nn.Module, abstract: state_lib.TrainState
+  initial: initial_choices.Weights, model: nn.Module, shapes: dict[str, Any]
 ) -> dict[str, Any]:
   """A model's variables with published weights, and 0 where there are none.
 
   Args:
-    config: of a run with `config.initial` of published weights.
-    model: its model.
-    abstract: the form of its state.
+    initial: names the weights.
+    model: of the run.
+    shapes: of its variables.
 
   Returns:
     Variables, in this process's memory.
@@ -163,31 +179,28 @@ def published_variables(
   """
   # One value for all of a shape takes no memory.
   empty = jax.tree.map(
-    lambda x: np.broadcast_to(np.zeros((), np.float32), x.shape),
-    _variables(abstract),
+    lambda x: np.broadcast_to(np.zeros((), np.float32), x.shape), shapes
   )
-  return _published(config, model, empty)
+  return _published(initial, model, empty)
 
 
-def _transfer(config: config_lib.Config) -> Callable[..., dict[str, Any]]:
-  only = config.initial.part == "encoders"
+def variables(params: Any, objective_state: Any) -> dict[str, Any]:
+  """A model's variables: its parameters, and its collections in a state."""
+  return {"params": params, **objective_state.get("model", {})}
+
+
+def _transfer(initial: initial_choices.Run) -> Callable[..., dict[str, Any]]:
+  only = initial.part == "encoders"
   return functools.partial(models.transfer, encoders_only=only)
 
 
-def _variables(state: state_lib.TrainState) -> dict[str, Any]:
-  """The model's variables: parameters, and what else it has."""
-  return {"params": state.params, **state.objective_state.get("model", {})}
-
-
 def _published(
-  config: config_lib.Config,
+  initial: initial_choices.Weights,
   model: Any,
-  variables: dict[str, Any],
-  report: Callable[[str], None] | None = None,
+  found: dict[str, Any],
+  report: Report | None = None,
 ) -> dict[str, Any]:
-  """The variables with published weights where the configuration has them."""
-  initial = config.initial
-
+  """Variables with published weights where the choice has them."""
   for field, load in {
     "weights": pretrained.load,
     "image_weights": pretrained.load_image,
@@ -197,72 +210,70 @@ def _published(
       continue
     path = os.path.expanduser(getattr(initial, field))
     try:
-      variables, found = load(model, path, variables, allow=initial.allowed)
+      found, notes = load(model, path, found, allow=initial.allow)
     except (pretrained.PretrainedError, pretrained.WeightFileError) as error:
       raise config_lib.ConfigError(
         f"config.initial.{field}: {error}"
       ) from error
-    for kind, names in dataclasses.asdict(found).items():
+    for kind, names in dataclasses.asdict(notes).items():
       if names and report is not None:
         report(f"{path}: {kind}: {', '.join(names)}.")
-  return variables
+  return found
 
 
 def begin(
-  config: config_lib.Config,
+  initial: Any,
   mesh: jax.sharding.Mesh,
   model: nn.Module,
   state: state_lib.TrainState,
-  report: Callable[[str], None] = print,
+  report: Report = print,
 ) -> state_lib.TrainState:
   """The state before the first step, with an earlier run's or published parameters.
 
   A momentum model begins as they do.
 
   Args:
-    config: of the run; `check` has passed.
+    initial: a variant of `INITIAL`, or None; `check` has passed.
     mesh: the devices.
     model: that the state is of.
     state: as it was initialised.
     report: receives what of published weights was left out or resampled.
 
   Returns:
-    The same state where `config.initial` names nothing.
+    The same state where a run begins at random.
 
   Raises:
     ConfigError: if the earlier run or the weights are gone since `check`.
     CheckpointError: if the earlier run's checkpoint cannot be read.
   """
-  workdir, initial = workdir_of(config), config.initial
+  workdir = workdir_of(initial)
+  begun = variables(state.params, state.objective_state)
   if workdir is not None:
     saved = checkpoints.Checkpoints(workdir, keep=None)
     try:
       source = saved.parameters(sharding.replicated(mesh))
     finally:
       saved.close()
-    variables = {
-      **_variables(state),
-      "params": _transfer(config)(source, state.params),
-    }
-  elif initial.has_weights:
-    variables = _published(config, model, _variables(state), report)
+    begun["params"] = _transfer(initial)(source, state.params)
+  elif isinstance(initial, initial_choices.Weights):
+    begun = _published(initial, model, begun, report)
   else:
     return state
-  params = variables.pop("params")
+  params = begun.pop("params")
   others = dict(state.objective_state)
   if "model" in others:
-    others["model"] = variables
+    others["model"] = begun
   if "momentum" in others:
     others["momentum"] = (
-      {"params": params, "model": variables} if "model" in others else params
+      {"params": params, "model": begun} if "model" in others else params
     )
-  begun: dict[str, Any] = {
+  changed: dict[str, Any] = {
     "params": params,
     "objective_state": others,
     "ema_params": None,
   }
   if state.ema_params is not None:
-    begun["ema_params"] = params
+    changed["ema_params"] = params
   # Copies: a step donates its state, and what begins as another part (a decoder
   # as the fusion layers) must not be one buffer with it.
   placed = {
@@ -271,6 +282,6 @@ def begin(
       value,
       getattr(state, name),
     )
-    for name, value in begun.items()
+    for name, value in changed.items()
   }
   return dataclasses.replace(state, **placed)

@@ -5,24 +5,25 @@ import os
 import pathlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import jax
+import optax
 
 from contrastive_jax.data.files import locks
-from contrastive_jax.training.trainer import checkpoints
-from contrastive_jax.training.runs import initial_weights
-from contrastive_jax.training.trainer import loop
-from contrastive_jax.training.distributed import processes
-from contrastive_jax.training.runs import image_text
-from contrastive_jax.training.distributed import sharding
-from contrastive_jax.training.runs import task_runs
-from contrastive_jax.training.config import workdirs
 from contrastive_jax.training import config as config_lib
+from contrastive_jax.training.config import workdirs
+from contrastive_jax.training.distributed import processes, sharding
+from contrastive_jax.training.runs import (
+  build,
+  image_text,
+  initial_weights,
+  task_runs,
+)
+from contrastive_jax.training.runs.run import Run
+from contrastive_jax.training.trainer import checkpoints, loop, optimizers
 from contrastive_jax.training.trainer import state as state_lib
-
-Report = Callable[[str], None]
-Run = image_text.Run | task_runs.TaskRun
+from contrastive_jax.training.types import Report
 
 
 def open_run(
@@ -47,11 +48,12 @@ def open_run(
     DataError: if the data cannot be used.
   """
   with sharding.main_process_first("tokenizer"):
-    initial_weights.take_tokenizer(config, workdir)
-  opener = image_text.open_run
-  if config.objective in task_runs.OBJECTIVES:
-    opener = task_runs.open_run
-  return opener(config, workdir, report=report)
+    initial_weights.take_tokenizer(
+      config.initial, config.tokenizer or "", workdir
+    )
+  has_captions = config.objective.task in ("captions", "images")
+  opener = image_text if has_captions else task_runs
+  return opener.open_run(config, workdir, report)
 
 
 def train(
@@ -111,9 +113,9 @@ def _train_alone(
   with workdirs.mistakes_of_config():
     sharding.check_batch_size(
       config.batch_size,
-      config.microbatches,
+      config.microbatches or 1,
       mesh,
-      images_per_concept=config.data.images_per_concept,
+      images_per_concept=config.objective.images_per_concept,
     )
   if fresh and jax.process_index() == 0:
     # What a first try with other data left must not be taken for ours.
@@ -168,41 +170,43 @@ def _train(
   """See `train`, which has made the workdir ready."""
   run = open_run(config, workdir, report=report)
   # Raises on a model that cannot be built, or not begun as it should be.
-  abstract = _abstract_state(run)
+  optimizer = _optimizer(run)
+  abstract = _abstract_state(run, optimizer)
+  initial, model = config.initial, run.objective.model
   if fresh:
-    initial_weights.check(config, run.objective.model, abstract)
+    initial_weights.check(initial, model, abstract)
   _check_data(run, begins=True)
   if jax.process_index() == 0:
-    # Only now: a mistake in the configuration does not claim the workdir. Of a run
-    # that goes on, how it is logged and saved may be new.
+    # Only now: a mistake in the configuration does not claim the workdir. When a
+    # run goes on, how it is logged and saved may be new.
     workdirs.write_json(workdir / "config.json", config.to_dict())
-  run.announce(report)
-  watch = []
-  if run.has_validation:
-    every = config.evaluation.retrieval_every
-    watch.append(loop.Evaluator(every, run.validate))
+  run.announce()
   # Its threads would read ahead until the process ends.
-  with contextlib.closing(run.batches(report)) as batches:
+  with contextlib.closing(run.batches()) as batches:
     state, numbers = loop.fit(
-      config,
+      build.trainer_settings(config),
       objective=run.objective,
+      optimizer=optimizer,
+      learning_rate=optimizers.learning_rate(config.optimizer, config.steps),
       iterator=batches,
       mesh=run.mesh,
       workdir=workdir,
-      evaluators=tuple(watch),
+      evaluators=run.validations(),
       begin=lambda state: initial_weights.begin(
-        config, run.mesh, run.objective.model, state, report
+        initial, run.mesh, model, state, report
       ),
       report=report,
     )
-  if config.evaluation.final:
+  measures = run.final_measures()
+  if measures:
     report("Evaluating ...")
-    numbers |= run.evaluate(state, report=report)
-    if config.evaluation.plots:
-      # All processes embed; one keeps the pictures.
-      with tempfile.TemporaryDirectory() as unwanted:
-        main = jax.process_index() == 0
-        run.draw(state, None if main else pathlib.Path(unwanted))
+    numbers |= run.evaluate(state, measures)
+  # Embeddings are drawn where they are measured; curves alone cost nothing.
+  if config.evaluation.plots and (measures or run.encoder is None):
+    # All processes embed; one keeps the pictures.
+    with tempfile.TemporaryDirectory() as unwanted:
+      main = jax.process_index() == 0
+      run.draw(state, None if main else pathlib.Path(unwanted))
   numbers |= {
     "train/steps": config.steps,
     "train/seconds": time.monotonic() - began,
@@ -249,7 +253,7 @@ def restore(
     saved.check(step)
     run = open_run(config, workdir, report=report)
     _check_data(run)
-    return run, saved.restore(_abstract_state(run), step=step)
+    return run, saved.restore(_abstract_state(run, _optimizer(run)), step=step)
   except FileNotFoundError as error:
     raise workdirs.WorkdirError(str(error)) from error
   finally:
@@ -289,10 +293,20 @@ def table(results: Mapping[str, float]) -> str:
   return "\n".join(lines)
 
 
-def _abstract_state(run: Run) -> state_lib.TrainState:
+def _optimizer(run: Run) -> optax.GradientTransformation:
+  """The optimiser of a run's parameters."""
+  return optimizers.make_optimizer(
+    run.config.optimizer, steps=run.steps, objective=run.objective
+  )
+
+
+def _abstract_state(
+  run: Run, optimizer: optax.GradientTransformation
+) -> state_lib.TrainState:
   """Shapes, types and shardings of a run's state; nothing is computed."""
+  settings = build.trainer_settings(run.config)
   with workdirs.mistakes_of_config():
-    return loop.abstract_state(run.config, run.objective, run.mesh)
+    return loop.abstract_state(settings, run.objective, optimizer, run.mesh)
 
 
 def _make(workdir: pathlib.Path) -> None:

@@ -16,7 +16,122 @@ from contrastive_jax.training.trainer.integrity import CheckpointError
 _SCORE = "score"
 
 
-class Checkpoints:
+class _Reader:
+  """What is read of checkpoints, whether or not their run is at work."""
+
+  def __init__(
+    self, workdir: pathlib.Path, checkpointer: ocp.training.Checkpointer
+  ):
+    """Takes the run's folder, and its checkpoints, opened."""
+    self._workdir = workdir
+    self._checkpointer = checkpointer
+
+  @property
+  def latest_step(self) -> int | None:
+    """Step of the newest checkpoint; None if there is none."""
+    latest = self._checkpointer.latest
+    return None if latest is None else latest.step
+
+  @property
+  def best_step(self) -> int | None:
+    """Step of the checkpoint with the highest score; None if none has one."""
+    found: Any = self._checkpointer.checkpoints
+    scores = {c.step: c.metrics[_SCORE] for c in found if c.metrics}
+    return max(scores, key=scores.__getitem__) if scores else None
+
+  def parameters(self, sharding: jax.sharding.Sharding) -> Any:
+    """The newest checkpoint's parameters that evaluation uses, and nothing else.
+
+    Args:
+      sharding: where they go.
+
+    Returns:
+      A pytree.
+
+    Raises:
+      CheckpointError: if there is no checkpoint, or it cannot be read.
+    """
+    step, stored, name = self._stored()
+    self._check_files(step)
+    wanted = {
+      key: jax.tree.map(
+        lambda x, key=key: (
+          jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+          if key == name
+          else ocp.PLACEHOLDER
+        ),
+        value,
+      )
+      for key, value in stored.items()
+    }
+    return self._load(step, {"state": wanted})["state"][name]
+
+  def parameter_forms(self) -> Any:
+    """The shapes and types of `parameters`; nothing else is read.
+
+    Raises:
+      CheckpointError: if there is no checkpoint.
+    """
+    _, stored, name = self._stored()
+    return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), stored[name]
+    )
+
+  def _stored(self) -> tuple[int, Any, str]:
+    """The newest step, the form of its state, and which parameters count."""
+    step = self.latest_step
+    if step is None:
+      raise CheckpointError(
+        f"{self._checkpointer.directory} holds no checkpoint."
+      )
+    # Of any run: its form is in the checkpoint, not in a configuration.
+    found = self._checkpointer.checkpointables_metadata(step).metadata["state"]
+    return (
+      step,
+      found,
+      "params" if found["ema_params"] is None else "ema_params",
+    )
+
+  def _check_files(self, step: int) -> None:
+    """Raises if a checkpoint is damaged; one process reads it for all."""
+    found = ""
+    if jax.process_index() == 0:
+      found = integrity.problem(self._workdir, step)
+    if found:
+      raise CheckpointError(
+        f"{self._checkpointer.directory / str(step)} is damaged ({found}): restore it,"
+        " or take another step."
+      )
+
+  def _load(self, step: int | None, abstract: dict[str, Any]) -> dict[str, Any]:
+    try:
+      return self._checkpointer.load_checkpointables(step, abstract)
+    # Orbax raises whatever its layers do: a file is missing, cut or changed.
+    except Exception as error:
+      raise self._unreadable(step, error) from error
+
+  def _unreadable(self, step: int | None, error: Exception) -> CheckpointError:
+    return CheckpointError(
+      f"{self._checkpointer.directory / str(step)} cannot be restored"
+      f" ({_reason(error)}). If it is damaged, delete this folder to go on from the"
+      " checkpoint before; if the data has changed, choose another --workdir."
+    )
+
+  def check(self, step: int | None = None) -> None:
+    """Raises `FileNotFoundError` unless there is this (or any) checkpoint."""
+    if self.latest_step is None:
+      raise FileNotFoundError(
+        f"{self._checkpointer.directory} holds no checkpoint."
+      )
+    known = [c.step for c in self._checkpointer.checkpoints]
+    if step is not None and step not in known:
+      raise FileNotFoundError(
+        f"{self._checkpointer.directory} holds no checkpoint of step {step};"
+        f" there are {', '.join(map(str, known))}."
+      )
+
+
+class Checkpoints(_Reader):
   """The checkpoints of a run, in `workdir/checkpoints`.
 
   A checkpoint holds the train state and the data iterator, so that a run that
@@ -55,9 +170,8 @@ class Checkpoints:
           keep_checkpoints_without_metrics=False,
         )
       )
-    self._workdir = workdir
     self._failed = False
-    self._checkpointer = ocp.training.Checkpointer(
+    opened = ocp.training.Checkpointer(
       str((workdir / "checkpoints").absolute()),
       # The loop decides when to save.
       save_decision_policy=(
@@ -69,19 +183,7 @@ class Checkpoints:
       # What a killed run left half written.
       cleanup_tmp_directories=keep is not None,
     )
-
-  @property
-  def latest_step(self) -> int | None:
-    """Step of the newest checkpoint; None if there is none."""
-    latest = self._checkpointer.latest
-    return None if latest is None else latest.step
-
-  @property
-  def best_step(self) -> int | None:
-    """Step of the checkpoint with the highest score; None if none has one."""
-    found: Any = self._checkpointer.checkpoints
-    scores = {c.step: c.metrics[_SCORE] for c in found if c.metrics}
-    return max(scores, key=scores.__getitem__) if scores else None
+    super().__init__(workdir, opened)
 
   def save(
     self,
@@ -156,17 +258,6 @@ class Checkpoints:
       iterator.set_state(self._position(step))
     return restored
 
-  def _check_files(self, step: int) -> None:
-    """Raises if a checkpoint is damaged; one process reads it for all."""
-    found = ""
-    if jax.process_index() == 0:
-      found = integrity.problem(self._workdir, step)
-    if found:
-      raise CheckpointError(
-        f"{self._checkpointer.directory / str(step)} is damaged ({found}): restore it,"
-        " or take another step."
-      )
-
   def _position(self, step: int) -> Any:
     """Where the data iterator stood: the same in all processes, however many."""
     folder = pathlib.Path(self._checkpointer.directory / str(step) / "data")
@@ -175,86 +266,6 @@ class Checkpoints:
       return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # No file, too.
       raise self._unreadable(step, error) from error
-
-  def parameters(self, sharding: jax.sharding.Sharding) -> Any:
-    """The newest checkpoint's parameters that evaluation uses, and nothing else.
-
-    Args:
-      sharding: where they go.
-
-    Returns:
-      A pytree.
-
-    Raises:
-      CheckpointError: if there is no checkpoint, or it cannot be read.
-    """
-    step, stored, name = self._stored()
-    self._check_files(step)
-    wanted = {
-      key: jax.tree.map(
-        lambda x, key=key: (
-          jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-          if key == name
-          else ocp.PLACEHOLDER
-        ),
-        value,
-      )
-      for key, value in stored.items()
-    }
-    return self._load(step, {"state": wanted})["state"][name]
-
-  def parameter_forms(self) -> Any:
-    """The shapes and types of `parameters`; nothing else is read.
-
-    Raises:
-      CheckpointError: if there is no checkpoint.
-    """
-    _, stored, name = self._stored()
-    return jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), stored[name]
-    )
-
-  def _stored(self) -> tuple[int, Any, str]:
-    """The newest step, the form of its state, and which parameters count."""
-    step = self.latest_step
-    if step is None:
-      raise CheckpointError(
-        f"{self._checkpointer.directory} holds no checkpoint."
-      )
-    # Of any run: its form is in the checkpoint, not in a configuration.
-    found = self._checkpointer.checkpointables_metadata(step).metadata["state"]
-    return (
-      step,
-      found,
-      "params" if found["ema_params"] is None else "ema_params",
-    )
-
-  def _load(self, step: int | None, abstract: dict[str, Any]) -> dict[str, Any]:
-    try:
-      return self._checkpointer.load_checkpointables(step, abstract)
-    # Orbax raises whatever its layers do: a file is missing, cut or changed.
-    except Exception as error:
-      raise self._unreadable(step, error) from error
-
-  def _unreadable(self, step: int | None, error: Exception) -> CheckpointError:
-    return CheckpointError(
-      f"{self._checkpointer.directory / str(step)} cannot be restored"
-      f" ({_reason(error)}). If it is damaged, delete this folder to go on from the"
-      " checkpoint before; if the data has changed, choose another --workdir."
-    )
-
-  def check(self, step: int | None = None) -> None:
-    """Raises `FileNotFoundError` unless there is this (or any) checkpoint."""
-    if self.latest_step is None:
-      raise FileNotFoundError(
-        f"{self._checkpointer.directory} holds no checkpoint."
-      )
-    known = [c.step for c in self._checkpointer.checkpoints]
-    if step is not None and step not in known:
-      raise FileNotFoundError(
-        f"{self._checkpointer.directory} holds no checkpoint of step {step};"
-        f" there are {', '.join(map(str, known))}."
-      )
 
   def close(self) -> None:
     """Waits for what is being written."""

@@ -8,12 +8,12 @@ was cut or changed afterwards: most bits of a parameter are as good as others. S
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable
 from concurrent import futures
 from typing import Any
 
 from contrastive_jax.training.config import workdirs
 from contrastive_jax.training.config.errors import UserError
+from contrastive_jax.training.types import Report
 
 # Of what a checkpoint holds, and how; a newer one is not read.
 FORMAT = 1
@@ -67,9 +67,7 @@ def problem(workdir: pathlib.Path, step: int) -> str:
   return _difference(workdir / _CHECKPOINTS / str(step), expected)
 
 
-def set_aside_damaged(
-  workdir: pathlib.Path, report: Callable[[str], None]
-) -> None:
+def set_aside_damaged(workdir: pathlib.Path, report: Report) -> None:
   """Moves checkpoints newer than the newest good one to `workdir/damaged`.
 
   Args:
@@ -95,7 +93,7 @@ def set_aside_damaged(
     step, found = damaged[0]
     raise CheckpointError(
       f"No checkpoint in {folder} is whole (step {step}: {found}): restore one, or"
-      " choose another --workdir to train anew."
+      " choose another --workdir to train from the start."
     )
   for step, found in damaged:
     target = workdir / _DAMAGED / str(step)

@@ -1,25 +1,26 @@
 """The loop: batches in, updates, logs, checkpoints, evaluation, resume."""
 
+import contextlib
 import dataclasses
-import math
 import pathlib
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
 import jax
 import numpy as np
+import optax
 
-from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import objectives
 from contrastive_jax.training.config import errors
 from contrastive_jax.training.distributed import sharding, signals
+from contrastive_jax.training.objectives import base
 from contrastive_jax.training.trainer import checkpoints as checkpoints_lib
-from contrastive_jax.training.trainer import integrity, metric_log, nonfinite
+from contrastive_jax.training.trainer import integrity, nonfinite, run_log
 from contrastive_jax.training.trainer import state as state_lib
+from contrastive_jax.training.trainer.settings import TrainerSettings
+from contrastive_jax.training.types import Report
 
-EvalFn = Callable[[state_lib.TrainState], Mapping[str, float]]
+Numbers = Mapping[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,30 +30,35 @@ class Evaluator:
   Attributes:
     every: steps between measurements; 0 is never within the loop.
     run: gives flat names -> numbers.
+    headline: selects the numbers that are shown beside the step, and by whose mean
+      the best checkpoint is chosen; all of them by default.
   """
 
   every: int
-  run: EvalFn
+  run: Callable[[state_lib.TrainState], Numbers]
+  headline: Callable[[Numbers], Numbers] = dict
 
 
 def fit(
-  config: config_lib.Config,
+  settings: TrainerSettings,
   *,
-  objective: objectives.Objective,
+  objective: base.Objective,
+  optimizer: optax.GradientTransformation,
+  learning_rate: optax.Schedule,
   iterator: grain.DatasetIterator,
   mesh: jax.sharding.Mesh,
   workdir: pathlib.Path,
-  evaluators: tuple[Evaluator, ...] = (),
+  evaluators: Sequence[Evaluator] = (),
   begin: Callable[[state_lib.TrainState], state_lib.TrainState] | None = None,
-  report: Callable[[str], None] = print,
+  report: Report = print,
 ) -> tuple[state_lib.TrainState, dict[str, float]]:
-  """Trains for `config.steps`, from the newest checkpoint if there is one.
-
-  Of no steps the checkpoint is what the run begins with.
+  """Trains for `settings.steps`, from the newest checkpoint if there is one.
 
   Args:
-    config: the run.
+    settings: of the loop.
     objective: what is trained.
+    optimizer: of its parameters, see `optimizers.make_optimizer`.
+    learning_rate: that it has, for the log.
     iterator: this host's parts of the training batches.
     mesh: the devices.
     workdir: receives checkpoints and logs.
@@ -65,350 +71,230 @@ def fit(
     The final state, and numbers of the training itself.
 
   Raises:
-    finite.NonFiniteError: naming the first tensor that is not finite. The last
+    nonfinite.NonFiniteError: naming the first tensor that is not finite. The last
       good checkpoint is kept.
     errors.Stopped: after SIGTERM or SIGINT; the step is finished and saved.
     CheckpointError: if no checkpoint is whole, or one cannot be written.
     ValueError: if the batch does not divide over the mesh.
   """
+  with _checkpoints(settings, mesh, workdir, report) as saved:
+    abstract = abstract_state(settings, objective, optimizer, mesh)
+    placed = jax.tree.map(lambda x: x.sharding, abstract)
+    if saved.latest_step is not None:
+      # Into shapes: a state of its own would take the memory a second time.
+      state = saved.restore(abstract, iterator)
+      report(f"Resuming {workdir} at step {int(state.step)}.")
+    else:
+      init = _init_fn(settings, objective, optimizer)
+      state = jax.jit(init, out_shardings=placed)(np.uint32(settings.seed))
+      state = begin(state) if begin else state
+    step_fn = jax.jit(
+      state_lib.make_train_step(objective, optimizer, settings, learning_rate),
+      donate_argnums=0,
+      # Otherwise the compiler might lay out the new state in its own way.
+      out_shardings=(placed, None),
+    )
+    log = run_log.RunLog(workdir, settings, start=int(state.step))
+    with contextlib.closing(log):
+      loop = _Loop(settings, state, iterator, mesh, evaluators, saved, log)
+      loop.run(step_fn, report)
+      return loop.state, {f"train/{k}": v for k, v in log.rates().items()}
+
+
+def abstract_state(
+  settings: TrainerSettings,
+  objective: base.Objective,
+  optimizer: optax.GradientTransformation,
+  mesh: jax.sharding.Mesh,
+) -> state_lib.TrainState:
+  """Shapes, types and shardings of a run's state; nothing is computed.
+
+  Args:
+    settings: of the loop.
+    objective: what is trained.
+    optimizer: of its parameters.
+    mesh: the devices.
+
+  Returns:
+    A state of `jax.ShapeDtypeStruct` leaves, to restore a checkpoint into.
+  """
+  init = _init_fn(settings, objective, optimizer)
+  shapes = jax.eval_shape(init, np.uint32(0))
+  return jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    shapes,
+    sharding.state_sharding(shapes, mesh, fsdp=settings.fsdp),
+  )
+
+
+def _init_fn(
+  settings: TrainerSettings,
+  objective: base.Objective,
+  optimizer: optax.GradientTransformation,
+) -> Callable[[Any], state_lib.TrainState]:
+  """Makes the state before the first step of a seed."""
+  return lambda seed: state_lib.init_state(settings, objective, optimizer, seed)
+
+
+@contextlib.contextmanager
+def _checkpoints(
+  settings: TrainerSettings,
+  mesh: jax.sharding.Mesh,
+  workdir: pathlib.Path,
+  report: Report,
+) -> Iterator[checkpoints_lib.Checkpoints]:
+  """The checkpoints of a run that its mesh can train, damaged ones set aside."""
   sharding.check_batch_size(
-    config.batch_size,
-    config.microbatches,
+    settings.batch_size,
+    settings.microbatches,
     mesh,
-    images_per_concept=config.data.images_per_concept,
+    images_per_concept=settings.images_per_concept,
   )
   with sharding.main_process_first("checkpoints"):
     if jax.process_index() == 0:
       integrity.set_aside_damaged(workdir, report)
   saved = checkpoints_lib.Checkpoints(
     workdir,
-    keep=config.keep_checkpoints,
-    keep_every=config.keep_every,
-    keep_best=config.keep_best,
+    keep=settings.keep_checkpoints,
+    keep_every=settings.keep_every,
+    keep_best=settings.keep_best,
   )
-  try:
-    return _fit(
-      config,
-      objective,
-      iterator,
-      mesh,
-      workdir,
-      evaluators,
-      begin,
-      report,
-      saved,
-    )
-  finally:
-    saved.close()
+  with contextlib.closing(saved):
+    yield saved
 
 
-def abstract_state(
-  config: config_lib.Config,
-  objective: objectives.Objective,
-  mesh: jax.sharding.Mesh,
-) -> state_lib.TrainState:
-  """Shapes, types and shardings of a run's state; nothing is computed.
+class _Loop:
+  """The steps of one start of a run, and what is due after each.
 
-  Args:
-    config: the run.
-    objective: what is trained.
-    mesh: the devices.
-
-  Returns:
-    A state of `jax.ShapeDtypeStruct` leaves, to restore a checkpoint into.
+  Attributes:
+    state: after the last step.
   """
-  shapes = jax.eval_shape(_init_fn(config, objective), np.uint32(0))
-  return jax.tree.map(
-    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-    shapes,
-    sharding.state_sharding(shapes, mesh, fsdp=config.fsdp),
-  )
 
+  def __init__(
+    self,
+    settings: TrainerSettings,
+    state: state_lib.TrainState,
+    iterator: grain.DatasetIterator,
+    mesh: jax.sharding.Mesh,
+    evaluators: Sequence[Evaluator],
+    saved: checkpoints_lib.Checkpoints,
+    log: run_log.RunLog,
+  ):
+    """Begins where the state stands; arguments as of `fit`."""
+    self.state = state
+    self._settings = settings
+    self._iterator = iterator
+    self._mesh = mesh
+    self._evaluators = evaluators
+    self._saved = saved
+    self._log = log
+    self._guard = nonfinite.Guard(settings.skip_nonfinite, log.skipped)
 
-def _init_fn(
-  config: config_lib.Config, objective: objectives.Objective
-) -> Callable[[Any], state_lib.TrainState]:
-  """Makes the state before the first step of a seed."""
-  model = config.model
-  side = model.image_size
-  # Only the shapes count, so that no batch has to be read for them.
-  example = {
-    "image": np.zeros((2, side, side, 3), np.uint8),
-    "tokens": np.zeros(
-      (2, config.captions_per_example, model.context_length), np.int32
-    ),
-  }
-  optimizer = state_lib.make_optimizer(config)
-  return lambda seed: state_lib.init_state(
-    objective, optimizer, config, example, seed
-  )
-
-
-def _fit(
-  config: config_lib.Config,
-  objective: objectives.Objective,
-  iterator: grain.DatasetIterator,
-  mesh: jax.sharding.Mesh,
-  workdir: pathlib.Path,
-  evaluators: tuple[Evaluator, ...],
-  begin: Callable[[state_lib.TrainState], state_lib.TrainState] | None,
-  report: Callable[[str], None],
-  saved: checkpoints_lib.Checkpoints,
-) -> tuple[state_lib.TrainState, dict[str, float]]:
-  """See `fit`, which closes the checkpoints whatever happens here."""
-  abstract = abstract_state(config, objective, mesh)
-  placed = jax.tree.map(lambda x: x.sharding, abstract)
-  if saved.latest_step is not None:
-    # Into shapes: a state of its own would take the memory a second time.
-    state = saved.restore(abstract, iterator)
-    report(f"Resuming {workdir} at step {int(state.step)}.")
-  else:
-    init = jax.jit(_init_fn(config, objective), out_shardings=placed)
-    state = init(np.uint32(config.seed))
-    if begin is not None:
-      state = begin(state)
-  start = int(state.step)
-  optimizer = state_lib.make_optimizer(config)
-  step_fn = jax.jit(
-    state_lib.make_train_step(objective, optimizer, config),
-    donate_argnums=0,
-    # Otherwise the compiler might lay out the new state in its own way.
-    out_shardings=(placed, None),
-  )
-  log = metric_log.MetricLog(
-    workdir, resume_step=start, active=jax.process_index() == 0
-  )
-  progress = metric_log.Progress(
-    config.steps, start=start, active=jax.process_index() == 0
-  )
-
-  def skipped(step: int, line: str) -> None:
-    log.write(step, {"train/skipped": 1.0})
-    progress.say(line)
-
-  guard = nonfinite.Guard(config.optimizer.skip_nonfinite, skipped)
-
-  def evaluate(due: list[Evaluator], step: int) -> dict[str, float]:
-    scores = {}
-    for evaluator in due:
-      numbers = evaluator.run(state)
-      scores |= numbers
-      log.write(step, numbers)
-      progress.say(f"  step {step}: {_brief(numbers)}")
-    return scores
-
-  clock = _Clock()
-  pending: tuple[int, Any] | None = None
-  try:
-    missed = [
-      e
-      for e in evaluators
-      if e.every and start % e.every == 0 and 0 < start < config.steps
-    ]
-    # One process reads the log for all.
-    undone = jax.process_index() == 0 and not _validated(workdir, start)
-    if missed and sharding.any_process(undone):
-      evaluate(missed, start)
-    if start < config.steps:
+  def run(self, step_fn: Callable[..., Any], report: Report) -> None:
+    """Makes all the steps that are left, with a jitted train step."""
+    settings, start = self._settings, int(self.state.step)
+    self._make_up_for(start)
+    if start < settings.steps:
       report("Compiling the train step ...")
     with signals.StopSignals() as stops:
-      for step in range(start + 1, config.steps + 1):
-        batch = clock.wait_for(lambda: next(iterator))
-        on_device = sharding.put_batch(stops.tell(batch), mesh)
+      before: tuple[int, Any] | None = None
+      for step in range(start + 1, settings.steps + 1):
+        batch = self._log.wait_for(lambda: next(self._iterator))
+        on_device = sharding.put_batch(stops.tell(batch), self._mesh)
         with jax.transfer_guard("disallow"):
-          state, metrics = step_fn(state, on_device)
+          self.state, metrics = step_fn(self.state, on_device)
         # Looking at the step before this one keeps the device busy.
-        if pending is not None:
-          guard.check(*pending)
-        stop = stops.asked(pending[1] if pending else None)
-        pending = (step, metrics)
-        last = step == config.steps
+        if before is not None:
+          self._guard.check(*before)
+        stop = stops.asked(before[1] if before else None)
+        before = (step, metrics)
         if step == start + 1:
           jax.block_until_ready(metrics)
-          clock.restart()
-          progress.begin(step)
-        if last or step % config.log_every == 0:
-          guard.check(*pending)
-          values = _scalars(jax.device_get(metrics))
-          rates = clock.rates(config.batch_size)
-          log.write(
-            step, {f"train/{k}": v for k, v in (values | rates).items()}
-          )
-          progress.show(step, loss=values.get("loss", math.nan), **rates)
-        due = [
-          e for e in evaluators if e.every and step % e.every == 0 and not last
-        ]
-        saving = (
-          last
-          or step % config.checkpoint_every == 0
-          or bool(config.keep_every and step % config.keep_every == 0)
-          or bool(due and config.keep_best)
-          or bool(stop)
-        )
-        if due or saving:
-          # Waits for the device, whose time would count as a pause otherwise.
-          guard.check(*pending)
-        with clock.pause(progress):
-          if due or saving:
-            guard.check_state(step, state)
-          scores = {}
-          # Before the checkpoint: a run that is killed in between goes on from
-          # the one before, and no line of the log is lost. A signal cannot wait
-          # for it; then it is made when the run goes on.
-          if due and not stop:
-            scores = evaluate(due, step)
-            if config.keep_best and _score(scores) is None:
-              raise errors.ConfigError(
-                "config.keep_best needs a validation with R@1 or an accuracy; got"
-                f" {', '.join(scores) or 'none'}: set config.keep_best=False."
-              )
-            stop = stops.asked(None)
-          if saving or stop:
-            saved.save(step, state, iterator, score=_score(scores))
+          self._log.begin(step)
+        if step == settings.steps or step % settings.log_every == 0:
+          self._guard.check(step, metrics)
+          self._log.trained(step, metrics)
+        stop = self._look_after(step, metrics, stop, stops)
         if stop:
           raise errors.Stopped(
-            f"{stop}: the run is saved after step {step} of {config.steps}; the"
+            f"{stop}: the run is saved after step {step} of {settings.steps}; the"
             " same command goes on from there."
           )
-    if not config.steps and saved.latest_step is None:
-      guard.check_state(0, state)
-      saved.save(0, state, iterator)
-    if config.keep_best and saved.best_step is not None:
-      report(f"The best validation was that of step {saved.best_step}.")
-    rates = clock.overall(config.batch_size) or _logged_rates(workdir)
-  finally:
-    progress.close()
-    log.close()
-  return state, {f"train/{k}": v for k, v in rates.items()}
+    # Without steps the checkpoint is what the run begins with.
+    if not settings.steps and self._saved.latest_step is None:
+      self._guard.check_state(0, self.state)
+      self._saved.save(0, self.state, self._iterator)
+    if settings.keep_best and self._saved.best_step is not None:
+      report(f"The best validation was that of step {self._saved.best_step}.")
 
+  def _look_after(
+    self, step: int, metrics: Any, stop: str, stops: signals.StopSignals
+  ) -> str:
+    """Evaluates and saves where it is due; the signal that ends the run, or ""."""
+    due = [] if step == self._settings.steps else self._due(step)
+    saving = self._is_saved(step, evaluated=bool(due)) or bool(stop)
+    if due or saving:
+      # Waits for the device, whose time would count as a pause otherwise.
+      self._guard.check(step, metrics)
+    with self._log.pause():
+      if due or saving:
+        self._guard.check_state(step, self.state)
+      score = None
+      # Before the checkpoint: a run that is killed in between goes on from
+      # the one before, and no line of the log is lost. A signal cannot wait
+      # for it; then it is made when the run goes on.
+      if due and not stop:
+        score = self._score(step, due)
+        stop = stops.asked(None)
+      if saving or stop:
+        self._saved.save(step, self.state, self._iterator, score=score)
+    return stop
 
-class _Clock:
-  """Seconds of training and of waiting for input, without pauses."""
+  def _due(self, step: int) -> list[Evaluator]:
+    return [e for e in self._evaluators if e.every and step % e.every == 0]
 
-  def __init__(self):
-    self.restart()
-
-  def restart(self) -> None:
-    """Forgets what was: the first step holds the compilation."""
-    self._total = self._wait = self._mark_total = self._mark_wait = 0.0
-    self._steps = self._mark_steps = 0
-    self._since = time.monotonic()
-
-  def wait_for(self, fn: Callable[[], Any]) -> Any:
-    """Calls `fn` and counts its time as waiting."""
-    began = time.monotonic()
-    result = fn()
-    self._wait += time.monotonic() - began
-    self._steps += 1
-    return result
-
-  def pause(self, progress: metric_log.Progress) -> "_Pause":
-    """A context whose time is no training."""
-    return _Pause(self, progress)
-
-  def rates(self, batch_size: int) -> dict[str, float]:
-    """Examples a second and share of waiting since the last call.
-
-    Empty where no step was measured: the first one compiles.
-    """
-    self._advance()
-    result = _rates(
-      self._steps - self._mark_steps,
-      self._total - self._mark_total,
-      self._wait - self._mark_wait,
-      batch_size,
+  def _is_saved(self, step: int, *, evaluated: bool) -> bool:
+    """Whether the settings ask for a checkpoint after a step."""
+    settings = self._settings
+    return (
+      step == settings.steps
+      or step % settings.checkpoint_every == 0
+      or bool(settings.keep_every and step % settings.keep_every == 0)
+      or (evaluated and settings.keep_best)
     )
-    self._mark_steps = self._steps
-    self._mark_total, self._mark_wait = self._total, self._wait
-    return result
 
-  def overall(self, batch_size: int) -> dict[str, float]:
-    """The same since the beginning."""
-    self._advance()
-    return _rates(self._steps, self._total, self._wait, batch_size)
+  def _make_up_for(self, start: int) -> None:
+    """Evaluates after the step `start` what a signal did not wait for."""
+    inside = 0 < start < self._settings.steps
+    missed = self._due(start) if inside else []
+    # One process reads the log for all.
+    undone = jax.process_index() == 0 and not self._log.has_evaluation(start)
+    if missed and sharding.any_process(undone):
+      self._evaluate(start, missed)
 
-  def _advance(self) -> None:
-    now = time.monotonic()
-    self._total += now - self._since
-    self._since = now
+  def _score(self, step: int, due: Sequence[Evaluator]) -> float | None:
+    """Evaluates; the mean of the headline, by which the best one is chosen."""
+    numbers, headline = self._evaluate(step, due)
+    if headline:
+      return float(np.mean([*headline.values()]))
+    if self._settings.keep_best:
+      raise errors.ConfigError(
+        "config.keep_best needs a validation with a headline, such as R@1 or an"
+        f" accuracy; got {', '.join(numbers) or 'none'}: set"
+        " config.keep_best=False."
+      )
+    return None
 
-
-class _Pause:
-  """See `_Clock.pause`."""
-
-  def __init__(self, clock: _Clock, progress: metric_log.Progress):
-    self._clock = clock
-    self._progress = progress
-
-  def __enter__(self):
-    self._clock._advance()
-    self._began = time.monotonic()
-
-  def __exit__(self, *unused):
-    now = time.monotonic()
-    self._progress.pause(now - self._began)
-    self._clock._since = now
-
-
-def _validated(workdir: pathlib.Path, step: int) -> bool:
-  """Whether the log has what evaluators found after a step, if only nothing."""
-  return any(
-    row["step"] == step and not any(k.startswith("train/") for k in row)
-    for row in metric_log.read_metrics(workdir)
-  )
-
-
-def _logged_rates(workdir: pathlib.Path) -> dict[str, float]:
-  """The last measured rates of a run that has nothing left to train."""
-  for row in reversed(metric_log.read_metrics(workdir)):
-    rates = {
-      k: row[f"train/{k}"]
-      for k in ("examples_per_second", "input_wait")
-      if f"train/{k}" in row
-    }
-    if rates:
-      return rates
-  return {}
-
-
-def _rates(
-  steps: int, seconds: float, waited: float, batch_size: int
-) -> dict[str, float]:
-  if not steps or seconds <= 0:
-    return {}
-  return {
-    "examples_per_second": batch_size * steps / seconds,
-    "input_wait": min(1.0, waited / seconds),
-  }
-
-
-def _score(numbers: Mapping[str, float]) -> float | None:
-  """What a validation is judged by; None if it measured nothing such."""
-  found = [
-    value
-    for name, value in numbers.items()
-    if name.endswith(("/recall_at_1", "/accuracy"))
-  ]
-  return float(np.mean(found)) if found else None
-
-
-def _scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
-  """What the log has of a step; of one that was skipped what is finite."""
-  # The sums of squares of embeddings are there for `finite.Guard` alone.
-  values = {
-    k: float(v)
-    for k, v in metrics.items()
-    if not isinstance(v, dict)
-    and not k.endswith("_embedding")
-    and k not in ("skipped", signals.FIELD)
-  }
-  return {k: v for k, v in values.items() if math.isfinite(v)}
-
-
-def _brief(numbers: Mapping[str, float]) -> str:
-  return "  ".join(
-    f"{k} {v:.3f}"
-    for k, v in numbers.items()
-    if any(part in k for part in ("recall", "loss", "knn"))
-    or k.endswith("/accuracy")
-  )
+  def _evaluate(
+    self, step: int, due: Sequence[Evaluator]
+  ) -> tuple[dict[str, float], dict[str, float]]:
+    """All numbers of some evaluators after a step, and the headline of them."""
+    found: dict[str, float] = {}
+    headline: dict[str, float] = {}
+    for evaluator in due:
+      numbers = evaluator.run(self.state)
+      shown = evaluator.headline(numbers)
+      self._log.evaluated(step, numbers, shown)
+      found |= numbers
+      headline |= shown
+    return found, headline

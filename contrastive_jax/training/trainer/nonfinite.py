@@ -20,7 +20,7 @@ class Guard:
     """Counts from here, the start of the program.
 
     Args:
-      allowed: steps in a row that may be skipped, `optimizer.skip_nonfinite`.
+      allowed: steps in a row that may be skipped, `config.skip_nonfinite`.
       skipped: receives a step that was, and a line that says so.
     """
     self._allowed = allowed
@@ -92,9 +92,7 @@ def _stop(
   after = f", after {skipped} skipped in a row" if skipped else ""
   advice = "Try a smaller config.optimizer.learning_rate, or look at the data"
   if offer and not skipped:
-    advice += (
-      "; config.optimizer.skip_nonfinite=N skips up to N such steps in a row"
-    )
+    advice += "; config.skip_nonfinite=N skips up to N such steps in a row"
   raise NonFiniteError(
     f"Step {step}: {name} is not finite{after}; training stops and the last good"
     f" checkpoint is kept. {advice}."

@@ -102,7 +102,9 @@ class Official:
         ' config.data.options={"path": {"train": FILE}}.'
       )
     if task != "captions":
-      tokenizer = request.learned(tasks_lib.training_texts(found), self.vocab_size)
+      tokenizer = request.learned(
+        tasks_lib.training_texts(found), self.vocab_size
+      )
       return dataclasses.replace(found, tokenizer=tokenizer)
     if not request.trains:
       _score_what_is_there(splits, request.report)

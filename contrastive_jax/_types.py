@@ -1,0 +1,20 @@
+"""Types that several packages annotate with; this imports JAX alone."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+Array = jax.Array
+# Names of the mapped axes over which a batch is split; None: it is whole.
+Axes = str | tuple[str, ...] | None
+# What a step of training is given: arrays by name, one row an example.
+Batch = Mapping[str, jax.Array]
+# Side of a tile; None: one tile; "auto": by the size of the similarity.
+BlockSize = int | str | None
+# What Flax takes as a type of computation or parameters.
+Dtype = Any
+# Parameters of a model: a tree of arrays.
+Params = Mapping[str, Any]
+# A hyper-parameter: a number, or an array of shape [].
+Scalar = float | jax.Array

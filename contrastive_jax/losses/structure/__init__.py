@@ -1,0 +1,1 @@
+"""Losses on the structure of two modalities' features, after Jiang et al."""

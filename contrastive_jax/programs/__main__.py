@@ -1,0 +1,36 @@
+"""`contrastive-jax PROGRAM --flags`: the programs of the package by their names."""
+
+import difflib
+import importlib
+import sys
+
+_PROGRAMS = {
+  "train": "trains and evaluates a model",
+  "evaluate": "scores a finished run on other data and published sets",
+  "convert": "converts image-text pairs into ArrayRecord files",
+  "import_weights": "makes a run of published weights",
+  "export_weights": "writes a run's weights under published names",
+}
+
+
+def main() -> None:
+  """Runs the program that the first argument names."""
+  name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+  if name in ("--help", "-h", "help"):
+    print("contrastive-jax PROGRAM [--flags]; PROGRAM --help tells more.\n")
+    for program, about in _PROGRAMS.items():
+      print(f"  {program:<16} {about}")
+    return
+  if name not in _PROGRAMS:
+    near = difflib.get_close_matches(name, _PROGRAMS, n=1, cutoff=0.0)[0]
+    print(
+      f"Error: {name!r} is not a program; did you mean {near!r}?",
+      file=sys.stderr,
+    )
+    sys.exit(2)
+  sys.argv[:2] = [f"contrastive-jax {name}"]
+  importlib.import_module(f"contrastive_jax.programs.{name}").start()
+
+
+if __name__ == "__main__":
+  main()

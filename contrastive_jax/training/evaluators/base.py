@@ -1,0 +1,124 @@
+"""What an evaluator gets of a run, and what it gives back."""
+
+import dataclasses
+import pathlib
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from contrastive_jax.training.evaluators import embeddings
+from contrastive_jax.training.trainer import state as state_lib
+from contrastive_jax.training.types import Report
+
+
+@dataclasses.dataclass
+class Opened:
+  """What a run is made of, opened; an evaluator is built on it.
+
+  Attributes:
+    data: the data set, `sources.PairData`, or of a task `tasks.TaskData`.
+    mesh: the devices.
+    objective: what is trained, `objectives.base.Objective`.
+    chosen: the variant of `OBJECTIVES` that the objective was built by.
+    encoder: embeds splits and texts, `embeddings.Encoder`; None where the model
+      embeds nothing.
+    reader: makes arrays of a task's records, `task_pipeline.Encoder`; None for
+      images and captions.
+    workdir: where the run keeps its files.
+    steps: of the run.
+    seed: of the run.
+    batch_size: images that are embedded at once.
+    image_size: side of the model's images.
+    context_length: tokens of a text.
+    report: receives lines for the user.
+  """
+
+  data: Any
+  mesh: jax.sharding.Mesh
+  objective: Any
+  chosen: Any
+  encoder: Any
+  reader: Any
+  workdir: pathlib.Path
+  steps: int
+  seed: int
+  batch_size: int
+  image_size: int
+  context_length: int
+  report: Report
+
+  def __post_init__(self):
+    self._embedded: dict[tuple[str, bool], embeddings.Embedded] = {}
+    self._state: Callable[[], Any] = lambda: None
+
+  def images(
+    self,
+    state: state_lib.TrainState,
+    split: str,
+    *,
+    concatenated: bool = False,
+  ) -> embeddings.Embedded:
+    """A split's embeddings; those of a state are kept as long as it lives.
+
+    Args:
+      state: the model.
+      split: name of the split.
+      concatenated: whether the features of all heads are meant, side by side.
+    """
+    if self._state() is not state:
+      self._embedded = kept = {}
+      # Those of a training split are large: they go with the state.
+      self._state = weakref.ref(state, lambda _: kept.clear())
+    key = split, concatenated
+    if key not in self._embedded:
+      self._embedded[key] = self.encoder.images(
+        state, self.data.splits[split], concatenated=concatenated
+      )
+    return self._embedded[key]
+
+  def lacks(self, split: str, left_out: str) -> bool:
+    """Whether a split has no example; then a line says what is left out."""
+    if len(self.data.splits.get(split, ())):
+      return False
+    self.report(f"Left out: {left_out}, because the split {split} is empty.")
+    return True
+
+
+class Measure:
+  """An evaluator that is built; one of your own overrides what it needs.
+
+  All numbers are finite floats under flat names, `group/metric`.
+
+  Attributes:
+    run: the opened run.
+    validates: whether there is something to validate on.
+    curves: numbers of a validation that are plotted over the steps, by label.
+  """
+
+  validates: bool = True
+  curves: Mapping[str, str] = {}
+
+  def __init__(self, run: Opened):
+    """Takes an opened run."""
+    self.run = run
+
+  def validate(self, state: state_lib.TrainState) -> dict[str, float]:
+    """What is measured every so many steps."""
+    del state
+    return {}
+
+  def final(self, state: state_lib.TrainState) -> dict[str, float]:
+    """What is measured at the end, for `results.json`."""
+    del state
+    return {}
+
+  def headline(self, numbers: Mapping[str, float]) -> dict[str, float]:
+    """Those of a validation's numbers that a line of the log shows.
+
+    The best checkpoint is that of the largest mean of them. They are those that
+    are plotted, unless a class says otherwise.
+    """
+    names = self.curves.values()
+    return {name: numbers[name] for name in names if name in numbers}

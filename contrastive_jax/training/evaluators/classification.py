@@ -1,0 +1,132 @@
+"""Few-shot, linear probe and kNN accuracy of frozen features."""
+
+import jax
+import numpy as np
+
+from contrastive_jax import evaluation
+from contrastive_jax.data import sources
+from contrastive_jax.training.evaluators import base
+from contrastive_jax.training.evaluators.embeddings import Embedded
+from contrastive_jax.training.trainer import state as state_lib
+
+_SHOTS = (1, 2, 4, 5, 8, 16)
+_NAME = "few-shot, linear probe and kNN"
+_SPLITS = (sources.TRAIN, sources.VALIDATION, sources.TEST)
+
+
+class ClassificationMeasure(base.Measure):
+  """The test split, classified by the labels of training."""
+
+  def __init__(self, run: base.Opened, *, concatenated: bool):
+    """Takes an opened run, and whether all heads side by side are judged too."""
+    super().__init__(run)
+    self._concatenated = concatenated
+
+  def final(self, state: state_lib.TrainState) -> dict[str, float]:
+    """`few_shot/...`, `linear_probe/...` and `knn/accuracy`.
+
+    On the features of all heads they are `few_shot_concatenated/...` and so on.
+    """
+    if self.run.lacks(sources.TEST, _NAME):
+      return {}
+    out = self._labelled(state)
+    if self._concatenated:
+      for name, value in self._labelled(state, concatenated=True).items():
+        kind, metric = name.split("/")
+        out[f"{kind}_concatenated/{metric}"] = value
+    return out
+
+  def _labelled(
+    self, state: state_lib.TrainState, *, concatenated: bool = False
+  ) -> dict[str, float]:
+    run, scores = self.run, {}
+    # Training images are dear, and of no use without labels.
+    if _share_labels(run.data):
+      scores = classification(
+        *(run.images(state, s, concatenated=concatenated) for s in _SPLITS),
+        seed=run.seed,
+      )
+    if not scores:
+      run.report(
+        f"Left out: {_NAME}, because the splits share fewer than two labels."
+      )
+    return scores
+
+
+class KnnMeasure(base.Measure):
+  """kNN on the validation split while training."""
+
+  curves = {"kNN accuracy": "knn_validation/accuracy"}
+
+  def __init__(self, run: base.Opened):
+    """Takes an opened run."""
+    super().__init__(run)
+    self.validates = bool(len(run.data.splits[sources.VALIDATION]))
+
+  def validate(self, state: state_lib.TrainState) -> dict[str, float]:
+    """`knn_validation/accuracy`; empty without shared labels."""
+    run = self.run
+    if not _share_labels(run.data):
+      return {}
+    (train_x, train_y), (x, y) = _numbered(
+      *(run.images(state, s) for s in (sources.TRAIN, sources.VALIDATION))
+    )
+    k = min(20, len(train_y))
+    scores = evaluation.knn_accuracy(train_x, train_y, x, y, k=k)
+    return {"knn_validation/accuracy": float(scores["accuracy"])}
+
+
+def classification(
+  train: Embedded, validation: Embedded, test: Embedded, *, seed: int
+) -> dict[str, float]:
+  """Few-shot, linear probe and kNN on the labels of frozen embeddings.
+
+  Classes that the training split lacks, and images without a label, are left
+  out. With fewer than two classes there is nothing to report.
+  """
+  (train_x, train_y), (valid_x, valid_y), (test_x, test_y) = _numbered(
+    train, validation, test
+  )
+  if len(set(train_y.tolist())) < 2 or not len(valid_y) or not len(test_y):
+    return {}
+  shots = evaluation.few_shot_accuracy(
+    train_x,
+    train_y,
+    test_x,
+    test_y,
+    key=jax.random.key(seed),
+    shots=_SHOTS,
+  )
+  probe = evaluation.linear_probe(
+    train_x, train_y, valid_x, valid_y, test_x, test_y
+  )
+  knn = evaluation.knn_accuracy(
+    train_x, train_y, test_x, test_y, k=min(20, len(train_y))
+  )
+  out = {f"few_shot/{k}": float(v) for k, v in shots.items()}
+  out |= {f"linear_probe/{k}": float(v) for k, v in probe.items()}
+  return out | {"knn/accuracy": float(knn["accuracy"])}
+
+
+def _numbered(
+  train: Embedded, *others: Embedded
+) -> list[tuple[np.ndarray, np.ndarray]]:
+  """Images and numbered labels, of those that have one of the training's."""
+  classes = sorted(set(train.labels.tolist()) - {""})
+  numbers = {c: i for i, c in enumerate(classes)}
+
+  def select(part: Embedded) -> tuple[np.ndarray, np.ndarray]:
+    kept = [i for i, c in enumerate(part.labels.tolist()) if c in numbers]
+    labels = [numbers[part.labels[i]] for i in kept]
+    return part.images[kept], np.array(labels, np.int64)
+
+  return [select(part) for part in (train, *others)]
+
+
+def _share_labels(data: sources.PairData) -> bool:
+  """Whether `classification` has something to report."""
+  train, validation, test = (
+    data.splits[name].labels if name in data.splits else set()
+    for name in _SPLITS
+  )
+  return len(train) > 1 and bool(train & validation) and bool(train & test)
