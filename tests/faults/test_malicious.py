@@ -23,11 +23,9 @@ from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import workdirs
 from contrastive_jax.training.evaluators import embeddings
-from contrastive_jax.training.objectives import base
 from contrastive_jax.training.runs import (
   cached_features,
   initial_weights,
-  official_data,
   runner,
 )
 from contrastive_jax.training.trainer import metric_log
@@ -207,10 +205,11 @@ def test_json_that_is_none(place, kind):
   path.write_text(JSONS[kind], encoding="latin-1")
   refused(path, workdirs.WorkdirError, workdirs.read_json)
   refused(path, ValueError, eda.load_synonyms)
-  with pytest.raises(config_lib.ConfigError, match="overrides must be JSON"):
-    base.model_overrides(JSONS[kind])
-  with pytest.raises(config_lib.ConfigError, match="options must be JSON"):
-    official_data._options(JSONS[kind])
+  config = config_lib.default_config()
+  config.data = "official"
+  for field in ("model.overrides", "data.options"):
+    with pytest.raises(config_lib.ConfigError, match=f"^config.{field} "):
+      config.assign(field, JSONS[kind])
   (place / "metrics.jsonl").write_text(f'{JSONS[kind]}\n{{"step": 1}}\n')
   assert metric_log.read_metrics(place) == [{"step": 1}]
 

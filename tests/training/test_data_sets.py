@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from contrastive_jax.data.sets.choices import Request
-from contrastive_jax.data.sets.fashion_mnist import FashionMnist, files
+from contrastive_jax.data.sets.fashion_mnist import files
 from contrastive_jax.training.evaluators import embeddings
 from contrastive_jax.training.runs import runner
 from tests.data import clip_art, fashion_files
@@ -89,8 +88,8 @@ class Oracle:
 
   has_text = True
 
-  def images(self, state, source):
-    del state
+  def images(self, state, source, *, concatenated=False):
+    del state, concatenated
     records = [source.fields(i) for i in range(len(source))]
     labels = [r["label"] for r in records]
     return embeddings.Embedded(
@@ -107,10 +106,13 @@ class Oracle:
 
 def test_image_text_evaluations_of_fashion_mnist_are_among_ten_names(tmp_path):
   root = fashion_files.write_folder(tmp_path / "fashion")
-  data = FashionMnist(str(root)).open(Request())
-  results = embeddings.final(
-    Oracle(), None, data, seed=0, report=lambda line: None
+  config = tiny.make_config(
+    data={"name": "fashion_mnist", "path": str(root)}, evaluation__plots=False
   )
+  (tmp_path / "run").mkdir()
+  run = runner.open_run(config, tmp_path / "run", report=lambda line: None)
+  run.encoder = Oracle()
+  results = run.evaluate(Oracle(), run.build(config.evaluation.evaluators))
   for name in (
     "retrieval/image_to_text/recall_at_1",
     "retrieval/text_to_image/recall_at_1",
