@@ -3,8 +3,8 @@
 The packages are `losses`, `ops`, `evaluation`, `models`, `data` and `training`.
 Losses and scores are here by name as well: `contrastive_jax.clip` is
 `losses.clip`, `contrastive_jax.retrieval_metrics` is that of `evaluation`. A
-name that both packages have (`alignment`, `uniformity`) is in neither's place
-here: it is a loss in one and a score in the other.
+name that both packages have (`alignment`, `uniformity`) is not here: it is a
+loss in one and a score in the other.
 
 A package is imported when it is first used: `import contrastive_jax` imports no
 JAX, and `contrastive_jax.clip` imports JAX alone.
