@@ -62,11 +62,12 @@ def main() -> None:
   config = config_lib.checked(_CONFIG.value)
   workdir = pathlib.Path(_WORKDIR.value).expanduser()
   kind = config.to_dict()
-  print(
-    f"{_CONFIG.recipe}: {kind['objective']['name']} on {kind['data']['name']},"
-    f" {config.steps:,} steps of {config.batch_size}, in {workdir}.",
-    flush=True,
-  )
+  if _PROCESS_ID.value <= 0:
+    print(
+      f"{_CONFIG.recipe}: {kind['objective']['name']} on {kind['data']['name']},"
+      f" {config.steps:,} steps of {config.batch_size}, in {workdir}.",
+      flush=True,
+    )
   # Only now: these import JAX, Orbax and more, which takes seconds.
   import jax
 
