@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 import pytest
+from experiments.configs import _fusion
 
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import workdirs
 from experiments import fusion_study, fusion_study_report
-from experiments.configs import _fusion
 
 
 @pytest.fixture(name="workdir")
