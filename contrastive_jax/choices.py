@@ -120,7 +120,7 @@ class Kind:
     if not (isinstance(found, type) and getattr(parameters, "frozen", False)):
       raise ValueError(f"must name a frozen dataclass; got {name!r}.")
     # Under this name a stored variant has its own.
-    if "name" in found.__dataclass_fields__:
+    if "name" in {f.name for f in dataclasses.fields(found)}:
       raise ValueError(f"must have no field 'name'; got {name!r}.")
     return found
 

@@ -87,7 +87,8 @@ class Draft:
         separated by commas, and dicts are JSON or Python.
     """
     holder, name = self._walk(path)
-    if isinstance(value, str) and not holder._chooses(name):
+    group = {"kind", "several", "section"} & {*holder._fields[name].metadata}
+    if isinstance(value, str) and not group:
       wanted = holder._types[name]
       try:
         value = _read(value, wanted)

@@ -136,6 +136,16 @@ def test_a_text_of_another_type_is_refused(path, text, wanted):
   assert message.startswith(f"config.{path} must be of type {wanted}; got ")
 
 
+def test_a_group_of_fields_is_no_value():
+  for path, first in (
+    ("augment", "augment.random_resized_crop"),
+    ("structure.bridge", "structure.bridge.NAME"),
+  ):
+    said = error_of({"structure": "bridge", path: "x"})
+    assert f"config.{path} is a group of fields" in said
+    assert f"config.{first}" in said
+
+
 @pytest.mark.parametrize(
   "path, value, said",
   [
