@@ -12,6 +12,7 @@ from jax.sharding import AxisType
 from contrastive_jax import ops, recipes
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import names
+from experiments.sweep import files
 
 ROOT = pathlib.Path(__file__).parents[1]
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
@@ -69,6 +70,8 @@ def test_code_runs(path):
 def program_flags(module):
   """The flags of a program, or of the one that a thin entry starts."""
   program = importlib.import_module(module)
+  if hasattr(program, "__path__"):
+    program = importlib.import_module(f"{module}.__main__")
   found = [program, *vars(program).values()]
   return next(m._FLAGS for m in found if hasattr(m, "_FLAGS"))
 
@@ -89,6 +92,8 @@ def test_commands_are_valid(path):
         recipe = value
       if value.startswith("experiments/"):
         assert (ROOT / value.partition(":")[0]).exists(), (module, argument)
+      if flag == "sweep":
+        assert files.load(value).source == value
     if fields or recipe != "clip_emoji":
       draft = recipes.load(recipe)
       draft.override(fields)

@@ -152,7 +152,7 @@ def parse(
     _stop(f"{_last_line(str(error))}; see --help.")
   if config is None:
     return rest
-  config.recipe = flag_values["config"].value
+  config.recipe = str(flag_values["config"].value)
   config.value = _load(config.recipe)
   if topics and topics[0]:
     _print_and_exit(_described(config, topics[0]))
@@ -197,7 +197,7 @@ def _code_of(error: Exception) -> int | None:
   """The exit code of a mistake of the user's or of the world; None of a bug."""
   if isinstance(error, (errors.UserError, OSError)):
     return 2
-  from contrastive_jax.data.sets.folder.reading import DataError
+  from contrastive_jax.data.sets.folder.folder_rows import DataError
   from contrastive_jax.training.trainer.nonfinite import NonFiniteError
 
   if isinstance(error, DataError):

@@ -5,7 +5,7 @@ python -m experiments.convert_pairs --inputs=shards --out=pairs
 
 from absl import flags
 
-from contrastive_jax.data.sets import records
+from contrastive_jax.data.sets.records import conversion, tables
 from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.training import config as config_lib
 
@@ -78,17 +78,17 @@ def main() -> None:
       f"--max_bad_share must be within 0..1; got {_MAX_BAD_SHARE.value:g}."
     )
   try:
-    settings = records.Settings(
+    settings = conversion.Settings(
       inputs=inputs,
       format=_FORMAT.value,
-      columns=records.Columns(**{k: v.value for k, v in _COLUMNS.items()}),
+      columns=tables.Columns(**{k: v.value for k, v in _COLUMNS.items()}),
       image_root=_IMAGE_ROOT.value,
       shorter_side=_SHORTER_SIDE.value,
       **{name: share.value for name, share in _SHARES.items()},
     )
   except ValueError as error:
     raise config_lib.UserError(f"--{error}") from error
-  made = records.convert(
+  made = conversion.convert(
     settings,
     _OUT.value,
     workers=_WORKERS.value,

@@ -26,6 +26,8 @@ from PIL import Image
 
 from contrastive_jax.data import pipeline, sources
 from contrastive_jax.data.sets import records
+from contrastive_jax.data.sets.choices import Request
+from contrastive_jax.data.sets.records import conversion
 from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.training.config import sections
 from contrastive_jax.training.objectives import base
@@ -196,12 +198,15 @@ def prepared(count: int, folder: pathlib.Path) -> tuple[list[bytes], Any]:
         info = tarfile.TarInfo(name)
         info.size = len(part)
         archive.addfile(info, io.BytesIO(part))
-  settings = records.Settings((str(folder / "0.tar"),))
-  records.convert(
+  settings = conversion.Settings((str(folder / "0.tar"),))
+  conversion.convert(
     settings, folder / "records", workers=1, report=lambda line: None
   )
-  data = sources.load_records(
-    [str(folder / "records")], image_size=_SIDE, fit="crop", vocab_size=512
+  data_set = records.Records(
+    path=(str(folder / "records"),), fit="crop", vocab_size=512
+  )
+  data = data_set.open(
+    Request(task="captions", image_size=_SIDE, workdir=folder)
   )
   return images, data
 

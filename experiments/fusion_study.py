@@ -1,6 +1,6 @@
 """Pre-trains a fusion model on scenes, and fine-tunes it on the tasks.
 
-python -m experiments.fusion --workdir=runs/fusion
+python -m experiments.fusion_study --workdir=runs/fusion
 
 The stages are runs of the trainer, each in a folder of the workdir: `pretraining`,
 then of every task one that begins with it, but for nlvr2, which begins with vqa.
@@ -24,26 +24,30 @@ _WORKDIR = flags.DEFINE_string(
   "workdir", "runs/fusion", "Folder of the stages.", flag_values=_FLAGS
 )
 _TASKS = flags.DEFINE_list(
-  "tasks", list(_fusion.TASKS), "Those to fine-tune on.", flag_values=_FLAGS
+  "tasks", list(_fusion.TASKS), "Tasks to fine-tune on.", flag_values=_FLAGS
 )
 _SEED = flags.DEFINE_integer(
-  "seed", 0, "Of all stages.", lower_bound=0, flag_values=_FLAGS
+  "seed", 0, "Random seed of all stages.", lower_bound=0, flag_values=_FLAGS
 )
 _STEPS = flags.DEFINE_integer(
-  "steps", 0, "Of each stage; 0 is as usual.", lower_bound=0, flag_values=_FLAGS
+  "steps",
+  0,
+  "Steps of each stage; 0 keeps the recipe's.",
+  lower_bound=0,
+  flag_values=_FLAGS,
 )
 _TIMES = flags.DEFINE_float(
   "times",
   1.0,
-  "The usual steps of each stage times this.",
+  "Factor of the recipes' steps.",
   lower_bound=0.001,
   flag_values=_FLAGS,
 )
 
 _USAGE = """Pre-trains a fusion model on scenes, and fine-tunes it on the tasks.
 
-  python -m experiments.fusion --workdir=runs/fusion
-  python -m experiments.fusion --tasks=vqa --steps=20 --workdir=runs/smoke
+  python -m experiments.fusion_study --workdir=runs/fusion
+  python -m experiments.fusion_study --tasks=vqa --steps=20 --workdir=runs/smoke
 
 Flags:
   --workdir=DIR   gets a folder a stage: pretraining/, vqa/, ... and results.json;

@@ -1,4 +1,4 @@
-"""Tests of experiments.fusion_report."""
+"""Tests of experiments.fusion_study_report."""
 
 import json
 import pathlib
@@ -7,16 +7,18 @@ import sys
 
 import pytest
 
-from contrastive_jax.recipes import _fusion
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training.config import workdirs
-from experiments import fusion, fusion_report
+from contrastive_jax.training import workdirs
+from experiments import fusion_study, fusion_study_report
+from experiments.configs import _fusion
 
 
 @pytest.fixture(name="workdir")
 def fixture_workdir(tmp_path):
   """A pre-training and one task, as the trainer leaves them."""
-  stages = fusion.stages(tmp_path, fusion.recipes(["vqa", "nlvr2"]), seed=3)
+  stages = fusion_study.stages(
+    tmp_path, fusion_study.recipes(["vqa", "nlvr2"]), seed=3
+  )
   recall = "image_to_text/recall_at_1"
   results = {
     "pretraining": {
@@ -64,7 +66,7 @@ def fixture_workdir(tmp_path):
 
 
 def test_minutes_are_those_of_training(workdir):
-  record = fusion_report.collect(workdir)
+  record = fusion_study_report.collect(workdir)
   # Batches of 32, then of 16: a second a step, then two; and two again.
   assert list(record["stages"]) == ["pretraining", "vqa"]
   assert record["stages"]["pretraining"]["config"]["batch_size"] == 32
@@ -74,8 +76,8 @@ def test_minutes_are_those_of_training(workdir):
 
 
 def test_the_page_tells_what_was_reached(workdir):
-  page = fusion_report.page("x", fusion_report.collect(workdir))
-  assert "python -m experiments.fusion --tasks=vqa --seed=3" in page
+  page = fusion_study_report.page("x", fusion_study_report.collect(workdir))
+  assert "python -m experiments.fusion_study --tasks=vqa --seed=3" in page
   assert (
     "| the caption of an image, among 500 images' | 0.250 | 0.500 |" in page
   )
@@ -94,22 +96,23 @@ def test_the_page_tells_what_was_reached(workdir):
   ],
 )
 def test_the_page_tells_of_other_steps(workdir, factors, command):
-  record = fusion_report.collect(workdir)
+  record = fusion_study_report.collect(workdir)
   for name, factor in factors.items():
     record["stages"][name]["config"]["steps"] *= factor
-  assert command in fusion_report.page("x", record)
+  assert command in fusion_study_report.page("x", record)
 
 
 def test_record_and_picture_are_written(workdir, tmp_path):
   out = tmp_path / "out"
+  out.mkdir()
+  (out / "x.reading.md").write_text("Beside other work.\n")
   done = subprocess.run(
     [
       sys.executable,
       "-m",
-      "experiments.fusion_report",
+      "experiments.fusion_study_report",
       f"--workdir={workdir}",
       "--name=x",
-      "--note=Beside other work.",
       f"--out={out}",
     ],
     cwd=pathlib.Path(__file__).parents[2],
@@ -125,10 +128,10 @@ def test_record_and_picture_are_written(workdir, tmp_path):
   # Nothing tells where it was made.
   assert str(workdir) not in (out / "x.json").read_text()
   page = (out / "x.md").read_text()
-  assert "0.875" in page and "\nBeside other work.\n" in page
+  assert "0.875" in page and "```\n\nBeside other work.\n\n|" in page
 
 
 def test_without_a_finished_pretraining(workdir):
   (workdir / "pretraining" / "results.json").unlink()
-  with pytest.raises(config_lib.UserError, match="holds no finished run"):
-    fusion_report.collect(workdir)
+  with pytest.raises(config_lib.UserError, match="pretraining"):
+    fusion_study_report.collect(workdir)

@@ -1,24 +1,20 @@
-"""Records the stages of `experiments.fusion` in `experiments/results/`.
+"""Records the stages of `experiments.fusion_study` in `experiments/results/`.
 
-python -m experiments.fusion_report --workdir=runs/fusion --name=fusion_scenes
+python -m experiments.fusion_study_report --workdir=runs/fusion --name=fusion_scenes
 """
 
-import json
-import os
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from absl import flags
 
-from contrastive_jax.programs import command_line as flags_lib
-from contrastive_jax.recipes import _fusion
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training.config import workdirs
-from contrastive_jax.training.runs import runner
-from contrastive_jax.training.trainer import metric_log
-from experiments import fusion, reporting
-from experiments.fusion import PRETRAINING
+from contrastive_jax.training import logging, runner, workdirs
+from experiments import flags as flags_lib
+from experiments import fusion_study, reporting
+from experiments.configs import _fusion
+from experiments.fusion_study import PRETRAINING
 
 _FLAGS = flags.FlagValues()
 _WORKDIR = flags.DEFINE_string(
@@ -27,28 +23,21 @@ _WORKDIR = flags.DEFINE_string(
 _NAME = flags.DEFINE_string(
   "name", "fusion_scenes", "Name of the record.", flag_values=_FLAGS
 )
-_NOTE = flags.DEFINE_string(
-  "note", "", "What a reader of the page should know.", flag_values=_FLAGS
-)
 _OUT = flags.DEFINE_string(
-  "out",
-  str(pathlib.Path(__file__).parent / "results"),
-  "Folder it goes to.",
-  flag_values=_FLAGS,
+  "out", str(reporting.RESULTS), "Folder it goes to.", flag_values=_FLAGS
 )
 
-_USAGE = """Records finished stages of experiments.fusion: NAME.json, .md, .png.
+_USAGE = """Records finished stages of experiments.fusion_study: NAME.json, .md, .png.
 
-  python -m experiments.fusion_report --workdir=runs/fusion --name=fusion_scenes
+  python -m experiments.fusion_study_report --workdir=runs/fusion --name=fusion_scenes
 
 Flags:
-  --workdir=DIR   of experiments.fusion
+  --workdir=DIR   of experiments.fusion_study
   --name=NAME     of the record
-  --note=TEXT     what a reader of its page should know
-  --out=DIR       where it goes; default experiments/results
+  --out=DIR       where it goes; default experiments/results. Its NAME.reading.md, if
+                  there is one, becomes part of the page
 """
 
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "grain")
 _TITLES = {
   "vqa": "questions (VQA)",
   "nlvr2": "statements on two images (NLVR2)",
@@ -65,7 +54,7 @@ def collect(workdir: pathlib.Path) -> dict[str, Any]:
   """Reads the finished stages of a folder.
 
   Args:
-    workdir: of `experiments.fusion`.
+    workdir: of `experiments.fusion_study`.
 
   Returns:
     Versions, and by stage its configuration, its results and its curve: minutes
@@ -93,9 +82,9 @@ def collect(workdir: pathlib.Path) -> dict[str, Any]:
   if PRETRAINING not in stages:
     raise config_lib.UserError(
       f"{workdir / PRETRAINING} holds no finished run (no results.json): run"
-      " python -m experiments.fusion first."
+      " python -m experiments.fusion_study first."
     )
-  return {"versions": reporting.versions(*_PACKAGES), "stages": stages}
+  return {"versions": reporting.versions(), "stages": stages}
 
 
 def _curve(
@@ -111,7 +100,7 @@ def _curve(
     else "_validation/accuracy"
   )
   minutes, step = 0.0, 0
-  for row in metric_log.read_metrics(folder):
+  for row in logging.read_metrics(folder):
     speed = row.get("train/examples_per_second")
     if speed:
       minutes += (row["step"] - step) * batch_size / speed / 60
@@ -124,10 +113,19 @@ def _curve(
       yield minutes, value
 
 
-def page(name: str, record: Mapping[str, Any], note: str = "") -> str:
-  """The record as Markdown; the note comes after what was run."""
+def page(name: str, record: Mapping[str, Any], reading: str = "") -> str:
+  """The record as Markdown; what was read in it comes after what was run."""
   stages = record["stages"]
   tasks = [stage for stage in stages if stage != PRETRAINING]
+  results = stages[PRETRAINING]["results"]
+  retrieval = (
+    [
+      f"{title}, among 500 images'",
+      f"{results[f'retrieval/{way}/recall_at_1']:.3f}",
+      f"{results[f'retrieval_reranked/{way}/recall_at_1']:.3f}",
+    ]
+    for way, title in _WAYS.items()
+  )
   lines = [
     f"# {name}",
     "",
@@ -138,34 +136,15 @@ def page(name: str, record: Mapping[str, Any], note: str = "") -> str:
     _command(stages, tasks),
     "```",
     "",
-    *([note, ""] if note else []),
-    "| pre-training | R@1 by contrast | re-ranked by matching |",
-    "|---|---|---|",
-  ]
-  results = stages[PRETRAINING]["results"]
-  for way, title in _WAYS.items():
-    cells = [
-      f"{results[f'{kind}/{way}/recall_at_1']:.3f}"
-      for kind in ("retrieval", "retrieval_reranked")
-    ]
-    lines.append(f"| {title}, among 500 images' | {' | '.join(cells)} |")
-  lines += [
+    *([reading, ""] if reading else []),
+    *reporting.table(
+      ["pre-training", "R@1 by contrast", "re-ranked by matching"], retrieval
+    ),
     "",
-    "| stage | steps | minutes | test | unseen pairs | texts alone |",
-    "|---|---|---|---|---|---|",
-    _row("pre-training", stages[PRETRAINING], ["–"] * 3),
-  ]
-  for task in tasks:
-    prefix = stages[task]["config"]["objective"]
-    scores = stages[task]["results"]
-    keys = (
-      f"{prefix}/accuracy",
-      f"{prefix}_test_unseen_pairs/accuracy",
-      f"{prefix}/text_only_accuracy",
-    )
-    cells = [f"{scores[key]:.3f}" if key in scores else "–" for key in keys]
-    lines.append(_row(_TITLES[task], stages[task], cells))
-  lines += [
+    *reporting.table(
+      ["stage", "steps", "minutes", "test", "unseen pairs", "texts alone"],
+      (_row(stage, stages[stage]) for stage in stages),
+    ),
     "",
     "Texts alone: the accuracy of the commonest training answer to each text.",
     "Unseen pairs: images with, and texts about, colours of shapes that training"
@@ -173,15 +152,9 @@ def page(name: str, record: Mapping[str, Any], note: str = "") -> str:
   ]
   for task in tasks:
     lines += ["", *_kinds(_TITLES[task], stages[task])]
-  versions = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
-  lines += [
-    "",
-    f"![Validation scores over the minutes of training]({name}.png)",
-    "",
-    f"All numbers are in [{name}.json]({name}.json). Recorded with {versions},"
-    f" {os.cpu_count()} CPU cores.",
-    "",
-  ]
+  lines += reporting.picture_and_source(
+    name, "Validation scores over the minutes of training", record["versions"]
+  )
   return "\n".join(lines)
 
 
@@ -189,11 +162,11 @@ def _command(stages: Mapping[str, Any], tasks: list[str]) -> str:
   """What made the stages; without a factor of steps if they have none in common."""
   seed = stages[PRETRAINING]["config"]["seed"]
   words = [
-    "python -m experiments.fusion",
+    "python -m experiments.fusion_study",
     f"--tasks={','.join(tasks)}",
     f"--seed={seed}",
   ]
-  recipes = fusion.recipes(tasks)
+  recipes = fusion_study.recipes(tasks)
   shares = {
     round(stage["config"]["steps"] / recipes[name].steps, 2)
     for name, stage in stages.items()
@@ -205,28 +178,36 @@ def _command(stages: Mapping[str, Any], tasks: list[str]) -> str:
   return "# Each stage by hand, with the steps of the table."
 
 
-def _row(title: str, stage: Mapping[str, Any], cells: list[str]) -> str:
-  minutes = stage["results"]["train/seconds"] / 60
-  steps = stage["config"]["steps"]
-  return f"| {title} | {steps:,} | {minutes:.1f} | {' | '.join(cells)} |"
+def _row(name: str, stage: Mapping[str, Any]) -> list[str]:
+  """A stage's length, and its scores if it is a task."""
+  results, prefix = stage["results"], stage["config"]["objective"]
+  keys = (
+    f"{prefix}/accuracy",
+    f"{prefix}_test_unseen_pairs/accuracy",
+    f"{prefix}/text_only_accuracy",
+  )
+  return [
+    _TITLES.get(name, "pre-training"),
+    f"{stage['config']['steps']:,}",
+    f"{results['train/seconds'] / 60:.1f}",
+    *(f"{results[key]:.3f}" if key in results else "–" for key in keys),
+  ]
 
 
 def _kinds(title: str, stage: Mapping[str, Any]) -> list[str]:
   """The table of a task's kinds of texts, on the test split."""
   start = f"{stage['config']['objective']}/accuracy/"
   kinds = {
-    key.removeprefix(start): value
+    key.removeprefix(start).replace("_", " "): value
     for key, value in stage["results"].items()
     if key.startswith(start)
   }
   if not kinds:
     return []
   ordered = sorted(kinds.items(), key=lambda item: -item[1])
-  return [
-    f"| {title} | accuracy |",
-    "|---|---|",
-    *(f"| {kind.replace('_', ' ')} | {value:.3f} |" for kind, value in ordered),
-  ]
+  return reporting.table(
+    [title, "accuracy"], ([kind, f"{value:.3f}"] for kind, value in ordered)
+  )
 
 
 def draw(record: Mapping[str, Any], path: pathlib.Path) -> None:
@@ -268,15 +249,9 @@ def draw(record: Mapping[str, Any], path: pathlib.Path) -> None:
 def main() -> None:
   """Runs the program."""
   record = collect(pathlib.Path(_WORKDIR.value).expanduser())
-  out = pathlib.Path(_OUT.value)
-  out.mkdir(parents=True, exist_ok=True)
-  name = _NAME.value
-  (out / f"{name}.json").write_text(
-    json.dumps(record, indent=1) + "\n", encoding="utf-8"
-  )
-  (out / f"{name}.md").write_text(
-    page(name, record, _NOTE.value), encoding="utf-8"
-  )
+  out, name = pathlib.Path(_OUT.value), _NAME.value
+  text = page(name, record, reporting.reading(out, name))
+  reporting.write(out, name, record, text)
   draw(record, out / f"{name}.png")
   print(f"Wrote {name}.json, .md and .png to {out}.")
 
