@@ -209,7 +209,7 @@ def test_a_name_that_a_group_lacks_is_looked_for_inside_of_it():
   draft = config_lib.default_config()
   draft.loss = "augmented"
   draft.loss.rate_schedule = "visits"
-  draft.loss.decay = 0.5
+  draft.loss.rate_schedule = {"decay": 0.5}
   draft.loss.rate = 0.25
   assert draft.loss.e_step.rate_schedule.decay == draft.loss.decay == 0.5
   draft.structure = ("bridge", "consistency")

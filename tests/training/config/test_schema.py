@@ -19,7 +19,7 @@ from tests.training.config import registry
 
 
 def test_absent_fields_keep_their_defaults():
-  config = parse({"optimizer": {"name": "adamw", "beta1": 0.5}})
+  config = parse({"optimizer": {"beta1": 0.5}})
   default = parse(config_lib.default_config())
   assert parse({}) == default
   assert config.optimizer.beta1 == 0.5 != default.optimizer.beta1
@@ -354,7 +354,7 @@ def test_bounds_themselves_are_allowed():
       "seed": 2**31 - 2,
       "ema_decay": 1,
       "augment": {"flip": 1, "hue": 0.5},
-      "optimizer": {"name": "adamw", "learning_rate": 0},
+      "optimizer": {"learning_rate": 0},
     }
   )
   assert config.augment.flip == 1.0
