@@ -87,7 +87,8 @@ class Draft:
         separated by commas, and dicts are JSON or Python.
     """
     holder, name = self._walk(path)
-    if isinstance(value, str) and not holder._chooses(name):
+    group = {"kind", "several", "section"} & {*holder._fields[name].metadata}
+    if isinstance(value, str) and not group:
       wanted = holder._types[name]
       try:
         value = _read(value, wanted)
@@ -167,7 +168,9 @@ class Draft:
   def _set(self, name: str, value: Any) -> None:
     f = self._fields[name]
     path, meta = f"{self._path}.{name}", f.metadata
-    if "kind" in meta:
+    if "kind" in meta and isinstance(value, Mapping) and "name" not in value:
+      self._values[name]._update(value)  # Of what is chosen.
+    elif "kind" in meta:
       self._values[name] = _chosen(meta["kind"], value, path, self._root)
     elif "several" in meta:
       self._values[name] = self._chosen_several(f, value)

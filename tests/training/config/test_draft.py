@@ -136,6 +136,16 @@ def test_a_text_of_another_type_is_refused(path, text, wanted):
   assert message.startswith(f"config.{path} must be of type {wanted}; got ")
 
 
+def test_a_group_of_fields_is_no_value():
+  for path, first in (
+    ("augment", "augment.random_resized_crop"),
+    ("structure.bridge", "structure.bridge.NAME"),
+  ):
+    said = error_of({"structure": "bridge", path: "x"})
+    assert f"config.{path} is a group of fields" in said
+    assert f"config.{first}" in said
+
+
 @pytest.mark.parametrize(
   "path, value, said",
   [
@@ -199,7 +209,7 @@ def test_a_name_that_a_group_lacks_is_looked_for_inside_of_it():
   draft = config_lib.default_config()
   draft.loss = "augmented"
   draft.loss.rate_schedule = "visits"
-  draft.loss.decay = 0.5
+  draft.loss.rate_schedule = {"decay": 0.5}
   draft.loss.rate = 0.25
   assert draft.loss.e_step.rate_schedule.decay == draft.loss.decay == 0.5
   draft.structure = ("bridge", "consistency")

@@ -8,6 +8,7 @@ import pytest
 from contrastive_jax.data.sets.choices import DATA_SETS
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import ConfigError, checked, parse
+from contrastive_jax.training.evaluators.choices import EVALUATORS
 from contrastive_jax.training.objectives.choices import OBJECTIVES
 from contrastive_jax.training.objectives.contrasts import (
   LOSSES,
@@ -18,7 +19,7 @@ from tests.training.config import registry
 
 
 def test_absent_fields_keep_their_defaults():
-  config = parse({"optimizer": {"name": "adamw", "beta1": 0.5}})
+  config = parse({"optimizer": {"beta1": 0.5}})
   default = parse(config_lib.default_config())
   assert parse({}) == default
   assert config.optimizer.beta1 == 0.5 != default.optimizer.beta1
@@ -60,6 +61,24 @@ def test_what_an_objective_does_not_take_is_refused(objective):
       assert f"config.{path}" in said and repr(name) in said
       assert f"config.objective={objective}" in said
       assert all(other in said for other in taken)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES.variants)
+def test_an_evaluator_goes_with_its_objectives(objective):
+  begin = {}
+  if OBJECTIVES.find(objective).task not in DATA_SETS.find("emoji").tasks:
+    begin["data"] = "scenes"
+  for name in EVALUATORS.variants:
+    allowed = EVALUATORS.find(name).objectives
+    assert {*allowed} <= {*OBJECTIVES.variants}
+    texts = {**begin, "evaluation": name}
+    if objective in allowed:
+      draft = registry.draft({"objective": objective, **texts})
+      assert [*checked(draft).evaluation.evaluators] == [name]
+    else:
+      said = refused(texts, objective)
+      assert f"config.evaluation={name}" in said and repr(objective) in said
+      assert all(other in said for other in allowed)
 
 
 def fits(data, objective):
@@ -178,6 +197,11 @@ def test_robust_temperatures_are_of_the_augmented_loss(loss, mode):
       {"model.overrides": '{"init_logit_scale": 3}'},
       "model.overrides",
       "config.loss.temperature",
+    ),
+    (
+      {"evaluation": "benchmarks", "evaluation.benchmarks.sets": "cifar01"},
+      "evaluation.benchmarks.sets",
+      "got 'cifar01'. Did you mean 'cifar10",
     ),
     (
       {"keep_best": "true", "evaluation.retrieval.every": "0"},
@@ -330,7 +354,7 @@ def test_bounds_themselves_are_allowed():
       "seed": 2**31 - 2,
       "ema_decay": 1,
       "augment": {"flip": 1, "hue": 0.5},
-      "optimizer": {"name": "adamw", "learning_rate": 0},
+      "optimizer": {"learning_rate": 0},
     }
   )
   assert config.augment.flip == 1.0
