@@ -39,15 +39,16 @@ def _recipes() -> str:
   lines = [
     "# Recipes",
     "",
-    "A recipe is a Python file in `contrastive_jax/recipes`; flags change its fields"
-    " (`--config.steps=20`), and it opens with its command, duration and score.",
+    "A recipe is a Python file in `contrastive_jax/recipes`, found by its name"
+    " (`--config=clip_emoji`); flags change its fields (`--config.steps=20`), and it"
+    " opens with its command, duration and score.",
     "",
   ]
-  for path in sorted((_ROOT / "experiments" / "configs").glob("[a-z]*.py")):
+  for path in sorted((_ROOT / "contrastive_jax/recipes").glob("[a-z]*.py")):
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     title, _, rest = text.partition("\n")
     lines += [
-      f"## `{path.name}`",
+      f"## `{path.stem}`",
       "",
       title,
       "",

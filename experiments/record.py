@@ -4,9 +4,7 @@ python -m experiments.record --name=clip_emoji \
     --workdirs=runs/seed0,runs/seed1,runs/seed2
 """
 
-import importlib.util
-import json
-import os
+import importlib
 import pathlib
 import shlex
 import shutil
@@ -30,10 +28,7 @@ _NAME = flags.DEFINE_string(
   "name", "", "Name of the record.", flag_values=_FLAGS
 )
 _OUT = flags.DEFINE_string(
-  "out",
-  str(pathlib.Path(__file__).parent / "results"),
-  "Folder it goes to.",
-  flag_values=_FLAGS,
+  "out", str(reporting.RESULTS), "Folder it goes to.", flag_values=_FLAGS
 )
 
 _USAGE = """Records finished runs of several seeds: NAME.json, NAME.md, a plot.
@@ -46,9 +41,8 @@ Flags:
   --out=DIR          where it goes; default experiments/results
 """
 
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "grain")
 # Which of the numbers the page tells; the JSON file has all.
-_SHOWN = (
+_RETRIEVAL = (
   ("retrieval", "200 unseen concepts, English name and keywords"),
   ("retrieval_names", "the same, name alone"),
   ("retrieval_de", "the same, German"),
@@ -59,6 +53,20 @@ _SHOWN = (
   ("retrieval_all_names", "unseen concepts among all names"),
   ("retrieval_unseen_style", "unseen style among all names"),
   ("retrieval_unseen_both", "unseen style, 200 unseen concepts"),
+)
+_OTHERS = (
+  ("zero_shot/accuracy_top1", "zero-shot, unseen style, top 1"),
+  ("zero_shot/accuracy_top5", "zero-shot, unseen style, top 5"),
+  ("few_shot/accuracy_1_shot", "1-shot, subcategories"),
+  ("few_shot/accuracy_4_shot", "4-shot, subcategories"),
+  ("few_shot/accuracy_16_shot", "16-shot, subcategories"),
+  ("linear_probe/accuracy", "linear probe, subcategories"),
+  ("knn/accuracy", "kNN, subcategories"),
+  ("geometry/alignment", "alignment"),
+  ("geometry/modality_gap_centroid_distance", "modality gap (centroids)"),
+  ("train/examples_per_second", "training images a second"),
+  ("train/input_wait", "share of time waiting for input"),
+  ("train/seconds", "seconds, all in all"),
 )
 
 
@@ -118,44 +126,56 @@ def collect(workdirs: Sequence[pathlib.Path]) -> dict[str, Any]:
   return {
     "seeds": [c["seed"] for c in configs],
     "config": {k: v for k, v in configs[0].items() if k != "seed"},
-    "versions": reporting.versions(*_PACKAGES),
+    "versions": reporting.versions(),
     "numbers": {n: summarize([r[n] for r in results]) for n in sorted(names)},
   }
 
 
 def overrides(config: Mapping[str, Any]) -> list[str]:
   """Flags that turn the default recipe into a configuration (but its seed)."""
-  spec = importlib.util.spec_from_file_location(
-    "recipe", flags_lib.DEFAULT_CONFIG
+  name = pathlib.Path(flags_lib.DEFAULT_CONFIG).stem
+  recipe = importlib.import_module(f"experiments.configs.{name}").get_config()
+  old, new = (
+    reporting.flat(config_lib.parse(values).to_dict())
+    for values in (recipe, config)
   )
-  assert spec is not None and spec.loader is not None
-  recipe = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(recipe)
-  default = config_lib.parse(recipe.get_config()).to_dict()
-  found = []
-  for field, _, _ in config_lib.fields():
-    section, _, name = field.rpartition(".")
-    old = default[section][name] if section else default[name]
-    new = (config[section] if section else config).get(name, old)
-    if new != old and field != "seed":
-      value = tuple(new) if isinstance(new, list) else new
-      found.append(shlex.quote(f"--config.{field}={value}"))
-  return found
+  return [
+    shlex.quote(
+      f"--config.{field}={tuple(value) if isinstance(value, list) else value}"
+    )
+    for field, value in new.items()
+    if value != old[field] and field != "seed"
+  ]
 
 
 def page(name: str, record: Mapping[str, Any]) -> str:
   """The record as Markdown."""
   numbers = record["numbers"]
 
-  def cell(key: str, digits: int = 3) -> str:
+  def cell(key: str) -> str:
     if key not in numbers:
       return "–"
-    entry = numbers[key]
-    text = f"{entry['mean']:.{digits}f}"
-    if entry["half_width"] is not None:
-      text += f" ± {entry['half_width']:.{digits}f}"
-    return text
+    return reporting.interval(numbers[key]["values"], 3)
 
+  fields = " ".join(
+    ["python -m experiments.train", *overrides(record["config"])]
+  )
+  ways = (("image_to_text", (1, 5, 10)), ("text_to_image", (1, 10)))
+  retrieval = [
+    [
+      title,
+      *(
+        # Only own names ask, among the same images: the row of names alone.
+        "–"
+        if key == "retrieval_all_names" and way == "text_to_image"
+        else cell(f"{key}/{way}/recall_at_{k}")
+        for way, ks in ways
+        for k in ks
+      ),
+    ]
+    for key, title in _RETRIEVAL
+    if f"{key}/image_to_text/recall_at_1" in numbers
+  ]
   lines = [
     f"# {name}",
     "",
@@ -164,59 +184,24 @@ def page(name: str, record: Mapping[str, Any]) -> str:
     "",
     "```sh",
     *(
-      " ".join(
-        [
-          "python -m experiments.train",
-          *overrides(record["config"]),
-          f"--config.seed={seed}",
-          f"--workdir=runs/seed{seed}",
-        ]
-      )
+      f"{fields} --config.seed={seed} --workdir=runs/seed{seed}"
       for seed in record["seeds"]
     ),
     "```",
     "",
-    "| retrieval | image→text R@1 | R@5 | R@10 | text→image R@1 | R@10 |",
-    "|---|---|---|---|---|---|",
-  ]
-  for key, title in _SHOWN:
-    if f"{key}/image_to_text/recall_at_1" in numbers:
-      cells = [
-        # Only own names ask, among the same images: the row of names alone.
-        "–"
-        if key == "retrieval_all_names" and way == "text_to_image"
-        else cell(f"{key}/{way}/recall_at_{k}")
-        for way, ks in (
-          ("image_to_text", (1, 5, 10)),
-          ("text_to_image", (1, 10)),
-        )
-        for k in ks
-      ]
-      lines.append(f"| {title} | " + " | ".join(cells) + " |")
-  lines += ["", "| other | value |", "|---|---|"]
-  for key, title in (
-    ("zero_shot/accuracy_top1", "zero-shot, unseen style, top 1"),
-    ("zero_shot/accuracy_top5", "zero-shot, unseen style, top 5"),
-    ("few_shot/accuracy_1_shot", "1-shot, subcategories"),
-    ("few_shot/accuracy_4_shot", "4-shot, subcategories"),
-    ("few_shot/accuracy_16_shot", "16-shot, subcategories"),
-    ("linear_probe/accuracy", "linear probe, subcategories"),
-    ("knn/accuracy", "kNN, subcategories"),
-    ("geometry/alignment", "alignment"),
-    ("geometry/modality_gap_centroid_distance", "modality gap (centroids)"),
-    ("train/examples_per_second", "training images a second"),
-    ("train/input_wait", "share of time waiting for input"),
-    ("train/seconds", "seconds, all in all"),
-  ):
-    lines.append(f"| {title} | {cell(key)} |")
-  versions = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
-  lines += [
+    *reporting.table(
+      ["retrieval", "image→text R@1", "R@5", "R@10", "text→image R@1", "R@10"],
+      retrieval,
+    ),
     "",
-    f"![Images and their nearest names, and the other way round]({name}.png)",
-    "",
-    f"All numbers are in [{name}.json]({name}.json). Recorded with {versions},"
-    f" {os.cpu_count()} CPU cores.",
-    "",
+    *reporting.table(
+      ["other", "value"], ([title, cell(key)] for key, title in _OTHERS)
+    ),
+    *reporting.picture_and_source(
+      name,
+      "Images and their nearest names, and the other way round",
+      record["versions"],
+    ),
   ]
   return "\n".join(lines)
 
@@ -228,13 +213,7 @@ def main() -> None:
   workdirs = [pathlib.Path(w) for w in _WORKDIRS.value]
   record = collect(workdirs)
   out = pathlib.Path(_OUT.value)
-  out.mkdir(parents=True, exist_ok=True)
-  (out / f"{_NAME.value}.json").write_text(
-    json.dumps(record, indent=1) + "\n", encoding="utf-8"
-  )
-  (out / f"{_NAME.value}.md").write_text(
-    page(_NAME.value, record), encoding="utf-8"
-  )
+  reporting.write(out, _NAME.value, record, page(_NAME.value, record))
   sheet = workdirs[0] / "plots" / "retrieval.png"
   if sheet.exists():
     shutil.copyfile(sheet, out / f"{_NAME.value}.png")

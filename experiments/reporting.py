@@ -1,12 +1,19 @@
-"""What the records of all studies share: intervals and versions."""
+"""What the records of all studies share: files, tables, intervals, versions."""
 
 import importlib.metadata
+import json
 import math
+import os
+import pathlib
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from scipy import stats
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "grain")
 
 
 def half_width(values: Sequence[float]) -> float:
@@ -38,12 +45,107 @@ def interval(values: Sequence[float], digits: int) -> str:
   return f"{mean} ± {half_width(values):.{digits}f}"
 
 
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+  """The lines of a Markdown table.
+
+  >>> table(["a", "b"], [["1", "2"]])
+  ['| a | b |', '|---|---|', '| 1 | 2 |']
+  """
+  return [
+    "| " + " | ".join(head) + " |",
+    "|" + "---|" * len(head),
+    *("| " + " | ".join(row) + " |" for row in rows),
+  ]
+
+
 def versions(*packages: str) -> dict[str, str]:
-  """Versions of Python and of those of the packages that are installed."""
+  """Versions of Python and of the packages that are installed.
+
+  Args:
+    *packages: their names; none are those of a training run.
+  """
   found = {"python": platform.python_version()}
-  for package in packages:
+  for package in packages or PACKAGES:
     try:
       found[package] = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
       continue
   return found
+
+
+def listed(versions: Mapping[str, str]) -> str:
+  """Versions as part of a sentence.
+
+  >>> listed({"python": "3.11", "jax": "0.10"})
+  'python 3.11, jax 0.10'
+  """
+  return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def picture_and_source(
+  name: str, caption: str, versions: Mapping[str, str]
+) -> list[str]:
+  """The last lines of a page: its plot, its JSON file, what made them."""
+  return [
+    "",
+    f"![{caption}]({name}.png)",
+    "",
+    f"All numbers are in [{name}.json]({name}.json). Recorded with"
+    f" {listed(versions)}, {os.cpu_count()} CPU cores.",
+    "",
+  ]
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  """Nested values by dotted name.
+
+  >>> flat({"seed": 0, "loss": {"name": "clip"}})
+  {'seed': 0, 'loss.name': 'clip'}
+  """
+  found = {}
+  for name, value in values.items():
+    if isinstance(value, Mapping):
+      found |= flat(value, f"{prefix}{name}.")
+    else:
+      found[f"{prefix}{name}"] = value
+  return found
+
+
+def reading(out: pathlib.Path, name: str) -> str:
+  """What a person wrote about a record, to be part of its page.
+
+  Args:
+    out: folder of the record.
+    name: of the record.
+
+  Returns:
+    The text of NAME.reading.md; "" if there is no such file.
+  """
+  path = out / f"{name}.reading.md"
+  return path.read_text(encoding="utf-8").strip() if path.exists() else ""
+
+
+def write(
+  out: pathlib.Path,
+  name: str,
+  record: Mapping[str, Any],
+  page: str,
+  *,
+  indent: int | None = 1,
+) -> None:
+  """Writes NAME.json, all of it or nothing, and NAME.md.
+
+  Args:
+    out: the folder, which is made.
+    name: of the record.
+    record: what the JSON file holds.
+    page: Markdown.
+    indent: of the JSON file; None is one line.
+  """
+  out.mkdir(parents=True, exist_ok=True)
+  path = out / f"{name}.json"
+  temporary = path.with_suffix(".tmp")
+  text = json.dumps(record, indent=indent) + "\n"
+  temporary.write_text(text, encoding="utf-8")
+  temporary.replace(path)
+  (out / f"{name}.md").write_text(page, encoding="utf-8")

@@ -9,8 +9,10 @@ import jax
 import pytest
 from jax.sharding import AxisType
 
-from contrastive_jax import ops
+from contrastive_jax import ops, recipes
 from contrastive_jax.training import config as config_lib
+from contrastive_jax.training.config import names
+from experiments.sweep import files
 
 ROOT = pathlib.Path(__file__).parents[1]
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
@@ -21,7 +23,14 @@ PAGES = [
   *GUIDES,
 ]
 # Flags that every program has, or that are of another one in a table.
-_COMMON = {"help", "coordinator", "process_count", "process_id", "dead_after"}
+_COMMON = {
+  "help",
+  "list_recipes",
+  "coordinator",
+  "process_count",
+  "process_id",
+  "dead_after",
+}
 
 
 def blocks(path, language):
@@ -58,22 +67,45 @@ def test_code_runs(path):
     exec(code, names)
 
 
+def program_flags(module):
+  """The flags of a program, or of the one that a thin entry starts."""
+  program = importlib.import_module(module)
+  if hasattr(program, "__path__"):
+    program = importlib.import_module(f"{module}.__main__")
+  found = [program, *vars(program).values()]
+  return next(m._FLAGS for m in found if hasattr(m, "_FLAGS"))
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_commands_are_valid(path):
-  fields = {name for name, _, _ in config_lib.fields()}
-  fields |= {name.removesuffix(".name") for name in fields}
   for module, arguments in commands(path):
-    program = importlib.import_module(module)
-    known = set(program._FLAGS) | _COMMON
+    known = {*program_flags(module)} | _COMMON
+    fields, recipe = {}, "clip_emoji"
     for argument in arguments:
       assert argument.startswith("--"), (module, argument)
       flag, _, value = argument[2:].partition("=")
       if flag.startswith("config."):
-        assert flag.removeprefix("config.") in fields, (module, argument)
-      else:
-        assert flag in known, (module, argument)
+        fields[flag.removeprefix("config.")] = value or "True"
+        continue
+      assert flag in known, (module, argument)
+      if flag == "config":
+        recipe = value
       if value.startswith("experiments/"):
         assert (ROOT / value.partition(":")[0]).exists(), (module, argument)
+      if flag == "sweep":
+        assert files.load(value).source == value
+    if fields or recipe != "clip_emoji":
+      draft = recipes.load(recipe)
+      draft.override(fields)
+      config_lib.checked(draft)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_fields_in_the_text_are_fields(path):
+  text = path.read_text(encoding="utf-8")
+  known = {name for name, _ in names.paths(config_lib.Config)}
+  for field in re.findall(r"`(?:--)?(config\.[a-z_.]+)[=`]", text):
+    assert field in known or field == "config.json", field
 
 
 def test_commands_are_found():

@@ -50,7 +50,7 @@ def imagenet(
   )
   if variant:
     config.loss.e_step = "conjugate"
-    config.loss.e_step.log_alpha = log_alpha
+    config.loss.log_alpha = log_alpha
   config.objective.embed_dim = 256
   config.objective.momentum = 0.99
   config.objective.second_blur = 0.1

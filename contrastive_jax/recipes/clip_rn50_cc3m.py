@@ -46,9 +46,9 @@ def get_config() -> config_lib.ConfigDraft:
   config.augment.color_jitter = 0.0
   config.loss = "augmented"
   config.loss.e_step = "conjugate"
-  config.loss.e_step.log_alpha = 10.0
+  config.loss.log_alpha = 10.0
   config.loss.temperature_mode = "robust"
-  config.loss.temperature_mode.rho = 6.5
+  config.loss.rho = 6.5
   config.loss.group_positives = False
   config.optimizer.learning_rate = 1e-3
   config.optimizer.warmup_share = _WARMUP / config.steps

@@ -42,7 +42,7 @@ def get_config(variant: str = "") -> config_lib.ConfigDraft:
   )
   if variant:
     config.loss.e_step = "moving_average"
-    config.loss.e_step.rate = 0.9
+    config.loss.rate = 0.9
   config.model.preset = "resnet50"
   config.objective.projector = (2048,)
   config.objective.embed_dim = 128

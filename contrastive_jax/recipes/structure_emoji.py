@@ -7,9 +7,8 @@ python -m experiments.train --config=structure_emoji \
 An image has one English caption, the tower is small, and 400 steps take less than two
 minutes on two CPU cores. On one core (taskset -c 0), as the studies ran, it reaches the
 very scores of that row and seed in experiments/results/; with two cores the sums are in
-another order. The sweeps latent_structure, latent_structure_momentum,
-latent_structure_ablation and latent_structure_bridge say which fields make their rows.
-Without these fields it is CLIP.
+another order. The variants of the sweep latent_structure say which fields make their
+rows. Without these fields it is CLIP.
 """
 
 from contrastive_jax.training import config as config_lib

@@ -25,8 +25,9 @@ from absl import flags
 from PIL import Image
 
 from contrastive_jax.data import pipeline, sources
+from contrastive_jax.data.sets import records
 from contrastive_jax.data.sets.choices import Request
-from contrastive_jax.data.sets.records import Records, conversion
+from contrastive_jax.data.sets.records import conversion
 from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.training.config import sections
 from contrastive_jax.training.objectives import base
@@ -34,10 +35,10 @@ from experiments.benchmarks import peers
 
 _FLAGS = flags.FlagValues()
 _IMAGES = flags.DEFINE_integer(
-  "images", 512, "Of them.", lower_bound=64, flag_values=_FLAGS
+  "images", 512, "Number of photographs.", lower_bound=64, flag_values=_FLAGS
 )
 _ROUNDS = flags.DEFINE_integer(
-  "rounds", 5, "Of measuring.", lower_bound=1, flag_values=_FLAGS
+  "rounds", 5, "Rounds of measuring.", lower_bound=1, flag_values=_FLAGS
 )
 _OUT = flags.DEFINE_string(
   "out",
@@ -201,8 +202,13 @@ def prepared(count: int, folder: pathlib.Path) -> tuple[list[bytes], Any]:
   conversion.convert(
     settings, folder / "records", workers=1, report=lambda line: None
   )
-  data = Records((str(folder / "records"),), fit="crop", vocab_size=512)
-  return images, data.open(Request(image_size=_SIDE))
+  data_set = records.Records(
+    path=(str(folder / "records"),), fit="crop", vocab_size=512
+  )
+  data = data_set.open(
+    Request(task="captions", image_size=_SIDE, workdir=folder)
+  )
+  return images, data
 
 
 def page(record: Mapping[str, Any]) -> str:

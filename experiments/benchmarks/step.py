@@ -37,7 +37,7 @@ from experiments.benchmarks import peers, timing, variants
 _FLAGS = flags.FlagValues()
 _CONFIG = flags_lib.define_config(flag_values=_FLAGS)
 _SECONDS = flags.DEFINE_float(
-  "seconds", 60.0, "Of measuring, a contestant.", flag_values=_FLAGS
+  "seconds", 60.0, "Seconds of measuring, a contestant.", flag_values=_FLAGS
 )
 _STEPS = flags.DEFINE_integer(
   "steps", 60, "Steps of the loop.", flag_values=_FLAGS
@@ -179,7 +179,7 @@ def vit_config(batch: int) -> config_lib.Config:
         "context_length": _CONTEXT,
       },
       "augment": {"random_resized_crop": False, "color_jitter": 0.0},
-      "loss": {"group_positives": False},
+      "loss": {"name": "clip", "group_positives": False},
     }
   )
 

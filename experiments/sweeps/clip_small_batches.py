@@ -1,6 +1,6 @@
 """Study: image-text training with small batches, by loss and E-step.
 
-python -m experiments.sweep --sweep=experiments/sweeps/clip_small_batches.py
+python -m experiments.sweep --sweep=clip_small_batches
 
 Emoji, one English caption an image, a narrow tower. Every run sees the same
 number of examples, so smaller batches make more steps. The learning rate is
@@ -63,6 +63,8 @@ def get_sweep() -> Sweep:
       method,
       batch,
       {**fields, "batch_size": batch, "steps": _EXAMPLES // batch},
+      tuned="optimizer.learning_rate",
+      candidates=(5e-4, 1e-3, 2e-3),
     )
     for batch in _BATCHES
     for method, fields in _METHODS.items()
@@ -87,27 +89,5 @@ def get_sweep() -> Sweep:
       ),
       "zero_shot/accuracy_top1": "unseen style, zero-shot top 1",
     },
-    tuned="optimizer.learning_rate",
-    candidates=(5e-4, 1e-3, 2e-3),
     tune_metric="retrieval_validation/image_to_text/recall_at_10",
-    reading=(
-      "For as many examples seen, no loss needs the larger batch: InfoNCE's R@10 on"
-      " unseen things falls from .469 at 16 to .401 at 256, which makes a sixteenth"
-      " of the steps (at 256 the largest of the three rates is the best one of seven"
-      " losses of eight, so a larger one might win some of it back). On an unseen"
-      " style, where the names are those of training and the candidates ten times as"
-      " many, the estimate of the partition counts. With the conjugate E-step"
-      " zero-shot gains .017 at 16 and .025 at 64 over InfoNCE, amortised .011 and"
-      " .014, and the conjugate one at 16 is level with InfoNCE at 64. But most of"
-      " that is leaving the positive out of the denominator: DCL, the batch's own"
-      " estimate, gains .015 and .019. On unseen things nothing is gained. The tables"
-      " of moving averages lose, the slower one (.1) more than the faster (.5), and a"
-      " draw of concentration 1 more than its mean: the opposite of their order by"
-      " bias on a model that stands still (gradient_bias). An example is seen 7.5"
-      " times in a run; at batch 16 an entry is 265 of 2,000 steps old when it is"
-      " used, and the model has moved on. The conjugate rule as published forgets"
-      " nearly all of an entry at this age (it is close to DCL in gradient_bias too)"
-      " and the amortised network has no entries, so neither lags. What limits the"
-      " augmented loss here is lag and variance, not bias."
-    ),
   )

@@ -40,7 +40,7 @@ from experiments.synthetic import (
 _FLAGS = flags.FlagValues()
 _OUT = flags.DEFINE_string(
   "out",
-  str(pathlib.Path(__file__).parents[1] / "results"),
+  str(reporting.RESULTS),
   "Folder of the record.",
   flag_values=_FLAGS,
 )
@@ -335,11 +335,8 @@ def _load_stage(path: pathlib.Path) -> gradient_stages.Stage:
 
 def write(record: Mapping[str, Any], out: pathlib.Path) -> Sequence[str]:
   """Writes the record's three files; returns their names."""
-  text = json.dumps(record) + "\n"
-  (out / "gradient_bias.json").write_text(text, encoding="utf-8")
-  (out / "gradient_bias.md").write_text(
-    gradient_report.page(record), encoding="utf-8"
-  )
+  page = gradient_report.page(record)
+  reporting.write(out, "gradient_bias", record, page, indent=None)
   gradient_report.plot(record, out / "gradient_bias.png")
   return "gradient_bias.json", "gradient_bias.md", "gradient_bias.png"
 

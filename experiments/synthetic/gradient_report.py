@@ -3,7 +3,7 @@
 import math
 import pathlib
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,7 +72,7 @@ def page(record: Mapping[str, Any]) -> str:
     "",
     *_over_batches(record, "variance"),
   ]
-  made = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
+  made = reporting.listed(record["versions"])
   seconds = (
     f"{record['training_seconds']:.0f} s of training and"
     f" {record['seconds']:.0f} s after it, by the clock, on"
@@ -80,14 +80,6 @@ def page(record: Mapping[str, Any]) -> str:
   )
   lines += ["", f"Made with {made} in {seconds}.", ""]
   return "\n".join(lines)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-  return [
-    "| " + " | ".join(head) + " |",
-    "|" + "---|" * len(head),
-    *("| " + " | ".join(row) + " |" for row in rows),
-  ]
 
 
 def _number(x: float, digits: int = 3) -> str:
@@ -118,7 +110,7 @@ def _sphere(record: Mapping[str, Any]) -> list[str]:
     " Laplace transform of exp(D); Monte Carlo with 95 % intervals"
     f" ({record['similarities']:,} negatives a row).",
     "",
-    *_table(
+    *reporting.table(
       [
         "d, tau",
         "CV²",
@@ -158,7 +150,7 @@ def _embeddings(record: Mapping[str, Any]) -> list[str]:
     " maps, one a modality, at the identity, applied to the frozen embeddings"
     " before they are normalised, at the model's own temperature.",
     "",
-    *_table(
+    *reporting.table(
       ["stage", "step", "tau", "mean log Z", "CV², 10 / 50 / 90 % of anchors"],
       rows,
     ),
@@ -240,7 +232,7 @@ def _at(record: Mapping[str, Any], batches: Sequence[int]) -> list[str]:
       " (1, 0 is no bias; a method that adapts its step size undoes what is"
       " along); variance.",
       "",
-      *_table(
+      *reporting.table(
         [
           "method",
           *(f"bias, {s}" for s in stages),
@@ -275,7 +267,7 @@ def _ratios(record: Mapping[str, Any]) -> list[str]:
     "Bias at B = 8 as a multiple of InfoNCE's, each against its own objective"
     f" (at most .25 at every stage: {', '.join(few) or 'none'}):",
     "",
-    *_table(
+    *reporting.table(
       ["method", *stages],
       ([m, *(_number(x) for x in r)] for m, r in found.items()),
     ),
@@ -311,7 +303,7 @@ def _rates(record: Mapping[str, Any]) -> list[str]:
     " Z is not small; .1 takes log alpha of about −log Z − 2. Chains begin at"
     " the exact Z, and of rates below .05 are not quite at their steady state.",
     "",
-    *_table(
+    *reporting.table(
       [
         "method",
         *(f"rate, {s}" for s in stages),
@@ -341,7 +333,7 @@ def _over_batches(record: Mapping[str, Any], what: str) -> list[str]:
   return [
     f"### {name} over B",
     "",
-    *_table(["stage", "method", *map(str, batches)], rows),
+    *reporting.table(["stage", "method", *map(str, batches)], rows),
   ]
 
 

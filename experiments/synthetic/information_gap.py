@@ -30,7 +30,7 @@ from experiments.synthetic import discrete, worlds
 _FLAGS = flags.FlagValues()
 _OUT = flags.DEFINE_string(
   "out",
-  str(pathlib.Path(__file__).parents[1] / "results"),
+  str(reporting.RESULTS),
   "Folder of the record.",
   flag_values=_FLAGS,
 )
@@ -118,6 +118,12 @@ def page(record: Mapping[str, Any]) -> str:
   exact = record["exact"]
   slack = min(r["excess"] - r["bound"] for r in exact)
   equal = sum(r["excess"] - r["bound"] < 1e-9 for r in exact)
+  worlds_shown = [_named(w) for w in _WORLDS]
+  learned = {
+    method: [r for r in record["learned"] if r["method"] == method]
+    for method in worlds.METHODS
+  }
+  first = record["learned"][: len(_WORLDS)]
   lines = [
     "# The information gap: what exact alignment loses",
     "",
@@ -146,35 +152,30 @@ def page(record: Mapping[str, Any]) -> str:
     f" noise of {settings['precision']:g}. Excess cross-entropy in nats on new"
     f" things; mean ± half of the 95 % interval over {record['seeds']} seeds.",
     "",
-    "| bits of the image, of the text, erased | "
-    + " | ".join(_named(w) for w in _WORLDS)
-    + " |",
-    "|---|" + "---|" * len(_WORLDS),
-  ]
-  first = record["learned"][: len(_WORLDS)]
-  for title, name in (
-    ("gap, the bound", "bound"),
-    ("best aligned representation, exact", "best_aligned"),
-  ):
-    cells = [f"{r[name]:.3f}" for r in first]
-    lines.append(f"| {title} | " + " | ".join(cells) + " |")
-  for method in worlds.METHODS:
-    own = [r for r in record["learned"] if r["method"] == method]
-    cells = [reporting.interval(r["excess"], 3) for r in own]
-    lines.append(f"| {method} | " + " | ".join(cells) + " |")
-  lines += [
+    *reporting.table(
+      ["bits of the image, of the text, erased", *worlds_shown],
+      [
+        ["gap, the bound", *(f"{r['bound']:.3f}" for r in first)],
+        [
+          "best aligned representation, exact",
+          *(f"{r['best_aligned']:.3f}" for r in first),
+        ],
+        *(
+          [method, *(reporting.interval(r["excess"], 3) for r in rows)]
+          for method, rows in learned.items()
+        ),
+      ],
+    ),
     "",
     "Mean squared distance of paired features:",
     "",
-    "| loss | " + " | ".join(_named(w) for w in _WORLDS) + " |",
-    "|---|" + "---|" * len(_WORLDS),
-  ]
-  for method in worlds.METHODS:
-    own = [r for r in record["learned"] if r["method"] == method]
-    cells = [f"{np.mean(r['misalignment']):.3f}" for r in own]
-    lines.append(f"| {method} | " + " | ".join(cells) + " |")
-  made = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
-  lines += [
+    *reporting.table(
+      ["loss", *worlds_shown],
+      (
+        [method, *(f"{np.mean(r['misalignment']):.3f}" for r in rows)]
+        for method, rows in learned.items()
+      ),
+    ),
     "",
     "The classifier reads through noise because trained encoders are equal only"
     " nearly: without any, it could read what is left of their difference, and the"
@@ -189,7 +190,8 @@ def page(record: Mapping[str, Any]) -> str:
     " point in opposite directions minimise it too, and many pairs end there"
     " (squared distance 4).",
     "",
-    f"Made with {made} in {record['seconds']:.0f} s.",
+    f"Made with {reporting.listed(record['versions'])} in"
+    f" {record['seconds']:.0f} s.",
     "",
   ]
   return "\n".join(lines)
@@ -271,10 +273,7 @@ def main() -> None:
   record["seconds"] = time.monotonic() - began
   # Tuples become lists: a page from a record on disk is the same.
   record = json.loads(json.dumps(record))
-  (out / "information_gap.json").write_text(
-    json.dumps(record) + "\n", encoding="utf-8"
-  )
-  (out / "information_gap.md").write_text(page(record), encoding="utf-8")
+  reporting.write(out, "information_gap", record, page(record), indent=None)
   plot(record, out / "information_gap.png")
   print(f"Wrote information_gap.json, .md and .png to {out}.")
 

@@ -10,7 +10,6 @@ Learning rates of the encoders are chosen for each method on validation pairs.
 
 import dataclasses
 import functools
-import json
 import os
 import pathlib
 import time
@@ -29,7 +28,7 @@ from experiments.synthetic import encoders, scalar
 _FLAGS = flags.FlagValues()
 _OUT = flags.DEFINE_string(
   "out",
-  str(pathlib.Path(__file__).parents[1] / "results"),
+  str(reporting.RESULTS),
   "Folder of the record.",
   flag_values=_FLAGS,
 )
@@ -147,6 +146,38 @@ def _encoder_row(sigma, method, rate, scores):
 
 def page(record: Mapping[str, Any]) -> str:
   """The record as Markdown."""
+  scalars = (
+    [
+      method,
+      *(
+        f"{np.mean(r['final']):.3f} [{min(r['final']):.3f},"
+        f" {max(r['final']):.3f}]"
+        for r in record["scalar"]
+        if r["method"] == method
+      ),
+    ]
+    for method in scalar.METHODS
+  )
+  encoder = record["encoder_settings"]
+  optimal = {
+    r["sigma"]: np.asarray(r["test"])
+    for r in record["encoders"]
+    if r["learning_rate"] is None
+  }
+  trained = []
+  for r in record["encoders"]:
+    excess = np.asarray(r["test"]) - optimal[r["sigma"]]
+    known = r["learning_rate"] is not None
+    trained.append(
+      [
+        f"{r['sigma']}",
+        r["method"],
+        f"{r['learning_rate']:g}" if known else "–",
+        reporting.interval(r["test"], 3),
+        reporting.interval(excess.tolist(), 3) if known else "0",
+        reporting.interval(r["angle"], 1) if known else "0",
+      ]
+    )
   lines = [
     "# Noise in the negatives: what small batches converge to",
     "",
@@ -162,19 +193,9 @@ def page(record: Mapping[str, Any]) -> str:
     f" {record['scalar_settings']['negatives']} negatives each, from ten"
     " initial values: mean [smallest, largest].",
     "",
-    "| method | " + " | ".join(f"sigma {s}" for s in _SCALAR_NOISE) + " |",
-    "|---|" + "---|" * len(_SCALAR_NOISE),
-  ]
-  for method in scalar.METHODS:
-    cells = [
-      f"{np.mean(r['final']):.3f} [{min(r['final']):.3f},"
-      f" {max(r['final']):.3f}]"
-      for r in record["scalar"]
-      if r["method"] == method
-    ]
-    lines.append(f"| {method} | " + " | ".join(cells) + " |")
-  encoder = record["encoder_settings"]
-  lines += [
+    *reporting.table(
+      ["method", *(f"sigma {s}" for s in _SCALAR_NOISE)], scalars
+    ),
     "",
     "![theta over the steps, and the encoders' held-out loss](noise.png)",
     "",
@@ -188,29 +209,18 @@ def page(record: Mapping[str, Any]) -> str:
     " negatives on test pairs (lower is better), and angle to the optimum's"
     " similarities; mean ± half of the 95 % interval.",
     "",
-    "| sigma | method | learning rate | test loss | minus the optimum's |"
-    " angle, degrees |",
-    "|---|---|---|---|---|---|",
+    *reporting.table(
+      [
+        *("sigma", "method", "learning rate", "test loss"),
+        *("minus the optimum's", "angle, degrees"),
+      ],
+      trained,
+    ),
+    "",
+    f"Made with {reporting.listed(record['versions'])} in"
+    f" {record['seconds']:.0f} s.",
+    "",
   ]
-  optimal = {
-    r["sigma"]: np.asarray(r["test"])
-    for r in record["encoders"]
-    if r["learning_rate"] is None
-  }
-  for r in record["encoders"]:
-    excess = np.asarray(r["test"]) - optimal[r["sigma"]]
-    known = r["learning_rate"] is not None
-    cells = [
-      f"{r['sigma']}",
-      r["method"],
-      f"{r['learning_rate']:g}" if known else "–",
-      reporting.interval(r["test"], 3),
-      reporting.interval(excess.tolist(), 3) if known else "0",
-      reporting.interval(r["angle"], 1) if known else "0",
-    ]
-    lines.append("| " + " | ".join(cells) + " |")
-  made = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
-  lines += ["", f"Made with {made} in {record['seconds']:.0f} s.", ""]
   return "\n".join(lines)
 
 
@@ -291,8 +301,7 @@ def main() -> None:
     ),
     "seconds": time.monotonic() - began,
   }
-  (out / "noise.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
-  (out / "noise.md").write_text(page(record), encoding="utf-8")
+  reporting.write(out, "noise", record, page(record), indent=None)
   plot(record, out / "noise.png")
   print(f"Wrote noise.json, .md and .png to {out}.")
 

@@ -4,19 +4,12 @@ import numpy as np
 import pytest
 
 from contrastive_jax.data import benchmarks
-from tests.data.tfds_sets import TinySeveral, prepare
+from tests.data.tfds_sets import write_sets
 
 
 @pytest.fixture(name="root", scope="module")
 def fixture_root(tmp_path_factory):
-  root = tmp_path_factory.mktemp("tfds")
-  names = ["red_thing", "green", "blue"]
-  prepare(root, "cifar10", names, train=40, test=12)
-  imagenet = ["n01440764", "n01443537", "n01484850", "n01491361"]
-  prepare(root, "imagenet_a", imagenet, test=9)
-  several = {"builder_class": TinySeveral, "validation": 10}
-  prepare(root, "voc/2007", names, **several, train=20, test=12)
-  return root
+  return write_sets(tmp_path_factory.mktemp("tfds"))
 
 
 def test_splits(root):

@@ -11,33 +11,12 @@ from contrastive_jax.data import pipeline, sources
 from contrastive_jax.data.sets.choices import Request
 from contrastive_jax.data.sets.fashion_mnist import FashionMnist, files, rebuild
 from contrastive_jax.data.sets.folder import reading
-
-IMAGES = "train-images-idx3-ubyte.gz"
-LABELS = "train-labels-idx1-ubyte.gz"
-
-
-def idx(values):
-  """An array as the bytes of an idx file."""
-  head = bytes((0, 0, 8, values.ndim))
-  return head + np.array(values.shape, ">u4").tobytes() + values.tobytes()
-
-
-def write(path, values):
-  path.write_bytes(gzip.compress(idx(values), 1))
+from tests.data.fashion_files import IMAGES, LABELS, idx, write, write_folder
 
 
 @pytest.fixture(name="root")
 def fixture_root(tmp_path):
-  """120 images of training and 20 of test; image i of a file is of level i."""
-  root = tmp_path / "fashion"
-  root.mkdir()
-  for part, count in (("train", 120), ("t10k", 20)):
-    levels = np.arange(count, dtype=np.uint8)[:, None, None]
-    images = np.broadcast_to(levels, (count, 28, 28))
-    write(root / f"{part}-images-idx3-ubyte.gz", images)
-    labels = np.arange(count, dtype=np.uint8) % 10
-    write(root / f"{part}-labels-idx1-ubyte.gz", labels)
-  return root
+  return write_folder(tmp_path / "fashion")
 
 
 def load(root="", *, task="images"):

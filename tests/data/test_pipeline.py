@@ -183,6 +183,40 @@ def test_reading_the_state_changes_nothing(make):
   assert_same(seen, take(make(), 6))
 
 
+class Known:
+  """Features that say which row of a source, and which text, they are of."""
+
+  images = np.stack([np.arange(SIZE), -np.arange(SIZE)], 1).astype(np.float32)
+
+  def of_texts(self, texts, length):
+    rows = [[len(text), ord(text[-1]), length] for text in texts]
+    return np.array(rows, np.float32)
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_features_are_in_the_place_of_images_and_tokens(
+  make, source, tokenizer, images
+):
+  class Blind(sources.ArraySource):
+    def __getitem__(self, index):
+      raise AssertionError("An image is decoded.")
+
+  options = {"captions_per_example": 2, "images_per_concept": images}
+  blind = Blind(source.images, source.records)
+  found = take(make(source=blind, features=Known(), **options), 5)
+  for batch, plain in zip(found, take(make(**options), 5), strict=True):
+    image, text = batch.pop("image_features"), batch.pop("text_features")
+    assert image.dtype == text.dtype == np.float32
+    np.testing.assert_array_equal(image, Known.images[plain["index"] - 1000])
+    texts = [
+      tokenizer.decode(row) for row in plain.pop("tokens").reshape(16, -1)
+    ]
+    known = Known().of_texts(texts, LENGTH).reshape(8, 2, 3)
+    np.testing.assert_array_equal(text, known)
+    del plain["image"]
+    assert_same([batch], [plain])
+
+
 def test_two_captions_per_example(make, source, tokenizer):
   batches = take(make(captions_per_example=2), SIZE)
   assert batches[0]["tokens"].shape == (8, 2, LENGTH)

@@ -145,3 +145,14 @@ def prepare_captions(root, captions):
   target = root / "coco_captions" / "2014"
   target.mkdir(parents=True)
   (root / "made/captioned/1.1.0").rename(target / "1.1.0")
+
+
+def write_sets(root):
+  """Three of `benchmarks.BENCHMARKS`."""
+  names = ["red_thing", "green", "blue"]
+  prepare(root, "cifar10", names, train=40, test=12)
+  imagenet = ["n01440764", "n01443537", "n01484850", "n01491361"]
+  prepare(root, "imagenet_a", imagenet, test=9)
+  several = {"builder_class": TinySeveral, "validation": 10}
+  prepare(root, "voc/2007", names, **several, train=20, test=12)
+  return root

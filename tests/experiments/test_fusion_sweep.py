@@ -7,13 +7,9 @@ import pathlib
 import pytest
 
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training.runs import runner
-from experiments import sweep
-from experiments.sweeps import (
-  _fusion,
-  fusion_structure,
-  fusion_structure_nlvr2,
-)
+from contrastive_jax.training import runner
+from experiments.sweep import Job, jobs
+from experiments.sweeps import fusion_structure
 
 
 @pytest.fixture(name="made")
@@ -37,14 +33,13 @@ def configurations():
   """Of every arm, with seed 0."""
   made = fusion_structure.get_sweep()
   return {
-    arm.method: sweep.configuration(made, sweep.Job(arm, 0, None))
-    for arm in made.arms
+    arm.method: made.configuration(Job(arm, 0, None)) for arm in made.arms
   }
 
 
 def test_a_run_is_a_pretraining_and_all_tasks(made):
   config = configurations()["ALBEF"]
-  results = _fusion.Stages()(config)
+  results = fusion_structure.Stages(fusion_structure.STEPS)(config)
   assert [c.objective for c, _ in made] == [
     "albef",
     "vqa",
@@ -52,7 +47,7 @@ def test_a_run_is_a_pretraining_and_all_tasks(made):
     "vqa",
   ]
   assert [c.data.name for c, _ in made] == ["scenes"] * 3 + ["easy_vqa"]
-  assert [c.steps for c, _ in made] == list(_fusion.STEPS.values())
+  assert [c.steps for c, _ in made] == list(fusion_structure.STEPS.values())
   (first, folder), *tasks = made
   assert first == config
   assert first.initial.workdir == "runs/fusion/vqa"
@@ -70,7 +65,10 @@ def test_a_run_is_a_pretraining_and_all_tasks(made):
 
 
 def test_models_that_see_one_side_share_the_pretraining(made):
-  configs, stages = configurations(), _fusion.Stages()
+  configs, stages = (
+    configurations(),
+    fusion_structure.Stages(fusion_structure.STEPS),
+  )
   for method in ("ALBEF", "texts alone", "images alone", "+ bridge"):
     stages(configs[method])
   objectives = [c.objective for c, _ in made]
@@ -84,7 +82,10 @@ def test_models_that_see_one_side_share_the_pretraining(made):
 
 
 def test_blind_models_have_no_retrieval_of_their_own(made):
-  configs, stages = configurations(), _fusion.Stages()
+  configs, stages = (
+    configurations(),
+    fusion_structure.Stages(fusion_structure.STEPS),
+  )
   assert "pretraining/albef/accuracy" in stages(configs["ALBEF"])
   blind = stages(configs["texts alone"])
   assert "vqa/vqa/accuracy" in blind
@@ -99,25 +100,25 @@ def test_a_record_is_of_its_tasks_too(made, tmp_path):
     seeds=(0,),
     metrics={"vqa/vqa/accuracy": "questions"},
   )
-  sweep.run(short, tmp_path, report=lambda line: None)
+  jobs.run(short, tmp_path, report=lambda line: None)
   record = json.loads((tmp_path / "fusion_structure.json").read_text())
   assert len(record["runs"]) == 1
-  assert record["others"]["vqa"]["steps"] == _fusion.STEPS["vqa"]
+  assert record["others"]["vqa"]["steps"] == fusion_structure.STEPS["vqa"]
   lines = []
-  sweep.run(short, tmp_path, report=lines.append)
+  jobs.run(short, tmp_path, report=lines.append)
   assert not lines  # The same again is the same.
   others = dict(whole.others)
   others["vqa"] = others["vqa"].copy_and_resolve_references()
   others["vqa"].steps += 1
   changed = dataclasses.replace(short, others=others)
-  with pytest.raises(config_lib.UserError, match="stages are configured"):
-    sweep.run(changed, tmp_path, report=lambda line: None)
+  with pytest.raises(config_lib.UserError, match=r"others\.vqa\.steps"):
+    jobs.run(changed, tmp_path, report=lambda line: None)
 
 
 def test_statements_about_two_images_are_a_sweep_of_their_own(made):
-  whole = fusion_structure_nlvr2.get_sweep()
-  job = sweep.Job(whole.arms[0], 0, None)
-  results = whole.train_fn(sweep.configuration(whole, job))
+  whole = fusion_structure.get_sweep("nlvr2")
+  job = Job(whole.arms[0], 0, None)
+  results = whole.train_fn(whole.configuration(job))
   assert [c.objective for c, _ in made] == ["albef", "nlvr2"]
   assert [c.steps for c, _ in made] == [400, 800]
   assert made[1][0].optimizer.learning_rate == 1e-3

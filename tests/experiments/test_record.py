@@ -58,10 +58,12 @@ def test_runs_that_differ_are_refused(tmp_path):
     write_run(tmp_path / "a", 0, 0.5),
     write_run(tmp_path / "b", 1, 0.5, batch_size=16),
   ]
-  with pytest.raises(config_lib.UserError, match="differ in config.batch_size"):
+  with pytest.raises(
+    config_lib.UserError, match=r"config\.batch_size: 8 and 16"
+  ):
     record.collect(runs)
   (runs[0] / "results.json").unlink()
-  with pytest.raises(config_lib.UserError, match="holds no finished run"):
+  with pytest.raises(config_lib.UserError, match=str(runs[0])):
     record.collect(runs)
-  with pytest.raises(config_lib.UserError, match="at least one finished run"):
+  with pytest.raises(config_lib.UserError, match="--workdirs"):
     record.collect([])

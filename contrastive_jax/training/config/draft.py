@@ -87,7 +87,8 @@ class Draft:
         separated by commas, and dicts are JSON or Python.
     """
     holder, name = self._walk(path)
-    if isinstance(value, str) and not holder._chooses(name):
+    group = {"kind", "several", "section"} & {*holder._fields[name].metadata}
+    if isinstance(value, str) and not group:
       wanted = holder._types[name]
       try:
         value = _read(value, wanted)
@@ -167,7 +168,9 @@ class Draft:
   def _set(self, name: str, value: Any) -> None:
     f = self._fields[name]
     path, meta = f"{self._path}.{name}", f.metadata
-    if "kind" in meta:
+    if "kind" in meta and isinstance(value, Mapping) and "name" not in value:
+      self._values[name]._update(value)  # Of what is chosen.
+    elif "kind" in meta:
       self._values[name] = _chosen(meta["kind"], value, path, self._root)
     elif "several" in meta:
       self._values[name] = self._chosen_several(f, value)
@@ -393,8 +396,7 @@ def _chosen(
   name = fields.pop("name", None)
   if not isinstance(name, str):
     raise ConfigError(
-      f"{path} must be the name of a {kind.name}, one of"
-      f" {', '.join(kind.variants)}; got {value!r}."
+      f"{path} must be a name, one of {', '.join(kind.variants)}; got {value!r}."
     )
   try:
     cls = kind.find(name)

@@ -1,0 +1,253 @@
+"""Runs of a sweep: which are missing, and ways to make them.
+
+They are made one after the other, some at a time in processes of their own, or one by
+one by a scheduler. A run in a process of its own writes a file into `NAME.jobs`; the
+next start of the sweep puts what is there into the record.
+"""
+
+import contextlib
+import hashlib
+import pathlib
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any
+
+import jax
+
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import errors, runner, workdirs
+from experiments.sweep import report as report_lib
+from experiments.sweep.types import Job, Runs, Sweep
+
+_LOOK_EVERY = 0.5
+
+
+def ready(sweep: Sweep, runs: Runs) -> Iterator[Job]:
+  """The runs that are missing and depend on none that is.
+
+  Args:
+    sweep: the grid.
+    runs: what is finished.
+
+  Yields:
+    First those that choose the tuned field, then seed by seed all arms, so that a
+    record that is not finished compares pairs.
+  """
+  choosing = {
+    arm.name: [Job(arm, sweep.tune_seed, value) for value in arm.candidates]
+    for arm in sweep.arms
+  }
+  for jobs in choosing.values():
+    yield from (job for job in jobs if job.key not in runs)
+  for seed in sweep.seeds:
+    for arm in sweep.arms:
+      if all(job.key in runs for job in choosing[arm.name]):
+        job = Job(arm, seed, report_lib.chosen(sweep, arm, runs))
+        if job.key not in runs:
+          yield job
+
+
+def train(config: config_lib.Config) -> dict[str, float]:
+  """A run in a folder of its own, which is not kept."""
+  folder = tempfile.mkdtemp()
+  try:
+    return runner.train(config, folder, report=lambda line: None)
+  finally:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def measure(sweep: Sweep, job: Job) -> dict[str, Any]:
+  """Makes a run; what the record has of it."""
+  began = time.monotonic()
+  results = (sweep.train_fn or train)(sweep.configuration(job))
+  return {
+    "arm": job.arm.name,
+    "seed": job.seed,
+    "value": job.value,
+    "results": {
+      name: float(results[name])
+      for name in (*sweep.metrics, sweep.tune_metric)
+      if name in results
+    },
+    "seconds": round(time.monotonic() - began, 1),
+  }
+
+
+def run(
+  sweep: Sweep,
+  out: pathlib.Path,
+  *,
+  processes: int = 1,
+  minutes: float = 0.0,
+  start: Callable[[Sequence[str]], subprocess.Popen] | None = None,
+  report: Callable[[str], None] = print,
+) -> Runs:
+  """Makes the runs that the record lacks, and writes it after each.
+
+  Args:
+    sweep: the grid.
+    out: folder of the record.
+    processes: runs at a time, each in a process of its own; 1: in this one.
+    minutes: begin no run after so many; 0 is no limit.
+    start: starts Python with arguments; None is a process of this machine.
+    report: receives a line a run.
+
+  Returns:
+    All finished runs.
+
+  Raises:
+    UserError: if the record is of another sweep, or a run in a process fails; the
+      others that are at work are ended.
+    errors.Stopped: if a signal stopped a run, which is not in the record.
+  """
+  runs = collect(sweep, out)
+  began, total = time.monotonic(), sweep.total_runs
+
+  def late() -> bool:
+    return bool(minutes) and time.monotonic() - began > 60 * minutes
+
+  if processes == 1:
+    made = _here(sweep, runs, out, late)
+  else:
+    made = _beside(sweep, runs, out, late, processes, start or _start)
+  with contextlib.closing(made):
+    for key in made:
+      done = report_lib.finished(sweep, runs)
+      usual = statistics.median(r["seconds"] for r in runs.values())
+      name, value = next(iter(runs[key]["results"].items()))
+      report(
+        f"{done}/{total}  {key}: {name} {value:.4f}  {runs[key]['seconds']:.0f} s"
+        f"  ETA {usual * (total - done) / processes / 60:.0f} min"
+      )
+  report_lib.write(sweep, runs, out)
+  if any(ready(sweep, runs)):
+    done = report_lib.finished(sweep, runs)
+    report(f"Stopped after {minutes:g} minutes, {done} of {total} runs.")
+  return runs
+
+
+def _here(sweep, runs, out, late) -> Generator[str, None, None]:
+  """Makes the missing runs one after the other; yields their keys."""
+  while not late() and (job := next(ready(sweep, runs), None)):
+    try:
+      runs[job.key] = measure(sweep, job)
+    except errors.Stopped as stopped:
+      raise errors.Stopped(
+        "the record has all runs but the one in hand; the same command goes on with"
+        " that one from its beginning."
+      ) from stopped
+    report_lib.write(sweep, runs, out)
+    yield job.key
+    jax.clear_caches()
+
+
+def _beside(
+  sweep, runs, out, late, processes, start
+) -> Generator[str, None, None]:
+  """Makes the missing runs in processes; yields their keys as they come."""
+  working: dict[str, subprocess.Popen] = {}
+  try:
+    while True:
+      for job in ready(sweep, runs):
+        if len(working) >= processes or late():
+          break
+        if job.key not in working:
+          working[job.key] = start(command(sweep, job, out))
+      if not working:
+        return
+      for key, process in list(working.items()):
+        if process.poll() is None:
+          continue
+        del working[key]
+        runs |= collect(sweep, out)
+        if key not in runs:
+          raise config_lib.UserError(
+            f"The run {key!r} failed with code {process.returncode}; its own words"
+            " are above. The same command goes on with the runs that are missing."
+          )
+        yield key
+      time.sleep(_LOOK_EVERY)
+  finally:
+    for process in working.values():
+      process.terminate()
+    for process in working.values():
+      process.wait()
+
+
+def command(sweep: Sweep, job: Job, out: pathlib.Path) -> list[str]:
+  """The arguments of Python that make one run."""
+  return [
+    *("-m", "experiments.sweep"),
+    f"--sweep={sweep.source}",
+    f"--out={out}",
+    f"--job={job.key}",
+  ]
+
+
+def lines(sweep: Sweep, out: pathlib.Path) -> list[str]:
+  """A shell command for each run that is `ready`."""
+  return [
+    shlex.join(["python", *command(sweep, job, out)])
+    for job in ready(sweep, collect(sweep, out))
+  ]
+
+
+def run_one(sweep: Sweep, key: str, out: pathlib.Path) -> None:
+  """Makes one run, unless the record has it, and leaves it for `collect`.
+
+  Args:
+    sweep: the grid.
+    key: the job's.
+    out: folder of the record.
+
+  Raises:
+    UserError: if there is no such run to be made.
+  """
+  runs = report_lib.read(sweep, out)
+  if key in runs:
+    return
+  jobs = {job.key: job for job in ready(sweep, runs)}
+  if key not in jobs:
+    raise config_lib.UserError(
+      f"--job must be a run that is ready, as --list prints them; got {key!r}."
+    )
+  folder = _folder(sweep, out)
+  folder.mkdir(parents=True, exist_ok=True)
+  part = hashlib.sha256(key.encode()).hexdigest()[:16]  # Of any key.
+  found = {"key": key, **measure(sweep, jobs[key])}
+  workdirs.write_json(folder / f"{part}.json", found)
+
+
+def collect(sweep: Sweep, out: pathlib.Path) -> Runs:
+  """The finished runs, what jobs have left put into the record.
+
+  Raises:
+    UserError: if the record is of another sweep, or a job's file is damaged.
+  """
+  runs, folder = report_lib.read(sweep, out), _folder(sweep, out)
+  parts = sorted(folder.glob("*.json"))
+  for part in parts:
+    found = workdirs.read_json(part)
+    runs[found.pop("key")] = found
+  if parts:
+    report_lib.write(sweep, runs, out)
+  for part in parts:
+    part.unlink()
+  # Others may still be at work.
+  with contextlib.suppress(OSError):
+    folder.rmdir()
+  return runs
+
+
+def _start(arguments: Sequence[str]) -> subprocess.Popen:
+  return subprocess.Popen([sys.executable, *arguments])
+
+
+def _folder(sweep: Sweep, out: pathlib.Path) -> pathlib.Path:
+  return out / f"{sweep.name}.jobs"
