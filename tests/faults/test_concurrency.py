@@ -26,7 +26,7 @@ from tests.training import tiny
 
 def test_the_second_run_on_a_workdir_is_refused(tmp_path):
   folder = tiny.write_folder(tmp_path / "images", 12)
-  config = tiny.make_config(data__name="folder", data__path=str(folder))
+  config = tiny.make_config(data="folder", data__path=str(folder))
   workdir = tmp_path / "run"
   workdir.mkdir()
   with locks.held(workdir / "run.lock"):
@@ -47,9 +47,7 @@ def test_where_there_are_no_locks_it_says_so(tmp_path, monkeypatch):
   with locks.held(tmp_path / "lock") as locked:
     assert not locked
   folder = tiny.write_folder(tmp_path / "images", 12)
-  config = tiny.make_config(
-    data__name="folder", data__path=str(folder), batch_size=7
-  )
+  config = tiny.make_config(data="folder", data__path=str(folder), batch_size=7)
   lines = []
   with pytest.raises(config_lib.ConfigError, match="batch_size"):
     runner.train(config, tmp_path / "run", report=lines.append)

@@ -22,7 +22,7 @@ from contrastive_jax.models import pretrained
 from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import workdirs
-from contrastive_jax.training.evaluators import embeddings
+from contrastive_jax.training.evaluators import embeddings, zero_shot
 from contrastive_jax.training.runs import (
   cached_features,
   initial_weights,
@@ -127,7 +127,7 @@ def test_texts_in_prompts_and_classes_are_not_formats(text):
       return np.eye(len(texts), dtype=np.float32)
 
   images = embeddings.Embedded(np.eye(2, dtype=np.float32), None, None)
-  embeddings.zero_shot(
+  zero_shot.zero_shot(
     Encoder(), None, images, ["x", text], np.array([0, 1]), prompts=("no {}",)
   )
   assert seen == ["no x", f"no {text}"]
@@ -153,11 +153,13 @@ def test_vocabularies(place, kind):
   message = refused(path, ValueError, published_tokenizers.load)
   assert "is not a tokenizer file" in message and len(message) < 1000
   refused(path, workdirs.WorkdirError, workdirs.read_tokenizer)
-  config = config_lib.parse({"model": {"tokenizer": str(path)}})
+  config = config_lib.parse({"tokenizer": str(path)})
   refused(
     path,
     config_lib.ConfigError,
-    lambda _: initial_weights.take_tokenizer(config, place / "w"),
+    lambda _: initial_weights.take_tokenizer(
+      config.initial, config.tokenizer, place / "w"
+    ),
   )
 
 
@@ -236,7 +238,7 @@ def test_results_that_would_write_to_the_terminal(place, values):
   [
     (
       {"data": {"name": "__import__('os').system('touch canary')"}},
-      "data.name",
+      "config.data ",
     ),
     ({"objective": "!!python/object/apply:os.system"}, "objective"),
     ({"__class__": {"__init__": 1}}, "__class__"),
