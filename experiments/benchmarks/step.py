@@ -127,7 +127,7 @@ def _part_calls(
 ) -> dict[str, Callable[[], Any]]:
   """The step, its loss and its augmentation, each compiled by itself."""
   settings: Any = config.objective
-  if not isinstance(objective, clip.Clip) or objective.augmented_pairs:
+  if settings.task != "captions" or not hasattr(config.loss, "build"):
     raise config_lib.UserError(
       "--config must be a recipe of objective=clip whose loss is not augmented,"
       " for its loss to be measured apart from its step."
