@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from jax.extend import core as jax_core
 
 from contrastive_jax import losses
-from tests.losses import references
+from tests.losses import references, rounding
 
 NAMES = tuple(references.LOSSES)
 IDS = np.array([7, -1, 7, 3, 0, -1, 7, 2**31 - 1, 3, 5, -(2**31), 0])
 N, D = len(IDS), 16
-EPSILON = references.FLOAT32_EPSILON
+EPSILON = rounding.FLOAT32_EPSILON
 TRACES = collections.Counter()
 
 
