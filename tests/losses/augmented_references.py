@@ -67,12 +67,8 @@ def capped_exp(x, cap, size):
   grown /= BOUND * FLOAT32_EPSILON
   # Far above the cap it is a line, whatever the error.
   line = x - cap > 2.0 * BOUND * FLOAT32_EPSILON * size
-  return (
-    value,
-    slope,
-    value + slope * np.where(line, size, grown),
-    slope * np.where(line, 1.0, 1.0 + grown),
-  )
+  grown = np.where(line, size, grown)
+  return value, slope, value + slope * grown, slope * (1.0 + grown)
 
 
 def _direction(a, b, log_u, tau, mask, positives, c0, kappa, cap, weights):
@@ -86,9 +82,11 @@ def _direction(a, b, log_u, tau, mask, positives, c0, kappa, cap, weights):
   cosine = a @ b.T
   own = cosine[rows, positives]
   margin = (cosine - own[:, None]) / tau[:, None]
-  farthest = np.abs(cosine).max(1) + 2.0 * np.abs(own)
+  # Products are sums: errors of a cosine are relative to those of its terms.
+  terms = np.abs(a) @ np.abs(b).T
+  own_terms = terms[rows, positives]
   known = np.where(np.isfinite(log_u), np.abs(log_u), 0.0)
-  size = farthest / tau + known
+  size = (terms.max(1) + 2.0 * own_terms) / tau + known
   share = np.where(mask, kappa / np.maximum(mask.sum(1, keepdims=True), 1), 0.0)
   value, slope, grown, grown_slope = (
     share * x for x in capped_exp(margin + log_u[:, None], cap, size[:, None])
@@ -107,11 +105,11 @@ def _direction(a, b, log_u, tau, mask, positives, c0, kappa, cap, weights):
   of_cosine = [x / tau[:, None] for x in (w, w_abs, w_size)]
   for sign, found in zip((-1.0, 1.0, 1.0), of_cosine):
     found[rows, positives] += sign * found.sum(1)
-  both = (np.abs(cosine) + np.abs(own[:, None])) / tau[:, None] ** 2
+  both = np.abs(cosine) + np.abs(own[:, None])
   of_tau = [
     -(w * margin).sum(1) / tau,
-    (w_abs * both).sum(1),
-    (w_size * both).sum(1),
+    (w_abs * both).sum(1) / tau**2,
+    (w_size * both + w_abs * (terms + own_terms[:, None])).sum(1) / tau**2,
   ]
   return losses, of_cosine, of_tau
 

@@ -81,8 +81,9 @@ def soft_target_contrastive(
     every = np.concatenate([group_ids, queue_ids])
     hard = (np.asarray(group_ids)[:, None] == every[None]).astype(np.float64)
     hard /= hard.sum(1, keepdims=True)
-  logits = qm @ keys.T / tau
-  target = alpha * softmax(logits) + (1.0 - alpha) * hard
+  target = alpha * softmax(qm @ keys.T / tau) + (1.0 - alpha) * hard
+  # The library multiplies queries by means of keys, whatever of those cancels.
+  terms = (np.abs(q) + np.abs(qm)) @ np.abs(keys).T
   return _among_keys(
     q,
     keys,
@@ -91,7 +92,7 @@ def soft_target_contrastive(
     np.ones(target.shape, bool),
     weights_of(weights, n),
     exact=0,
-    logits=logits,
+    logits=terms / tau,
   ).with_constants(
     momentum_queries=qm, momentum_keys=k, queue=queue, alpha=alpha
   )
@@ -143,8 +144,9 @@ def masked_language_modeling(
   by_alpha = w @ ((words - soft) * z).sum(-1).ravel()
   found.gradients["alpha"] = np.asarray(by_alpha)
   found.magnitudes["alpha"] = np.abs(w).sum()
+  # A difference of two losses.
   size = 1.0 + np.maximum(np.abs(z), np.abs(teacher)).max(-1).ravel()
-  found.sizes["alpha"] = np.abs(w) @ size
+  found.sizes["alpha"] = np.abs(w) @ (size + np.log(z.shape[-1]))
   return found.with_constants(teacher_logits=teacher)
 
 

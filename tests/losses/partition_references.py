@@ -64,7 +64,8 @@ def log_partition(
     mask=mask,
     positives=positives,
   )
-  size = 1.0 + (np.abs(q @ k.T).max(1) + np.abs(own)) / temperature
+  terms = np.abs(q) @ np.abs(k).T
+  size = 1.0 + (terms.max(1) + (np.abs(q * k[positives])).sum(1)) / temperature
   found.sizes[""] = np.where(live, size + np.abs(value), 0.0).max()
   return dataclasses.replace(found, per_example=value)
 
@@ -129,9 +130,9 @@ def amortized_loss(prediction, *, log_partition, weights=None) -> Reference:
 
 
 def prototype_log_partition(
-  prototypes,
   queries,
   keys,
+  prototypes,
   *,
   temperature: float | np.ndarray,
   include_positive=False,

@@ -101,9 +101,10 @@ def _consistency(given, factors, w, minus):
   return rows, named | {k: np.sum(w * term) for k, term in terms.items()}
 
 
-def uniformity(image, text=None, other=None, *, t, weights=None) -> Reference:
+def uniformity(image, text=None, *others, t, weights=None) -> Reference:
   """Log of the mean Gaussian potential of unit-norm features."""
-  given = {"image": image, "text": text, "other": other}
+  given = {"image": image, "text": text}
+  given |= {f"other_{i}": x for i, x in enumerate(others)}
   given = {k: float64(x)[0] for k, x in given.items() if x is not None}
   t, (w,) = float(t), weights_of(weights, 1)
   logits = {k: 2.0 * t * (x @ x.T - 1.0) for k, x in given.items()}

@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from contrastive_jax import losses
+from tests.losses import structure_references as references
 from tests.losses.test_contrastive_distributed import make_mesh
 
 N, D = 16, 6
@@ -17,22 +18,6 @@ def make_inputs(n=N, count=2):
   x = rng.normal(size=(count, n, D))
   x /= np.linalg.norm(x, axis=-1, keepdims=True)
   return tuple(x.astype(np.float32))
-
-
-def reference(features, t):
-  """Value, gradients by the features and by t, from distances in float64."""
-  total, by_features, by_t = 0.0, [], 0.0
-  for x in features:
-    x = np.asarray(x, np.float64)
-    x = x / np.linalg.norm(x, axis=1, keepdims=True)
-    squares = np.sum((x[:, None] - x[None]) ** 2, axis=-1)
-    g = np.exp(-t * squares)
-    total += g.sum()
-    # On the sphere only: of 2 - 2 <x, y>, each pair counts twice.
-    by_features.append(4.0 * t * g @ x)
-    by_t -= np.sum(g * squares)
-  value = np.log(total / len(features[0]))
-  return value, [g / total for g in by_features], by_t / total
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -47,12 +32,17 @@ def test_value_and_gradient(count, block_size, t):
   value, (grads, by_t) = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(
     features, jnp.float32(t)
   )
-  expected, expected_grads, expected_t = reference(features, t)
+  expected = references.uniformity(*features, t=t)
+  by = expected.gradients
   assert value.shape == () and value.dtype == jnp.float32
-  np.testing.assert_allclose(value, expected, rtol=1e-5, atol=2e-6)
-  for a, b in zip(grads, expected_grads):
+  np.testing.assert_allclose(
+    value, expected.per_example[0], rtol=1e-5, atol=2e-6
+  )
+  for a, b in zip(
+    grads, (by[k] for k in ("image", "text", "other_0") if k in by)
+  ):
     np.testing.assert_allclose(a, b, rtol=0, atol=2e-6 * np.abs(b).max())
-  np.testing.assert_allclose(by_t, expected_t, rtol=2e-5)
+  np.testing.assert_allclose(by_t, by["t"], rtol=2e-5)
 
 
 @pytest.mark.parametrize(
