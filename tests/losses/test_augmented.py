@@ -96,47 +96,6 @@ def cotangents(name, n=N):
   return np.float32(rng.normal(size=references.rows_of(name, n)))
 
 
-# --- The references themselves ------------------------------------------------
-
-
-@pytest.mark.parametrize("tau", [0.4, EACH[:5] + 0.3], ids=["", "each"])
-@pytest.mark.parametrize("cap", [None, 0.3])
-@pytest.mark.parametrize(
-  "name", NAMES[:3]
-)  # The last is the first, times a constant.
-def test_reference_gradients_are_finite_differences(name, cap, tau):
-  tau = np.float64(tau)
-  arrays = references.make_inputs(name, 5, 4, dtype=np.float64)
-  log_u = references.make_log_u(name, arrays, tau)
-  weights = np.float64(cotangents(name, 5))
-  options = {
-    "include_positive": True,
-    "negative_mass": 3.0,
-    "log_weight_cap": cap,
-    "weights": weights,
-    "group_ids": np.array([0, 1, 0, 2, 1]),
-  }
-
-  def total(**changed):
-    values = arrays | {"temperature": tau} | changed
-    tau_ = values.pop("temperature")
-    found = references.LOSSES[name](
-      *values.values(), *log_u, temperature=tau_, **options
-    )
-    return np.sum(weights * found.per_example), found.gradients
-
-  _, gradients = total()
-  rng = np.random.default_rng(1)
-  for argument, gradient in gradients.items():
-    value = tau if argument == "temperature" else arrays[argument]
-    direction = 1e-6 * rng.normal(size=np.shape(value))
-    plus, _ = total(**{argument: value + direction})
-    minus, _ = total(**{argument: value - direction})
-    np.testing.assert_allclose(
-      (plus - minus) / 2, np.sum(gradient * direction), rtol=1e-6, atol=1e-12
-    )
-
-
 # --- Values and gradients -----------------------------------------------------
 
 
