@@ -94,7 +94,7 @@ def _varint(value, width):
 
 
 def test_a_page_that_the_end_of_the_file_makes_small(place):
-  """pyarrow's metadata repeat what it says, and its reader makes the room."""
+  """The metadata of pyarrow repeat what it says, and its reader makes the room."""
   path = write(
     place / "a.parquet",
     {"image": [pairs.RED], "caption": ["a" * 2**24]},
