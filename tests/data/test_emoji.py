@@ -18,8 +18,8 @@ from PIL import Image
 from contrastive_jax.data import pipeline, sources
 from contrastive_jax.data import tokenizer as tokenizer_lib
 from contrastive_jax.data.emoji import emoji_dataset_builder as emoji
-from contrastive_jax.data.emoji import rebuild
 from tests.data import prepared
+from tools import rebuild_emoji
 
 FOLDER = pathlib.Path(emoji.__file__).parent
 PREPARED = f"emoji-{emoji.fingerprint()}"
@@ -393,10 +393,10 @@ def shipped_splits():
 
 def test_splits_are_those_of_the_rebuild():
   groups, splits = shipped_splits()
-  assert rebuild.assign_splits(groups) == splits
+  assert rebuild_emoji.assign_splits(groups) == splits
   # In whatever order the packages name them.
   backwards = dict(reversed(groups.items()))
-  assert rebuild.assign_splits(backwards) == splits
+  assert rebuild_emoji.assign_splits(backwards) == splits
 
 
 def test_splits_are_stratified_by_category_and_subcategory():
@@ -416,7 +416,7 @@ def test_splits_are_stratified_by_category_and_subcategory():
 
 def test_a_new_concept_moves_few_others():
   groups, splits = shipped_splits()
-  grown = rebuild.assign_splits({**groups, "1fffe": ("objects", "tool")})
+  grown = rebuild_emoji.assign_splits({**groups, "1fffe": ("objects", "tool")})
   moved = [c for c in splits if splits[c] != grown[c]]
   assert len(moved) < 0.01 * len(splits)
 
@@ -435,7 +435,7 @@ def test_rebuild_names_the_missing_package(tmp_path):
     app.UsageError,
     match=r"exactly one iconify-json-noto-VERSION\.tgz; it holds 0",
   ):
-    rebuild.rebuild(tmp_path, out)
+    rebuild_emoji.rebuild(tmp_path, out)
   assert not list(out.iterdir())
 
 
@@ -443,13 +443,13 @@ def test_rebuild_refuses_two_versions(tmp_path):
   for version in ("1.0.0", "1.0.1"):
     (tmp_path / f"emojibase-data-{version}.tgz").write_bytes(b"")
   with pytest.raises(app.UsageError, match="emojibase-data.* it holds 2"):
-    rebuild.Package(tmp_path, "emojibase-data")
+    rebuild_emoji.Package(tmp_path, "emojibase-data")
 
 
 def test_rebuild_program(tmp_path):
   """Run as its docstring says; importing it defines no flag."""
   assert "sources" not in flags.FLAGS
-  module = "contrastive_jax.data.emoji.rebuild"
+  module = "tools.rebuild_emoji"
   done = prepared.run_python("-m", module, f"--sources={tmp_path}")
   assert done.returncode != 0
   assert "must hold exactly one iconify-json-noto-VERSION.tgz" in done.stderr

@@ -1,16 +1,16 @@
 """Fashion-MNIST: the subset that ships, the full files, what is wrong in them."""
 
 import gzip
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from contrastive_jax.data import folder, pipeline, sources
-from contrastive_jax.data.fashion_mnist import files, rebuild
+from contrastive_jax.data.fashion_mnist import files
 from contrastive_jax.training import evaluators, runner
+from tests.data import prepared
 from tests.training import tiny
+from tools import rebuild_fashion_mnist
 
 IMAGES = "train-images-idx3-ubyte.gz"
 LABELS = "train-labels-idx1-ubyte.gz"
@@ -236,25 +236,15 @@ def test_labels_that_do_not_fit(root):
 
 
 def test_rebuild_keeps_the_first_training_images(root, tmp_path):
-  rebuild.rebuild(root, tmp_path)
+  rebuild_fashion_mnist.rebuild(root, tmp_path)
   stored = np.load(tmp_path / files.EMBEDDED, allow_pickle=False)
   assert stored["images"].shape == (120, 28, 28)
   assert stored["labels"].tolist() == [i % 10 for i in range(120)]
 
 
 def test_rebuild_program(tmp_path):
-  done = subprocess.run(
-    [
-      sys.executable,
-      "-m",
-      "contrastive_jax.data.fashion_mnist.rebuild",
-      f"--source={tmp_path}",
-    ],
-    capture_output=True,
-    text=True,
-    timeout=120,
-    check=False,
-  )
+  module = "tools.rebuild_fashion_mnist"
+  done = prepared.run_python("-m", module, f"--source={tmp_path}")
   assert done.returncode != 0
   assert f"{IMAGES} is missing" in done.stderr
   assert "Traceback" not in done.stderr
