@@ -20,6 +20,7 @@ import ml_dtypes
 import numpy as np
 
 from contrastive_jax import losses
+from tests.exports import public_names
 from tests.losses import (
   augmented_references,
   fusion_references,
@@ -31,7 +32,7 @@ from tests.losses import (
 
 REFERENCES: Mapping[str, Callable[..., rounding.Reference]] = {
   name: getattr(module, name)
-  for name in losses.__all__
+  for name in public_names(losses)
   for module in (
     references,
     augmented_references,

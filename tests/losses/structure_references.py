@@ -334,19 +334,3 @@ def make_inputs(n, d, *, arrays=4, noise=None, seed=0, dtype=np.float32):
     features[1:] = features[0] + noise * features[1:]
     features /= np.linalg.norm(features, axis=-1, keepdims=True)
   return tuple(features.astype(dtype))
-
-
-def uniformity(features, t):
-  """Value, gradients by the features and by t, from distances in float64."""
-  total, by_features, by_t = 0.0, [], 0.0
-  for x in features:
-    x = np.asarray(x, np.float64)
-    x = x / np.linalg.norm(x, axis=1, keepdims=True)
-    squares = np.sum((x[:, None] - x[None]) ** 2, axis=-1)
-    g = np.exp(-t * squares)
-    total += g.sum()
-    # On the sphere only: of 2 - 2 <x, y>, each pair counts twice.
-    by_features.append(4.0 * t * g @ x)
-    by_t -= np.sum(g * squares)
-  value = np.log(total / len(features[0]))
-  return value, [g / total for g in by_features], by_t / total
