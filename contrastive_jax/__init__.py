@@ -3,14 +3,15 @@
 The packages are `losses`, `ops`, `evaluation`, `models`, `data` and `training`.
 Losses and scores are here by name as well: `contrastive_jax.clip` is
 `losses.clip`, `contrastive_jax.retrieval_metrics` is that of `evaluation`. A
-name that both packages have (`alignment`, `uniformity`) is in neither's place
-here: it is a loss in one and a score in the other.
+name that both packages have (`alignment`, `uniformity`) is not here: it is a
+loss in one and a score in the other.
 
 A package is imported when it is first used: `import contrastive_jax` imports no
 JAX, and `contrastive_jax.clip` imports JAX alone.
 """
 
 import importlib as _importlib
+import importlib.util as _importlib_util
 import types as _types_lib
 import typing as _typing
 
@@ -47,12 +48,17 @@ else:
         f"{__name__}.{name} would be ambiguous: use"
         f" {' or '.join(f'{__name__}.{p}.{name}' for p in _LENDERS)}."
       )
-    if not name.startswith("_"):
+    # `from contrastive_jax import choices` asks here first: a module needs
+    # no look at the exports, which import JAX.
+    if not name.startswith("_") and not _is_module(name):
       for package in _LENDERS:
         exports = _exports(package)
         if name in exports:
           return exports[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+  def _is_module(name: str) -> bool:
+    return _importlib_util.find_spec(f"{__name__}.{name}") is not None
 
   def __dir__() -> list[str]:
     lent = {name for package in _LENDERS for name in _exports(package)}

@@ -211,7 +211,9 @@ def checked(value: Any, wanted: Any, checks: Mapping[str, Any]) -> Any:
 def _tuple(value: Any, wanted: tuple[Any, ...], checks: Mapping[str, Any]):
   inner = wanted[0]
   length = None if wanted[-1] is Ellipsis else len(wanted)
-  right = isinstance(value, Iterable) and not isinstance(value, (str, Mapping))
+  right = isinstance(value, Iterable) and not isinstance(
+    value, (str, bytes, Mapping)
+  )
   values = tuple(value) if right else ()
   if not right or length not in (None, len(values)):
     count = "" if length is None else f" of {length}"

@@ -7,13 +7,13 @@ then of every task one that begins with it, but for nlvr2, which begins with vqa
 Started again, the program goes on where it was.
 """
 
+import copy
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
-import ml_collections
 from absl import flags
 
-from contrastive_jax.programs import command_line as flags_lib
+from contrastive_jax.programs import command_line
 from contrastive_jax.recipes import _fusion
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import workdirs
@@ -60,7 +60,7 @@ Flags:
   --times=X       X times the usual steps of each stage; another number of steps
                   needs another --workdir
 One stage by hand, with any field changed:
-  python -m experiments.train --config=contrastive_jax/recipes/vqa_scenes.py \\
+  python -m experiments.train --config=vqa_scenes --config.initial=run \\
       --config.initial.workdir=runs/fusion/pretraining --workdir=runs/vqa
 """
 
@@ -69,11 +69,11 @@ PRETRAINING = "pretraining"
 Train = Callable[[config_lib.Config, pathlib.Path], Mapping[str, float]]
 
 
-def recipes(tasks: Sequence[str]) -> dict[str, ml_collections.ConfigDict]:
+def recipes(tasks: Sequence[str]) -> dict[str, config_lib.ConfigDraft]:
   """What each stage is made with.
 
   Args:
-    tasks: of `configs._fusion.ALL_TASKS`.
+    tasks: of `recipes._fusion.ALL_TASKS`.
 
   Returns:
     Recipes by the name of the stage, each after the one that it begins with.
@@ -96,7 +96,7 @@ def recipes(tasks: Sequence[str]) -> dict[str, ml_collections.ConfigDict]:
 
 def stages(
   workdir: pathlib.Path,
-  recipes: Mapping[str, ml_collections.ConfigDict],
+  recipes: Mapping[str, config_lib.ConfigDraft],
   *,
   seed: int,
   steps: int = 0,
@@ -112,7 +112,7 @@ def stages(
     steps: of each; 0 is as the recipes have it.
     times: factor of the recipes' steps.
     begins: of tasks that do not begin with the pre-training, the stage that they
-      begin with; None is `configs._fusion.BEGINS`.
+      begin with; None is `recipes._fusion.BEGINS`.
 
   Returns:
     Configurations by the name of the stage.
@@ -123,12 +123,13 @@ def stages(
   begins = _fusion.BEGINS if begins is None else begins
   out = {}
   for name, recipe in recipes.items():
-    values = recipe.copy_and_resolve_references()
+    values = copy.deepcopy(recipe)
     values.seed = seed
     values.steps = steps or max(1, round(times * values.steps))
     if name != PRETRAINING:
+      values.initial = "run"
       values.initial.workdir = str(workdir / begins.get(name, PRETRAINING))
-    out[name] = config_lib.parse(values.to_dict())
+    out[name] = config_lib.parse(values)
   return out
 
 
@@ -180,10 +181,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  flags_lib.run(
+  command_line.run(
     main,
     flag_values=_FLAGS,
     usage=_USAGE,
-    trains=True,
     interrupted="the same command goes on where it was",
   )

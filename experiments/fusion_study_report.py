@@ -9,11 +9,13 @@ from typing import Any
 
 from absl import flags
 
+from contrastive_jax.programs import command_line
+from contrastive_jax.recipes import _fusion
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import logging, runner, workdirs
-from experiments import flags as flags_lib
+from contrastive_jax.training.config import workdirs
+from contrastive_jax.training.runs import runner
+from contrastive_jax.training.trainer import metric_log
 from experiments import fusion_study, reporting
-from experiments.configs import _fusion
 from experiments.fusion_study import PRETRAINING
 
 _FLAGS = flags.FlagValues()
@@ -100,7 +102,7 @@ def _curve(
     else "_validation/accuracy"
   )
   minutes, step = 0.0, 0
-  for row in logging.read_metrics(folder):
+  for row in metric_log.read_metrics(folder):
     speed = row.get("train/examples_per_second")
     if speed:
       minutes += (row["step"] - step) * batch_size / speed / 60
@@ -178,9 +180,13 @@ def _command(stages: Mapping[str, Any], tasks: list[str]) -> str:
   return "# Each stage by hand, with the steps of the table."
 
 
+def _objective(stage: Mapping[str, Any]) -> str:
+  return stage["config"]["objective"]["name"]
+
+
 def _row(name: str, stage: Mapping[str, Any]) -> list[str]:
   """A stage's length, and its scores if it is a task."""
-  results, prefix = stage["results"], stage["config"]["objective"]
+  results, prefix = stage["results"], _objective(stage)
   keys = (
     f"{prefix}/accuracy",
     f"{prefix}_test_unseen_pairs/accuracy",
@@ -196,7 +202,7 @@ def _row(name: str, stage: Mapping[str, Any]) -> list[str]:
 
 def _kinds(title: str, stage: Mapping[str, Any]) -> list[str]:
   """The table of a task's kinds of texts, on the test split."""
-  start = f"{stage['config']['objective']}/accuracy/"
+  start = f"{_objective(stage)}/accuracy/"
   kinds = {
     key.removeprefix(start).replace("_", " "): value
     for key, value in stage["results"].items()
@@ -230,8 +236,9 @@ def draw(record: Mapping[str, Any], path: pathlib.Path) -> None:
     colour = f"C{number}"
     title = _TITLES.get(name, "pre-training (R@1, image to text)")
     axis.plot(minutes, values, "o-", color=colour, markersize=3, label=title)
-    prefix = stage["config"]["objective"]
-    alone = stage["results"].get(f"{prefix}_validation/text_only_accuracy")
+    alone = stage["results"].get(
+      f"{_objective(stage)}_validation/text_only_accuracy"
+    )
     if alone is not None:
       axis.axhline(alone, color=colour, linestyle=":", linewidth=1)
   axis.set(
@@ -257,4 +264,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  flags_lib.run(main, flag_values=_FLAGS, usage=_USAGE)
+  command_line.run(main, flag_values=_FLAGS, usage=_USAGE)

@@ -4,7 +4,8 @@ python -m experiments.record --name=clip_emoji \
     --workdirs=runs/seed0,runs/seed1,runs/seed2
 """
 
-import importlib
+import dataclasses
+import json
 import pathlib
 import shlex
 import shutil
@@ -14,7 +15,8 @@ from typing import Any
 
 from absl import flags
 
-from contrastive_jax.programs import command_line as flags_lib
+from contrastive_jax import recipes
+from contrastive_jax.programs import command_line
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import workdirs as workdirs_lib
 from contrastive_jax.training.runs import runner
@@ -27,6 +29,12 @@ _WORKDIRS = flags.DEFINE_list(
 _NAME = flags.DEFINE_string(
   "name", "", "Name of the record.", flag_values=_FLAGS
 )
+_RECIPE = flags.DEFINE_string(
+  "recipe",
+  command_line.DEFAULT_RECIPE,
+  "Recipe by which the page tells how the runs were made.",
+  flag_values=_FLAGS,
+)
 _OUT = flags.DEFINE_string(
   "out", str(reporting.RESULTS), "Folder it goes to.", flag_values=_FLAGS
 )
@@ -38,6 +46,8 @@ _USAGE = """Records finished runs of several seeds: NAME.json, NAME.md, a plot.
 Flags:
   --workdirs=A,B,C   finished runs of one configuration, of different seeds
   --name=NAME        of the record
+  --recipe=NAME      recipe, or its file, by which the page tells how the runs were
+                     made; default clip_emoji
   --out=DIR          where it goes; default experiments/results
 """
 
@@ -131,25 +141,64 @@ def collect(workdirs: Sequence[pathlib.Path]) -> dict[str, Any]:
   }
 
 
-def overrides(config: Mapping[str, Any]) -> list[str]:
-  """Flags that turn the default recipe into a configuration (but its seed)."""
-  name = pathlib.Path(flags_lib.DEFAULT_CONFIG).stem
-  recipe = importlib.import_module(f"experiments.configs.{name}").get_config()
-  old, new = (
-    reporting.flat(config_lib.parse(values).to_dict())
-    for values in (recipe, config)
-  )
+def command(
+  config: Mapping[str, Any], recipe: str = command_line.DEFAULT_RECIPE
+) -> list[str]:
+  """Flags that make a configuration (but its seed) of a recipe.
+
+  Args:
+    config: as `Config.to_dict` gives it.
+    recipe: its name or file.
+
+  Returns:
+    Quoted flags for `experiments.train`.
+
+  Raises:
+    UserError: if there is no such recipe.
+  """
+  try:
+    draft = recipes.load(recipe)
+  except FileNotFoundError as error:
+    raise config_lib.UserError(
+      f"--recipe must be one of {', '.join(recipes.names())}, or a file; got"
+      f" {recipe!r}."
+    ) from error
+  try:
+    begun = config_lib.parse(draft)
+  except config_lib.ConfigError:  # It lacks its data, which the runs have.
+    draft.data = config["data"]
+    begun = dataclasses.replace(config_lib.parse(draft), data=None)
+  fields = reporting.changed_fields(begun, config_lib.parse(config))
+  fields.pop("seed", None)
+  chosen = [] if recipe == command_line.DEFAULT_RECIPE else [recipe]
   return [
-    shlex.quote(
-      f"--config.{field}={tuple(value) if isinstance(value, list) else value}"
-    )
-    for field, value in new.items()
-    if value != old[field] and field != "seed"
+    *(shlex.quote(f"--config={name}") for name in chosen),
+    *(
+      shlex.quote(f"--config.{name}={_text(value)}")
+      for name, value in fields.items()
+    ),
   ]
 
 
-def page(name: str, record: Mapping[str, Any]) -> str:
-  """The record as Markdown."""
+def _text(value: Any) -> str:
+  """A value as a flag has it."""
+  if isinstance(value, tuple):
+    return ",".join(map(str, value))
+  return json.dumps(value) if isinstance(value, dict) else str(value)
+
+
+def page(
+  name: str,
+  record: Mapping[str, Any],
+  recipe: str = command_line.DEFAULT_RECIPE,
+) -> str:
+  """The record as Markdown.
+
+  Args:
+    name: of the record.
+    record: by `collect`.
+    recipe: by which the runs' commands are told.
+  """
   numbers = record["numbers"]
 
   def cell(key: str) -> str:
@@ -158,7 +207,7 @@ def page(name: str, record: Mapping[str, Any]) -> str:
     return reporting.interval(numbers[key]["values"], 3)
 
   fields = " ".join(
-    ["python -m experiments.train", *overrides(record["config"])]
+    ["python -m experiments.train", *command(record["config"], recipe)]
   )
   ways = (("image_to_text", (1, 5, 10)), ("text_to_image", (1, 10)))
   retrieval = [
@@ -213,7 +262,8 @@ def main() -> None:
   workdirs = [pathlib.Path(w) for w in _WORKDIRS.value]
   record = collect(workdirs)
   out = pathlib.Path(_OUT.value)
-  reporting.write(out, _NAME.value, record, page(_NAME.value, record))
+  text = page(_NAME.value, record, _RECIPE.value)
+  reporting.write(out, _NAME.value, record, text)
   sheet = workdirs[0] / "plots" / "retrieval.png"
   if sheet.exists():
     shutil.copyfile(sheet, out / f"{_NAME.value}.png")
@@ -221,4 +271,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  flags_lib.run(main, flag_values=_FLAGS, usage=_USAGE)
+  command_line.run(main, flag_values=_FLAGS, usage=_USAGE)

@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -53,7 +54,8 @@ def define_config(*, flag_values: flags.FlagValues) -> ConfigFlag:
   flags.DEFINE_string(
     "config",
     DEFAULT_RECIPE,
-    "Recipe by name, or a file; --config.NAME=VALUE changes a field.",
+    "Recipe by name (--list_recipes tells all) or a Python file; --print_config"
+    " prints the whole configuration and stops.",
     flag_values=flag_values,
   )
   found = _CONFIGS[id(flag_values)] = ConfigFlag()
@@ -141,8 +143,9 @@ def parse(
       _print_and_exit(
         "\n".join(f"{n:<24} {recipes.description(n)}" for n in recipes.names())
       )
+  usage = f"{usage.rstrip()}{_flag_help(usage, flag_values)}"
   if topics and config is None:
-    _print_and_exit(usage.rstrip())
+    _print_and_exit(usage)
   try:
     rest = flag_values([program, *arguments])
     _check_finite(flag_values)
@@ -247,6 +250,30 @@ def _load(recipe: str) -> Any:
       f" got {type(draft).__name__}."
     )
   return draft
+
+
+def command(program: str) -> str:
+  """How a user of this installation starts another program of the package."""
+  if sys.argv and os.path.basename(sys.argv[0]).startswith("contrastive-jax"):
+    return f"contrastive-jax {program}"
+  return f"python -m experiments.{program}"
+
+
+def _flag_help(usage: str, flag_values: flags.FlagValues) -> str:
+  """The flags that a program's usage does not explain, with their texts."""
+  lines = []
+  for name in flag_values:
+    flag = flag_values[name]
+    if re.search(rf"^ +--{name}\b", usage, re.MULTILINE):
+      continue
+    text = flag.help.rstrip(".")
+    if flag.default not in (None, "", False):
+      text += f"; default {flag.default}"
+    head = f"  --{name:<15} "
+    lines += textwrap.wrap(
+      f"{text}.", 86, initial_indent=head, subsequent_indent=" " * len(head)
+    )
+  return "\n\nFlags:\n" + "\n".join(lines) if lines else ""
 
 
 def _overview(usage: str, config: ConfigFlag) -> str:

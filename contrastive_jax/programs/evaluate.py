@@ -10,35 +10,68 @@ from typing import Any
 
 from absl import flags
 
-from contrastive_jax.data import benchmarks
-from contrastive_jax.data.sets.folder import folder_images
-from contrastive_jax.programs import command_line as flags_lib
+from contrastive_jax.programs import command_line
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import checks
-from contrastive_jax.training.evaluators import benchmark_suites, choices
+from contrastive_jax.training.evaluators import choices
 from contrastive_jax.training.objectives.choices import OBJECTIVES
-from contrastive_jax.training.runs import runner
 
+_FITS = ("pad", "crop", "stretch")
 _FLAGS = flags.FlagValues()
 _WORKDIR = flags.DEFINE_string(
-  "workdir", "runs/clip_emoji", "Workdir of an earlier run.", flag_values=_FLAGS
+  "workdir",
+  "runs/clip_emoji",
+  "Folder of an earlier run, whose config.json is read.",
+  flag_values=_FLAGS,
 )
 _STEP = flags.DEFINE_integer(
-  "step", None, "Checkpoint; the newest if absent.", flag_values=_FLAGS
+  "step",
+  None,
+  "Step of the checkpoint; the newest if absent.",
+  flag_values=_FLAGS,
 )
 _BENCHMARKS = flags.DEFINE_string(
-  "benchmarks", None, "Instead of the run's own sets.", flag_values=_FLAGS
+  "benchmarks",
+  None,
+  "Published sets to score instead of the run's own, such as"
+  " cifar10,imagenet_v2.",
+  flag_values=_FLAGS,
 )
 _BENCHMARKS_DIR = flags.DEFINE_string(
-  "benchmarks_dir", None, "Where TFDS keeps them.", flag_values=_FLAGS
+  "benchmarks_dir",
+  None,
+  "TFDS's data directory that has the sets of --benchmarks.",
+  flag_values=_FLAGS,
 )
-_SUITE = flags.DEFINE_string("suite", "", "Suites instead.", flag_values=_FLAGS)
+_SUITE = flags.DEFINE_string(
+  "suite",
+  "",
+  "Suites of published sets to score instead: zero_shot, probe (13 sets), elevater"
+  " (linear probes on 5, 20, 50 shots and all), elevater_fine_tune (the image encoder"
+  " trained as well, 190 times a set), retrieval (COCO and Flickr30k). A set that is"
+  " scored already is skipped; scores go to suite_NAME_STEP.json and .md.",
+  flag_values=_FLAGS,
+)
 _SUITE_DIR = flags.DEFINE_string(
-  "suite_dir", "", "Their data.", flag_values=_FLAGS
+  "suite_dir",
+  "",
+  "Data of --suite: TFDS's data directory, or for retrieval the folder with coco/ and"
+  " flickr30k/, each Karpathy's dataset_*.json and images/.",
+  flag_values=_FLAGS,
 )
-_FIT = flags.DEFINE_string("fit", None, "Squares.", flag_values=_FLAGS)
+_FIT = flags.DEFINE_enum(
+  "fit",
+  None,
+  _FITS,
+  "How pictures of suites and benchmarks become squares, instead of the run's own"
+  " way.",
+  flag_values=_FLAGS,
+)
 _PLOTS = flags.DEFINE_bool(
-  "plots", False, "Draw the plots too.", flag_values=_FLAGS
+  "plots",
+  False,
+  "Draw plots: of the last step into plots/, of an earlier one into plots_STEP/.",
+  flag_values=_FLAGS,
 )
 
 _WITH_TEXTS = ("zero_shot", "retrieval")
@@ -46,38 +79,19 @@ _WITH_TEXTS = ("zero_shot", "retrieval")
 _USAGE = """Evaluates a checkpoint of a run and prints its numbers.
 
   python -m experiments.evaluate --workdir=runs/clip_emoji
+  python -m experiments.evaluate --workdir=runs/clip --suite=zero_shot --suite_dir=DIR
 
-Flags:
-  --workdir=DIR   of an earlier run of experiments.train
-  --step=N        which checkpoint; default the newest
-  --benchmarks=cifar10,imagenet_v2,...
-                  score these sets too, instead of the run's own
-  --benchmarks_dir=DIR
-                  TFDS's data directory, which has them
-  --suite=NAME    score a suite of published sets instead (several separated by
-                  commas): zero_shot, probe (13 sets), elevater (linear probes on 5,
-                  20, 50 shots and all), elevater_fine_tune (the same with the image
-                  encoder trained, 190 times a set), retrieval (COCO and Flickr30k);
-                  what is scored already is not scored again. Into
-                  suite_NAME_STEP.json and .md of the workdir
-  --suite_dir=DIR its data: TFDS's data directory; of retrieval the folder with coco/
-                  and flickr30k/, each Karpathy's dataset_*.json beside images/
-  --fit=X         how pictures of suites and benchmarks become squares: pad, crop or
-                  stretch, instead of the run's own; a suite's files end in it then
-  --plots         draw the plots too: of the last step into plots/, of an
-                  earlier one into plots_STEP/ of the workdir
-The numbers are written to evaluation_STEP.json in the workdir; answers to questions
-whose own are kept back to answers_SPLIT_STEP.json (of the last step without it). The
-run's configuration comes from its config.json.
-"""
+The numbers go to evaluation_STEP.json in the workdir. Answers to questions whose own
+answers are kept back go to answers_SPLIT_STEP.json (without the step for the last)."""
 
 
 def main() -> None:
   """Runs the program."""
+  from contrastive_jax.training.runs import runner
+
   workdir = pathlib.Path(_WORKDIR.value).expanduser()
   _check_benchmarks(_BENCHMARKS.value)
   names = _suites()
-  _check_fit()
   run, state = runner.restore(workdir, step=_STEP.value)
   if names:
     for name in names:
@@ -96,7 +110,9 @@ def main() -> None:
 
 
 def _suites() -> list[str]:
-  """Those of --suite; raises on one that is not known, or without data."""
+  """Suites of --suite; raises on one that is not known, or without data."""
+  from contrastive_jax.data import benchmarks
+
   names = [n.strip() for n in _SUITE.value.split(",") if n.strip()]
   for name in names:
     if name not in benchmarks.SUITES:
@@ -114,6 +130,9 @@ def _suites() -> list[str]:
 
 def _score_suite(name: str, run, state, workdir: pathlib.Path) -> None:
   """Scores one, and writes its table."""
+  from contrastive_jax.data import benchmarks
+  from contrastive_jax.training.evaluators import benchmark_suites
+
   objective = OBJECTIVES.name_of(run.chosen)
   encoder, kind = run.encoder, benchmarks.SUITES[name].kind
   if encoder is None:
@@ -153,20 +172,14 @@ def _score_suite(name: str, run, state, workdir: pathlib.Path) -> None:
 
 def _check_benchmarks(text: str | None) -> None:
   """Raises on a set that is not known, before anything is opened."""
+  from contrastive_jax.data import benchmarks
+
   for name in (text or "").split(","):
     known = benchmarks.BENCHMARKS
     if name.strip() and name.strip() not in known:
       raise config_lib.UserError(
         f"--benchmarks must be some of {', '.join(known)}; got {name.strip()!r}."
       )
-
-
-def _check_fit() -> None:
-  """Raises on squares that are not known."""
-  if _FIT.value not in (None, *folder_images.FITS):
-    raise config_lib.UserError(
-      f"--fit must be one of {', '.join(folder_images.FITS)}; got {_FIT.value!r}."
-    )
 
 
 def _own_fit(config: config_lib.Config) -> str:
@@ -210,4 +223,8 @@ def _evaluators(config: config_lib.Config) -> dict[str, Any]:
 
 def start() -> None:
   """Parses the command line and runs the program."""
-  flags_lib.run(main, flag_values=_FLAGS, usage=_USAGE)
+  command_line.run(main, flag_values=_FLAGS, usage=_USAGE)
+
+
+if __name__ == "__main__":
+  start()

@@ -7,23 +7,27 @@ import pathlib
 
 from absl import flags
 
-from contrastive_jax.models import pretrained
-from contrastive_jax.programs import command_line as flags_lib
+from contrastive_jax.programs import command_line
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training.config import workdirs
-from contrastive_jax.training.runs import runner
 
 _FLAGS = flags.FlagValues()
 _WORKDIR = flags.DEFINE_string(
-  "workdir", "runs/clip", "Of an earlier run.", flag_values=_FLAGS
+  "workdir",
+  "runs/clip",
+  "Folder of an earlier run, of a preset with published names (vit_b32, vit_b16,"
+  " vit_l14, vit_s16, vit_ti16, rn50, siglip_b16, ...).",
+  flag_values=_FLAGS,
 )
 _STEP = flags.DEFINE_integer(
-  "step", None, "Checkpoint; the newest if absent.", flag_values=_FLAGS
+  "step",
+  None,
+  "Step of the checkpoint; the newest if absent.",
+  flag_values=_FLAGS,
 )
 _OUT = flags.DEFINE_string(
   "out",
   "",
-  "The file; default model.safetensors in the workdir.",
+  "File that is written; model.safetensors in the workdir if empty.",
   flag_values=_FLAGS,
 )
 
@@ -31,17 +35,15 @@ _USAGE = """Writes a run's model as safetensors, under the names of open_clip or
 
   python -m experiments.export_weights --workdir=runs/clip --out=clip.safetensors
 
-Flags:
-  --workdir=DIR   of an earlier run, of a preset with published names (vit_b32,
-                  vit_b16, vit_l14, vit_s16, vit_ti16, rn50, siglip_b16, ...)
-  --step=N        which checkpoint; default the newest
-  --out=FILE      default model.safetensors in the workdir
-The parameters are those that evaluation uses (averaged, if the run averages them).
-"""
+The parameters are those that evaluation uses (averaged, if the run averages them)."""
 
 
 def main() -> None:
   """Runs the program."""
+  from contrastive_jax.models import pretrained
+  from contrastive_jax.training.config import workdirs
+  from contrastive_jax.training.runs import runner
+
   workdir = pathlib.Path(_WORKDIR.value).expanduser()
   run, state = runner.restore(workdir, step=_STEP.value)
   path = pathlib.Path(_OUT.value or workdir / "model.safetensors").expanduser()
@@ -65,4 +67,8 @@ def main() -> None:
 
 def start() -> None:
   """Parses the command line and runs the program."""
-  flags_lib.run(main, flag_values=_FLAGS, usage=_USAGE)
+  command_line.run(main, flag_values=_FLAGS, usage=_USAGE)
+
+
+if __name__ == "__main__":
+  start()

@@ -9,25 +9,43 @@ from typing import Any
 
 from absl import flags
 
-from contrastive_jax import models
-from contrastive_jax.programs import command_line as flags_lib
+from contrastive_jax.programs import command_line
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training.runs import runner
 
 _FLAGS = flags.FlagValues()
-_CONFIG = flags_lib.define_config(flag_values=_FLAGS)
+_CONFIG = command_line.define_config(flag_values=_FLAGS)
 _WEIGHTS = flags.DEFINE_string(
-  "weights", "", "Of the whole model.", flag_values=_FLAGS
+  "weights",
+  "",
+  "Published checkpoint of the whole model: a safetensors, npz or torch file, or a"
+  " folder that has one. Nothing in it is executed.",
+  flag_values=_FLAGS,
 )
 _PRESET = flags.DEFINE_string(
-  "preset", "vit_b32", "The model.", flag_values=_FLAGS
+  "preset",
+  "vit_b32",
+  "Model that the weights are of: vit_b32, vit_b16, vit_l14, rn50, siglip_b16, ...",
+  flag_values=_FLAGS,
 )
 _TOKENIZER = flags.DEFINE_string(
-  "tokenizer", "clip", "Its vocabulary.", flag_values=_FLAGS
+  "tokenizer",
+  "clip",
+  "Vocabulary: clip (in the package), or a vocab.txt, tokenizer.json or SentencePiece"
+  " .model file.",
+  flag_values=_FLAGS,
 )
-_FIT = flags.DEFINE_string("fit", "", "Squares.", flag_values=_FLAGS)
+_FIT = flags.DEFINE_enum(
+  "fit",
+  None,
+  ("pad", "crop", "stretch"),
+  "How pictures become squares; by default crop (CLIP's), stretch for SigLIP.",
+  flag_values=_FLAGS,
+)
 _WORKDIR = flags.DEFINE_string(
-  "workdir", "runs/imported", "Where the model goes.", flag_values=_FLAGS
+  "workdir",
+  "runs/imported",
+  "Folder that becomes a finished run of no steps, for evaluate and export.",
+  flag_values=_FLAGS,
 )
 
 _USAGE = """Makes a workdir of published weights, and evaluates it.
@@ -36,29 +54,11 @@ _USAGE = """Makes a workdir of published weights, and evaluates it.
   python -m experiments.import_weights --preset=siglip_b16 --weights=FILE \\
       --tokenizer=tokenizer.json --config.augment.normalization=symmetric
 
-Flags:
-  --weights=FILE     safetensors, npz or torch, or a folder that has one; nothing in it
-                     is executed. Names of OpenAI's CLIP, open_clip, SigLIP (open_clip's;
-                     its image towers have an exact GELU, the presets big_vision's)
-  --preset=NAME      the model: vit_b32, vit_b16, vit_l14, rn50, siglip_b16, ...;
-                     OpenAI's have quick GELU, as the presets; of open_clip's without
-                     it: --config.model.overrides='{"image": {"activation": "gelu"},
-                     "text": {"activation": "gelu"}}'
-  --tokenizer=X      clip (its vocabulary is in the package), or a vocab.txt,
-                     tokenizer.json or SentencePiece's .model
-  --fit=X            how pictures become squares: crop (CLIP's, the default), stretch
-                     (SigLIP's) or pad
-  --workdir=DIR      becomes a finished run of no steps, for experiments.evaluate and
-                     experiments.export_weights
-  --config=FILE      recipe of the data and the evaluation; default emoji
-  --config.NAME=X    changes a field, e.g. --config.data=folder --config.data.path=DIR;
-                     --config.initial=weights
-                     --config.initial.allow=missing,unexpected takes weights that do
-                     not fit exactly
-Training that begins with weights needs no import:
-  python -m experiments.train --config.model.preset=vit_b32 \\
-      --config.tokenizer=clip --config.initial=weights --config.initial.weights=FILE
-"""
+OpenAI's models have quick GELU, as the presets; open_clip's without it need
+--config.model.overrides='{"image": {"activation": "gelu"},
+"text": {"activation": "gelu"}}'. Weights that do not fit exactly need
+--config.initial=weights --config.initial.allow=missing,unexpected.
+Training that begins with weights needs no import: --config.initial=weights."""
 
 
 def configure(
@@ -84,6 +84,8 @@ def configure(
     raise config_lib.UserError(
       "--weights=FILE must name the weights to import; see --help."
     )
+  from contrastive_jax import models
+
   if preset not in models.PRESETS:
     raise config_lib.UserError(
       f"--preset must be one of {', '.join(models.PRESETS)}; got {preset!r}."
@@ -113,21 +115,28 @@ def configure(
 
 def main() -> None:
   """Runs the program."""
+  from contrastive_jax.training.runs import runner
+
   config = configure(
     _CONFIG.value,
     preset=_PRESET.value,
     weights=_WEIGHTS.value,
     tokenizer=_TOKENIZER.value,
-    fit=_FIT.value,
+    fit=_FIT.value or "",
   )
   workdir = pathlib.Path(_WORKDIR.value).expanduser()
   results = runner.train(config, workdir)
   print("\n" + runner.table(results))
   print(
-    f"\nThe model is in {workdir}: experiments.evaluate --workdir={workdir}"
+    f"\nThe model is in {workdir}; score it with"
+    f" {command_line.command('evaluate')} --workdir={workdir}"
   )
 
 
 def start() -> None:
   """Parses the command line and runs the program."""
-  flags_lib.run(main, flag_values=_FLAGS, usage=_USAGE)
+  command_line.run(main, flag_values=_FLAGS, usage=_USAGE)
+
+
+if __name__ == "__main__":
+  start()

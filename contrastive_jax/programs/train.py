@@ -47,20 +47,12 @@ _START_WITHIN = flags.DEFINE_float(
   flag_values=_FLAGS,
 )
 
-_USAGE = """Trains and evaluates a model: its checkpoints, logs, plots and results.json go
-into --workdir.
+_USAGE = """Trains and evaluates a model.
 
   python -m experiments.train                      the default: CLIP on emoji, CPU
   python -m experiments.train --config=simclr_emoji --workdir=runs/simclr
   python -m experiments.train --config.data=folder --config.data.path=DIR
 
-  --config=NAME      recipe by name, or a file (clip_emoji); --list_recipes tells all
-  --workdir=DIR      folder of the run (runs/clip_emoji); the same command resumes
-  --print_config     prints the whole configuration and stops
-  --coordinator=X    several processes: "auto" on TPU pods and SLURM, or HOST:PORT of
-                     process 0, with --process_count=N and --process_id=I
-  --dead_after=S     seconds without an answer after which a process counts as gone
-  --start_within=S   seconds in which all processes must have started
 SIGTERM and Ctrl-C finish the step and save. Exit codes: 0 done, 75 saved (rerun the
 same command to resume), 2 a mistake in flags or data, 1 a non-finite loss."""
 
@@ -70,11 +62,12 @@ def main() -> None:
   config = config_lib.checked(_CONFIG.value)
   workdir = pathlib.Path(_WORKDIR.value).expanduser()
   kind = config.to_dict()
-  print(
-    f"{_CONFIG.recipe}: {kind['objective']['name']} on {kind['data']['name']},"
-    f" {config.steps:,} steps of {config.batch_size}, in {workdir}.",
-    flush=True,
-  )
+  if _PROCESS_ID.value <= 0:
+    print(
+      f"{_CONFIG.recipe}: {kind['objective']['name']} on {kind['data']['name']},"
+      f" {config.steps:,} steps of {config.batch_size}, in {workdir}.",
+      flush=True,
+    )
   # Only now: these import JAX, Orbax and more, which takes seconds.
   import jax
 
@@ -103,3 +96,7 @@ def start() -> None:
     usage=_USAGE,
     interrupted="the same command resumes at the last checkpoint",
   )
+
+
+if __name__ == "__main__":
+  start()

@@ -35,10 +35,10 @@ from experiments.benchmarks import peers
 
 _FLAGS = flags.FlagValues()
 _IMAGES = flags.DEFINE_integer(
-  "images", 512, "Of them.", lower_bound=64, flag_values=_FLAGS
+  "images", 512, "Number of photographs.", lower_bound=64, flag_values=_FLAGS
 )
 _ROUNDS = flags.DEFINE_integer(
-  "rounds", 5, "Of measuring.", lower_bound=1, flag_values=_FLAGS
+  "rounds", 5, "Rounds of measuring.", lower_bound=1, flag_values=_FLAGS
 )
 _OUT = flags.DEFINE_string(
   "out",

@@ -45,7 +45,7 @@ _DIM = flags.DEFINE_integer(
   "dim", 512, "d, columns of the features.", flag_values=_FLAGS
 )
 _SECONDS = flags.DEFINE_float(
-  "seconds", 20.0, "Of measuring, a contestant.", flag_values=_FLAGS
+  "seconds", 20.0, "Seconds of measuring, a contestant.", flag_values=_FLAGS
 )
 _DENSE_LIMIT = flags.DEFINE_integer(
   "dense_limit",

@@ -53,7 +53,7 @@ _EXAMPLES = flags.DEFINE_integer(
 _EFFORT = flags.DEFINE_float(
   "effort",
   0.0,
-  "Of the compiler.",
+  "Effort of the compiler.",
   lower_bound=-1.0,
   upper_bound=1.0,
   flag_values=_FLAGS,
@@ -180,7 +180,7 @@ def batch_forms(
     Forms by name.
   """
   length, texts = config.model.context_length, config.captions_per_example
-  # Of the last axes; all have a row an example.
+  # Types and last axes; all have a row an example.
   forms: dict[str, tuple[Any, ...]] = {
     "image": (jnp.uint8, stored, stored, 3),
     "index": (jnp.int32,),
@@ -300,8 +300,9 @@ def record_page(rows: Sequence[Mapping[str, Any]]) -> str:
     "  --config=NAME --record=experiments/results/pod.json",
     "```",
     "",
-    "NAME is a recipe: clip_vit_b16 where the preset stands alone, else the one whose objective and loss stand beside it; the last"
-    " word names a term of config.structure.",
+    "NAME is a recipe: clip_vit_b16 where the preset stands alone, else the one with"
+    " the objective and the loss that follow it; the last word names a term of"
+    " config.structure.",
     "",
     "| preset | batch | microbatches | topology | chips | FSDP | memory, GiB | of | FLOPs |"
     " all-gather | all-reduce | reduce-scatter | step, s, at least |",

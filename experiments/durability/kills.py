@@ -2,7 +2,7 @@
 
 python -m experiments.durability.kills --kills=20
 
-Of each objective, with the augmented loss, and each setting of devices and processes
+For each objective, with the augmented loss, and each setting of devices and processes
 one run is made in peace, and one is killed again and again: in a step, in a save, in
 a validation, while data are prepared, while the step is compiled, in the evaluation at
 the end. Parameters, tables, queues, momentum parameters, the optimiser's state, the log
@@ -34,10 +34,10 @@ from experiments.durability import lives, report
 
 _FLAGS = flags.FlagValues()
 _KILLS = flags.DEFINE_integer(
-  "kills", 20, "Of each run.", lower_bound=1, flag_values=_FLAGS
+  "kills", 20, "Kills of each run.", lower_bound=1, flag_values=_FLAGS
 )
 _SEED = flags.DEFINE_integer(
-  "seed", 0, "Of the moments.", lower_bound=0, flag_values=_FLAGS
+  "seed", 0, "Seed of the moments.", lower_bound=0, flag_values=_FLAGS
 )
 _ONLY = flags.DEFINE_list("only", [], "Runs by name.", flag_values=_FLAGS)
 _OUT = flags.DEFINE_string(
@@ -67,7 +67,7 @@ _MOMENTS = {
   "save": lives.saving,
   "validation": lives.evaluating,
 }
-# What depends on the clock.
+# Numbers that depend on the clock.
 _TIMES = ("train/examples_per_second", "train/input_wait", "train/seconds")
 _SETTINGS = {
   "1_device": (1, 1),

@@ -23,7 +23,7 @@ from experiments.durability import kills, report
 
 _FLAGS = flags.FlagValues()
 _STEPS = flags.DEFINE_integer(
-  "steps", 2000, "Of training.", lower_bound=400, flag_values=_FLAGS
+  "steps", 2000, "Steps of training.", lower_bound=400, flag_values=_FLAGS
 )
 _OUT = flags.DEFINE_string(
   "out", str(report.RESULTS), "Folder of the record.", flag_values=_FLAGS

@@ -14,7 +14,7 @@ import tempfile
 import jax
 from absl import flags
 
-from experiments import flags as flags_lib
+from contrastive_jax.programs import command_line
 from experiments import reporting
 from experiments.sweep import files, jobs
 
@@ -102,10 +102,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  flags_lib.run(
+  command_line.run(
     main,
     flag_values=_FLAGS,
     usage=_USAGE,
-    trains=True,
     interrupted="the same command goes on with the runs that are missing",
   )

@@ -5,8 +5,8 @@ import importlib.util
 import pathlib
 from typing import Any
 
+from contrastive_jax.programs import command_line
 from contrastive_jax.training import config as config_lib
-from experiments import flags as flags_lib
 from experiments.sweep.types import Sweep
 
 SHIPPED = pathlib.Path(__file__).parents[1] / "sweeps"
@@ -39,7 +39,7 @@ def load(name: str) -> Sweep:
     if make and variant in variants:
       found = make(variant) if variant else make()
   except Exception as error:
-    reason = flags_lib.failure(str(path), error)
+    reason = command_line.failure(str(path), error)
     raise config_lib.UserError(f"--sweep={name} failed: {reason}.") from error
   if make is None:
     raise config_lib.UserError(f"--sweep={name} has no function get_sweep.")

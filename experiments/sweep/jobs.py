@@ -21,7 +21,8 @@ from typing import Any
 import jax
 
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import errors, runner, workdirs
+from contrastive_jax.training.config import errors, workdirs
+from contrastive_jax.training.runs import runner
 from experiments.sweep import report as report_lib
 from experiments.sweep.types import Job, Runs, Sweep
 
@@ -65,7 +66,8 @@ def train(config: config_lib.Config) -> dict[str, float]:
 def measure(sweep: Sweep, job: Job) -> dict[str, Any]:
   """Makes a run; what the record has of it."""
   began = time.monotonic()
-  results = (sweep.train_fn or train)(sweep.configuration(job))
+  config, others = sweep.configurations(job)
+  results = (sweep.train_fn or train)(config, *[others] * bool(others))
   return {
     "arm": job.arm.name,
     "seed": job.seed,

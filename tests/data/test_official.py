@@ -1,29 +1,18 @@
 """Official files of captioned images, and what all official formats share."""
 
+import functools
 import json
 import os
 import pickle
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from contrastive_jax.data import sources
 from contrastive_jax.data.sets import official
 from contrastive_jax.data.sets.folder import reading
-
-SIDE = 8
-
-
-def save(path, colour=(200, 30, 20), size=(12, 12)):
-  path.parent.mkdir(parents=True, exist_ok=True)
-  Image.new("RGB", size, colour).save(path)
-
-
-def write(path, value):
-  path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text(json.dumps(value), encoding="utf-8")
-  return path
+from tests.data import official_files
+from tests.data.official_files import SIDE, save, write
 
 
 @pytest.fixture(name="root")
@@ -34,9 +23,7 @@ def fixture_root(tmp_path):
   return tmp_path / "images"
 
 
-def load(format, path, root, **options):
-  options = dict(image_size=SIDE, report=lambda line: None) | options
-  return official.load("captions", format, path, root, **options)
+load = functools.partial(official_files.load, "captions")
 
 
 def texts(source, i):
@@ -88,10 +75,7 @@ def test_coco(tmp_path, root):
   assert train.fields(1) == {
     "index": 1,
     "concept_id": 1,
-    "captions": (
-      sources.Caption("A cup.", "name", sources.ANY_LANGUAGE),
-      sources.Caption("A red cup.", "name", sources.ANY_LANGUAGE),
-    ),
+    "captions": sources.name_captions(["A cup.", "A red cup."]),
     "label": "",
   }
   record = train[1]
@@ -128,7 +112,7 @@ def test_coco_rows_that_belong_to_nothing(tmp_path, root):
 def test_coco_of_two_years_in_a_folder(tmp_path, root):
   for year in (2014, 2017):
     write(tmp_path / f"captions_train{year}.json", coco({}, []))
-  with pytest.raises(reading.DataError, match="has 2 files captions_train"):
+  with pytest.raises(reading.DataError, match=r"captions_train\*"):
     load("coco", tmp_path, root)
 
 
@@ -249,11 +233,11 @@ def test_list_with_names_of_its_images(tmp_path, root):
   for names in (table, write(tmp_path / "names.json", table)):
     (split,) = load("list", path, root, names=names).values()
     np.testing.assert_array_equal(split[0]["image"][0, 0], (60, 50, 100))
-  with pytest.raises(reading.DataError, match="names has no image for http"):
+  with pytest.raises(reading.DataError, match="names .*http://h/c.jpg"):
     load("list", path, root, names={"http://h/d.jpg": "3.png"})
-  with pytest.raises(ValueError, match="names is for the format list"):
+  with pytest.raises(ValueError, match="^names .*'albef'"):
     load("albef", path, root, names=table)
-  with pytest.raises(reading.DataError, match="must hold"):
+  with pytest.raises(reading.DataError, match="names.json"):
     load("list", path, root, names=write(tmp_path / "names.json", [1]))
 
 
@@ -290,14 +274,14 @@ def test_list_of_unequal_lengths(tmp_path, root):
   path = write(
     tmp_path / "sbu.json", {"image_urls": ["0.png"], "captions": ["a", "b"]}
   )
-  with pytest.raises(reading.DataError, match="1 image_urls and 2 captions"):
+  with pytest.raises(reading.DataError, match="1 image_urls .* 2 captions"):
     load("list", path, root)
 
 
 def test_list_without_tabs(tmp_path, root):
   path = tmp_path / "list.tsv"
   path.write_text("a dog 0.png\n", "utf-8")
-  with pytest.raises(reading.DataError, match="no tab after the caption"):
+  with pytest.raises(reading.DataError, match="row 1 of .*malformed row"):
     load("list", path, root)
 
 
@@ -307,7 +291,7 @@ def test_list_without_tabs(tmp_path, root):
 @pytest.mark.parametrize(
   ("content", "message"),
   [
-    (b'[{"image": "0.png", "capt', "is not JSON, or its end is missing"),
+    (b'[{"image": "0.png", "capt', "a.json is not JSON"),
     (b'[{"image": "0.png", "caption": "\xff"}]', "is not UTF-8"),
     ("[]".encode("utf-16"), "is UTF-16"),
     (b"[]", "has no row that can be used"),
@@ -397,29 +381,29 @@ def test_a_small_split_is_not_hidden_by_a_large_one(tmp_path, root):
 
 def test_a_folder_or_file_that_is_not_there(tmp_path, root):
   good = write(tmp_path / "a.json", rows_of())
-  with pytest.raises(reading.DataError, match="none.json does not exist"):
+  with pytest.raises(reading.DataError, match="none.json"):
     load("albef", tmp_path / "none.json", root)
-  with pytest.raises(reading.DataError, match="images is no file"):
+  with pytest.raises(reading.DataError, match="images "):
     load("albef", {"train": root}, root)
-  with pytest.raises(reading.DataError, match="at least one file"):
+  with pytest.raises(reading.DataError, match="^path .*train"):
     load("albef", {"train": []}, root)
-  with pytest.raises(reading.DataError, match="has none of the files dataset_"):
+  with pytest.raises(reading.DataError, match="images .*dataset_"):
     load("karpathy", root, root)
-  with pytest.raises(reading.DataError, match="nowhere does not exist"):
+  with pytest.raises(reading.DataError, match="nowhere .*image_root"):
     load("albef", good, tmp_path / "nowhere")
-  with pytest.raises(reading.DataError, match="is not a folder"):
+  with pytest.raises(reading.DataError, match="a.json .*image_root"):
     load("albef", good, good)
 
 
 def test_wrong_arguments(tmp_path, root):
   good = write(tmp_path / "a.json", rows_of())
-  with pytest.raises(ValueError, match="format must be one of coco"):
+  with pytest.raises(ValueError, match="^format .*'cocoa'"):
     load("cocoa", good, root)
-  with pytest.raises(ValueError, match="task must be one of captions"):
+  with pytest.raises(ValueError, match="^task .*'caption'"):
     official.load("caption", "coco", good, root, image_size=8)
-  with pytest.raises(ValueError, match="max_bad_share must be within"):
+  with pytest.raises(ValueError, match="^max_bad_share .*5"):
     load("albef", good, root, max_bad_share=5)
-  with pytest.raises(ValueError, match="image_size must be at least 1"):
+  with pytest.raises(ValueError, match="^image_size .*0"):
     load("albef", good, root, image_size=0)
 
 
@@ -449,7 +433,7 @@ def test_numbers_stay_when_an_image_goes(tmp_path, root):
   assert [before.fields(i)["index"] for i in range(4)] == [0, 1, 2, 3]
   assert [after.fields(i)["index"] for i in range(3)] == [0, 2, 3]
   assert before.fingerprint != after.fingerprint
-  assert sources.index_bound(after) == 4
+  assert after.index_bound == 4
 
 
 def test_the_fingerprint_is_of_the_data(tmp_path, root):
@@ -470,9 +454,7 @@ def test_images_are_decoded_when_asked_for(tmp_path, root):
   source = load("albef", path, root)["train"]
   assert texts(source, 2) == ["thing 2"]
   assert source[1]["image"].shape == (SIDE, SIDE, 3)
-  with pytest.raises(
-    reading.DataError, match="2.png cannot be read.*verify=Tr"
-  ):
+  with pytest.raises(reading.DataError, match="2.png .*verify=True"):
     source[2]
   with pytest.raises(reading.DataError, match="undecodable image: 1"):
     load("albef", path, root, verify=True)

@@ -4,34 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from contrastive_jax.data import tasks
-from contrastive_jax.data.sets import official
 from contrastive_jax.data.sets.folder import reading
 from contrastive_jax.evaluation import vqa
-
-SIDE = 8
-
-
-def save(path, colour=(200, 30, 20)):
-  path.parent.mkdir(parents=True, exist_ok=True)
-  Image.new("RGB", (12, 12), colour).save(path)
-
-
-def write(path, value):
-  path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text(json.dumps(value), encoding="utf-8")
-  return path
-
-
-def load(task, format, path, root, **options):
-  options = dict(image_size=SIDE, report=lambda line: None) | options
-  return official.load(task, format, path, root, **options)
-
-
-def all_fields(source):
-  return [source.fields(i) for i in range(len(source))]
+from tests.data.official_files import SIDE, all_fields, load, save, write
 
 
 @pytest.fixture(name="root")
@@ -172,9 +149,7 @@ def test_vqa_v2_from_named_files(vqa_folder, root, tmp_path):
   files = {
     "train": [vqa_folder / name.format(s) for s in ("train2014", "val2014")]
   }
-  with pytest.raises(
-    reading.DataError, match="1 of 4 training questions have n"
-  ):
+  with pytest.raises(reading.DataError, match="1 of 4 .*annotations"):
     load("vqa", "vqa_v2", files, root)
   beside = vqa_folder / "v2_mscoco_train2014_annotations.json"
   data = load(
@@ -186,9 +161,9 @@ def test_vqa_v2_from_named_files(vqa_folder, root, tmp_path):
     min_count=2,
   )
   assert data.answers == ("red",) and len(data.splits["train"]) == 4
-  with pytest.raises(ValueError, match="must have 2 file"):
+  with pytest.raises(ValueError, match="^annotations .*2 file.*got 1"):
     load("vqa", "vqa_v2", files, root, annotations={"train": other})
-  with pytest.raises(ValueError, match="must be of the splits train, got test"):
+  with pytest.raises(ValueError, match="^annotations .*train, got test"):
     load("vqa", "vqa_v2", files, root, annotations={"test": other})
 
 
@@ -202,7 +177,7 @@ def test_vqa_v2_candidates_of_two_splits(vqa_folder, root):
     answer_splits=("train", "validation"),
   )
   assert both.answers == ("red",)
-  with pytest.raises(reading.DataError, match="first one of 2 questions"):
+  with pytest.raises(reading.DataError, match="min_count"):
     load("vqa", "vqa_v2", vqa_folder, root, min_count=2)
 
 
@@ -228,9 +203,9 @@ def test_bad_questions(tmp_path, root, questions, annotations, problem):
 
 def test_questions_about_unknown_images(tmp_path, root):
   path = write(tmp_path / "questions.json", {"questions": []})
-  with pytest.raises(reading.DataError, match='no "data_subtype"'):
+  with pytest.raises(reading.DataError, match='"data_subtype"'):
     load("vqa", "vqa_v2", path, root)
-  with pytest.raises(reading.DataError, match='has no "questions"'):
+  with pytest.raises(reading.DataError, match='"questions"'):
     load("vqa", "vqa_v2", write(path, {"x": 1}), root)
 
 
@@ -327,7 +302,7 @@ def test_visual_genome_beside_vqa_v2(vqa_folder, root, tmp_path):
   assert [r["dataset"] for r in train] == ["vqa"] * 3 + ["vg"] * 6
   assert len({r["image_id"] for r in train}) == 5
   assert data.answers == ("4", "red", "yes")  # None of Visual Genome's.
-  with pytest.raises(reading.DataError, match="no folder for 'vg'"):
+  with pytest.raises(reading.DataError, match="image_root .*'vg'"):
     load("vqa", "vqa_v2", vqa_folder, {"vqa": root}, visual_genome=path)
 
 
@@ -417,10 +392,11 @@ def test_options_of_other_formats(tmp_path, root):
     dict(image_data=path),
     dict(annotations={"train": path}),
   ):
-    with pytest.raises(ValueError, match="is for the format"):
+    (name,) = options
+    with pytest.raises(ValueError, match=f"^{name} .*'albef'"):
       load("vqa", "albef", path, root, **options)
-  with pytest.raises(ValueError, match="min_count must be"):
+  with pytest.raises(ValueError, match="^min_count .*0"):
     load("vqa", "albef", path, root, min_count=0)
   for task in ("vqa", "nlvr2", "entailment"):
-    with pytest.raises(ValueError, match="format must be one of"):
+    with pytest.raises(ValueError, match="^format "):
       load(task, "coco", path, root)

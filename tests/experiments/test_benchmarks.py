@@ -16,6 +16,7 @@ from experiments.benchmarks import (
   timing,
   variants,
 )
+from tests.training import tiny
 
 
 def result(contestant, name, size=16, dim=8):
@@ -117,6 +118,28 @@ def test_a_step_becomes_a_table_and_a_figure(tmp_path):
   assert "| all | 115.0 | 1.150 |" in text
   step.plot(record, tmp_path / "a.png")
   assert (tmp_path / "a.png").stat().st_size > 5000
+
+
+@pytest.mark.exhaustive
+@pytest.mark.long
+def test_a_step_is_taken_apart(tmp_path):
+  tiny.write_folder(tmp_path / "images", 24)
+  fields = {"data": "folder", "data__path": str(tmp_path / "images")}
+  found = step.take_apart(tiny.make_config(**fields), seconds=0.0, steps=12)
+  assert found["batch_size"] == 8
+  seconds = found["seconds"]
+  assert min(seconds["step"], seconds["loss"], seconds["augmentation"]) > 0
+  parts = dict(step.parts(found))
+  assert sum(parts.values()) == pytest.approx(seconds["whole"])
+  with pytest.raises(config_lib.UserError, match="not augmented"):
+    augmented = tiny.make_config(**fields, loss="augmented")
+    step.take_apart(augmented, seconds=0.0, steps=12)
+
+
+def test_the_model_that_peers_train_too_is_a_configuration():
+  config = step.vit_config(4)
+  assert config.batch_size == 4 and not config.loss.group_positives
+  assert not config.augment.random_resized_crop
 
 
 def test_calls_are_timed_in_turn():

@@ -5,6 +5,8 @@ import pathlib
 import pytest
 
 from contrastive_jax.training import config as config_lib
+from contrastive_jax.training.objectives.choices import OBJECTIVES
+from contrastive_jax.training.runs import initial_choices
 from experiments import fusion_study
 
 ALL = ("vqa", "nlvr2", "entailment")
@@ -14,9 +16,11 @@ def test_stages():
   workdir = pathlib.Path("runs/x")
   found = fusion_study.stages(workdir, fusion_study.recipes(ALL), seed=3)
   assert list(found) == ["pretraining", *ALL]
-  assert [config.objective for config in found.values()] == ["albef", *ALL]
+  assert [
+    OBJECTIVES.name_of(config.objective) for config in found.values()
+  ] == ["albef", *ALL]
   assert {config.seed for config in found.values()} == {3}
-  assert found["pretraining"].initial.workdir == ""
+  assert found["pretraining"].initial == initial_choices.Random()
   starts = {name: found[name].initial.workdir for name in ALL}
   assert starts == {
     "vqa": "runs/x/pretraining",
@@ -82,8 +86,9 @@ def test_runs_are_made_in_order(tmp_path):
   made, lines = [], []
 
   def train(config, workdir):
-    made.append((config.objective, workdir))
-    return {f"{config.objective}/accuracy": 0.25}
+    name = OBJECTIVES.name_of(config.objective)
+    made.append((name, workdir))
+    return {f"{name}/accuracy": 0.25}
 
   configs = fusion_study.stages(
     tmp_path, fusion_study.recipes(["entailment"]), seed=0

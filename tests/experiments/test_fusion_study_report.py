@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
+from contrastive_jax.recipes import _fusion
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import workdirs
+from contrastive_jax.training.config import workdirs
 from experiments import fusion_study, fusion_study_report
-from experiments.configs import _fusion
 
 
 @pytest.fixture(name="workdir")

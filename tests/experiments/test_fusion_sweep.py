@@ -1,13 +1,18 @@
 """The sweeps over fusion models: their stages, and what runs share."""
 
+import copy
 import dataclasses
 import json
 import pathlib
 
 import pytest
 
+from contrastive_jax.data.sets.choices import DATA_SETS
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training import runner
+from contrastive_jax.training.objectives import views
+from contrastive_jax.training.objectives.choices import OBJECTIVES
+from contrastive_jax.training.objectives.contrasts import LOSSES
+from contrastive_jax.training.runs import runner
 from experiments.sweep import Job, jobs
 from experiments.sweeps import fusion_structure
 
@@ -23,30 +28,36 @@ def fixture_made(monkeypatch):
       calls.append((config, workdir))
     pathlib.Path(workdir).mkdir(exist_ok=True)
     (pathlib.Path(workdir) / "done").touch()
-    return {f"{config.objective}/accuracy": 0.5}
+    return {f"{objective(config)}/accuracy": 0.5}
 
   monkeypatch.setattr(runner, "train", train)
   return calls
 
 
+def objective(config):
+  """The name of a configuration's objective."""
+  return OBJECTIVES.name_of(config.objective)
+
+
 def configurations():
-  """Of every arm, with seed 0."""
+  """Of every arm and its tasks, with seed 0."""
   made = fusion_structure.get_sweep()
   return {
-    arm.method: made.configuration(Job(arm, 0, None)) for arm in made.arms
+    arm.method: made.configurations(Job(arm, 0, None)) for arm in made.arms
   }
 
 
 def test_a_run_is_a_pretraining_and_all_tasks(made):
-  config = configurations()["ALBEF"]
-  results = fusion_structure.Stages(fusion_structure.STEPS)(config)
-  assert [c.objective for c, _ in made] == [
+  config, others = configurations()["ALBEF"]
+  results = fusion_structure.Stages()(config, others)
+  assert [objective(c) for c, _ in made] == [
     "albef",
     "vqa",
     "entailment",
     "vqa",
   ]
-  assert [c.data.name for c, _ in made] == ["scenes"] * 3 + ["easy_vqa"]
+  data = [DATA_SETS.name_of(c.data) for c, _ in made]
+  assert data == ["scenes"] * 3 + ["easy_vqa"]
   assert [c.steps for c, _ in made] == list(fusion_structure.STEPS.values())
   (first, folder), *tasks = made
   assert first == config
@@ -54,7 +65,7 @@ def test_a_run_is_a_pretraining_and_all_tasks(made):
   assert first.initial.part == "encoders"
   assert {c.initial.part for c, _ in tasks} == {"all"}
   assert {c.initial.workdir for c, _ in tasks} == {str(folder)}
-  assert {c.model for c, _ in tasks} == {config.model}
+  assert all(c.model == config.model for c, _ in tasks)
   assert results["easy_vqa/vqa/accuracy"] == 0.5
   assert set(results) == {
     "pretraining/albef/accuracy",
@@ -65,29 +76,22 @@ def test_a_run_is_a_pretraining_and_all_tasks(made):
 
 
 def test_models_that_see_one_side_share_the_pretraining(made):
-  configs, stages = (
-    configurations(),
-    fusion_structure.Stages(fusion_structure.STEPS),
-  )
+  configs, stages = configurations(), fusion_structure.Stages()
   for method in ("ALBEF", "texts alone", "images alone", "+ bridge"):
-    stages(configs[method])
-  objectives = [c.objective for c, _ in made]
+    stages(*configs[method])
+  objectives = [objective(c) for c, _ in made]
   assert [i for i, name in enumerate(objectives) if name == "albef"] == [0, 10]
-  inputs = [c.fusion.inputs for c, _ in made]
-  # The pre-training sees both.
-  assert inputs == ["both"] * 4 + ["text"] * 3 + ["image"] * 3 + ["both"] * 4
+  inputs = [c.objective.inputs for c, _ in made if objective(c) != "albef"]
+  assert inputs == ["both"] * 3 + ["text"] * 3 + ["image"] * 3 + ["both"] * 3
   # The earlier pre-training is gone, the later one there.
-  first, second = (folder for c, folder in made if c.objective == "albef")
+  first, second = (folder for c, folder in made if objective(c) == "albef")
   assert not first.exists() and second.exists()
 
 
 def test_blind_models_have_no_retrieval_of_their_own(made):
-  configs, stages = (
-    configurations(),
-    fusion_structure.Stages(fusion_structure.STEPS),
-  )
-  assert "pretraining/albef/accuracy" in stages(configs["ALBEF"])
-  blind = stages(configs["texts alone"])
+  configs, stages = configurations(), fusion_structure.Stages()
+  assert "pretraining/albef/accuracy" in stages(*configs["ALBEF"])
+  blind = stages(*configs["texts alone"])
   assert "vqa/vqa/accuracy" in blind
   assert not any(name.startswith("pretraining/") for name in blind)
 
@@ -107,8 +111,7 @@ def test_a_record_is_of_its_tasks_too(made, tmp_path):
   lines = []
   jobs.run(short, tmp_path, report=lines.append)
   assert not lines  # The same again is the same.
-  others = dict(whole.others)
-  others["vqa"] = others["vqa"].copy_and_resolve_references()
+  others = copy.deepcopy(dict(whole.others))
   others["vqa"].steps += 1
   changed = dataclasses.replace(short, others=others)
   with pytest.raises(config_lib.UserError, match=r"others\.vqa\.steps"):
@@ -118,8 +121,8 @@ def test_a_record_is_of_its_tasks_too(made, tmp_path):
 def test_statements_about_two_images_are_a_sweep_of_their_own(made):
   whole = fusion_structure.get_sweep("nlvr2")
   job = Job(whole.arms[0], 0, None)
-  results = whole.train_fn(whole.configuration(job))
-  assert [c.objective for c, _ in made] == ["albef", "nlvr2"]
+  results = whole.train_fn(*whole.configurations(job))
+  assert [objective(c) for c, _ in made] == ["albef", "nlvr2"]
   assert [c.steps for c, _ in made] == [400, 800]
   assert made[1][0].optimizer.learning_rate == 1e-3
   # From the pre-training, not from another task.
@@ -130,17 +133,30 @@ def test_statements_about_two_images_are_a_sweep_of_their_own(made):
 
 def test_arms_differ_in_what_their_names_say():
   configs = configurations()
-  base = configs["ALBEF"]
-  assert configs["+ separation"].structure.separation == 0.25
-  assert configs["+ bridge"].structure.bridge == 0.1
-  assert configs["+ consistency"].structure.consistency == 0.1
-  assert configs["augmented"].loss.name == "augmented"
-  assert configs["- contrast"].fusion.contrast == 0
-  assert configs["- matching"].fusion.matching == 0
-  assert configs["- masked language"].fusion.language == 0
-  assert configs["- distillation"].fusion.alpha == 0
-  assert base.structure.source == "momentum"
-  assert not base.structure.active and base.fusion.alpha > 0
+  base, _ = configs["ALBEF"]
+  for kind, weight in (
+    ("separation", 0.25),
+    ("bridge", 0.1),
+    ("consistency", 0.1),
+  ):
+    config, _ = configs[f"+ {kind}"]
+    assert {k: t.weight for k, t in config.structure.terms.items()} == {
+      kind: weight
+    }
+    assert config.other_view == views.Momentum()
+  augmented, _ = configs["augmented"]
+  assert LOSSES.name_of(augmented.loss) == "augmented"
+  assert augmented.loss.temperature_mode == base.loss.temperature_mode
+  for method, field in (
+    ("- contrast", "contrast"),
+    ("- matching", "matching"),
+    ("- masked language", "language"),
+    ("- distillation", "alpha"),
+  ):
+    config, _ = configs[method]
+    assert getattr(config.objective, field) == 0
+    assert getattr(base.objective, field) > 0
+  assert not base.structure.terms and base.other_view is None
   order = list(configs)
   # Those that share a pre-training follow each other.
   assert order[:3] == ["ALBEF", "texts alone", "images alone"]

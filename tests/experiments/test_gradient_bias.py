@@ -292,13 +292,11 @@ def test_steps_that_cannot_be_shared_out():
 
 SMALL = {
   "batch_size": 16,
-  "model.overrides": json.dumps(
-    {
-      "image": {"widths": [4, 8, 8]},
-      "text": {"width": 8, "num_heads": 1},
-      "embed_dim": 8,
-    }
-  ),
+  "model.overrides": {
+    "image": {"widths": (4, 8, 8)},
+    "text": {"width": 8, "num_heads": 1},
+    "embed_dim": 8,
+  },
 }
 
 

@@ -81,7 +81,7 @@ def test_the_newest_good_one_is_used_and_the_bad_ones_named(
   tiny.assert_same(jax.device_get(state), finished[1])
   assert rows_of(workdir) == rows_of(finished[0])
   assert steps_in(workdir) == [2, 4, 6]
-  # Nothing is lost, and what was trained anew is good.
+  # Nothing is lost, and the steps trained again are good.
   assert sorted(p.name for p in (workdir / "damaged").iterdir()) == ["4", "6"]
   assert [integrity.problem(workdir, s) for s in (2, 4, 6)] == [""] * 3
 

@@ -26,7 +26,7 @@ from tests.training import tiny
 
 def test_the_second_run_on_a_workdir_is_refused(tmp_path):
   folder = tiny.write_folder(tmp_path / "images", 12)
-  config = tiny.make_config(data__name="folder", data__path=str(folder))
+  config = tiny.make_config(data="folder", data__path=str(folder))
   workdir = tmp_path / "run"
   workdir.mkdir()
   with locks.held(workdir / "run.lock"):
@@ -47,9 +47,7 @@ def test_where_there_are_no_locks_it_says_so(tmp_path, monkeypatch):
   with locks.held(tmp_path / "lock") as locked:
     assert not locked
   folder = tiny.write_folder(tmp_path / "images", 12)
-  config = tiny.make_config(
-    data__name="folder", data__path=str(folder), batch_size=7
-  )
+  config = tiny.make_config(data="folder", data__path=str(folder), batch_size=7)
   lines = []
   with pytest.raises(config_lib.ConfigError, match="batch_size"):
     runner.train(config, tmp_path / "run", report=lines.append)
@@ -60,7 +58,7 @@ def test_a_lock_dies_with_its_process(tmp_path):
   path = tmp_path / "lock"
   program = (
     "import os, pathlib, signal, sys\n"
-    "from contrastive_jax.data import locks\n"
+    "from contrastive_jax.data.files import locks\n"
     "with locks.held(pathlib.Path(sys.argv[1])):\n"
     "  print('held', flush=True)\n"
     "  sys.stdin.read()\n"
@@ -120,15 +118,15 @@ if sys.argv[1] == "no locks":
   fcntl.flock = none
 """
 _CONVERT = """
-from contrastive_jax.data import records
+from contrastive_jax.data.sets.records import conversion
 import array_record.python.array_record_module
 meet("ready")
-settings = records.Settings((sys.argv[3],))
-records.convert(settings, sys.argv[2], workers=1, report=say)
+settings = conversion.Settings((sys.argv[3],))
+conversion.convert(settings, sys.argv[2], workers=1, report=say)
 """
 _SCENES = """
 import tensorflow_datasets as tfds
-from contrastive_jax.data import scenes
+from contrastive_jax.data.sets import scenes
 from contrastive_jax.data.sets.scenes import scenes_dataset_builder
 settings = scenes.Settings(image_size=32, sizes=scenes.Sizes(6, 1, 1, 1))
 prepare = scenes_dataset_builder.Scenes.download_and_prepare

@@ -13,21 +13,19 @@ import numpy as np
 import pytest
 
 from contrastive_jax.data import pipeline, sources
-from contrastive_jax.data.sets import records
 from contrastive_jax.data.sets.folder import reading
 from contrastive_jax.data.sets.records import conversion, tars
+from contrastive_jax.data.sets.records import source as record_source
 from contrastive_jax.data.text import eda, published_tokenizers
 from contrastive_jax.data.text import tokenizer as tokenizer_lib
 from contrastive_jax.models import pretrained
 from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import workdirs
-from contrastive_jax.training.evaluators import embeddings
-from contrastive_jax.training.objectives import base
+from contrastive_jax.training.evaluators import embeddings, zero_shot
 from contrastive_jax.training.runs import (
   cached_features,
   initial_weights,
-  official_data,
   runner,
 )
 from contrastive_jax.training.trainer import metric_log
@@ -129,7 +127,7 @@ def test_texts_in_prompts_and_classes_are_not_formats(text):
       return np.eye(len(texts), dtype=np.float32)
 
   images = embeddings.Embedded(np.eye(2, dtype=np.float32), None, None)
-  embeddings.zero_shot(
+  zero_shot.zero_shot(
     Encoder(), None, images, ["x", text], np.array([0, 1]), prompts=("no {}",)
   )
   assert seen == ["no x", f"no {text}"]
@@ -155,11 +153,10 @@ def test_vocabularies(place, kind):
   message = refused(path, ValueError, published_tokenizers.load)
   assert "is not a tokenizer file" in message and len(message) < 1000
   refused(path, workdirs.WorkdirError, workdirs.read_tokenizer)
-  config = config_lib.parse({"model": {"tokenizer": str(path)}})
   refused(
     path,
     config_lib.ConfigError,
-    lambda _: initial_weights.take_tokenizer(config, place / "w"),
+    lambda _: initial_weights.take_tokenizer(None, str(path), place / "w"),
   )
 
 
@@ -207,10 +204,11 @@ def test_json_that_is_none(place, kind):
   path.write_text(JSONS[kind], encoding="latin-1")
   refused(path, workdirs.WorkdirError, workdirs.read_json)
   refused(path, ValueError, eda.load_synonyms)
-  with pytest.raises(config_lib.ConfigError, match="overrides must be JSON"):
-    base.model_overrides(JSONS[kind])
-  with pytest.raises(config_lib.ConfigError, match="options must be JSON"):
-    official_data._options(JSONS[kind])
+  config = config_lib.default_config()
+  config.data = "official"
+  for field in ("model.overrides", "data.options"):
+    with pytest.raises(config_lib.ConfigError, match=f"^config.{field} "):
+      config.assign(field, JSONS[kind])
   (place / "metrics.jsonl").write_text(f'{JSONS[kind]}\n{{"step": 1}}\n')
   assert metric_log.read_metrics(place) == [{"step": 1}]
 
@@ -237,8 +235,9 @@ def test_results_that_would_write_to_the_terminal(place, values):
   [
     (
       {"data": {"name": "__import__('os').system('touch canary')"}},
-      "data.name",
+      "config.data ",
     ),
+    ({"loss": {"name": "os:system"}}, "config.loss .*'os:system'"),
     ({"objective": "!!python/object/apply:os.system"}, "objective"),
     ({"__class__": {"__init__": 1}}, "__class__"),
     ({"model": {"__reduce__": ["os.system", "x"]}}, "__reduce__"),
@@ -320,7 +319,9 @@ def test_a_conversion_that_lies_about_itself(place, kind):
     text = text.replace('"number": 0', '"number": 1e999')
   path.write_text(text)
   refused(
-    path, reading.DataError, lambda _: records.load(str(out), image_size=4)
+    path,
+    reading.DataError,
+    lambda _: record_source.load(str(out), image_size=4),
   )
 
 

@@ -14,7 +14,9 @@ import pytest
 _PROGRAM = """
 import contextlib, io, json, os, sys
 import jax
-from experiments import flags, train
+from contrastive_jax.programs import command_line, train
+from contrastive_jax.training.distributed import start
+from contrastive_jax.training.runs import runner
 
 if os.geteuid() == 0:
   os.setgroups([])
@@ -27,11 +29,13 @@ jax.monitoring.register_event_duration_secs_listener(
 )
 for workdir in sys.argv[1:]:
   argv = ["train", f"--workdir={workdir}"]
-  flags.app.run = lambda checked, flags_parser: checked(flags_parser(argv))
+  command_line.app.run = (
+    lambda checked, flags_parser: checked(flags_parser(argv))
+  )
   said, code = io.StringIO(), None
   with contextlib.redirect_stderr(said):
     try:
-      flags.run(train.main, flag_values=train._FLAGS, usage="")
+      command_line.run(train.main, flag_values=train._FLAGS, usage="")
     except SystemExit as ended:
       code = ended.code
   print(json.dumps([code, len(compiled), said.getvalue()]))
@@ -78,7 +82,8 @@ def test_workdirs_that_are_read_only(place):
   said[1] = (
     f"--workdir={place / 'parent/new'} cannot be made: Permission denied."
   )
-  assert [json.loads(line) for line in done.stdout.splitlines()] == [
+  # Each begins with a line that says what it trains.
+  assert [json.loads(line) for line in done.stdout.splitlines()[1::2]] == [
     [2, 0, f"Error: {sentence}\n"] for sentence in said
   ]
   # Of what may be written there is the lock.

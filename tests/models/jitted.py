@@ -20,7 +20,13 @@ def init(module, *args):
 @functools.partial(
   jit,
   static_argnums=0,
-  static_argnames=("train", "return_tokens", "method", "mutable"),
+  static_argnames=(
+    "train",
+    "are_features",
+    "return_tokens",
+    "method",
+    "mutable",
+  ),
 )
 def apply(module, variables, *args, **settings):
   """The module's output."""

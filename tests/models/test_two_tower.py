@@ -171,3 +171,24 @@ def test_dropout_of_one_towers_feature():
   assert np.abs(first["image"] - second["image"]).max() > 0.05
   with pytest.raises(ValueError, match=r"\btext_dropout\b.*\[0, 1\).*got 1\.0"):
     _init(_make(text_dropout=1.0))
+
+
+@pytest.mark.parametrize("twice", [False, True])
+@pytest.mark.parametrize("side", ["image", "text"])
+def test_features_are_taken_in_the_place_of_inputs(side, twice):
+  module = _make(
+    frozen=("image", "text"), independent_head="mlp" if twice else None
+  )
+  variables = _init(module)
+  inputs = {"image": IMAGES, "text": TOKENS}[side]
+  tower = getattr(module, side)
+  feature = tower.apply(
+    {"params": variables["params"][side]}, inputs, train=False
+  )
+  assert feature.shape == (len(inputs), 16)
+  method = f"encode_{side}_twice" if twice else f"encode_{side}"
+  expected = apply(module, variables, inputs, method=method)
+  given = apply(module, variables, feature, are_features=True, method=method)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), given, expected
+  )

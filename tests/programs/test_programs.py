@@ -59,7 +59,7 @@ def default():
 
 
 def test_without_arguments_it_is_the_default_recipe():
-  assert default().data.name == "emoji"
+  assert default().to_dict()["data"]["name"] == "emoji"
   assert Parsed().flags.workdir == "runs/x"
 
 

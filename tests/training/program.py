@@ -18,7 +18,7 @@ def free_port():
 
 
 def fields_of(folder, *, fsdp):
-  """Of a tiny run of CLIP on a folder, by dotted name."""
+  """Fields of a tiny run of CLIP on a folder, by dotted name."""
   return {
     "steps": STEPS,
     "batch_size": 16,

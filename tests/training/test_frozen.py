@@ -1,14 +1,11 @@
 """Towers that are not trained, and their features computed once."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from contrastive_jax import models
-from contrastive_jax.data import pipeline
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.runs import cached_features, runner
 from contrastive_jax.training.trainer import metric_log
@@ -20,6 +17,7 @@ OVERRIDES = {
   "image": {"patch_size": 8, "width": 32, "depth": 1, "num_heads": 2},
   "text": {"width": 32, "depth": 1, "num_heads": 2},
 }
+BOTH = ("image", "text")
 SIDES = {"model.image_size": 16, "model.context_length": 12}
 # Images as they are, for what is cached to be what is not.
 PLAIN = {
@@ -49,18 +47,18 @@ def configure(made, **changes):
     "batch_size": 8,
     "log_every": 1,
     "checkpoint_every": 2,
-    "data.name": "folder",
+    "data": "folder",
     "data.path": str(folder),
-    "data.images_per_concept": 1,
-    "data.captions_per_example": 2,
+    "objective.captions_per_example": 2,
     "evaluation.plots": False,
     "evaluation.batch_size": 8,
     "model.preset": "vit_b32",
-    "model.tokenizer": "clip",
-    "model.overrides": json.dumps(OVERRIDES),
+    "tokenizer": "clip",
+    "model.overrides": OVERRIDES,
+    "initial": "weights",
     "initial.weights": str(path),
     "optimizer.learning_rate": 0.01,
-    "loss.init_logit_scale": 10.0,
+    "loss.temperature": 0.1,
     **SIDES,
     **PLAIN,
     **changes,
@@ -86,32 +84,32 @@ def changed(params, before):
   )
 
 
-@pytest.mark.parametrize("frozen", ["image", "text", "image,text"])
+@pytest.mark.parametrize("frozen", [("image",), ("text",), BOTH])
 def test_frozen_towers_stay_and_the_rest_learns(made, frozen, tmp_path):
-  params, _ = train(made, tmp_path, **{"model.frozen": frozen})
+  params, _ = train(made, tmp_path, **{"objective.frozen": frozen})
   for side in ("image", "text"):
     difference = changed(params[side], made[2][side])
     assert difference == 0 if side in frozen else difference > 1e-3
   assert changed(params["image_projection"], made[2]["image_projection"]) > 1e-3
 
 
-@pytest.mark.parametrize("frozen", ["", "text"])
+@pytest.mark.parametrize("frozen", [(), ("text",)])
 def test_towers_have_a_rate_of_their_own(made, frozen, tmp_path):
   """After one step of Adam, whose length is the rate."""
   once = {
     "steps": 1,
-    "model.frozen": frozen,
-    "optimizer.warmup_share": 0.0,
+    "objective.frozen": frozen,
+    "optimizer.schedule.warmup_share": 0.0,
     "optimizer.weight_decay": 0.0,
   }
   plain, _ = train(made, tmp_path / "plain", **once)
   slow, _ = train(
-    made, tmp_path / "slow", **once, **{"optimizer.tower_rate": 0.125}
+    made, tmp_path / "slow", **once, **{"objective.tower_rate": 0.125}
   )
   for name, before in made[2].items():
     moved = changed(plain[name], before)
     share = 0.125 if name in ("image", "text") else 1.0
-    stays = name in (frozen, "logit_bias")  # The loss has no bias.
+    stays = name in (*frozen, "logit_bias")  # The loss has no bias.
     assert moved == 0 if stays else moved > 1e-3
     np.testing.assert_allclose(
       changed(slow[name], before), share * moved, rtol=1e-3
@@ -119,9 +117,9 @@ def test_towers_have_a_rate_of_their_own(made, frozen, tmp_path):
 
 
 def test_cached_features_are_those_of_the_towers(made, tmp_path, monkeypatch):
-  frozen = {"model.frozen": "image,text"}
+  frozen = {"objective.frozen": BOTH}
   plain, losses = train(made, tmp_path / "plain", **frozen)
-  cached = {**frozen, "model.cache_features": True}
+  cached = {**frozen, "objective.cache_features": True}
   params, same = train(made, tmp_path / "cached", **cached)
   np.testing.assert_allclose(same, losses, rtol=1e-5)
   assert losses[0] != pytest.approx(losses[-1], rel=1e-3)
@@ -135,14 +133,15 @@ def test_cached_features_are_those_of_the_towers(made, tmp_path, monkeypatch):
 
   monkeypatch.setattr(cached_features, "of_images", fail)
   run, _ = runner.restore(tmp_path / "cached", report=quiet)
-  batch = next(run.batches(quiet))
-  assert batch["image"].shape == (8, 1, 1, 32)
-  assert batch["tokens"].shape == (8, 2, 32)
-  assert batch["image"].dtype == batch["tokens"].dtype == np.float32
+  batch = next(run.batches())
+  image, text = batch["image_features"], batch["text_features"]
+  assert image.shape == (8, 32) and text.shape == (8, 2, 32)
+  assert image.dtype == text.dtype == np.float32
+  assert not {"image", "tokens"} & set(batch)
   # What was cut off is none.
   (tmp_path / "cached" / "features.npy").write_bytes(b"\x93NUMPY")
   with pytest.raises(AssertionError, match="computed again"):
-    run.batches(quiet)
+    run.batches()
 
 
 def test_batch_statistics_of_a_frozen_tower_stay():
@@ -167,8 +166,9 @@ def test_batch_statistics_of_a_frozen_tower_stay():
   )
   given, updates = model.apply(
     variables,
-    feature[:, None, None],
+    feature,
     train=True,
+    are_features=True,
     mutable=["batch_stats"],
     method="encode_image",
   )
@@ -189,13 +189,13 @@ def test_texts_are_encoded_once():
     calls.append(tokens[:, 0].tolist())
     return tokens[:, :2].astype(np.float32)
 
-  texts = cached_features.TextFeatures(Letters(), encode, batch_size=2)
-  found = texts.encode(["a", "bbb", "a", "cc"], 4)
+  texts = cached_features.CachedFeatures(None, Letters(), encode, 2)
+  found = texts.of_texts(["a", "bbb", "a", "cc"], 4)
   np.testing.assert_array_equal(found[:, 0], [1, 3, 1, 2])
   assert calls == [[1, 3], [2]]
-  texts.encode(["cc", "a"], 4)
+  texts.of_texts(["cc", "a"], 4)
   assert len(calls) == 2
-  texts.encode(["a"], 5)  # Cut at another length it may be another text.
+  texts.of_texts(["a"], 5)  # Cut at another length it may be another text.
   assert len(calls) == 3
 
 
@@ -211,28 +211,13 @@ def test_features_of_texts_are_few_sizes_and_not_kept_for_ever(monkeypatch):
     sizes.append(len(tokens))
     return tokens.astype(np.float32)
 
-  texts = cached_features.TextFeatures(Lengths(), encode, batch_size=8)
+  texts = cached_features.CachedFeatures(None, Lengths(), encode, 8)
   words = ["x" * (i + 1) for i in range(11)]
-  found = texts.encode(words, 4)
+  found = texts.of_texts(words, 4)
   assert found[:, 0].tolist() == list(range(1, 12))
   assert sizes == [8, 4] and len(texts._known) == 4
-  assert texts.encode(words[:1], 4).tolist() == [[1.0]]
+  assert texts.of_texts(words[:1], 4).tolist() == [[1.0]]
   assert sizes == [8, 4, 1]
-
-
-def test_a_mixture_of_features_is_drawn_by_its_weights():
-  class Mixture:
-    weights, bounds = (3.0, 1.0), (0, 2, 6)
-
-    def __len__(self):
-      return 6
-
-  source = cached_features.FeatureSource(
-    Mixture(), np.zeros((6, 2), np.float32)
-  )
-  order = pipeline._order(source, seed=0)
-  rows = np.array([order[i] for i in range(80)])
-  assert np.sum(rows < 2) == 60
 
 
 def test_progress_of_features_is_told(monkeypatch):
@@ -251,8 +236,8 @@ def test_progress_of_features_is_told(monkeypatch):
 
 
 def test_a_mistake_names_the_field(made):
-  with pytest.raises(config_lib.ConfigError, match="model.frozen"):
-    configure(made, **{"model.frozen": "images"})
+  with pytest.raises(config_lib.ConfigError, match="objective.frozen"):
+    configure(made, **{"objective.frozen": ("images",)})
 
 
 def test_features_of_a_bert_whose_weights_are_numpy_arrays():

@@ -61,7 +61,7 @@ def fixture_seen(monkeypatch):
   return seen
 
 
-# Of a model that could be somebody's.
+# Runs of a whole model.
 
 
 class TestClip:
@@ -145,7 +145,7 @@ class TestClip:
       restore(workdir, abstract, step=5)
 
 
-# Of a toy, for speed.
+# Runs of a toy, for speed.
 
 
 @pytest.mark.parametrize("killed_at", [1, 4, 5, 8])
@@ -426,7 +426,7 @@ def test_the_first_tensor_that_is_not_finite_is_named(tmp_path, kind, at, said):
   text = (tmp_path / "metrics.jsonl").read_text()
   assert "NaN" not in text and "Infinity" not in text
   if good:
-    # What was saved last is sound, and a run can go on from it.
+    # The last checkpoint is sound, and a run can go on from it.
     state = restored(tmp_path)
     assert all(jax.device_get(state_lib.finite(state)).values())
     with pytest.raises(nonfinite.NonFiniteError) as caught:
@@ -483,7 +483,7 @@ def finished(tmp_path_factory):
 def test_a_damaged_checkpoint_is_named(tmp_path, finished, what):
   workdir = tmp_path / "run"
   shutil.copytree(finished[0], workdir)
-  # Of an earlier version, or killed before they were written; see tests/faults.
+  # As if killed before they were written; see tests/faults.
   shutil.rmtree(workdir / "checksums")
   broken = workdir / "checkpoints" / "4"
   if what == "cut":

@@ -189,7 +189,7 @@ def test_muon_orthogonalises_matrices_and_leaves_the_rest_to_adam():
     assert np.all(np.abs(np.linalg.svd(x)[1] - 1) < 0.5)
     kernel -= 0.1 * (0.2 * np.sqrt(6) * x + 0.3 * kernel)
   np.testing.assert_allclose(params["dense"]["kernel"], kernel, atol=1e-4)
-  # Of a constant gradient Adam makes steps of the rate, but here it has Nesterov's
+  # With a constant gradient Adam makes steps of the rate, but here it has Nesterov's
   # moment too, whose corrections do not cancel. Nothing decays.
   steps = [
     0.9 * (1 - 0.9**i) / (1 - 0.9 ** (i + 1)) + 0.1 / (1 - 0.9**i)

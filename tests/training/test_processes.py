@@ -49,7 +49,7 @@ def fusion_fields(folder, *, fsdp):
 
 
 def task_fields(root, initial, *, fsdp):
-  """Of entailment in files of ALBEF's form, begun with a pre-training."""
+  """Fields of entailment in files of ALBEF's form, begun with a pre-training."""
   rng = np.random.default_rng(0)
   rows = []
   root.mkdir(exist_ok=True)

@@ -15,7 +15,7 @@ from contrastive_jax.training.evaluators import (
   embeddings,
   few_shot,
 )
-from tests.data.test_benchmarks import TinySeveral, prepare
+from tests.data.tfds_sets import TinySeveral, prepare
 
 COLOURS = {"red": 0, "green": 1, "blue": 2}
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from contrastive_jax.data import sources, task_pipeline
+from contrastive_jax.data import sources, task_pipeline, tasks
 from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.objectives import fusion_base
 from tests.training import tiny
@@ -50,7 +50,7 @@ def test_batches(task):
       seen.add(int(batch["index"][i]) // 3)
       first = batch["image"][i][0] if pair else batch["image"][i]
       np.testing.assert_array_equal(first, own[0]["image"])
-      field = task_pipeline.TEXT_FIELDS[task]
+      field = tasks.TEXT_FIELDS[task]
       texts = tokenizer().encode([r[field] for r in own], 12)
       for q in range(3):
         found = (texts == batch["tokens"][i, q]).all(axis=1)

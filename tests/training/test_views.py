@@ -41,7 +41,7 @@ def test_second_views_have_settings_of_their_own(images, name):
   np.testing.assert_array_equal(first, same)
   # Blurs may be weak.
   assert np.median(np.abs(second - other).max((1, 2, 3))) > 0.1
-  # Of the two settings the first is for the first view alone.
+  # The first of the two settings is for the first view alone.
   changed |= {f"augment__{name}": 1.0, f"objective__second_{name}": 0.0}
   other, same, _ = views(**changed)
   np.testing.assert_array_equal(second, same)

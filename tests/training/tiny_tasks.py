@@ -59,7 +59,7 @@ def make_data(task):
     splits[name] = make_records(task, first, count)
     first += count
   answers = ANSWERS if task == "vqa" else ()
-  return tasks.TaskData("tiny", task, splits, answers, "abc")
+  return tasks.TaskData("tiny", task, splits, answers, "abc", tokenizer())
 
 
 @functools.cache
@@ -74,10 +74,23 @@ def make_encoder(task):
 
 def make_config(objective, **changes):
   fields = {
-    **pretraining.FIELDS,
+    name: value
+    for name, value in pretraining.FIELDS.items()
+    if name.split("__")[0] not in ("loss", "objective")
+  }
+  if objective != "text_assignment":
+    fields |= {
+      "objective__momentum": 0.9,
+      "objective__alpha_ramp": 0.25,
+      "objective__texts_per_image": 2,
+    }
+  if objective == "vqa":
+    fields["objective__answer_length"] = 10
+  # A data set that has the task; tests give their own.
+  data = "emoji" if objective == "text_assignment" else "scenes"
+  fields |= {
     "objective": objective,
-    "objective__texts_per_image": 2,
-    "objective__answer_length": 10,
+    "data": data,
     "evaluation__batch_size": 32,
     **changes,
   }

@@ -15,13 +15,14 @@ import pathlib
 import re
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from contrastive_jax.data import sources
 from contrastive_jax.data.benchmarks import prompts
-from contrastive_jax.data.sets.folder import folder_images, reading
+from contrastive_jax.data.sets.folder.folder_rows import DataError, RowError
+
+if TYPE_CHECKING:
+  import numpy as np
 
 
 class Benchmark(NamedTuple):
@@ -189,7 +190,7 @@ SUITES: Mapping[str, Suite] = {
 }
 
 
-class BenchmarkError(reading.DataError):
+class BenchmarkError(DataError):
   """A set is not there, or not as it must be; says how to prepare it."""
 
 
@@ -220,6 +221,9 @@ class BenchmarkSource(sources.Source):
     Raises:
       BenchmarkError: if it cannot be decoded.
     """
+    # The table of sets is read before what is slow is imported.
+    from contrastive_jax.data.sets.folder import folder_images
+
     row = self._rows[index]
     try:
       image = folder_images.decode(
@@ -228,7 +232,7 @@ class BenchmarkSource(sources.Source):
         folder_images.MAX_PIXELS,
         self._fit,
       )
-    except folder_images.RowError as error:
+    except RowError as error:
       raise BenchmarkError(
         f"Image {index} of {self._name} cannot be read ({error}): prepare the"
         " set again."
@@ -320,8 +324,10 @@ def load(
   )
 
 
-def _several(row: Any, classes: int) -> np.ndarray:
+def _several(row: Any, classes: int) -> "np.ndarray":
   """Labels int8 [C]: 1 is shown, 0 is not, -1 is difficult: not counted."""
+  import numpy as np
+
   labels = np.zeros(classes, np.int8)
   for name, value in (("labels", -1), ("labels_no_difficult", 1)):
     labels[np.asarray(row[name], np.int64)] = value

@@ -33,7 +33,7 @@ class Anchors(NamedTuple):
   Attributes:
     scale: 1 / tau.
     offset: log u - s_ii; log-weights are scale * cosine + offset.
-    factor: kappa / |N|, 0 without negatives.
+    factor: kappa over the number of negatives, 0 without negatives.
   """
 
   scale: jax.Array

@@ -12,6 +12,7 @@ A name that a group lacks is looked for in the choices made inside of it, so tha
 """
 
 import ast
+import copy
 import dataclasses
 import json
 import types
@@ -77,6 +78,16 @@ class Draft:
 
   def __dir__(self) -> list[str]:
     return sorted(self._fields)
+
+  def __deepcopy__(self, memo: dict[int, Any]) -> "Draft":
+    """Another draft of the same values, for `copy.deepcopy`."""
+    made = object.__new__(type(self))
+    made.__dict__.update(
+      self.__dict__,
+      _given=set(self._given),
+      _values=copy.deepcopy(self._values, memo),
+    )
+    return made
 
   def assign(self, path: str, value: Any) -> None:
     """Sets the field at a dotted path below this one.

@@ -1,10 +1,10 @@
 """SIGTERM and SIGINT: a run finishes its step, saves, and ends.
 
 A preemptible machine is told by SIGTERM that it will be taken away, a user says so by
-Ctrl-C. What a step has made is worth a checkpoint. All processes of a run must stop
-after the same step, or the others would wait in a collective for ever; so what one of
-them was told travels with its rows of a batch, and comes back with the metrics of the
-step, the largest of all.
+Ctrl-C. The work of a step is worth a checkpoint. All processes of a run must stop
+after the same step, or the others would wait in a collective without an end; so the
+signal of one of them travels with its rows of a batch, and comes back with the metrics
+of the step, the largest of all.
 """
 
 import os
@@ -20,7 +20,7 @@ import numpy as np
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # Within so many seconds a second one is the first one again.
 _ONE_SIGNAL = 1.0
-# Of the batch, and of the metrics.
+# Its name in a batch, and in the metrics.
 FIELD = "stop"
 
 
@@ -41,7 +41,7 @@ class StopSignals:
   def __enter__(self) -> "StopSignals":
     if threading.current_thread() is threading.main_thread():
       for number in _SIGNALS:
-        # What is ignored, as by a shell's job in the background, stays so.
+        # A signal that is ignored, as by a shell's job in the background, stays so.
         if signal.getsignal(number) != signal.SIG_IGN:
           self._before[number] = signal.signal(number, self._remember)
     return self

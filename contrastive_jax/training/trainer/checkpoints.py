@@ -17,7 +17,7 @@ _SCORE = "score"
 
 
 class _Reader:
-  """What is read of checkpoints, whether or not their run is at work."""
+  """Reads checkpoints, whether or not their run is at work."""
 
   def __init__(
     self, workdir: pathlib.Path, checkpointer: ocp.training.Checkpointer
@@ -84,7 +84,7 @@ class _Reader:
       raise CheckpointError(
         f"{self._checkpointer.directory} holds no checkpoint."
       )
-    # Of any run: its form is in the checkpoint, not in a configuration.
+    # The run may be any: its form is in the checkpoint, not in a configuration.
     found = self._checkpointer.checkpointables_metadata(step).metadata["state"]
     return (
       step,
@@ -180,7 +180,7 @@ class Checkpoints(_Reader):
       ),
       # pyrefly: ignore[bad-argument-type]
       preservation_policy=policies.AnyPreservationPolicy(kept),
-      # What a killed run left half written.
+      # A killed run may have left one half written.
       cleanup_tmp_directories=keep is not None,
     )
     super().__init__(workdir, opened)

@@ -15,7 +15,7 @@ from contrastive_jax.training.config import workdirs
 from contrastive_jax.training.config.errors import UserError
 from contrastive_jax.training.types import Report
 
-# Of what a checkpoint holds, and how; a newer one is not read.
+# The form of a checkpoint; a newer one is not read.
 FORMAT = 1
 _CHECKPOINTS, _CHECKSUMS, _DAMAGED = "checkpoints", "checksums", "damaged"
 
@@ -41,7 +41,7 @@ def record(workdir: pathlib.Path, step: int) -> None:
 
 
 def problem(workdir: pathlib.Path, step: int) -> str:
-  """What is wrong with a checkpoint's files; "" if nothing is known to be.
+  """Tells the fault of a checkpoint's files; "" if none is known.
 
   One without digests, as of a run that was killed before they were written, is what
   Orbax moved into place.

@@ -30,7 +30,7 @@ class Evaluator:
   Attributes:
     every: steps between measurements; 0 is never within the loop.
     run: gives flat names -> numbers.
-    headline: selects the numbers that are shown beside the step, and by whose mean
+    headline: selects the numbers that are shown after the step, and by whose mean
       the best checkpoint is chosen; all of them by default.
   """
 

@@ -1,4 +1,4 @@
-"""What a run writes while it works: JSON lines, TensorBoard, progress."""
+"""The log of a run at work: JSON lines, TensorBoard, a progress line."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""What is not finite stops a run, by name, or is skipped where the user says so."""
+"""Non-finite tensors stop a run, by name, or are skipped where the user says so."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
@@ -62,8 +62,8 @@ class Guard:
   def check_state(self, step: int, state: state_lib.TrainState) -> None:
     """Raises unless the state after a step is finite.
 
-    `check` sees the parameters that a step began with. What its update made of them
-    must not get into a checkpoint.
+    `check` sees the parameters that a step began with. Those that its update made
+    must not get into a checkpoint unseen.
     """
     for name, finite in jax.device_get(self._finite_fn(state)).items():
       if not finite:

@@ -173,7 +173,7 @@ class Muon(Optimizer):
   ) -> "optax.GradientTransformation":
     """`optax.contrib.muon` for the kernels of `optimizers.matrices`, all of them.
 
-    Those are kernels of patches and of heads too, and of queries, keys and values
+    They are kernels of patches and of heads too, and of queries, keys and values
     as one where they are one. All else, embeddings too, gets Adam with Nesterov's
     moment and no decay. A matrix's updates have the size of Adam's (Liu et al.,
     Muon is scalable for LLM training, 2025, equation 4), so that rates mean the

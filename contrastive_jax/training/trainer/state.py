@@ -14,7 +14,7 @@ from contrastive_jax.training.objectives import base
 from contrastive_jax.training.trainer.settings import TrainerSettings
 from contrastive_jax.training.types import Batch, Params
 
-# Of values, by name.
+# Values of a step, by name.
 Metrics = dict[str, Any]
 
 

@@ -1,5 +1,6 @@
 """Tests of contrastive_jax.training.config.draft: names, texts and values."""
 
+import copy
 import math
 
 import numpy as np
@@ -377,3 +378,29 @@ def test_a_drafts_fields_are_listed():
   assert {"objective", "loss", "steps"} <= {*dir(draft)}
   assert dir(draft.loss.temperature_mode) == ["min_temperature"]
   assert not hasattr(draft, "_absent")
+
+
+def test_a_copy_of_a_draft_is_another_draft():
+  draft = config_lib.default_config()
+  draft.override({"loss": "augmented", "structure": "bridge"})
+  other = copy.deepcopy(draft)
+  assert config_lib.checked(other) == config_lib.checked(draft)
+  other.override(
+    {
+      "seed": 1,
+      "loss.rate": 0.25,
+      "structure.bridge.weight": 2.0,
+      "structure": ("bridge", "alignment"),
+      "model.preset": "small",
+      "other_view": "momentum",
+    }
+  )
+  other.model.overrides["embed_dim"] = 8
+  kept = config_lib.default_config()
+  kept.override({"loss": "augmented", "structure": "bridge"})
+  assert config_lib.checked(draft) == config_lib.checked(kept)
+  # A field that was given in the copy alone is refused there alone.
+  other.structure, draft.structure = (), ()
+  assert config_lib.checked(draft).other_view is None
+  with pytest.raises(ConfigError, match=r"config\.other_view "):
+    config_lib.checked(other)
