@@ -11,21 +11,15 @@ A name that a group lacks is looked for in the choices made inside of it, so tha
 `config.loss.rate` means `config.loss.e_step.rate`.
 """
 
-import ast
 import copy
 import dataclasses
-import json
-import types
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from contrastive_jax import choices
-from contrastive_jax.training.config import names
+from contrastive_jax.training.config import names, texts
 from contrastive_jax.training.config.errors import ConfigError
-
-# What the readers of a text raise, the last two on brackets without end.
-_UNREADABLE = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError)
 
 
 class Draft:
@@ -100,14 +94,10 @@ class Draft:
     holder, name = self._walk(path)
     group = {"kind", "several", "section"} & {*holder._fields[name].metadata}
     if isinstance(value, str) and not group:
-      wanted = holder._types[name]
       try:
-        value = _read(value, wanted)
-      except _UNREADABLE as error:
-        raise ConfigError(
-          f"{holder._path}.{name} must be of type {_type_name(wanted)}; got"
-          f" {value!r}."
-        ) from error
+        value = texts.read(value, holder._types[name])
+      except ValueError as error:
+        raise ConfigError(f"{holder._path}.{name} {error}") from error
     setattr(holder, name, value)
 
   def reach(self, name: str, rest: str = "") -> Any:
@@ -362,39 +352,6 @@ class _Several:
     raise ConfigError(
       f"{path} is a group of fields: set one of them, {path}.NAME."
     )
-
-
-def _read(text: str, wanted: Any) -> Any:
-  """The value of a field's type that a text says."""
-  if isinstance(wanted, types.UnionType):
-    wanted = typing.get_args(wanted)[0]
-  if wanted is str:
-    return text
-  if typing.get_origin(wanted) is tuple:
-    inner = typing.get_args(wanted)[0]
-    if text.strip()[:1] in ("(", "["):
-      return ast.literal_eval(text)
-    parts = [part.strip() for part in text.split(",")]
-    return tuple(_read(part, inner) for part in parts if part)
-  if wanted is dict or typing.get_origin(wanted) is dict:
-    try:
-      return json.loads(text)
-    except (ValueError, RecursionError):
-      return ast.literal_eval(text)
-  if wanted is bool:
-    known = {"true": True, "1": True, "false": False, "0": False}
-    if text.lower() not in known:
-      raise ValueError
-    return known[text.lower()]
-  return wanted(text)
-
-
-def _type_name(wanted: Any) -> str:
-  origin = typing.get_origin(wanted)
-  if origin is None:
-    return wanted.__name__
-  inner = [getattr(a, "__name__", "...") for a in typing.get_args(wanted)]
-  return f"{getattr(origin, '__name__', wanted)} of {', '.join(inner)}"
 
 
 def _chosen(

@@ -121,6 +121,7 @@ def test_texts_are_read_as_their_fields_type(path, text, value):
     ("steps", "abc", "int"),
     ("steps", "2.0", "int"),
     ("steps", "", "int"),
+    ("microbatches", "two", "int"),
     ("steps", "9" * 5000, "int"),
     ("fsdp", "yes", "bool"),
     ("optimizer.beta1", "x", "float"),
