@@ -1,7 +1,8 @@
 """A configuration while it is written: what recipes and flags change.
 
 Every assignment is checked where it stands. A choice is made by its name, which
-puts the variant's fields, at their defaults, in the place of the former ones:
+puts the variant's fields, at their defaults, in the place of the former ones (to
+choose what is chosen already changes nothing):
 
   config.loss = "augmented"
   config.loss.e_step = "moving_average"
@@ -171,8 +172,10 @@ class Draft:
     path, meta = f"{self._path}.{name}", f.metadata
     if "kind" in meta and isinstance(value, Mapping) and "name" not in value:
       self._values[name]._update(value)  # Of what is chosen.
-    elif "kind" in meta:
+    elif "kind" in meta and value != self._values[name].variant():
       self._values[name] = _chosen(meta["kind"], value, path, self._root)
+    elif "kind" in meta:
+      pass  # Its fields stay as the recipe has tuned them.
     elif "several" in meta:
       self._values[name] = self._chosen_several(f, value)
     elif "section" in meta:
@@ -198,21 +201,27 @@ class Draft:
   def _chosen_several(self, f: dataclasses.Field[Any], value: Any) -> Any:
     if isinstance(value, str):
       value = tuple(part.strip() for part in value.split(",") if part.strip())
-    if not isinstance(value, (Mapping, tuple, list)):
+    if not (
+      isinstance(value, (Mapping, tuple, list))
+      and all(isinstance(name, str) for name in value)
+    ):
       place = self._place(f.name)
       raise ConfigError(
         f"config.{place} must be a tuple of names; got {value!r}."
       )
-    fields = value if isinstance(value, Mapping) else dict.fromkeys(value, {})
+    # Where names alone are given, the fields of those that stay are kept.
+    old: Any = {} if isinstance(value, Mapping) else self._values[f.name]
+    fields = value if isinstance(value, Mapping) else {}
     return {
-      name: _chosen(
+      name: old.get(name)
+      or _chosen(
         f.metadata["several"],
-        {"name": name, **_mapping(inner)},
+        {"name": name, **_mapping(fields.get(name, {}))},
         self._below(f, name),
         self._root,
         among=True,
       )
-      for name, inner in fields.items()
+      for name in value
     }
 
   def _place(self, name: str) -> str:
