@@ -1,7 +1,8 @@
 """A configuration while it is written: what recipes and flags change.
 
 Every assignment is checked where it stands. A choice is made by its name, which
-puts the variant's fields, at their defaults, in the place of the former ones:
+puts the variant's fields, at their defaults, in the place of the former ones (to
+choose what is chosen already changes nothing):
 
   config.loss = "augmented"
   config.loss.e_step = "moving_average"
@@ -11,21 +12,15 @@ A name that a group lacks is looked for in the choices made inside of it, so tha
 `config.loss.rate` means `config.loss.e_step.rate`.
 """
 
-import ast
 import copy
 import dataclasses
-import json
-import types
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from contrastive_jax import choices
-from contrastive_jax.training.config import names
+from contrastive_jax.training.config import names, texts
 from contrastive_jax.training.config.errors import ConfigError
-
-# What the readers of a text raise, the last two on brackets without end.
-_UNREADABLE = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError)
 
 
 class Draft:
@@ -100,14 +95,10 @@ class Draft:
     holder, name = self._walk(path)
     group = {"kind", "several", "section"} & {*holder._fields[name].metadata}
     if isinstance(value, str) and not group:
-      wanted = holder._types[name]
       try:
-        value = _read(value, wanted)
-      except _UNREADABLE as error:
-        raise ConfigError(
-          f"{holder._path}.{name} must be of type {_type_name(wanted)}; got"
-          f" {value!r}."
-        ) from error
+        value = texts.read(value, holder._types[name])
+      except ValueError as error:
+        raise ConfigError(f"{holder._path}.{name} {error}") from error
     setattr(holder, name, value)
 
   def reach(self, name: str, rest: str = "") -> Any:
@@ -181,8 +172,10 @@ class Draft:
     path, meta = f"{self._path}.{name}", f.metadata
     if "kind" in meta and isinstance(value, Mapping) and "name" not in value:
       self._values[name]._update(value)  # Of what is chosen.
-    elif "kind" in meta:
+    elif "kind" in meta and value != self._values[name].variant():
       self._values[name] = _chosen(meta["kind"], value, path, self._root)
+    elif "kind" in meta:
+      pass  # Its fields stay as the recipe has tuned them.
     elif "several" in meta:
       self._values[name] = self._chosen_several(f, value)
     elif "section" in meta:
@@ -208,21 +201,27 @@ class Draft:
   def _chosen_several(self, f: dataclasses.Field[Any], value: Any) -> Any:
     if isinstance(value, str):
       value = tuple(part.strip() for part in value.split(",") if part.strip())
-    if not isinstance(value, (Mapping, tuple, list)):
+    if not (
+      isinstance(value, (Mapping, tuple, list))
+      and all(isinstance(name, str) for name in value)
+    ):
       place = self._place(f.name)
       raise ConfigError(
         f"config.{place} must be a tuple of names; got {value!r}."
       )
-    fields = value if isinstance(value, Mapping) else dict.fromkeys(value, {})
+    # Where names alone are given, the fields of those that stay are kept.
+    old: Any = {} if isinstance(value, Mapping) else self._values[f.name]
+    fields = value if isinstance(value, Mapping) else {}
     return {
-      name: _chosen(
+      name: old.get(name)
+      or _chosen(
         f.metadata["several"],
-        {"name": name, **_mapping(inner)},
+        {"name": name, **_mapping(fields.get(name, {}))},
         self._below(f, name),
         self._root,
         among=True,
       )
-      for name, inner in fields.items()
+      for name in value
     }
 
   def _place(self, name: str) -> str:
@@ -362,39 +361,6 @@ class _Several:
     raise ConfigError(
       f"{path} is a group of fields: set one of them, {path}.NAME."
     )
-
-
-def _read(text: str, wanted: Any) -> Any:
-  """The value of a field's type that a text says."""
-  if isinstance(wanted, types.UnionType):
-    wanted = typing.get_args(wanted)[0]
-  if wanted is str:
-    return text
-  if typing.get_origin(wanted) is tuple:
-    inner = typing.get_args(wanted)[0]
-    if text.strip()[:1] in ("(", "["):
-      return ast.literal_eval(text)
-    parts = [part.strip() for part in text.split(",")]
-    return tuple(_read(part, inner) for part in parts if part)
-  if wanted is dict or typing.get_origin(wanted) is dict:
-    try:
-      return json.loads(text)
-    except (ValueError, RecursionError):
-      return ast.literal_eval(text)
-  if wanted is bool:
-    known = {"true": True, "1": True, "false": False, "0": False}
-    if text.lower() not in known:
-      raise ValueError
-    return known[text.lower()]
-  return wanted(text)
-
-
-def _type_name(wanted: Any) -> str:
-  origin = typing.get_origin(wanted)
-  if origin is None:
-    return wanted.__name__
-  inner = [getattr(a, "__name__", "...") for a in typing.get_args(wanted)]
-  return f"{getattr(origin, '__name__', wanted)} of {', '.join(inner)}"
 
 
 def _chosen(

@@ -146,8 +146,9 @@ class ConfigDraft(Draft):
 
   def __setattr__(self, name: str, value: Any) -> None:
     self._check_used(name)
+    before = self._objective()
     super().__setattr__(name, value)
-    if name == "objective":
+    if self._objective() is not before:
       self._follow_objective()
     elif name == "loss":
       self._follow_modes()

@@ -121,6 +121,7 @@ def test_texts_are_read_as_their_fields_type(path, text, value):
     ("steps", "abc", "int"),
     ("steps", "2.0", "int"),
     ("steps", "", "int"),
+    ("microbatches", "two", "int"),
     ("steps", "9" * 5000, "int"),
     ("fsdp", "yes", "bool"),
     ("optimizer.beta1", "x", "float"),
@@ -174,6 +175,7 @@ def test_a_group_of_fields_is_no_value():
     ("model.dtype", "float61", "got 'float61'. Did you mean 'bfloat16'?"),
     ("optimizer", 3, "must be a name, one of adamw, lars, muon; got 3."),
     ("evaluation", 3, "must be a tuple of names; got 3."),
+    ("evaluation", ([],), "must be a tuple of names; got ([],)."),
     ("augment", 3, "is a group of fields"),
     ("loss", "siglip", "got 'siglip'. Did you mean 'sigmoid'?"),
     ("data", "fodler", "got 'fodler'. Did you mean 'folder'?"),
@@ -232,6 +234,31 @@ def test_a_choice_puts_its_defaults_in_the_place_of_the_former_fields():
   draft.loss.e_step = "moving_average"
   draft.loss = "clip"
   assert draft._plain() == config_lib.default_config()._plain()
+
+
+def test_to_choose_what_is_chosen_changes_nothing():
+  draft = config_lib.default_config()
+  draft.objective.captions_per_example = 3
+  draft.loss.label_smoothing = 0.5
+  draft.structure = ("bridge", "consistency")
+  draft.structure.bridge.weight = 0.5
+  draft.evaluation = ("retrieval", "knn")
+  draft.evaluation.retrieval.every = 7
+  before = draft._plain()
+  for path in ("objective", "loss", "optimizer", "data", "other_view"):
+    setattr(draft, path, getattr(draft, path).variant())
+  draft.structure = "bridge,consistency"
+  assert draft._plain() == before
+  # Of several, those that stay keep their fields.
+  draft.structure = ("alignment", "bridge")
+  draft.evaluation = "geometry,retrieval"
+  assert draft.structure.bridge.weight == 0.5
+  assert draft.structure.alignment.weight == 1.0
+  assert [*draft.evaluation.evaluators] == ["geometry", "retrieval"]
+  assert draft.evaluation.retrieval.every == 7
+  # A mapping is the whole.
+  draft.structure = {"bridge": {}}
+  assert draft.structure.bridge.weight == 1.0
 
 
 @pytest.mark.parametrize(
