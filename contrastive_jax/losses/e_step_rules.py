@@ -19,6 +19,7 @@ types or ranges.
 
 import dataclasses
 import math
+import typing
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
@@ -153,7 +154,21 @@ class Amortized:
     return previous
 
 
-Rule = BatchEstimate | MovingAverage | Conjugate | Amortized
+@typing.runtime_checkable
+class Rule(typing.Protocol):
+  """An E-step rule: one of this module, or an object of your own."""
+
+  def combine(
+    self, previous: jax.Array, batch: jax.Array, visits: jax.Array | None
+  ) -> jax.Array:
+    """The log-partition [N] of examples that have a previous one.
+
+    Args:
+      previous: [N] float32, log Z from earlier.
+      batch: [N] float32, log Z-hat of this batch.
+      visits: [N] integers, how often each was updated before, or None.
+    """
+    ...
 
 
 def e_step(
@@ -173,7 +188,8 @@ def e_step(
   worse at small batches.
 
   Args:
-    rule: `BatchEstimate`, `MovingAverage`, `Conjugate` or `Amortized`.
+    rule: `BatchEstimate`, `MovingAverage`, `Conjugate`, `Amortized`, or an object
+      with their method `combine`.
     previous: [N] floating, log Z from earlier (or the network's prediction),
       NaN where unseen.
     batch: [N] floating, log Z-hat: see `log_partition`.
@@ -200,8 +216,8 @@ def e_step(
   """
   if not isinstance(rule, Rule):
     raise ValueError(
-      "rule must be a BatchEstimate, MovingAverage, Conjugate or Amortized; got"
-      f" {rule!r}."
+      "rule must be a BatchEstimate, MovingAverage, Conjugate, Amortized, or have"
+      f" their method combine; got {rule!r}."
     )
   check_row("batch", batch, None)
   check_row("previous", previous, batch.shape[0])

@@ -18,7 +18,7 @@ in the same order on any number of them.
 
 Indices are 32 bits wide and not checked where they are traced: outside of
 [0, num_examples) a read gives the fill value and a write is dropped, so -1 may
-mark the padding of a batch. `check_indices` refuses such indices on the host.
+mark the padding of a batch.
 """
 
 import operator
@@ -315,43 +315,6 @@ def from_sharded(table: Any, num_examples: int, num_devices: int) -> Any:
   xp = jnp if isinstance(table, jax.Array) else np
   table = xp.swapaxes(table.reshape(num_devices, rows, *shape), 0, 1)
   return table.reshape(-1, *shape)[:num_examples]
-
-
-def check_indices(indices: Any, num_examples: int) -> None:
-  """Checks on the host that a table holds all of the indices.
-
-  Args:
-    indices: integers of any shape, not traced.
-    num_examples: entries of the table.
-
-  Raises:
-    ValueError: if an index is not in [0, num_examples), naming the first one;
-      if they are not integers; or if they are traced.
-
-  >>> check_indices(np.array([0, 9]), 10)
-  >>> check_indices(np.array([0, 9, 12]), 10)
-  Traceback (most recent call last):
-    ...
-  ValueError: indices must be in [0, 10), the table's examples; got 12 at (2,).
-  """
-  num_examples = _check_count("num_examples", num_examples)
-  if isinstance(indices, jax.core.Tracer):
-    raise ValueError(
-      "indices must be known to be checked; got a traced array. Check them on"
-      " the host, before the step."
-    )
-  indices = np.asarray(indices)
-  if indices.size == 0:
-    return
-  if not jnp.issubdtype(indices.dtype, jnp.integer):
-    raise ValueError(f"indices must be integers; got {indices.dtype}.")
-  wrong = np.argwhere((indices < 0) | (indices >= num_examples))
-  if len(wrong):
-    at = tuple(int(x) for x in wrong[0])
-    raise ValueError(
-      f"indices must be in [0, {num_examples}), the table's examples; got"
-      f" {indices[at]} at {at}."
-    )
 
 
 def _running(combine, values: jax.Array, first: jax.Array) -> jax.Array:

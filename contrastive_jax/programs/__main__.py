@@ -29,6 +29,8 @@ def main() -> None:
     )
     sys.exit(2)
   sys.argv[:2] = [f"contrastive-jax {name}"]
+  # As `python -m` does, so that variants of the user's own are found.
+  sys.path.insert(0, "")
   importlib.import_module(f"contrastive_jax.programs.{name}").start()
 
 

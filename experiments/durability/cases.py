@@ -3,18 +3,45 @@
 A program is a loss with shapes, types and options, which is compiled once; its cases
 differ in the data and in the scalars. Everything of a case follows from the seed, the
 name of the loss, the number of the program and that of the case.
+
+What a loss is called with follows from its signature and that of its float64
+reference, the function of its name in `tests.losses`: arguments are drawn by name,
+and options take all values of their types.
 """
 
 import dataclasses
+import inspect
+import typing
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from experiments.durability import formulas
-from experiments.durability.tape import Node
+from contrastive_jax import losses
+from tests.exports import public_names
+from tests.losses import (
+  augmented_references,
+  fusion_references,
+  partition_references,
+  references,
+  rounding,
+  structure_references,
+)
+
+REFERENCES: Mapping[str, Callable[..., rounding.Reference]] = {
+  name: getattr(module, name)
+  for name in public_names(losses)
+  for module in (
+    references,
+    augmented_references,
+    partition_references,
+    fusion_references,
+    structure_references,
+  )
+  if hasattr(module, name)
+}
 
 # [N, d] from 1 to 257 and from 1 to 130, primes and powers of two among them.
 SHAPES = (
@@ -60,159 +87,40 @@ _SCALARS: Mapping[str, Callable[..., float]] = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Loss:
-  """What a loss is called with.
-
-  Attributes:
-    formula: in float64.
-    arrays: arguments that may have a gradient.
-    scalars: likewise.
-    options: sets of static arguments; a program has one of them. `groups` stands
-      for `group_ids`, `rows` for temperatures of each anchor.
-    sphere: whether the formula needs unit norm.
-    ranges: of scalars that differ from the usual.
-  """
-
-  formula: formulas.Formula
-  arrays: Sequence[str]
-  scalars: Sequence[str] = ()
-  options: Sequence[Known] = ({},)
-  sphere: bool = False
-  ranges: Mapping[str, Callable[..., float]] = dataclasses.field(
-    default_factory=dict
-  )
-
-
-_GROUPS = ({}, {"groups": True}, {"groups": True, "block_size": 64})
-_SMOOTH = (*_GROUPS, {"label_smoothing": 0.1, "block_size": 16})
-_MASS = (
-  {"include_positive": False, "negative_mass": 1.0},
-  {"include_positive": True, "negative_mass": 255.0, "groups": True},
-  {"include_positive": False, "negative_mass": 1.0, "rows": True},
-  {"include_positive": True, "negative_mass": 1.0, "block_size": 64},
-)
-_WEIGHTED = (
-  *_MASS,
-  {**_MASS[1], "log_weight_cap": 1.0},
-  {**_MASS[0], "fused": False},
-)
-_POSITIVE = (
-  {"positive": "augmented"},
-  {"positive": "original", "groups": True},
-)
-_PAIR, _FOUR = (
-  ("image", "text"),
-  (*("image", "text", "image_augmented", "text_augmented"),),
-)
-_VIEWS, _ROWS = ("first_view", "second_view"), ("queries", "keys")
-_MOMENTUM, _TAU = ("queries", "momentum_keys"), ("temperature",)
-_TAUS = ("temperature", "text_temperature")
-
-LOSSES: Mapping[str, Loss] = {
-  "info_nce": Loss(formulas.info_nce, _ROWS, _TAU, _SMOOTH),
-  "nt_xent": Loss(formulas.nt_xent, _VIEWS, _TAU, _GROUPS),
-  "clip": Loss(formulas.clip, _PAIR, ("logit_scale",), _SMOOTH),
-  "clip_four_term": Loss(
-    formulas.clip_four_term,
-    _FOUR,
-    ("logit_scale",),
-    [
-      {"in_modal_denominator": name, **groups}
-      for name, groups in zip(("augmented", "original") * 2, (*_GROUPS, {}))
-    ],
-  ),
-  "moco_v3": Loss(formulas.moco_v3, _MOMENTUM, _TAU, _GROUPS),
-  "decoupled": Loss(formulas.decoupled, _ROWS, _TAU, _GROUPS),
-  "sigmoid": Loss(
-    formulas.sigmoid, _PAIR, ("logit_scale", "logit_bias"), _GROUPS
-  ),
-  "moco_v2": Loss(formulas.moco_v2, (*_MOMENTUM, "queue"), _TAU),
-  "soft_target_contrastive": Loss(
-    formulas.soft_target_contrastive,
-    ("queries", "momentum_queries", "momentum_keys", "queue"),
-    ("temperature", "alpha"),
-    _GROUPS,
-  ),
-  "image_text_matching": Loss(formulas.image_text_matching, ("logits",)),
-  "distillation": Loss(formulas.distillation, ("logits", "teacher_logits")),
-  "masked_language_modeling": Loss(
-    formulas.masked_language_modeling, ("logits", "teacher_logits"), ("alpha",)
-  ),
-  "augmented_contrastive": Loss(
-    formulas.augmented_contrastive, _ROWS, _TAU, _WEIGHTED
-  ),
-  "augmented_clip": Loss(formulas.augmented_clip, _PAIR, _TAUS, _WEIGHTED),
-  "augmented_nt_xent": Loss(
-    formulas.augmented_nt_xent, _VIEWS, _TAU, _WEIGHTED
-  ),
-  "augmented_moco_v3": Loss(
-    formulas.augmented_moco_v3,
-    _MOMENTUM,
-    _TAU,
-    [option for option in _WEIGHTED if "rows" not in option],
-  ),
-  "log_partition": Loss(formulas.log_partition, _ROWS, _TAU, _MASS),
-  "log_partition_clip": Loss(formulas.log_partition_clip, _PAIR, _TAUS, _MASS),
-  "log_partition_nt_xent": Loss(
-    formulas.log_partition_nt_xent, _VIEWS, _TAU, _MASS
-  ),
-  "amortized_loss": Loss(formulas.amortized_loss, ("prediction",)),
-  "prototype_log_partition": Loss(
-    formulas.prototype_log_partition,
-    (*_ROWS, "prototypes"),
-    _TAU,
-    [
-      {**o, "eps": 1e-14}
-      for o in _MASS
-      if not {"groups", "block_size"} & set(o)
-    ]
-    + [{"include_positive": True, "negative_mass": 2.0, "eps": 1e-14}],
-  ),
-  "scale_by_temperature": Loss(
-    formulas.scale_by_temperature,
-    ("loss",),
-    ("temperature", "rho"),
-    ({}, {"rows": True}),
-  ),
-  "uniformity": Loss(
-    formulas.uniformity,
-    _PAIR,
-    ("t",),
-    ({}, {"block_size": 64}),
-    sphere=True,
-  ),
-  "geometric_consistency": Loss(
-    formulas.geometric_consistency,
-    _FOUR,
-    ("intra", "inter", "augmented", "paired"),
-    ({}, {"form": "gram"}, {"form": "direct"}),
-  ),
-  "orthogonality": Loss(formulas.orthogonality, ("shared", "independent")),
-  "independent_contrast": Loss(
-    formulas.independent_contrast, _FOUR, _TAU, _POSITIVE
-  ),
-  "deep_feature_separation": Loss(
-    formulas.deep_feature_separation,
-    (
-      *("image", "text", "image_independent", "text_independent"),
-      *("image_independent_augmented", "text_independent_augmented"),
-    ),
-    ("temperature", "t"),
-    _POSITIVE,
-    sphere=True,
-  ),
-  "brownian_bridge": Loss(
-    formulas.brownian_bridge,
-    ("start", "end", "bridged"),
-    ("t",),
-    ({"weighted": False}, {"weighted": True}),
-    ranges={"t": _uniform(0.02, 0.98)},
-  ),
-  "alignment": Loss(
-    formulas.alignment, _PAIR, options=({"epsilon": 1e-3},), sphere=True
-  ),
+# Of one loss, unlike the others.
+_OWN_SCALARS = {("brownian_bridge", "t"): _uniform(0.02, 0.98)}
+# Whose formulas need unit norm.
+_ON_SPHERE_ALONE = ("alignment", "deep_feature_separation", "uniformity")
+# Options that are no bools and have no list of values; the last three are
+# arguments that are given or not, and temperatures of each anchor.
+_CHOICES: Mapping[str, tuple[Any, ...]] = {
+  "block_size": ("auto", 16, 64),
+  "label_smoothing": (0.0, 0.1),
+  "log_weight_cap": (None, 1.0),
+  "negative_mass": (1.0, 255.0),
+  "group_ids": (False, True),
+  "text_temperature": (False, True),
+  "each_anchor": (False, True),
 }
+_GIVEN = ("group_ids", "text_temperature", "each_anchor")
+# They change how a loss is computed, and not what it is.
+_COMPUTING = ("block_size", "fused", "form")
+
+
+def choices(loss: str) -> dict[str, tuple[Any, ...]]:
+  """The options of a loss, with all values of each."""
+  found = {}
+  for name, kind in typing.get_type_hints(getattr(losses, loss)).items():
+    if name in _CHOICES:
+      found[name] = _CHOICES[name]
+    elif kind is bool:
+      found[name] = (False, True)
+    elif typing.get_origin(kind) is typing.Literal:
+      found[name] = typing.get_args(kind)
+  hints = typing.get_type_hints(REFERENCES[loss])
+  if np.ndarray in typing.get_args(hints.get("temperature")):
+    found["each_anchor"] = _CHOICES["each_anchor"]
+  return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,7 +133,7 @@ class Program:
     n: rows.
     d: columns.
     dtype: of the arrays, by name.
-    options: static arguments.
+    options: a value of each of `choices`.
   """
 
   loss: str
@@ -239,6 +147,16 @@ class Program:
   def seed(self) -> tuple[int, int]:
     """What its cases are drawn from, beside the study's seed."""
     return zlib.crc32(self.loss.encode()), self.number
+
+  @property
+  def static(self) -> Known:
+    """Options that are passed as they are."""
+    return {k: v for k, v in self.options.items() if k not in _GIVEN}
+
+  @property
+  def arguments(self) -> Mapping[str, inspect.Parameter]:
+    """Of the reference."""
+    return inspect.signature(REFERENCES[self.loss]).parameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,15 +177,29 @@ class Case:
   arrays: Mapping[str, np.ndarray]
   scalars: Mapping[str, np.ndarray]
   known: Mapping[str, np.ndarray]
-  weights: np.ndarray
+  weights: np.ndarray | None = None
+
+  def reference(self) -> rounding.Reference:
+    """Values and gradients in float64, with what rounding is relative to."""
+    options = {
+      k: v for k, v in self.program.static.items() if k not in _COMPUTING
+    }
+    with np.errstate(all="ignore"):
+      return REFERENCES[self.program.loss](
+        **self.arrays,
+        **{k: np.float64(v) for k, v in self.scalars.items()},
+        **self.known,
+        **options,
+        weights=self.weights,
+      )
 
 
 def program(loss: str, number: int) -> Program:
   """A program of a loss; shapes, types and options change with its number."""
   names = list(DTYPES)
-  place = list(LOSSES).index(loss)
+  place = list(REFERENCES).index(loss)
   n, d = SHAPES[number % len(SHAPES)]
-  options = LOSSES[loss].options
+  rng = np.random.default_rng([zlib.crc32(loss.encode()), number])
   return Program(
     loss,
     number,
@@ -275,7 +207,7 @@ def program(loss: str, number: int) -> Program:
     d,
     # All types of a shape are taken, over losses and rounds.
     names[(number + number // len(SHAPES) + place) % len(names)],
-    options[(number // 2 + place) % len(options)],
+    {k: v[rng.integers(len(v))] for k, v in choices(loss).items()},
   )
 
 
@@ -291,55 +223,56 @@ def draw(which: Program, seed: int, number: int) -> Case:
     The case.
   """
   rng = np.random.default_rng([seed, *which.seed, number])
-  loss = LOSSES[which.loss]
   # All kinds, whatever the number of cases.
-  kinds = _ON_SPHERE if loss.sphere else KINDS
+  kinds = _ON_SPHERE if which.loss in _ON_SPHERE_ALONE else KINDS
   kind = kinds[(number + which.number) % len(kinds)]
-  scalars: dict[str, np.ndarray] = {
-    name: np.asarray(loss.ranges.get(name, _SCALARS[name])(rng), np.float32)
-    for name in loss.scalars
-  }
-  if which.options.get("rows"):
+  scalars: dict[str, np.ndarray] = {}
+  for name in which.arguments:
+    if name in _SCALARS and which.options.get(name, True):
+      drawn = _OWN_SCALARS.get((which.loss, name), _SCALARS[name])(rng)
+      scalars[name] = np.asarray(drawn, np.float32)
+  if which.options.get("each_anchor"):
     scalars["temperature"] = np.exp(
       rng.uniform(np.log(0.005), 0.0, which.n)
     ).astype(np.float32)
   arrays = _arrays(rng, which, kind)
   known = _known(rng, which, arrays, scalars)
-  rows = {"nt_xent": 2, "augmented_nt_xent": 2, "log_partition_nt_xent": 2}
-  rows |= {"log_partition_clip": 2, "masked_language_modeling": _WORDS}
-  count = which.n * rows.get(which.loss, 1)
-  if which.loss == "uniformity":
-    count = 1
-  elif which.loss == "deep_feature_separation":
-    count = 2 * which.n + 1
-  weights = (rng.uniform(0.5, 1.5, count) / count).astype(np.float32)
-  return Case(which, kind, arrays, scalars, known, weights)
+  case = Case(which, kind, arrays, scalars, known)
+  count = case.reference().per_example.size
+  weights = rng.uniform(0.5, 1.5, count) / count
+  return dataclasses.replace(case, weights=weights.astype(np.float32))
 
 
 _WORDS = 3  # A text, of masked language modelling.
 
 
-def _shape(which: Program, name: str) -> tuple[int, ...]:
-  n, d = which.n, which.d
-  match which.loss, name:
-    case "amortized_loss" | "scale_by_temperature", _:
-      return (n,)
-    case "image_text_matching", _:
-      return (n, 2)
-    case "masked_language_modeling", _:
-      return (n, _WORDS, d)
-    case _, "bridged":
-      return (1 + which.number % 2, n, d)
-    case _, "queue" | "prototypes":
-      return (1 + (3 * n) % 131, d)
-  return (n, d)
+def _shapes(which: Program) -> dict[str, tuple[int, ...]]:
+  """Shapes of the arrays, by name."""
+  n, d, out = which.n, which.d, {}
+  for name, argument in which.arguments.items():
+    if argument.kind is not argument.POSITIONAL_OR_KEYWORD:
+      continue
+    match name:
+      case "loss" | "prediction":
+        out[name] = (n,)
+      case "logits" if "matches" in which.arguments:
+        out[name] = (n, 2)
+      case "logits" | "teacher_logits" if "tokens" in which.arguments:
+        out[name] = (n, _WORDS, d)
+      case "bridged":
+        out[name] = (1 + which.number % 2, n, d)
+      case "queue" | "prototypes":
+        out[name] = (1 + (3 * n) % 131, d)
+      case _ if not name.endswith("log_auxiliary"):
+        out[name] = (n, d)
+  return out
 
 
 def _arrays(
   rng: np.random.Generator, which: Program, kind: str
 ) -> dict[str, np.ndarray]:
   dtype = DTYPES[which.dtype]
-  shapes = {k: _shape(which, k) for k in LOSSES[which.loss].arrays}
+  shapes = _shapes(which)
   first = next(iter(shapes))
   if first in ("logits", "prediction", "loss"):
     scale = {"huge": 1e3, "tiny": 1e-6}.get(kind, 3.0)
@@ -392,53 +325,39 @@ def _known(
   arrays: Mapping[str, np.ndarray],
   scalars: Mapping[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
-  """What is given beside arrays and scalars."""
+  """What is given and has no gradient."""
   n, out = which.n, {}
-  if which.options.get("groups"):
+  if which.options.get("group_ids"):
     out["group_ids"] = _ids(rng, n)
-  match which.loss:
-    case "soft_target_contrastive" if "group_ids" in out:
-      out["queue_ids"] = rng.choice(out["group_ids"], len(arrays["queue"]))
-    case "image_text_matching":
-      out["matches"] = rng.integers(0, 2, n, dtype=np.int32)
-      out["valid"] = rng.random(n) < rng.choice([0.0, 0.5, 1.0])
-    case "masked_language_modeling":
-      size = (n, _WORDS)
-      out["tokens"] = rng.integers(0, which.d, size, dtype=np.int32)
-      out["chosen"] = rng.random(size) < rng.choice([0.0, 0.5, 1.0])
-    case "amortized_loss" | "scale_by_temperature":
-      wide = 1.0 if which.dtype == "float16" else 30.0
-      found = rng.normal(size=n) * rng.choice([1.0, wide])
-      lost = rng.random(n) < 0.1
-      out["log_partition"] = np.float32(
-        np.where(lost, rng.choice([-np.inf, np.nan]), found)
-      )
-  if which.loss.startswith("augmented"):
-    out |= _log_weights(rng, which, arrays, scalars, out)
+  if "queue_ids" in which.arguments and "group_ids" in out:
+    out["queue_ids"] = rng.choice(out["group_ids"], len(arrays["queue"]))
+  if "matches" in which.arguments:
+    out["matches"] = rng.integers(0, 2, n, dtype=np.int32)
+    out["valid"] = rng.random(n) < rng.choice([0.0, 0.5, 1.0])
+  if "tokens" in which.arguments:
+    size = (n, _WORDS)
+    out["tokens"] = rng.integers(0, which.d, size, dtype=np.int32)
+    out["chosen"] = rng.random(size) < rng.choice([0.0, 0.5, 1.0])
+  if "log_partition" in which.arguments:
+    wide = 1.0 if which.dtype == "float16" else 30.0
+    found = rng.normal(size=n) * rng.choice([1.0, wide])
+    lost = rng.random(n) < 0.1
+    out["log_partition"] = np.float32(
+      np.where(lost, rng.choice([-np.inf, np.nan]), found)
+    )
+  names = [k for k in which.arguments if k.endswith("log_auxiliary")]
+  if names:
+    # Around -log Z, as a table has them; at times stale, or of nothing seen.
+    stale = 20.0 if which.dtype != "float16" else 1.0
+    log_u = augmented_references.make_log_u(
+      which.loss,
+      arrays,
+      scalars["temperature"],
+      seed=int(rng.integers(2**31)),
+      spread=rng.choice([0.0, 1.0, stale]),
+    )
+    mass = np.float32(np.log(which.options["negative_mass"]))
+    for name, row in zip(names, log_u):
+      lost = rng.random(n) < 0.05
+      out[name] = np.where(lost, np.float32(-np.inf), row - mass)
   return out
-
-
-def _log_weights(
-  rng: np.random.Generator,
-  which: Program,
-  arrays: Mapping[str, np.ndarray],
-  scalars: Mapping[str, np.ndarray],
-  known: Known,
-) -> dict[str, np.ndarray]:
-  """Log-weights around -log Z, as a table has them; at times stale, or of nothing seen."""
-  options = {"include_positive": False, "negative_mass": 1.0, **known}
-  kind = which.loss.removeprefix("augmented_")
-  x = {k: Node(v.astype(np.float64)) for k, v in {**arrays, **scalars}.items()}
-  if kind == "moco_v3":
-    x["keys"] = x["momentum_keys"]
-  formula = getattr(formulas, f"log_partition_{kind}", formulas.log_partition)
-  log_z = formula(x, options).value
-  log_u = -np.where(np.isfinite(log_z), log_z, 0.0)
-  stale = 20.0 if which.dtype != "float16" else 1.0
-  log_u += rng.choice([0.0, 1.0, stale]) * rng.normal(size=log_u.shape)
-  log_u[rng.random(log_u.shape) < 0.05] = -np.inf
-  names = {
-    "clip": ("image_log_auxiliary", "text_log_auxiliary"),
-    "nt_xent": ("first_log_auxiliary", "second_log_auxiliary"),
-  }.get(kind, ("log_auxiliary",))
-  return dict(zip(names, np.split(np.float32(log_u), len(names))))

@@ -23,7 +23,8 @@ from contrastive_jax import losses
 from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.training import config as config_lib
 from experiments import reporting
-from experiments.durability import cases, tape
+from experiments.durability import cases
+from tests.losses import rounding
 
 _FLAGS = flags.FlagValues()
 _CASES = flags.DEFINE_integer(
@@ -46,8 +47,6 @@ Flags:
   --case=X    LOSS/PROGRAM/NUMBER, as failures are listed: that one alone
 """
 
-# The smallest normal float32: what is less is zero on some platforms.
-_SMALLEST = 2.0**-126
 _FLOOR = 1e-30  # Products of what is less are zero in float32.
 _PROGRAMS = 16  # Of a loss, at most.
 # A case tells much of a gradient if its bound is below this share of it.
@@ -58,7 +57,8 @@ class Finding(NamedTuple):
   """What came out of a case.
 
   Attributes:
-    value: largest error of the values, in units of rounding; see `tape.BOUND`.
+    value: largest error of the values, in units of rounding: `FLOAT32_EPSILON`
+      times a size, see `tests.losses.rounding`; `BOUND` of them are allowed.
     gradient: the same of the gradients, beyond the rounding to the arrays' type.
     relative: largest error of a gradient, relative to its largest entry.
     sharp: whether all bounds are below 1 % of what they bound.
@@ -79,10 +79,7 @@ def name_of(case: cases.Case, number: int) -> str:
 
 def compiled(which: cases.Program) -> Callable[..., Any]:
   """The values of a case, and the gradients of their weighted sum."""
-  loss = getattr(losses, which.loss)
-  static = {
-    k: v for k, v in which.options.items() if k not in ("groups", "rows")
-  }
+  loss, static = getattr(losses, which.loss), which.static
 
   def values(arrays, scalars, known):
     given = {**arrays, **scalars, **known, **static}
@@ -108,21 +105,8 @@ def compiled(which: cases.Program) -> Callable[..., Any]:
   return jax.jit(both)
 
 
-def expected(case: cases.Case) -> tuple[tape.Node, dict[str, tape.Factor]]:
-  """Values and gradients of a case in float64, with their sizes."""
-  given = {**case.arrays, **case.scalars}
-  leaves = {k: tape.Node(v.astype(np.float64)) for k, v in given.items()}
-  known = {**case.program.options, **case.known}
-  with np.errstate(all="ignore"):
-    formula = cases.LOSSES[case.program.loss].formula
-    root = formula(leaves, known)
-    weights = case.weights.astype(np.float64)
-    found = tape.gradients(root, weights, list(leaves.values()))
-  return root, dict(zip(leaves, found))
-
-
 def check(case: cases.Case, run: Callable[..., Any]) -> Finding:
-  """Compares a loss with its formula.
+  """Compares a loss with its reference.
 
   Args:
     case: what it is called with.
@@ -132,35 +116,33 @@ def check(case: cases.Case, run: Callable[..., Any]) -> Finding:
     The errors, and what is wrong.
   """
   rows, gradients = run(case.arrays, case.scalars, case.known, case.weights)
-  root, wanted = expected(case)
-  value, problem = _errors(np.asarray(rows), root.value, root.size, 0.0)
+  wanted = case.reference()
+  value, problem = _errors(rows, wanted.per_example, wanted.sizes[""])
   problem = problem and f"value: {problem}"
   worst, relative, sharp = 0.0, 0.0, True
-  for name, want in wanted.items():
-    found = np.asarray(gradients[name])
-    # Half a unit in the last place of what the gradient is returned in.
-    info = jnp.finfo(found.dtype)
-    low = 0.0
-    if found.dtype != np.float32:
-      low = 0.51 * float(info.eps) * np.abs(want.value)
-      low = np.maximum(low, float(info.smallest_subnormal))
-    error, wrong = _errors(found, want.value, want.size, low)
+  for name, want in wanted.gradients.items():
+    found, size = np.asarray(gradients[name]), wanted.sizes[name]
+    error, wrong = _errors(found, want, size)
     worst = max(worst, error)
     problem = problem or (wrong and f"gradient of {name}: {wrong}")
-    largest = np.abs(want.value).max()
+    largest = np.abs(want).max()
     # Below that it is told by the smallest numbers of the type, not by its digits.
-    if largest > max(float(info.tiny), _FLOOR) and not wrong:
-      away = np.abs(found.astype(np.float64) - want.value).max()
+    if largest > max(float(jnp.finfo(found.dtype).tiny), _FLOOR) and not wrong:
+      away = np.abs(found.astype(np.float64) - want).max()
       relative = max(relative, float(away / largest))
-      sharp &= tape.BOUND * tape.EPSILON * want.size.max() < _SHARP * largest
+      sharp &= rounding.BOUND * _unit(want, size) < _SHARP * largest
   return Finding(value, worst, relative, bool(sharp), problem)
 
 
-def _errors(found, value, size, low) -> tuple[float, str]:
+def _unit(value: np.ndarray, size: float) -> float:
+  return rounding.FLOAT32_EPSILON * max(np.abs(value).max(), size) + _FLOOR
+
+
+def _errors(found, value, size) -> tuple[float, str]:
   """The largest error in units of rounding, and what is wrong with it."""
+  found = np.asarray(found)
   if found.shape != value.shape:
     return np.inf, f"shape {found.shape} instead of {value.shape}"
-  found = found.astype(np.float64)
   finite = np.isfinite(value)
   if not np.array_equal(found[~finite], value[~finite], equal_nan=True):
     return np.inf, "finite where it is infinite"
@@ -168,23 +150,25 @@ def _errors(found, value, size, low) -> tuple[float, str]:
     return np.inf, "not finite"
   if not finite.any():
     return 0.0, ""
-  unit = tape.EPSILON * size[finite].max() + _SMALLEST
-  error = (
-    np.abs(found - value)[finite] - np.broadcast_to(low, value.shape)[finite]
+  info, value = jnp.finfo(found.dtype), value[finite]
+  error = np.abs(found[finite].astype(np.float64) - value)
+  if found.dtype != np.float32:
+    # Half a unit in the last place of what the gradient is returned in.
+    low = 0.51 * float(info.eps) * np.abs(value)
+    error -= np.maximum(low, float(info.smallest_subnormal))
+  worst = float(max(error.max(), 0.0) / _unit(value, size))
+  if worst <= rounding.BOUND:
+    return worst, ""
+  place = int(np.argmax(error))
+  return worst, (
+    f"{found[finite][place]:.9g} instead of {value[place]:.9g},"
+    f" {worst:.3g} units of rounding"
   )
-  worst = float(max(error.max(), 0.0) / unit)
-  if not worst <= tape.BOUND:
-    place = int(np.argmax(error))
-    return worst, (
-      f"{found[finite][place]:.9g} instead of {value[finite][place]:.9g},"
-      f" {worst:.3g} units of rounding"
-    )
-  return worst, ""
 
 
 def plan(count: int) -> Iterator[tuple[str, int, range]]:
   """Loss, number of the program and its cases; `count` cases in all."""
-  names = list(cases.LOSSES)
+  names = list(cases.REFERENCES)
   for place, name in enumerate(names):
     share = count * (place + 1) // len(names) - count * place // len(names)
     # Compiling takes most of the time: the extremes of every loss, and of the other
@@ -301,12 +285,12 @@ def one(name: str, seed: int) -> Finding:
   """
   try:
     loss, number, case = name.split("/")
-    if loss not in cases.LOSSES or min(int(number), int(case)) < 0:
+    if loss not in cases.REFERENCES or min(int(number), int(case)) < 0:
       raise ValueError
   except ValueError:
     raise config_lib.UserError(
       "--case must be LOSS/PROGRAM/NUMBER, such as clip/3/14, of the losses"
-      f" {', '.join(cases.LOSSES)}; got {name!r}."
+      f" {', '.join(cases.REFERENCES)}; got {name!r}."
     ) from None
   which = cases.program(loss, int(number))
   return check(cases.draw(which, seed, int(case)), compiled(which))
@@ -327,9 +311,10 @@ def main() -> None:
     "backend": jax.default_backend(),
     "seconds": round(time.monotonic() - began),
     "cases": _CASES.value,
-    "bound": tape.BOUND,
-    "unit": "2^-23 times the sum of the absolute values of all terms; gradients of"
-    " bfloat16 and float16 may also differ by 0.51 of their last place",
+    "bound": rounding.BOUND,
+    "unit": "2^-23 times the sum of the absolute values of all terms, and of what"
+    " logits that are rounded do to them; gradients of bfloat16 and float16 may"
+    " also differ by 0.51 of their last place",
     **summary.record(),
   }
   if _OUT.value:

@@ -62,9 +62,10 @@ def _kills(found: Mapping[str, Any]) -> str:
     " log line by line without what depends on the clock, and the scores. With two"
     " processes one of them is killed; how long the other lived on is beside it,"
     " with `--dead_after=5`, as is how often it named the dead one: not if that died"
-    " before both were ready. The slow one had one of its processes stopped for"
-    " up to a second, as often. How often the processes ended by themselves stands"
-    " after the kills, if they did.\n",
+    " before both were ready, nor if it was process 0, whose end only the runtime"
+    " tells (in ALBEF's row it was named too, by code that is gone). The slow one"
+    " had one of its processes stopped for up to a second, as often. How often the"
+    " processes ended by themselves stands after the kills, if they did.\n",
     "| run | kills by moment | in a half-written checkpoint | leaves, lines |"
     " differences | other process |",
     "|---|---|---|---|---|---|",
@@ -79,8 +80,6 @@ def _kills(found: Mapping[str, Any]) -> str:
       other = (
         f"at most {row['longest_wait']:.0f} s; named {row['named']} of {total}"
       )
-      if "steps" not in row:  # As in records of before.
-        other += " (before process 0's end was told)"
     said = ", ".join(row["differences"]) or "none"
     lines.append(
       f"| {name.replace('_', ' ')} | {sum(row['kills'].values())}: {kinds} |"

@@ -430,7 +430,7 @@ def test_rand_augment_draws_every_operation_half_the_time():
   ],
 )
 def test_bad_config_is_refused_by_field(field, value):
-  with pytest.raises(ValueError, match=rf"AugmentConfig\.{field} must be"):
+  with pytest.raises(ValueError, match=rf"^AugmentConfig\.{field} "):
     augment.AugmentConfig(**({"image_size": 8} | {field: value}))
 
 
@@ -444,16 +444,16 @@ def test_bad_arrays_are_refused_by_name():
   config = config_of()
   images = np.zeros((2, 8, 8, 3), np.uint8)
   for bad in (images[0], images[..., :1], images.astype(np.int32)):
-    with pytest.raises(ValueError, match="preprocess_batch: images must be"):
+    with pytest.raises(ValueError, match="images "):
       augment.preprocess_batch(bad, config)
   for positions in (jnp.arange(3), jnp.zeros(2)):
-    with pytest.raises(ValueError, match="example_positions must be"):
+    with pytest.raises(ValueError, match="example_positions "):
       augment.augment_batch(KEY, images, positions, config)
-  with pytest.raises(ValueError, match="images must be"):
+  with pytest.raises(ValueError, match="images "):
     randaugment.rand_augment(
       jax.random.split(KEY, 2), images[:, :2] / 1.0, num_ops=1, magnitude=1.0
     )
-  with pytest.raises(ValueError, match="magnitude must be"):
+  with pytest.raises(ValueError, match="magnitude "):
     randaugment.rand_augment(
       jax.random.split(KEY, 2), images / 1.0, num_ops=1, magnitude=11.0
     )

@@ -101,7 +101,7 @@ def test_a_text_is_never_emptied_and_draws_follow_the_generator(
 
 @pytest.mark.parametrize("share", [0.0, -1.0, 1.5, float("nan")])
 def test_the_share_is_checked(share):
-  with pytest.raises(ValueError, match=r"share must be in \(0, 1\]"):
+  with pytest.raises(ValueError, match="^share "):
     eda.EasyDataAugmentation({}, share)
 
 
@@ -164,11 +164,11 @@ def test_a_file_of_synonyms(tmp_path):
 @pytest.mark.parametrize(
   ("content", "message"),
   [
-    ("{", "is not valid JSON"),
-    ("[]", "must hold an object"),
-    ('{"cat": "feline"}', "synonyms of 'cat' must be a list of texts"),
-    ('{"cat": [1]}', "must be a list of texts"),
-    ('{"cat": [" "]}', "must be a list of texts"),
+    ("{", "JSON"),
+    ("[]", "object"),
+    ('{"cat": "feline"}', "'cat'"),
+    ('{"cat": [1]}', "'cat'"),
+    ('{"cat": [" "]}', "'cat'"),
   ],
 )
 def test_a_wrong_file_is_named(tmp_path, content, message):

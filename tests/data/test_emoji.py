@@ -17,10 +17,11 @@ from PIL import Image
 
 from contrastive_jax.data import pipeline
 from contrastive_jax.data.sets.choices import Request
-from contrastive_jax.data.sets.emoji import PROMPTS, Emoji, rebuild
+from contrastive_jax.data.sets.emoji import PROMPTS, Emoji
 from contrastive_jax.data.sets.emoji import emoji_dataset_builder as emoji
 from contrastive_jax.data.text import tokenizer as tokenizer_lib
 from tests.data import prepared
+from tools import rebuild_emoji
 
 FOLDER = pathlib.Path(emoji.__file__).parent
 PREPARED = f"emoji-{emoji.fingerprint()}"
@@ -399,10 +400,10 @@ def shipped_splits():
 
 def test_splits_are_those_of_the_rebuild():
   groups, splits = shipped_splits()
-  assert rebuild.assign_splits(groups) == splits
+  assert rebuild_emoji.assign_splits(groups) == splits
   # In whatever order the packages name them.
   backwards = dict(reversed(groups.items()))
-  assert rebuild.assign_splits(backwards) == splits
+  assert rebuild_emoji.assign_splits(backwards) == splits
 
 
 def test_splits_are_stratified_by_category_and_subcategory():
@@ -422,7 +423,7 @@ def test_splits_are_stratified_by_category_and_subcategory():
 
 def test_a_new_concept_moves_few_others():
   groups, splits = shipped_splits()
-  grown = rebuild.assign_splits({**groups, "1fffe": ("objects", "tool")})
+  grown = rebuild_emoji.assign_splits({**groups, "1fffe": ("objects", "tool")})
   moved = [c for c in splits if splits[c] != grown[c]]
   assert len(moved) < 0.01 * len(splits)
 
@@ -441,7 +442,7 @@ def test_rebuild_names_the_missing_package(tmp_path):
     app.UsageError,
     match="iconify-json-noto-.* 0",
   ):
-    rebuild.rebuild(tmp_path, out)
+    rebuild_emoji.rebuild(tmp_path, out)
   assert not list(out.iterdir())
 
 
@@ -449,13 +450,13 @@ def test_rebuild_refuses_two_versions(tmp_path):
   for version in ("1.0.0", "1.0.1"):
     (tmp_path / f"emojibase-data-{version}.tgz").write_bytes(b"")
   with pytest.raises(app.UsageError, match="emojibase-data-.* 2"):
-    rebuild.Package(tmp_path, "emojibase-data")
+    rebuild_emoji.Package(tmp_path, "emojibase-data")
 
 
 def test_rebuild_program(tmp_path):
   """Run as its docstring says; importing it defines no flag."""
   assert "sources" not in flags.FLAGS
-  module = "contrastive_jax.data.sets.emoji.rebuild"
+  module = "tools.rebuild_emoji"
   done = prepared.run_python("-m", module, f"--sources={tmp_path}")
   assert done.returncode != 0
   assert "must hold exactly one iconify-json-noto-VERSION.tgz" in done.stderr

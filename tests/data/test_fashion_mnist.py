@@ -9,9 +9,10 @@ import pytest
 
 from contrastive_jax.data import pipeline, sources
 from contrastive_jax.data.sets.choices import Request
-from contrastive_jax.data.sets.fashion_mnist import FashionMnist, files, rebuild
+from contrastive_jax.data.sets.fashion_mnist import FashionMnist, files
 from contrastive_jax.data.sets.folder import reading
 from tests.data.fashion_files import IMAGES, LABELS, idx, write, write_folder
+from tools import rebuild_fashion_mnist
 
 
 @pytest.fixture(name="root")
@@ -175,7 +176,7 @@ def test_labels_that_do_not_fit(root):
 
 
 def test_rebuild_keeps_the_first_training_images(root, tmp_path):
-  rebuild.rebuild(root, tmp_path)
+  rebuild_fashion_mnist.rebuild(root, tmp_path)
   stored = np.load(tmp_path / files.EMBEDDED, allow_pickle=False)
   assert stored["images"].shape == (120, 28, 28)
   assert stored["labels"].tolist() == [i % 10 for i in range(120)]
@@ -186,7 +187,7 @@ def test_rebuild_program(tmp_path):
     [
       sys.executable,
       "-m",
-      "contrastive_jax.data.sets.fashion_mnist.rebuild",
+      "tools.rebuild_fashion_mnist",
       f"--source={tmp_path}",
     ],
     capture_output=True,

@@ -55,8 +55,7 @@ def test_other_inputs_wait_for_the_end(tmp_path, hold):
   other = write_tar(tmp_path / "x.tar_", pair("x", picture("red"), "x"))
   process = hold(other)
   message = (
-    rf"out is being written by a conversion of theirs \(process {process.pid} on"
-    r" .* since \d{4}-.*\): wait for its end, or choose another --out"
+    rf"out .* theirs \(process {process.pid} on .* since \d{{4}}-.*\).* --out"
   )
   with pytest.raises(reading.DataError, match=message):
     converted(tmp_path, pattern)

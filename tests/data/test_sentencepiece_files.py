@@ -4,16 +4,18 @@ import functools
 import io
 import pickle
 import random
-import unicodedata
+import sys
 
 import numpy as np
 import pytest
+import sentencepiece as spm
+from sentencepiece import sentencepiece_model_pb2
 
-from contrastive_jax.data.text import charsmap, published_tokenizers
-from contrastive_jax.data.text import sentencepiece_files as files
+from contrastive_jax.data.text import published_tokenizers
 from contrastive_jax.data.text import tokenizer as tokenizer_lib
-
-spm = pytest.importorskip("sentencepiece")
+from contrastive_jax.training import config as config_lib
+from contrastive_jax.training.config import workdirs
+from contrastive_jax.training.runs import initial_weights
 
 HARD = [
   *(
@@ -119,45 +121,6 @@ def test_ids_of_hard_texts_are_those_of_the_library(kind):
 
 
 @pytest.mark.parametrize("kind", ["siglip", "siglip2"])
-def test_ids_of_random_texts_are_those_of_the_library(kind):
-  """Any characters, often replaced ones with marks after them."""
-  rng = random.Random(1)
-  known = [
-    chr(c)
-    for c in range(1, 0x1FB00)
-    if unicodedata.category(chr(c)) not in ("Cn", "Cs", "Co")
-  ]
-  replaced = [c for c in known if unicodedata.normalize("NFKC", c) != c]
-  marks = [c for c in known if unicodedata.category(c) == "Mn"]
-  pools = known, replaced, marks, "abc 1 _.,", "the photo of a cat "
-  texts = [
-    "".join(rng.choice(rng.choice(pools)) for _ in range(rng.randint(1, 8)))
-    for _ in range(2000)
-  ]
-  assert_same_ids(kind, published_tokenizers.sentencepiece(model(kind)), texts)
-
-
-def test_the_table_is_that_of_the_library():
-  """Where unknown pieces would hide a difference: the normalised text."""
-  read = files.read(model("siglip"))
-  table, rest = charsmap.split(read.normalizer)
-  theirs = spm.SentencePieceProcessor(model_proto=model("siglip"))
-  for text in HARD:
-    text = text.encode("utf-8", "replace").decode()
-    assert rest.normalize_str(table(text)) == theirs.normalize(text), ascii(
-      text
-    )
-
-
-def test_a_table_that_replaces_ascii():
-  content = trained(
-    model_type="unigram", vocab_size=300, normalization_rule_name="nmt_nfkc_cf"
-  )
-  table, _ = charsmap.split(files.read(content).normalizer)
-  assert table("A CAT") == "a cat"
-
-
-@pytest.mark.parametrize("kind", ["siglip", "siglip2"])
 def test_saved_and_pickled_it_is_the_same(kind, tmp_path):
   ours = published_tokenizers.sentencepiece(model(kind))
   expected = ours.encode(HARD, LENGTH)
@@ -178,15 +141,6 @@ def test_it_is_found_in_its_folder(tmp_path, name):
   assert published_tokenizers.load(tmp_path).kind == "siglip"
 
 
-def changed(kind, **changes):
-  """A model with other fields."""
-  found = files._model_class().FromString(model(kind))
-  for name, value in changes.items():
-    part, field = name.split("__")
-    setattr(getattr(found, part), field, value)
-  return found
-
-
 def same_piece(found):
   found.pieces[5].piece = found.pieces[4].piece
 
@@ -195,61 +149,57 @@ def no_unknown(found):
   found.pieces[2].type = 1
 
 
-def no_text(found):
-  found.pieces[7].piece = b"\xff\xfe"
-
-
-def user_defined(found):
-  found.pieces[9].type = 4
-
-
 def another_end(found):
-  found.pieces[1].piece = b"<end>"
+  found.pieces[1].piece = "<end>"
+
+
+def damaged_table(found):
+  table = bytearray(found.normalizer_spec.precompiled_charsmap)
+  table[4:12] = b"\xff" * 8
+  found.normalizer_spec.precompiled_charsmap = bytes(table)
 
 
 @pytest.mark.parametrize(
-  "kind, changes, edit, message",
+  "edit, message",
   [
-    (
-      "siglip",
-      {"trainer__model_type": 3},
-      None,
-      "1 .unigram. or 2 .BPE.; it is",
-    ),
-    (
-      "siglip",
-      {"trainer__treat_whitespace_as_suffix": True},
-      None,
-      "spaces aft",
-    ),
-    (
-      "siglip",
-      {"normalizer__precompiled_charsmap": b"abc"},
-      None,
-      "table of char",
-    ),
-    (
-      "siglip",
-      {"normalizer__precompiled_charsmap": b"\x08\0\0\0\xff\xff\xff\xff"},
-      None,
-      "table of char",
-    ),
-    ("siglip2", {"normalizer__add_dummy_prefix": True}, None, "a user defined"),
-    ("siglip", {}, same_piece, "of which 399 are different"),
-    ("siglip", {}, no_unknown, "one unknown piece; it has 0"),
-    ("siglip", {}, no_text, "utf-8"),
-    ("siglip", {}, user_defined, "types 1, 2, 3, 6; some are of 4"),
-    ("siglip", {}, another_end, "special tokens of a known kind"),
+    (same_piece, "already defined"),
+    (no_unknown, "unk is not defined"),
+    (another_end, "special tokens of a known kind"),
+    (damaged_table, "precompiled_charsmap"),
   ],
 )
-def test_what_is_not_read_is_named(tmp_path, kind, changes, edit, message):
-  found = changed(kind, **changes)
-  if edit:
-    edit(found)
+def test_what_is_not_read_is_named(tmp_path, edit, message):
+  found = sentencepiece_model_pb2.ModelProto.FromString(model("siglip"))
+  edit(found)
   path = tmp_path / "x.model"
   path.write_bytes(found.SerializeToString())
   with pytest.raises(ValueError, match=f"x.model cannot be read .*{message}"):
     published_tokenizers.load(path)
+
+
+def test_pieces_that_are_no_utf8(tmp_path):
+  path = tmp_path / "x.model"
+  content = model("siglip")
+  piece = spm.SentencePieceProcessor(model_proto=content).id_to_piece(7)
+  name = piece.encode()
+  path.write_bytes(content.replace(name, b"\xff" * len(name), 1))
+  with pytest.raises(ValueError, match="x.model cannot be read .*utf-8"):
+    published_tokenizers.load(path)
+
+
+def test_without_the_library_its_extra_is_named(tmp_path, monkeypatch):
+  """Of a published file, and of a run that has kept one."""
+  path, kept = tmp_path / "x.model", tmp_path / "tokenizer.json"
+  path.write_bytes(model("siglip"))
+  published_tokenizers.load(path).save(kept)
+  monkeypatch.setitem(sys.modules, "sentencepiece", None)
+  config = config_lib.parse({"model": {"tokenizer": str(path)}})
+  with pytest.raises(config_lib.ConfigError, match=r"x.model: .*\[sentencep"):
+    initial_weights.take_tokenizer(config, tmp_path / "run")
+  with pytest.raises(
+    workdirs.WorkdirError, match=r"tokenizer.json: .*\[sentencep"
+  ):
+    workdirs.read_tokenizer(kept)
 
 
 @pytest.mark.parametrize("kind", ["siglip", "siglip2"])

@@ -139,7 +139,7 @@ def test_save_replaces_and_leaves_no_other_file(tokenizer, tmp_path):
 def test_bad_file(tmp_path, content):
   path = tmp_path / "broken.json"
   path.write_bytes(content)
-  with pytest.raises(ValueError, match=r"broken\.json is not a tokenizer file"):
+  with pytest.raises(ValueError, match="broken.json "):
     tokenizer_lib.Tokenizer.load(path)
 
 
@@ -153,27 +153,27 @@ def test_tokenizer_of_another_kind(tmp_path):
   with pytest.raises(ValueError, match=r"special tokens .*\[START\]"):
     tokenizer_lib.Tokenizer(other)
   other.add_special_tokens(["[START]", "[END]", "[PAD]"])
-  with pytest.raises(ValueError, match=r"\[PAD\] must have id 0"):
+  with pytest.raises(ValueError, match=r"\[PAD\] .* 0"):
     tokenizer_lib.Tokenizer(other)
   other.save(str(tmp_path / "other.json"))
-  with pytest.raises(ValueError, match=r"other\.json is not a tokenizer file"):
+  with pytest.raises(ValueError, match="other.json "):
     tokenizer_lib.Tokenizer.load(tmp_path / "other.json")
 
 
 @pytest.mark.parametrize("length", [1, 0, -3])
 def test_bad_length(tokenizer, length):
-  with pytest.raises(ValueError, match=f"length must be .* got {length}"):
+  with pytest.raises(ValueError, match=f"^length .*got {length}"):
     tokenizer.encode(["face"], length)
 
 
 def test_one_text_instead_of_a_list(tokenizer):
-  with pytest.raises(ValueError, match="texts must be a list .* 'face'"):
+  with pytest.raises(ValueError, match="^texts .*'face'"):
     tokenizer.encode("face", 8)
 
 
 @pytest.mark.parametrize("vocab_size", [258, 0])
 def test_bad_vocab_size(vocab_size):
-  with pytest.raises(ValueError, match=f"at least 259; got {vocab_size}"):
+  with pytest.raises(ValueError, match=f"^vocab_size .*259; got {vocab_size}"):
     tokenizer_lib.Tokenizer.train(TEXTS, vocab_size=vocab_size)
 
 

@@ -143,6 +143,17 @@ TOKENIZERS = {
   "other": json.dumps({"version": "1.0", "model": {"type": "Evil"}}),
   "template": json.dumps({"chat_template": "{{ ''.__class__ }}"}),
   "pickle": "\x80\x02cos\nsystem\n.",
+  "panic": json.dumps(
+    {
+      "version": "1.0",
+      "normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"},
+      "model": {"type": "BPE", "vocab": {}, "merges": []},
+    }
+  ),
+  "sentencepiece": json.dumps({"sentencepiece": "gASVY29zCnN5c3RlbQou"}),
+  "sentencepiece base": json.dumps({"sentencepiece": "%%%"}),
+  "sentencepiece type": json.dumps({"sentencepiece": ["a"]}),
+  "sentencepiece deep": '{"sentencepiece": ' + "[" * 200_000,
 }
 
 

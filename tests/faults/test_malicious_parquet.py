@@ -87,6 +87,37 @@ def test_a_page_of_nothing(place):
   )
 
 
+def _varint(value, width):
+  """Thrift's zigzag number in so many bytes, which may be more than it needs."""
+  groups = [(2 * value >> 7 * i) & 127 for i in range(width)]
+  return bytes([g | 128 for g in groups[:-1]] + groups[-1:])
+
+
+def test_a_page_that_the_end_of_the_file_makes_small(place):
+  """The metadata of pyarrow repeat what it says, and its reader makes the room."""
+  path = write(
+    place / "a.parquet",
+    {"image": [pairs.RED], "caption": ["a" * 2**24]},
+    use_dictionary=False,
+    write_statistics=False,
+  )
+
+  def claimed():
+    return parquet.read_metadata(path).row_group(0).column(1)
+
+  content, size = path.read_bytes(), claimed().total_uncompressed_size
+  page, end = content.split(_varint(size, 4))
+  path.write_bytes(page + _varint(1_000, 4) + end)
+  assert claimed().total_uncompressed_size == 1_000
+  caption = parquet.ParquetFile(path).read()["caption"][0].as_py()
+  assert len(caption) == 2**24
+  (problem,) = found(path)
+  assert problem.key == "a.parquet" and problem.lost == 1
+  assert problem.problem.startswith(
+    "unsafe parquet: rows 0 to 0 (a page of 16,"
+  )
+
+
 def test_a_page_of_empty_images(place, monkeypatch):
   monkeypatch.setattr(items, "MAX_BYTES", MB)
   image = pairs.RED + bytes(2 * MB)

@@ -12,11 +12,20 @@ sum_i g_i loss_i with respect to D_ij is W_ij = g_i kappa / |N_i| phi'(.).
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 
-EPSILON = 2.0**-23
+from tests.losses.rounding import (
+  BOUND,
+  FLOAT32_EPSILON,
+  Reference,
+  float64,
+  of_terms,
+  total,
+  weights_of,
+)
+
+# Exponents above this are continued by their tangent, for float32's sake.
+LARGEST_LOG = 50.0
 
 
 def negatives(group_ids, n: int) -> np.ndarray:
@@ -24,212 +33,270 @@ def negatives(group_ids, n: int) -> np.ndarray:
   return ids[:, None] != ids[None, :]
 
 
-def log_partition(
-  queries, keys, *, temperature, c0=0.0, kappa=1.0, mask=None, positive=None
+def log_z(
+  queries,
+  keys,
+  *,
+  temperature,
+  include_positive=False,
+  negative_mass=1.0,
+  mask=None,
+  positive=None,
 ):
   """Log Z-hat of every row; -inf where nothing is summed."""
-  q, k = np.float64(queries), np.float64(keys)
+  q, k = float64(queries, keys)
   n = len(q)
   mask = negatives(None, n) if mask is None else mask
   tau = np.broadcast_to(np.float64(temperature), n)
   cosine = q @ k.T
   positive = np.diag(cosine) if positive is None else positive
-  margin = (cosine - positive[:, None]) / tau[:, None]
-  with np.errstate(divide="ignore", invalid="ignore"):
-    total = np.where(mask, np.exp(margin), 0.0).sum(1)
-    count = np.maximum(mask.sum(1), 1)
-    return np.log(c0 + kappa * total / count)
+  margin = np.where(mask, (cosine - positive[:, None]) / tau[:, None], -np.inf)
+  log_mass = np.log(negative_mass / np.maximum(mask.sum(1), 1))
+  found = np.logaddexp.reduce(margin, axis=1) + log_mass
+  return np.logaddexp(found, 0.0) if include_positive else found
 
 
-@dataclasses.dataclass
-class Reference:
-  """Losses, gradients of their weighted sum, and what rounding is relative to.
+def capped_exp(x, cap, size):
+  """Exp and its slope, above the cap its tangent; with the sizes of both.
 
-  `rounding` is the relative error that float32 logits leave in exp of them.
+  `size` is that of x, which exp takes to a relative error.
   """
-
-  per_example: np.ndarray
-  gradients: dict[str, np.ndarray]
-  magnitudes: dict[str, float]
-  largest: float
-  rounding: float
-
-  def check(self, per_example, gradients, rtol=1e-6):
-    bound = (rtol + self.rounding) * self.largest
-    error = np.abs(np.float64(per_example) - self.per_example).max()
-    assert error <= bound, f"loss: error {error:.3g}, bound {bound:.3g}"
-    for name, actual in gradients.items():
-      expected = self.gradients[name]
-      actual = np.asarray(actual, np.float64)
-      assert actual.shape == expected.shape, (name, actual.shape)
-      bound = rtol * np.abs(expected).max()
-      bound += (1e-6 + self.rounding) * self.magnitudes[name]
-      error = np.abs(actual - expected).max()
-      assert error <= bound, f"{name}: error {error:.3g}, bound {bound:.3g}"
+  slope = np.exp(np.minimum(x, cap))
+  value = slope * (1.0 + np.maximum(x - cap, 0.0))
+  grown = np.expm1(np.minimum(BOUND * FLOAT32_EPSILON * size, 100.0))
+  grown /= BOUND * FLOAT32_EPSILON
+  # Far above the cap it is a line, whatever the error.
+  line = x - cap > 2.0 * BOUND * FLOAT32_EPSILON * size
+  grown = np.where(line, size, grown)
+  return value, slope, value + slope * grown, slope * (1.0 + grown)
 
 
 def _direction(a, b, log_u, tau, mask, positives, c0, kappa, cap, weights):
   """One direction: losses and the derivatives of every cosine and tau.
 
-  `positives` is an index: the column that is row i's positive.
+  `positives` is an index: the column that is row i's positive. Losses come with
+  their sizes, derivatives with those and with their magnitudes.
   """
   n = len(a)
   rows = np.arange(n)
   cosine = a @ b.T
   own = cosine[rows, positives]
   margin = (cosine - own[:, None]) / tau[:, None]
-  count = np.maximum(mask.sum(1, keepdims=True), 1)
-  x = margin + log_u[:, None]
-  cap = np.inf if cap is None else cap
-  with np.errstate(over="ignore", invalid="ignore"):
-    slope = np.exp(np.minimum(x, cap))
-    value = slope * (1 + np.where(x > cap, x - cap, 0.0))
-  slope = np.where(mask, kappa * slope / count, 0.0)
-  value = np.where(mask, kappa * value / count, 0.0)
-  loss = c0 * np.exp(log_u) + value.sum(1)
-  w = weights[:, None] * slope
+  # Products are sums: errors of a cosine are relative to those of its terms.
+  terms = np.abs(a) @ np.abs(b).T
+  own_terms = terms[rows, positives]
+  known = np.where(np.isfinite(log_u), np.abs(log_u), 0.0)
+  size = (terms.max(1) + 2.0 * own_terms) / tau + known
+  share = np.where(mask, kappa / np.maximum(mask.sum(1, keepdims=True), 1), 0.0)
+  value, slope, grown, grown_slope = (
+    share * x for x in capped_exp(margin + log_u[:, None], cap, size[:, None])
+  )
+  constant = c0 * capped_exp(log_u, cap, 0.0)[0]
+  losses = [constant + x.sum(1) for x in (value, grown)]
+  w, w_abs, w_size = (
+    factor[:, None] * x
+    for factor, x in (
+      (weights, slope),
+      (np.abs(weights), slope),
+      (np.abs(weights), grown_slope),
+    )
+  )
   # d loss / d c: each entry, and minus their sum on the positive.
-  of_cosine = w / tau[:, None]
-  absolute = np.abs(of_cosine)
-  of_cosine[rows, positives] -= of_cosine.sum(1)
-  absolute[rows, positives] += absolute.sum(1)
-  of_tau = -(w * margin).sum(1) / tau
-  tau_absolute = (
-    np.abs(w) * (np.abs(cosine) + np.abs(own[:, None])) / tau[:, None] ** 2
-  ).sum(1)
-  size = (np.abs(cosine).max() / tau.min()) * 3 + np.abs(
-    log_u[np.isfinite(log_u)]
-  ).max(initial=0)
-  return loss, of_cosine, absolute, of_tau, tau_absolute, size
+  of_cosine = [x / tau[:, None] for x in (w, w_abs, w_size)]
+  for sign, found in zip((-1.0, 1.0, 1.0), of_cosine):
+    found[rows, positives] += sign * found.sum(1)
+  both = np.abs(cosine) + np.abs(own[:, None])
+  of_tau = [
+    -(w * margin).sum(1) / tau,
+    (w_abs * both).sum(1) / tau**2,
+    (w_size * both + w_abs * (terms + own_terms[:, None])).sum(1) / tau**2,
+  ]
+  return losses, of_cosine, of_tau
 
 
-def augmented(
+def augmented_contrastive(
   queries,
   keys,
-  log_u,
+  log_auxiliary,
   *,
-  temperature,
-  c0=0.0,
-  kappa=1.0,
+  temperature: float | np.ndarray,
+  include_positive=False,
+  negative_mass=1.0,
   group_ids=None,
-  cap=None,
+  log_weight_cap=None,
   weights=None,
   mask=None,
   positives=None,
   names=("queries", "keys"),
 ) -> Reference:
-  q, k, log_u = np.float64(queries), np.float64(keys), np.float64(log_u)
+  q, k, log_u = float64(queries, keys, log_auxiliary)
   n = len(q)
-  weights = np.full(n, 1.0 / n) if weights is None else np.float64(weights)
   tau = np.broadcast_to(np.float64(temperature), n)
-  mask = negatives(group_ids, n) if mask is None else mask
-  positives = np.arange(n) if positives is None else positives
-  loss, g, g_abs, of_tau, tau_abs, size = _direction(
-    q, k, log_u, tau, mask, positives, c0, kappa, cap, weights
+  losses, of_cosine, of_tau = _direction(
+    q,
+    k,
+    log_u,
+    tau,
+    negatives(group_ids, n) if mask is None else mask,
+    np.arange(n) if positives is None else positives,
+    float(include_positive),
+    negative_mass,
+    LARGEST_LOG if log_weight_cap is None else log_weight_cap,
+    weights_of(weights, n),
   )
-  total = np.shape(temperature) == ()
-  return Reference(
-    loss,
-    {
-      names[0]: g @ k,
-      names[1]: g.T @ q,
-      "temperature": of_tau.sum() if total else of_tau,
-    },
-    {
-      names[0]: (g_abs @ np.abs(k)).max(),
-      names[1]: (g_abs.T @ np.abs(q)).max(),
-      "temperature": tau_abs.sum() if total else tau_abs.max(),
-    },
-    np.abs(loss).max(),
-    EPSILON * (1 + size),
-  )
+  if np.shape(temperature) == ():
+    of_tau = [x.sum() for x in of_tau]
+  of_k, of_q = ((x, np.abs(x), np.abs(x)) for x in (k, q))
+  gradients = {
+    names[0]: [g @ x for g, x in zip(of_cosine, of_k)],
+    names[1]: [g.T @ x for g, x in zip(of_cosine, of_q)],
+    "temperature": of_tau,
+  }
+  return of_terms(*losses, **gradients)
 
 
-def clip(
-  image, text, image_log_u, text_log_u, *, temperature, weights=None, **options
+def augmented_clip(
+  image,
+  text,
+  image_log_auxiliary,
+  text_log_auxiliary,
+  *,
+  temperature: float | np.ndarray,
+  text_temperature=None,
+  weights=None,
+  **options,
 ) -> Reference:
   """Mean of both directions, by two calls."""
-  n = len(image)
-  weights = np.full(n, 1.0 / n) if weights is None else np.float64(weights)
-  options = options | {"temperature": temperature, "weights": 0.5 * weights}
-  names = ("image", "text")
-  there = augmented(image, text, image_log_u, names=names, **options)
-  back = augmented(text, image, text_log_u, names=names[::-1], **options)
-  gradients = {k: v + back.gradients[k] for k, v in there.gradients.items()}
-  sizes = {k: v + back.magnitudes[k] for k, v in there.magnitudes.items()}
-  return Reference(
-    0.5 * (there.per_example + back.per_example),
-    gradients,
-    sizes,
-    there.largest + back.largest,
-    max(there.rounding, back.rounding),
+  weights = 0.5 * weights_of(weights, len(image))
+  there, back = (
+    augmented_contrastive(*rows, temperature=tau, weights=weights, **options)
+    for rows, tau in directions(
+      (image, text, image_log_auxiliary),
+      (text, image, text_log_auxiliary),
+      temperature,
+      text_temperature,
+    )
   )
+  found = both(there, back, text_temperature)
+  found.per_example = 0.5 * found.per_example
+  found.sizes[""] *= 0.5
+  return found
 
 
-def nt_xent(
+def directions(there, back, temperature, text_temperature):
+  other = temperature if text_temperature is None else text_temperature
+  return (there, temperature), (back, other)
+
+
+def both(there, back, text_temperature) -> Reference:
+  """The sum of image to text and text to image."""
+  back = back.renamed(queries="text", keys="image")
+  if text_temperature is not None:
+    back = back.renamed(temperature="text_temperature")
+  return total(there.renamed(queries="image", keys="text"), back)
+
+
+def augmented_nt_xent(
   first_view,
   second_view,
-  first_log_u,
-  second_log_u,
+  first_log_auxiliary,
+  second_log_auxiliary,
   *,
-  temperature,
+  temperature: float | np.ndarray,
   group_ids=None,
   **options,
 ) -> Reference:
   """Rows of both views among all rows of other examples."""
   n = len(first_view)
-  z = np.concatenate([np.float64(first_view), np.float64(second_view)])
-  ids = np.arange(n) if group_ids is None else np.asarray(group_ids)
-  tau = np.float64(temperature)
-  each = tau.ndim > 0
-  found = augmented(
-    z,
-    z,
-    np.concatenate([first_log_u, second_log_u]),
-    temperature=np.tile(tau, 2) if each else tau,
-    mask=negatives(np.tile(ids, 2), 2 * n),
+  found = augmented_contrastive(
+    *views(first_view, second_view),
+    np.concatenate([first_log_auxiliary, second_log_auxiliary]),
+    temperature=twice(temperature),
+    mask=np.tile(negatives(group_ids, n), (2, 2)),
     positives=np.roll(np.arange(2 * n), n),
     **options,
   )
+  return of_views(found, n)
+
+
+def views(first, second):
+  """All rows, twice."""
+  return (np.concatenate(float64(first, second)),) * 2
+
+
+def twice(temperature):
+  """For the rows of both views."""
+  return np.tile(temperature, 2) if np.ndim(temperature) else temperature
+
+
+def of_views(found, n) -> Reference:
+  """Gradients by the views: their rows are queries and keys."""
   rows = found.gradients["queries"] + found.gradients["keys"]
   of_tau = found.gradients["temperature"]
   found.gradients = {
     "first_view": rows[:n],
     "second_view": rows[n:],
-    "temperature": of_tau.reshape(2, n).sum(0) if each else of_tau,
+    "temperature": of_tau.reshape(2, n).sum(0) if of_tau.ndim else of_tau,
   }
-  size = found.magnitudes["queries"] + found.magnitudes["keys"]
-  found.magnitudes |= {"first_view": size, "second_view": size}
+  for sizes in (found.magnitudes, found.sizes):
+    size = sizes["queries"] + sizes["keys"]
+    sizes |= {"first_view": size, "second_view": size}
   return found
 
 
-def moco_v3(
-  queries, momentum_keys, log_u, *, temperature, weights=None, **options
+def augmented_moco_v3(
+  queries,
+  momentum_keys,
+  log_auxiliary,
+  *,
+  temperature: float,
+  weights=None,
+  **options,
 ) -> Reference:
   """2 tau times the loss; keys and the factor are held constant."""
-  n = len(queries)
-  weights = np.full(n, 1.0 / n) if weights is None else np.float64(weights)
   factor = 2 * float(temperature)
-  found = augmented(
+  found = augmented_contrastive(
     queries,
     momentum_keys,
-    log_u,
+    log_auxiliary,
     temperature=temperature,
-    weights=factor * weights,
+    weights=factor * weights_of(weights, len(queries)),
     names=("queries", "momentum_keys"),
     **options,
-  )
-  found.gradients["momentum_keys"] = np.zeros_like(np.float64(momentum_keys))
+  ).with_constants(momentum_keys=momentum_keys)
   found.per_example = factor * found.per_example
-  found.largest *= factor
+  found.sizes[""] *= factor
   return found
+
+
+def scale_by_temperature(
+  loss, *, log_partition, temperature: float | np.ndarray, rho, weights=None
+) -> Reference:
+  """The objective tau (log Z + rho), with tau times the loss's slope."""
+  batch, tau = float64(log_partition, temperature)
+  seen = np.isfinite(batch)
+  w, batch = weights_of(weights, len(batch)) * seen, np.where(seen, batch, 0.0)
+  size = np.abs(batch) + abs(rho)
+  by_tau, by_tau_abs = w * (batch + rho), np.abs(w) * size
+  if not tau.ndim:
+    by_tau, by_tau_abs = by_tau.sum(), by_tau_abs.sum()
+  return of_terms(
+    seen * tau * (batch + rho),
+    tau * size,
+    loss=(w * tau, np.abs(w * tau)),
+    temperature=(by_tau, by_tau_abs),
+    rho=((w * tau).sum(), np.abs(w * tau).sum()),
+  )
 
 
 LOSSES = {
-  "augmented_contrastive": augmented,
-  "augmented_clip": clip,
-  "augmented_nt_xent": nt_xent,
-  "augmented_moco_v3": moco_v3,
+  loss.__name__: loss
+  for loss in (
+    augmented_contrastive,
+    augmented_clip,
+    augmented_nt_xent,
+    augmented_moco_v3,
+  )
 }
 ARRAYS = {
   "augmented_contrastive": ("queries", "keys"),
@@ -261,14 +328,13 @@ def make_log_u(name, arrays, temperature, *, seed=0, spread=1.0):
   a, b = (np.float64(x) for x in arrays.values())
   if name == "augmented_nt_xent":
     a, b = np.concatenate([a, b]), np.concatenate([b, a])
-    if np.ndim(temperature):
-      temperature = np.tile(temperature, 2)
+    temperature = twice(temperature)
   pairs = [(a, b), (b, a)] if name == "augmented_clip" else [(a, b)]
   found = []
   for x, y in pairs:
-    log_z = log_partition(x, y, temperature=temperature)
-    log_z = np.where(np.isfinite(log_z), log_z, 0.0)
-    found.append(np.float32(-log_z + spread * rng.normal(size=len(x))))
+    known = log_z(x, y, temperature=temperature)
+    known = np.where(np.isfinite(known), known, 0.0)
+    found.append(np.float32(-known + spread * rng.normal(size=len(x))))
   if name == "augmented_nt_xent":
     found = np.split(found[0], 2)
   return tuple(found)

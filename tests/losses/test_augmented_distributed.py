@@ -78,8 +78,8 @@ def assert_same(name, run, weights=None, tau=TAU, dtype=np.float32):
     *(np.float64(x) for x in arrays),
     *log_u,
     temperature=tau,
-    c0=1.0,
-    kappa=3.0,
+    include_positive=True,
+    negative_mass=3.0,
     group_ids=IDS,
     weights=None if weights is None else weights.reshape(-1),
   )

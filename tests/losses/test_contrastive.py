@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from jax.extend import core as jax_core
 
 from contrastive_jax import losses
-from tests.losses import references
+from tests.losses import references, rounding
 
 NAMES = tuple(references.LOSSES)
 IDS = np.array([7, -1, 7, 3, 0, -1, 7, 2**31 - 1, 3, 5, -(2**31), 0])
 N, D = len(IDS), 16
-EPSILON = references.FLOAT32_EPSILON
+EPSILON = rounding.FLOAT32_EPSILON
 TRACES = collections.Counter()
 
 
@@ -93,52 +93,19 @@ def weights_for(name, n, seed=0):
   return np.float32(np.random.default_rng(seed).normal(size=count))
 
 
-# --- The references themselves ---------------------------------------------
-
-
-VARIANTS = (
-  ("clip_four_term", {"in_modal_denominator": "original"}),
-  ("info_nce", {"label_smoothing": 0.3}),
-  ("clip", {"label_smoothing": 0.3}),
-)
-
-
-@pytest.mark.parametrize("grouped", [False, True])
-@pytest.mark.parametrize(
-  "name, options", [*((n, {}) for n in NAMES), *VARIANTS], ids=str
-)
-def test_reference_gradients_are_finite_differences(name, options, grouped):
-  inputs = references.make_inputs(name, 5, 4, dtype=np.float64)
-  values = inputs | references.make_scalars(name, 4.0)
-  ids = np.array([0, 1, 0, 2, 1]) if grouped else None
-  weights = weights_for(name, 5).astype(np.float64)
-
-  def total(**changed):
-    result = references.LOSSES[name](
-      **(values | changed), group_ids=ids, weights=weights, **options
-    )
-    return np.sum(weights * result.per_example), result.gradients
-
-  _, gradients = total()
-  rng = np.random.default_rng(1)
-  step = 1e-5
-  for argument, gradient in gradients.items():
-    if argument == "momentum_keys":  # Held constant by definition.
-      assert not gradient.any()
-      continue
-    direction = rng.normal(size=np.shape(values[argument]))
-    plus, _ = total(**{argument: values[argument] + step * direction})
-    minus, _ = total(**{argument: values[argument] - step * direction})
-    np.testing.assert_allclose(
-      (plus - minus) / (2 * step), np.sum(gradient * direction), rtol=2e-8
-    )
-
-
 # --- Values and gradients ---------------------------------------------------
 
 
 @pytest.mark.parametrize("ids", [None, IDS], ids=["", "grouped"])
-@pytest.mark.parametrize("name, options", VARIANTS, ids=str)
+@pytest.mark.parametrize(
+  "name, options",
+  [
+    ("clip_four_term", {"in_modal_denominator": "original"}),
+    ("info_nce", {"label_smoothing": 0.3}),
+    ("clip", {"label_smoothing": 0.3}),
+  ],
+  ids=str,
+)
 def test_variants_equal_their_reference(name, options, ids):
   inputs = references.make_inputs(name, N, D)
   check(name, inputs, references.make_scalars(name, 14.3), ids, **options)

@@ -44,7 +44,7 @@ def test_log_partition(c0, block_size, ids, tau):
 
   mask = references.negatives(ids, N)
   reference = functools.partial(
-    references.log_partition, c0=float(c0), kappa=7.0
+    references.log_z, include_positive=c0, negative_mass=7.0
   )
   z = np.concatenate([q, k])
   expected = (
@@ -221,10 +221,10 @@ def test_the_full_batch_is_infonce(conventional, block_size):
   np.testing.assert_allclose(augmented(q, k, TAU), np.ones(N), rtol=2e-6)
   actual = value_and_gradients(augmented, q, k)
   expected = value_and_gradients(plain, q, k)
-  size = references.augmented(
+  size = references.augmented_contrastive(
     q,
     k,
-    -references.log_partition(q, k, temperature=TAU),
+    -references.log_z(q, k, temperature=TAU),
     temperature=TAU,
   ).magnitudes
   for name, a, b in zip(("queries", "keys", "temperature"), actual, expected):
@@ -439,8 +439,13 @@ def test_prototypes_of_the_negatives_are_the_log_partition():
     found = losses.prototype_log_partition(
       params, q, k, temperature=EACH, include_positive=c0, negative_mass=2.0
     )
-    expected = references.log_partition(
-      q, k, temperature=EACH, mask=np.ones((N, N)) > 0, c0=float(c0), kappa=2.0
+    expected = references.log_z(
+      q,
+      k,
+      temperature=EACH,
+      mask=np.ones((N, N)) > 0,
+      include_positive=c0,
+      negative_mass=2.0,
     )
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 

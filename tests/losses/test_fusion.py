@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from contrastive_jax import losses
+from tests.losses import fusion_references as references
 from tests.meshes import make_mesh
 
 D = 6
@@ -25,29 +26,6 @@ def make_inputs(n=8, m=24, *, groups=0):
     return arrays, None, None
   ids = rng.integers(0, groups, n + m).astype(np.int32)
   return arrays, ids[:n], ids[n:]
-
-
-def softmax(z):
-  e = np.exp(z - z.max(-1, keepdims=True))
-  return e / e.sum(-1, keepdims=True)
-
-
-def reference(arrays, ids, queue_ids, tau, alpha, weights):
-  """Losses and gradients by query and tau, from the whole matrix in float64."""
-  q, qm, k, queue = (np.asarray(x, np.float64) for x in arrays)
-  keys = np.concatenate([k, queue])
-  n = len(q)
-  hard = np.eye(n, len(keys))
-  if ids is not None:
-    every = np.concatenate([ids, queue_ids])
-    hard = (ids[:, None] == every[None]).astype(np.float64)
-    hard /= hard.sum(1, keepdims=True)
-  target = alpha * softmax(qm @ keys.T / tau) + (1 - alpha) * hard
-  logits = q @ keys.T / tau
-  p = softmax(logits)
-  values = -(target * np.log(p)).sum(1)
-  by_logit = (p - target) * weights[:, None]
-  return values, by_logit @ keys / tau, -(by_logit * logits).sum() / tau
 
 
 def with_gradients(loss, arrays, tau, alpha, weights):
@@ -74,10 +52,16 @@ def test_values_and_gradients(n, m, groups, tau, alpha):
   (dq, *others, dtau), values = with_gradients(
     loss, arrays, tau, alpha, weights
   )
-  expected, grad, grad_tau = reference(
-    arrays, ids, queue_ids, tau, alpha, weights
+  expected = references.soft_target_contrastive(
+    *arrays,
+    temperature=tau,
+    alpha=alpha,
+    group_ids=ids,
+    queue_ids=queue_ids,
+    weights=weights,
   )
-  np.testing.assert_allclose(values, expected, rtol=2e-6, atol=5e-6)
+  grad, grad_tau = (expected.gradients[k] for k in ("queries", "temperature"))
+  np.testing.assert_allclose(values, expected.per_example, rtol=2e-6, atol=5e-6)
   scale = max(np.abs(grad).max(), 1e-3)
   np.testing.assert_allclose(dq, grad, rtol=0, atol=1e-5 * scale)
   np.testing.assert_allclose(dtau, grad_tau, rtol=1e-4, atol=2e-4)
@@ -86,9 +70,10 @@ def test_values_and_gradients(n, m, groups, tau, alpha):
 
 def test_without_a_queue():
   (q, qm, k, _), _, _ = make_inputs()
-  weights = np.ones(8)
   empty = np.zeros((0, D), np.float32)
-  expected, _, _ = reference((q, qm, k, empty), None, None, 0.2, 0.3, weights)
+  expected = references.soft_target_contrastive(
+    q, qm, k, empty, temperature=0.2, alpha=0.3
+  ).per_example
   values = losses.soft_target_contrastive(q, qm, k, temperature=0.2, alpha=0.3)
   np.testing.assert_allclose(values, expected, rtol=2e-6)
 
@@ -167,7 +152,9 @@ def test_a_low_temperature_and_bfloat16():
   assert values.dtype == jnp.float32
   # Of the rounded features: logits are float32, up to 100.
   rounded = [np.asarray(x, np.float64) for x in arrays]
-  expected, _, _ = reference(rounded, None, None, 0.01, 0.4, np.ones(8))
+  expected = references.soft_target_contrastive(
+    *rounded, temperature=0.01, alpha=0.4
+  ).per_example
   np.testing.assert_allclose(values, expected, rtol=1e-5, atol=5e-5)
 
 
@@ -251,13 +238,15 @@ def test_matching():
   z = np.random.default_rng(0).normal(size=(5, 2))
   matches = np.array([0, 1, 1, 0, 1])
   valid = np.array([True, True, False, True, True])
-  expected = -np.log(softmax(z)[np.arange(5), matches]) * valid
+  expected = references.image_text_matching(
+    z, matches=matches, valid=valid, weights=np.ones(5)
+  )
   values = losses.image_text_matching(jnp.float32(z), matches, valid)
-  np.testing.assert_allclose(values, expected, rtol=1e-6)
+  np.testing.assert_allclose(values, expected.per_example, rtol=1e-6)
   gradient = jax.grad(
     lambda x: losses.image_text_matching(x, matches, valid).sum()
   )(jnp.float32(z))
-  wanted = (softmax(z) - np.eye(2)[matches]) * valid[:, None]
+  wanted = expected.gradients["logits"]
   np.testing.assert_allclose(gradient, wanted, atol=1e-6)
   with pytest.raises(ValueError, match=r"\blogits\b.*\[N, 2\].*got \(2, 3\)"):
     losses.image_text_matching(jnp.zeros((2, 3)), matches[:2])
@@ -322,8 +311,14 @@ def test_masked_language_modeling(alpha):
   z, teacher = rng.normal(size=(2, 3, 4, 7))
   tokens = rng.integers(0, 7, (3, 4))
   chosen = rng.random((3, 4)) < 0.5
-  target = (1 - alpha) * np.eye(7)[tokens] + alpha * softmax(teacher)
-  expected = -(target * np.log(softmax(z))).sum(-1) * chosen
+  expected = references.masked_language_modeling(
+    z,
+    teacher,
+    tokens=tokens,
+    chosen=chosen,
+    alpha=alpha,
+    weights=np.ones(12),
+  )
 
   def loss(z, teacher):
     return losses.masked_language_modeling(
@@ -331,12 +326,13 @@ def test_masked_language_modeling(alpha):
     )
 
   z32, teacher32 = jnp.float32(z), jnp.float32(teacher)
-  np.testing.assert_allclose(loss(z32, teacher32), expected, rtol=2e-6)
+  np.testing.assert_allclose(
+    loss(z32, teacher32).ravel(), expected.per_example, rtol=2e-6
+  )
   by_z, by_teacher = jax.grad(lambda *x: loss(*x).sum(), argnums=(0, 1))(
     z32, teacher32
   )
-  wanted = (softmax(z) - target) * chosen[..., None]
-  np.testing.assert_allclose(by_z, wanted, atol=1e-6)
+  np.testing.assert_allclose(by_z, expected.gradients["logits"], atol=1e-6)
   assert not by_teacher.any()
 
 

@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from contrastive_jax import losses
+from tests.losses import fusion_references as references
 from tests.meshes import make_mesh
 
 N, M, D = 8, 24, 6
@@ -20,20 +21,6 @@ def unit(rng, n, dtype=np.float32):
 def make_inputs(n=N, m=M):
   rng = np.random.default_rng(0)
   return unit(rng, n), unit(rng, n), unit(rng, m)
-
-
-def reference(q, k, queue, tau, weights):
-  """Losses and the gradient of their weighted sum by q, in float64."""
-  q, k, queue = (np.asarray(x, np.float64) for x in (q, k, queue))
-  logits = np.concatenate([np.sum(q * k, 1)[:, None], q @ queue.T], 1) / tau
-  top = logits.max(1, keepdims=True)
-  log_z = np.log(np.exp(logits - top).sum(1)) + top[:, 0]
-  p = np.exp(logits - log_z[:, None])
-  by_logit = p * weights[:, None]
-  by_logit[:, 0] -= weights
-  grad = (by_logit[:, :1] * k + by_logit[:, 1:] @ queue) / tau
-  grad_tau = -np.sum(by_logit * logits) / tau
-  return log_z - logits[:, 0], grad, grad_tau
 
 
 def with_gradients(loss, arrays, tau, weights):
@@ -56,8 +43,9 @@ def test_values_and_gradients(n, m, tau, block_size):
     return losses.moco_v2(*args, **options, block_size=block_size)
 
   (dq, dk, dqueue, dtau), values = with_gradients(loss, arrays, tau, weights)
-  expected, grad, grad_tau = reference(*arrays, tau, weights)
-  np.testing.assert_allclose(values, expected, rtol=1e-6, atol=3e-6)
+  expected = references.moco_v2(*arrays, temperature=tau, weights=weights)
+  grad, grad_tau = (expected.gradients[k] for k in ("queries", "temperature"))
+  np.testing.assert_allclose(values, expected.per_example, rtol=1e-6, atol=3e-6)
   scale = np.abs(grad).max()
   np.testing.assert_allclose(dq, grad, rtol=0, atol=1e-5 * scale)
   np.testing.assert_allclose(dtau, grad_tau, rtol=1e-4, atol=1e-5)

@@ -15,7 +15,7 @@ import optax
 import pytest
 
 from contrastive_jax import losses
-from tests.losses import make_golden, references
+from tests.losses import make_golden, references, rounding
 
 
 @functools.cache
@@ -26,7 +26,7 @@ def golden():
 
 def assert_close(actual, expected, max_logit=0.0):
   """To 1e-6 of the largest entry, and the rounding of float32 logits."""
-  rtol = 1e-6 + references.FLOAT32_EPSILON * max_logit
+  rtol = 1e-6 + rounding.FLOAT32_EPSILON * max_logit
   scale = np.abs(expected).max()
   np.testing.assert_allclose(actual, expected, rtol=0, atol=rtol * scale)
 

@@ -573,29 +573,3 @@ class TestBadInput:
   def test_making_and_converting(self, function, arguments, message):
     with pytest.raises(ValueError, match=message):
       function(*arguments)
-
-
-class TestCheckIndices:
-  @pytest.mark.parametrize("kind", [list, np.array, jnp.array])
-  def test_in_range(self, kind):
-    tables.check_indices(kind([0, 12, 3]), 13)
-    tables.check_indices(kind([]), 13)
-
-  @pytest.mark.parametrize(
-    ("indices", "message"),
-    [
-      ([0, 13, 14], r"\[0, 13\).* got 13 at \(1,\)"),
-      ([-1], r"\[0, 13\).* got -1 at \(0,\)"),
-      ([[0, 1], [2**40, 2]], r"got 1099511627776 at \(1, 0\)"),
-      (99, r"got 99 at \(\)"),
-      ([0.0], r"\bindices\b.*got float64"),
-      ([True], r"\bindices\b.*got bool"),
-    ],
-  )
-  def test_refuses(self, indices, message):
-    with pytest.raises(ValueError, match=message):
-      tables.check_indices(np.array(indices), 13)
-
-  def test_refuses_traced(self):
-    with pytest.raises(ValueError, match=r"\bindices\b.*got a traced array"):
-      jax.jit(lambda x: tables.check_indices(x, 3))(jnp.zeros(2, jnp.int32))

@@ -162,7 +162,7 @@ def test_tables_follow_the_rule(rule, devices):
     mask = ids[:, None] != ids[None, :]
     estimates = np.stack(
       [
-        references.log_partition(a, b, temperature=tau, mask=mask)
+        references.log_z(a, b, temperature=tau, mask=mask)
         for a, b in ((image, text), (text, image))
       ]
     )
@@ -243,7 +243,7 @@ def test_lagged_weights_are_those_of_the_step_before():
 
   def log_z(image, text):
     return [
-      references.log_partition(a, b, temperature=tau, mask=mask)
+      references.log_z(a, b, temperature=tau, mask=mask)
       for a, b in ((image, text), (text, image))
     ]
 
@@ -271,7 +271,7 @@ def test_a_robust_temperature_has_its_objective_s_gradient():
   def objective(log_scale):
     tau = math.exp(-log_scale)
     log_z = [
-      references.log_partition(a, b, temperature=tau, mask=mask)
+      references.log_z(a, b, temperature=tau, mask=mask)
       for a, b in ((image, text), (text, image))
     ]
     return tau * (np.mean(log_z) + 3.0)
@@ -316,7 +316,7 @@ def test_individual_temperatures_go_down_their_own_slopes(devices):
   def objective(tau):
     return np.stack(
       [
-        tau * (references.log_partition(a, b, temperature=tau, mask=mask) + 2)
+        tau * (references.log_z(a, b, temperature=tau, mask=mask) + 2)
         for a, b in ((image, text), (text, image))
       ],
       axis=1,

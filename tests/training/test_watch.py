@@ -1,5 +1,7 @@
-"""The watch over the processes of a run, without processes."""
+"""The watch over the processes of a run, most of it without processes."""
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -9,11 +11,22 @@ from contrastive_jax.training.distributed import processes
 
 DEAD_AFTER = 0.25
 
+# Process 1 of 2, in which an error is raised.
+_PROGRAM = """
+import pathlib, sys
+import jax
+from contrastive_jax.training import processes
+
+jax.process_count, jax.process_index = lambda: 2, lambda: 1
+with processes.watch(pathlib.Path(sys.argv[1]), dead_after=1.0):
+  raise {error}
+"""
+
 
 class Ring:
   """Watchers of one run, as threads of this process."""
 
-  def __init__(self, folder, count):
+  def __init__(self, folder, count, dead_after=DEAD_AFTER):
     self.left = {}
     self.codes = {}
     self.gone = threading.Event()
@@ -22,7 +35,7 @@ class Ring:
         folder,
         i,
         count,
-        dead_after=DEAD_AFTER,
+        dead_after=dead_after,
         leave=lambda said, code, i=i: self._leave(i, said, code),
       )
       for i in range(count)
@@ -118,3 +131,49 @@ def test_what_an_earlier_start_left_is_removed(tmp_path):
   (tmp_path / "processes" / "stopped").write_text("Process 1 of 3 stopped")
   processes.clear(tmp_path)
   assert not list((tmp_path / "processes").iterdir())
+
+
+def test_process_0_leaves_last(tmp_path):
+  """When it ends the runtime aborts the others, which then say nothing."""
+  processes.clear(tmp_path)
+  ring = Ring(tmp_path / "processes", 3, dead_after=1.5)
+  ring.watchers[0].start()
+  ring.watchers[2].start()
+  # Process 0 sees first that process 1 is gone.
+  assert list(ring.wait(2)) == [2, 0]
+  assert ring.left[0] == ring.left[2]
+
+
+def _process_1(tmp_path, error):
+  """Exit code and last line of process 1, when process 0 has answered once."""
+  processes.clear(tmp_path)
+  (tmp_path / "processes" / "0").write_text("first.host 7", encoding="utf-8")
+  done = subprocess.run(
+    [sys.executable, "-c", _PROGRAM.format(error=error), str(tmp_path)],
+    capture_output=True,
+    text=True,
+    timeout=60,
+  )
+  return done.returncode, done.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+  "error",
+  ["jax.errors.JaxRuntimeError('no peer')", "ValueError('UNKNOWN: Gloo')"],
+)
+def test_an_error_of_the_runtime_waits_for_the_name(tmp_path, error):
+  """Also where a library has made another one of it."""
+  code, said = _process_1(tmp_path, f"OSError('the disk is full') from {error}")
+  assert code == processes.EXIT_CODE
+  assert said.startswith(
+    "Process 0 of 2 on first.host has not answered for 1 s"
+  )
+  told = (tmp_path / "processes" / "stopped").read_text(encoding="utf-8")
+  assert said.startswith(told)
+
+
+def test_another_error_does_not_wait(tmp_path):
+  code, said = _process_1(tmp_path, "OSError('the disk is full')")
+  assert (code, said) == (1, "OSError: the disk is full")
+  told = (tmp_path / "processes" / "failed").read_text(encoding="utf-8")
+  assert "the disk is full" in told

@@ -30,6 +30,7 @@ def load(path: str | pathlib.Path) -> tokenizer_lib.Tokenizer:
 
   Raises:
     ValueError: if there is no such file, or it is none of these.
+    ImportError: if it is SentencePiece's, whose library is not installed.
   """
   path = pathlib.Path(os.path.expanduser(path))
   if path.is_dir():
@@ -147,7 +148,7 @@ def bert(vocabulary: str) -> tokenizer_lib.Tokenizer:
 def sentencepiece(
   content: bytes, name: str = "The file"
 ) -> tokenizer_lib.Tokenizer:
-  """SigLIP's unigram model or SigLIP 2's byte pairs, as SentencePiece keeps them.
+  """A vocabulary of SentencePiece, such as SigLIP's c4_en and SigLIP 2's of Gemma.
 
   Args:
     content: of the `.model` file; nothing in it is executed.
@@ -158,11 +159,12 @@ def sentencepiece(
     lower case, without punctuation.
 
   Raises:
-    ValueError: if it is damaged, or another kind of model.
+    ValueError: if it is damaged, or its special tokens are not SigLIP's.
+    ImportError: if the library is not installed.
   """
   try:
-    return tokenizer_lib.Tokenizer(sentencepiece_files.read(content))
-  except Exception as error:  # Some are the library's bare Exception.
+    return tokenizer_lib.Tokenizer(sentencepiece_files.Pieces(content))
+  except ValueError as error:
     reason = str(error).rstrip(".")
     raise ValueError(
       f"{name} cannot be read as a vocabulary: {reason}."

@@ -2,7 +2,6 @@
 
 import dataclasses
 import html
-import json
 import pathlib
 import string
 import uuid
@@ -13,10 +12,11 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from contrastive_jax.data.text import charsmap
+from contrastive_jax.data.text import sentencepiece_files
 
 PAD_ID = 0
 _SPECIAL = ("[PAD]", "[START]", "[END]")
+_Backend = tokenizers.Tokenizer | sentencepiece_files.Pieces
 
 
 def _well_formed(text: str) -> str:
@@ -69,7 +69,7 @@ _KINDS = (
 )
 
 
-def _kind_of(backend: tokenizers.Tokenizer) -> _Kind:
+def _kind_of(backend: _Backend) -> _Kind:
   for kind in _KINDS:
     names = [kind.start, kind.end, kind.pad]
     if all(
@@ -106,8 +106,8 @@ class Tokenizer:
     mask_id: id of a token that stands for a hidden one; None if there is none.
   """
 
-  def __init__(self, backend: tokenizers.Tokenizer):
-    """Wraps a tokenizer of the `tokenizers` library.
+  def __init__(self, backend: _Backend):
+    """Wraps a tokenizer of the `tokenizers` library, or SentencePiece's pieces.
 
     Raises:
       ValueError: if its special tokens are of no known kind.
@@ -115,14 +115,13 @@ class Tokenizer:
     kind = _kind_of(backend)
     if kind.name == "own" and backend.token_to_id("[PAD]") != PAD_ID:
       raise ValueError("The tokenizer's [PAD] must have id 0.")
-    # Rows are made here.
-    backend.no_padding()
-    backend.no_truncation()
-    # Else "[PAD]" within a user's caption would become padding. The library
-    # does not save this property.
-    backend.encode_special_tokens = True
-    self._normalizer = backend.normalizer
-    self._charsmap, backend.normalizer = charsmap.split(backend.normalizer)
+    if isinstance(backend, tokenizers.Tokenizer):
+      # Rows are made here.
+      backend.no_padding()
+      backend.no_truncation()
+      # Else "[PAD]" within a user's caption would become padding. The library
+      # does not save this property.
+      backend.encode_special_tokens = True
     self._backend = backend
     self._clean = kind.clean
     self.kind = kind.name
@@ -190,11 +189,19 @@ class Tokenizer:
     Raises:
       ValueError: if the file is no tokenizer of this kind.
       FileNotFoundError: if there is no such file.
+      ImportError: if it is SentencePiece's, whose library is not installed.
     """
     content = pathlib.Path(path).read_bytes()
     try:
-      return cls(tokenizers.Tokenizer.from_str(content.decode("utf-8")))
-    except Exception as error:  # The library raises bare Exception.
+      return cls(_backend(content.decode("utf-8")))
+    except ImportError:
+      raise
+    except BaseException as error:
+      # The library raises bare Exception, and Rust's panic, which is none and
+      # cannot be imported.
+      panic = type(error).__name__ == "PanicException"
+      if not (panic or isinstance(error, Exception)):
+        raise
       raise ValueError(f"{path} is not a tokenizer file: {error}") from error
 
   def save(self, path: str | pathlib.Path) -> None:
@@ -229,32 +236,39 @@ class Tokenizer:
     if length < 2:
       raise ValueError(f"length must be at least 2; got {length}.")
     rows: np.ndarray = np.full((len(texts), length), self.pad_id, np.int32)
-    cleaned = [self._clean(text) for text in texts]
-    if self._charsmap is not None:
-      cleaned = list(map(self._charsmap, cleaned))
-    encodings = self._backend.encode_batch(cleaned, add_special_tokens=False)
     start = [] if self.start_id is None else [self.start_id]
     most = length - len(start) - 1
-    for row, encoding in zip(rows, encodings):
-      ids = [*start, *encoding.ids[:most], self.end_id]
+    for row, pieces in zip(rows, self._pieces(texts)):
+      ids = [*start, *pieces[:most], self.end_id]
       row[: len(ids)] = ids
     return rows
+
+  def _pieces(self, texts: Sequence[str]) -> list[list[int]]:
+    """All ids of each text, without special tokens."""
+    cleaned = [self._clean(text) for text in texts]
+    if isinstance(self._backend, sentencepiece_files.Pieces):
+      return self._backend.encode(cleaned)
+    encodings = self._backend.encode_batch(cleaned, add_special_tokens=False)
+    return [encoding.ids for encoding in encodings]
 
   def decode(self, ids: Sequence[int]) -> str:
     """The (normalised) text of a row of ids, up to its end token."""
     numbers = [int(i) for i in ids]
     if self.end_id in numbers:  # What pads a row may be a word's id too.
       numbers = numbers[: numbers.index(self.end_id)]
-    return self._backend.decode(numbers, skip_special_tokens=True).strip()
+    # Both libraries leave special tokens out.
+    return self._backend.decode(numbers).strip()
 
   def __getstate__(self) -> str:
     """Pickles as JSON, for Grain's worker processes."""
-    if self._charsmap is None:
-      return self._backend.to_str()
-    state = json.loads(self._backend.to_str())
-    state["normalizer"] = json.loads(self._normalizer.__getstate__())
-    return json.dumps(state)
+    return self._backend.to_str()
 
   def __setstate__(self, state: str) -> None:
     """Restores a pickled tokenizer."""
-    self.__init__(tokenizers.Tokenizer.from_str(state))
+    self.__init__(_backend(state))
+
+
+def _backend(state: str) -> _Backend:
+  """What was saved as `state`; raises what the libraries do."""
+  found = sentencepiece_files.Pieces.from_str(state)
+  return tokenizers.Tokenizer.from_str(state) if found is None else found

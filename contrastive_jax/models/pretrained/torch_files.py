@@ -1,9 +1,10 @@
-"""State dicts from files of `torch.save`, read without torch.
+"""State dicts from files of `torch.save`, read without torch and without running them.
 
-Such a file is a pickle, which may call anything when it is read. Here a pickle may
-make tensors, containers and, of TorchScript, objects that can do nothing; a file that
-wants anything else is refused. The pickle is read by Python's own code with a list of
-operations, because the compiled one sets attributes of whatever it is given.
+Such a file is a pickle, which may call anything when it is read. A file of weights must
+never execute code, and `torch.load` alone would need the whole of torch, so the reader
+is here. A pickle may make tensors, containers and, of TorchScript, objects that can do
+nothing; a file that wants anything else is refused. Python's own unpickler reads it with
+a list of operations, because the compiled one sets attributes of whatever it is given.
 """
 
 import dataclasses

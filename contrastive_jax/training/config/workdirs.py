@@ -114,6 +114,8 @@ def read_tokenizer(path: pathlib.Path) -> tokenizer.Tokenizer | None:
     return None
   try:
     return tokenizer.Tokenizer.load(path)
+  except ImportError as error:
+    raise WorkdirError(f"{path}: {error}.") from error
   except ValueError as error:
     raise WorkdirError(
       f"{' '.join(str(error).split())}: restore it, or choose another"

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 import jax
 
 from contrastive_jax.training.config import errors
-from contrastive_jax.training.distributed import aborts
 
 # What a process exits with that stops before the run is finished: the same command
 # goes on (EX_TEMPFAIL).
@@ -32,8 +31,6 @@ _FOLDER = "processes"
 _STATUS = re.compile(
   "(ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|UNKNOWN): "
 )
-# Seconds between two looks for an abort, which is held back for some only.
-_LOOK = 0.25
 
 
 def clear(workdir: pathlib.Path) -> None:
@@ -53,11 +50,9 @@ def watch(workdir: pathlib.Path, *, dead_after: float) -> Iterator[None]:
   back for twice as long: it is how a collective says that another process is
   gone. With one process it does nothing.
 
-  The runtime aborts all processes at once when it loses process 0, which
-  coordinates them. That is held back (`aborts`) for some seconds: if process 0
-  has been silent for 4 s, or `dead_after` if that is less, or another one has said
-  why it stops, this is printed after the runtime's words, and the exit code is as
-  above. Any other abort goes on as soon as process 0 answers.
+  The runtime aborts all processes (SIGABRT) as soon as process 0, which
+  coordinates them, has ended. So process 0 leaves last, after the others have
+  printed their sentence. If process 0 is killed, they end in the runtime's words.
 
   Args:
     workdir: the run's; `clear`ed by process 0 before.
@@ -71,34 +66,29 @@ def watch(workdir: pathlib.Path, *, dead_after: float) -> Iterator[None]:
     return
   folder = workdir / _FOLDER
   index = jax.process_index()
-  with aborts.held(folder / f"crash-{index}.txt") as hold:
-    watcher = Watcher(
-      folder,
-      index,
-      jax.process_count(),
-      dead_after=dead_after,
-      leave=_leave,
-      hold=hold,
+  watcher = Watcher(
+    folder, index, jax.process_count(), dead_after=dead_after, leave=_leave
+  )
+  watcher.start()
+  try:
+    yield
+  except errors.Stopped:
+    watcher.finish()  # After the same step as all the others.
+    raise
+  except BaseException as error:
+    if _is_of_runtime(error):
+      watcher.join(2.0 * dead_after)
+    watcher.give_up(
+      f"{type(error).__name__}: {error}", failed=isinstance(error, Exception)
     )
-    watcher.start()
-    try:
-      yield
-    except errors.Stopped:
-      watcher.finish()  # After the same step as all the others.
-      raise
-    except BaseException as error:
-      if _is_of_runtime(error):
-        watcher.join(2.0 * dead_after)
-      watcher.give_up(
-        f"{type(error).__name__}: {error}", failed=isinstance(error, Exception)
-      )
-      # At its exit the runtime waits for the others, which may be gone.
-      timer = threading.Timer(dead_after, os._exit, (1,))
-      timer.daemon = True
-      timer.start()
-      raise
-    else:
-      watcher.finish()
+    # At its exit the runtime waits for the others, which may be gone. They leave
+    # within six of their looks, 1.2 * dead_after.
+    timer = threading.Timer(1.5 * dead_after, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
+    raise
+  else:
+    watcher.finish()
 
 
 class Watcher:
@@ -116,7 +106,6 @@ class Watcher:
     *,
     dead_after: float,
     leave: Callable[[str, int], None],
-    hold: aborts.Hold | None = None,
   ):
     """Knows its neighbour: process `index` watches `index + 1`, in a ring.
 
@@ -126,7 +115,6 @@ class Watcher:
       count: processes.
       dead_after: seconds without an answer.
       leave: called once, in the thread, with a sentence and an exit code.
-      hold: of an abort of this process.
     """
     self._folder = folder
     self._index = index
@@ -134,7 +122,6 @@ class Watcher:
     self._count = count
     self._dead_after = dead_after
     self._leave = leave
-    self._hold = hold
     self.interval = min(2.0, dead_after / 5.0)
     self._beats = 0
     self._over = threading.Event()
@@ -171,53 +158,18 @@ class Watcher:
     # processes with it, must not wake up to an alarm.
     unchanged, seen = 0, ""
     limit = round(self._dead_after / self.interval)
-    while not self._wait(self.interval):
-      if self._hold and self._hold.aborting():
-        self._explain(self._hold)
-        return
+    while not self._over.wait(self.interval):
       self._beat()
       told = self._told()
       if told:
-        # It may be an error that this process is about to raise, too.
-        if not self._wait(5 * self.interval):
-          self._leave(*told)
+        self._stop(*told)
         return
       answer = self._read(str(self._next))
       unchanged = 0 if answer != seen else unchanged + 1
       seen = answer
       if unchanged >= limit and seen != "done":
-        self._miss(self._next, seen, self._dead_after)
+        self._miss(seen)
         return
-
-  def _wait(self, seconds: float) -> bool:
-    """Waits, but not while there is an abort; whether the watch is over."""
-    looks = max(1, round(seconds / _LOOK))
-    for _ in range(looks):
-      if self._over.wait(seconds / looks):
-        return True
-      if self._hold and self._hold.aborting():
-        break
-    return False
-
-  def _explain(self, hold: aborts.Hold) -> None:
-    """Leaves if the abort is how the runtime says that process 0 is gone."""
-    whom = 0 if self._index else self._next
-    seconds = min(self._dead_after, aborts.SECONDS - 2.0)
-    seen = self._read(str(whom))
-    for _ in range(max(1, round(seconds / _LOOK))):
-      told = self._told()
-      if told:
-        self._leave(*told)
-        return
-      if self._over.wait(_LOOK):
-        return
-      # If all abort, none of them is the reason.
-      self._beat()
-      answer = self._read(str(whom))
-      if answer != seen or answer == "done":
-        hold.release()
-        return
-    self._miss(whom, seen, seconds)
 
   def _beat(self) -> None:
     self._beats += 1
@@ -230,10 +182,18 @@ class Watcher:
         return said, code
     return None
 
-  def _miss(self, index: int, answer: str, seconds: float) -> None:
-    said = f"{self._name(index, answer)} has not answered for {seconds:g} s"
+  def _miss(self, answer: str) -> None:
+    name = self._name(self._next, answer)
+    said = f"{name} has not answered for {self._dead_after:g} s"
     self._tell(said, _STOPPED)
-    self._leave(said, EXIT_CODE)
+    self._stop(said, EXIT_CODE)
+
+  def _stop(self, said: str, code: int) -> None:
+    # This process may be about to raise the same error. Process 0 leaves after the
+    # others, which look once in an interval.
+    looks = (0 if code == EXIT_CODE else 5) + (0 if self._index else 2)
+    if not self._over.wait(looks * self.interval):
+      self._leave(said, code)
 
   def _name(self, index: int, answer: str = "") -> str:
     host = answer.rpartition(" ")[0] or (

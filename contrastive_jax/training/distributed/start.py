@@ -27,7 +27,7 @@ def start_processes(
     index: this process; -1 if not given.
     start_within: seconds in which all of them must have started.
     dead_after: seconds without an answer after which one is taken for gone. The
-      runtime gives it twice as long, as `training.distributed.processes` says more.
+      runtime waits four times as long, because `distributed.processes` names the one.
 
   Raises:
     UserError: if the flags do not go together.
@@ -41,7 +41,8 @@ def start_processes(
   # Its own handler of SIGTERM would take the place of ours.
   jax.config.update("jax_enable_preemption_service", False)
   options: dict[str, Any] = {
-    "heartbeat_timeout_seconds": round(2 * dead_after),
+    # It may notice after half of this time; the watch needs 1.6 * dead_after.
+    "heartbeat_timeout_seconds": round(4 * dead_after),
   }
   if coordinator == "auto":
     _initialize(start_within, **options)

@@ -95,6 +95,10 @@ def _published_tokenizer(name: str) -> tokenizer_lib.Tokenizer:
     return published_tokenizers.load(name)
   except ValueError as error:
     raise config_lib.ConfigError(f"config.tokenizer: {error}") from error
+  except ImportError as error:
+    raise config_lib.ConfigError(
+      f"config.tokenizer={name}: {error}."
+    ) from error
 
 
 def check_tokenizer(

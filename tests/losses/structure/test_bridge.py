@@ -20,25 +20,6 @@ from tests.meshes import make_mesh
 N, D = 8, 6
 
 
-def bridge_reference(start, end, views, t, weights, *, weighted=False):
-  """Rows; gradients of sum_i weights_i row_i by start, end, views and t."""
-  s, e, z = (np.asarray(x).astype(np.float64) for x in (start, end, views))
-  time = np.broadcast_to(np.asarray(t, np.float64), len(s))[:, None]
-  m = time * s + (1.0 - time) * e
-  norm = np.linalg.norm(m, axis=1, keepdims=True)
-  mu = m / norm
-  rows = np.mean(np.sum((z - mu) ** 2, axis=2), axis=0)
-  scale = 1.0 / (time * (1.0 - time)) if weighted else np.ones_like(time)
-  w = np.asarray(weights, np.float64)[:, None] * scale
-  by_view = 2.0 * w * (z - mu) / len(z)
-  by_mu = -by_view.sum(axis=0)
-  by_m = (by_mu - np.sum(by_mu * mu, axis=1, keepdims=True) * mu) / norm
-  by_t = np.sum(by_m * (s - e), axis=1)
-  if weighted:
-    by_t += (weights * rows) * (2.0 * time[:, 0] - 1.0) * scale[:, 0] ** 2
-  return rows * scale[:, 0], (time * by_m, (1.0 - time) * by_m, by_view, by_t)
-
-
 def make_arrays(views, n=N, dtype=np.float32):
   start, end, *bridged = references.make_inputs(
     n, D, arrays=2 + views, dtype=dtype
@@ -61,11 +42,13 @@ def test_value_and_gradient(t, views, weighted):
     return losses.brownian_bridge(start, end, bridged, t=t, weighted=weighted)
 
   rows, grads = with_gradients(loss)((*arrays, t), weights)
-  expected, by = bridge_reference(*arrays, t, weights, weighted=weighted)
+  expected = references.brownian_bridge(
+    *arrays, t=t, weights=weights, weighted=weighted
+  )
   assert rows.dtype == jnp.float32
-  assert_close(rows, expected)
-  for name, a, b in zip(("start", "end", "bridged", "t"), grads, by):
-    assert_close(a, b, what=name)
+  assert_close(rows, expected.per_example)
+  for name, a in zip(("start", "end", "bridged", "t"), grads):
+    assert_close(a, expected.gradients[name], what=name)
 
 
 def test_one_view_needs_no_axis_of_its_own():
@@ -111,8 +94,8 @@ def test_order_rotation_and_low_precision():
   low = [jnp.asarray(x, jnp.bfloat16) for x in (start, end, views)]
   rows = losses.brownian_bridge(*low)
   assert rows.dtype == jnp.float32
-  exact, _ = bridge_reference(*low, 0.25, np.ones(N))
-  assert_close(rows, exact)
+  exact = references.brownian_bridge(*low, t=0.25)
+  assert_close(rows, exact.per_example)
   one = losses.brownian_bridge(start[:1], end[:1], views[:, :1])
   np.testing.assert_allclose(one, expected[:1], rtol=1e-6)
 
@@ -147,8 +130,8 @@ def test_devices_change_nothing(devices):
   )
   rows, t = mapped(start, end, views)
   np.testing.assert_array_equal(t, losses.draw_bridge_time(key, jnp.arange(N)))
-  expected, _ = bridge_reference(start, end, views, t, np.ones(N))
-  assert_close(rows, expected)
+  expected = references.brownian_bridge(start, end, views, t=t)
+  assert_close(rows, expected.per_example)
 
 
 def test_drawn_times_are_uniform():
@@ -165,15 +148,13 @@ def test_alignment(epsilon):
   weights = cotangents(N)
   loss = functools.partial(losses.alignment, epsilon=epsilon)
   rows, grads = with_gradients(loss)((image, text), weights)
-  v, t = np.float64(image), np.float64(text)
-  s = np.sum(v * t, axis=1)
-  expected = 1.0 / (s**2 + epsilon)
-  slope = (weights * -2.0 * s * expected**2)[:, None]
+  expected = references.alignment(image, text, epsilon=epsilon, weights=weights)
+  s = np.sum(np.float64(image) * text, axis=1)
   # 1 / s^2 multiplies the rounding of a small product.
   rounding = 1e-6 + 4e-7 / np.abs(s).min()
-  assert_close(rows, expected, rounding)
-  assert_close(grads[0], slope * t, 3 * rounding)
-  assert_close(grads[1], slope * v, 3 * rounding)
+  assert_close(rows, expected.per_example, rounding)
+  assert_close(grads[0], expected.gradients["image"], 3 * rounding)
+  assert_close(grads[1], expected.gradients["text"], 3 * rounding)
   np.testing.assert_allclose(
     losses.alignment(image, image, epsilon=0.0), 1.0, rtol=1e-6
   )

@@ -16,19 +16,11 @@ from tests.losses.structure.checks import (
 from tests.meshes import make_mesh
 
 N, D, TAU = 16, 6, 0.5
-NAMES = ("v", "t", "v'", "t'", "v'a", "t'a")
-
-
-def contrast_reference(queries, keys, tau, weights):
-  """Rows of InfoNCE; gradients of sum_i weights_i row_i by queries and keys."""
-  q, k = (np.asarray(x).astype(np.float64) for x in (queries, keys))
-  logits = q @ k.T / tau
-  top = logits.max(axis=1, keepdims=True)
-  p = np.exp(logits - top)
-  rows = np.log(p.sum(1)) + top[:, 0] - np.diag(logits)
-  upstream = p / p.sum(axis=1, keepdims=True) - np.eye(len(q))
-  upstream *= np.asarray(weights, np.float64)[:, None] / tau
-  return rows, upstream @ k, upstream.T @ q
+NAMES = tuple(
+  f"{name}{end}"
+  for end in ("", "_independent", "_independent_augmented")
+  for name in ("image", "text")
+)
 
 
 def make_arrays(n=N):
@@ -47,31 +39,16 @@ def total(*arrays, **options):
 
 
 def reference(arrays, weights, *, positive="augmented", tau=TAU):
-  v, t, vi, ti, via, tia = (np.asarray(x).astype(np.float64) for x in arrays)
-  w = np.asarray(weights, np.float64)
-  grads = [np.zeros_like(x) for x in (v, t, vi, ti, via, tia)]
-  rows = np.zeros(len(v))
-  for shared, independent in ((0, 2), (1, 3)):
-    a, b = np.float64(arrays[shared]), np.float64(arrays[independent])
-    cosine = np.sum(a * b, axis=1)
-    rows += cosine**2
-    slope = (2.0 * w * cosine)[:, None]
-    grads[shared] += slope * b
-    grads[independent] += slope * a
-  for number, key in ((2, 4), (3, 5)):
-    if positive == "original":
-      key = number
-    found, by_query, by_key = contrast_reference(
-      arrays[number], arrays[key], tau, w
-    )
-    rows += found
-    grads[number] += by_query
-    grads[key] += by_key
-  value, by_features, _ = references.uniformity((vi, ti), 2.0)
-  rows += value
-  for number, gradient in zip((2, 3), by_features):
-    grads[number] += w.sum() * gradient
-  return rows, grads
+  """Rows of `total`, and gradients of their weighted sum."""
+  w = np.float64(weights)
+  found = references.deep_feature_separation(
+    *arrays,
+    temperature=tau,
+    positive=positive,
+    weights=np.concatenate([w, w, [w.sum()]]),
+  )
+  contrast, squares, spread = np.split(found.per_example, [len(w), 2 * len(w)])
+  return contrast + squares + spread, [found.gradients[k] for k in NAMES]
 
 
 @pytest.mark.parametrize("positive", ["augmented", "original"])

@@ -1,8 +1,10 @@
-"""Headers of a parquet file's pages: what it takes to read them.
+"""Memory that it takes to read each page of a parquet file, from the page's header.
 
-Readers make room for what these headers say and not for what the end of the file says
-of them, so that only they can be held against the bytes that are there. They are
-structs in Thrift's compact protocol:
+pyarrow's own means do not bound it. It makes room for what the header of a page says
+(up to 2 GiB), while its metadata repeat the end of the file, which may say something
+else: a file of 10 KB that claims 1,000 bytes takes 1.2 GB. Its limits for Thrift hold
+for headers only, and its pools of memory have none. So the headers are read here. They
+are structs in Thrift's compact protocol:
 https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
 """
 

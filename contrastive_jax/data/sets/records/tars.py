@@ -1,7 +1,5 @@
 """WebDataset's shards: tar archives whose neighbouring members are an example."""
 
-import bz2
-import gzip
 import io
 import json
 import lzma
@@ -31,11 +29,6 @@ _HEADERS = (
   tarfile.XHDTYPE,
   tarfile.XGLTYPE,
   tarfile.SOLARIS_XHDTYPE,
-)
-_OPENERS = (
-  (b"\x1f\x8b", gzip.open),
-  (b"BZh", bz2.open),
-  (b"\xfd7zXZ", lzma.open),
 )
 # Fields of headers that are no numbers are ValueErrors.
 _BROKEN = (
@@ -119,13 +112,12 @@ def _example(key: str, parts: dict[str, bytes]) -> items.Item | items.Problem:
 
 def _members(path: pathlib.Path) -> Iterator[_Member | items.Problem]:
   """The regular members in order, with what is damaged between them."""
-  with open(path, "rb") as raw:
-    start = raw.read(8)
-    raw.seek(0)
-    opener = next((o for magic, o in _OPENERS if start.startswith(magic)), None)
-    file: Any = raw if opener is None else opener(raw)
+  with open(path, "rb") as file:
     try:
-      yield from _walk(path, file, plain=opener is None)
+      with tarfile.open(
+        fileobj=file, mode="r:*", ignore_zeros=True, tarinfo=_Header
+      ) as archive:
+        yield from _walk(path, file, archive)
     except _BROKEN as error:
       yield items.Problem(
         path.name,
@@ -135,42 +127,36 @@ def _members(path: pathlib.Path) -> Iterator[_Member | items.Problem]:
 
 
 def _walk(
-  path: pathlib.Path, file: IO[bytes], *, plain: bool
+  path: pathlib.Path, file: IO[bytes], archive: Any
 ) -> Iterator[_Member | items.Problem]:
+  plain = archive.fileobj is file
   expected = dotted = 0
   example = ""
-  with tarfile.open(
-    fileobj=file, mode="r:", ignore_zeros=True, tarinfo=_Header
-  ) as archive:
-    for member in archive:
-      # Headers that make no sense are passed over in silence: look for them. In a
-      # compressed archive its own checksum tells.
-      if plain and _damaged(file, expected, member.offset):
-        yield _gap(path, expected, member.offset)
-      size = max(member.size, 0)
-      expected = member.offset_data + -(-size // _BLOCK) * _BLOCK
-      kept: Any = archive
-      kept.members = []  # It would keep them all.
-      if size > items.MAX_BYTES and not plain:
-        # To pass it, all of it would have to be expanded.
-        yield items.Problem(member.name, f"too large: {size:,} bytes")
-        yield items.Problem(
-          path.name, "broken archive: left out from here", None
-        )
-        return
-      key, extension = _split_name(member.name)
-      if not key or extension not in _KNOWN:
-        if key and extension.rpartition(".")[2] in _IMAGES:
-          dotted, example = dotted + 1, example or member.name
-        continue
-      if not member.isfile():
-        yield items.Problem(member.name, "no regular file: left out")
-      elif size > (items.MAX_BYTES if extension in _IMAGES else _MAX_TEXT):
-        yield items.Problem(member.name, f"too large: {size:,} bytes")
-      else:
-        content = archive.extractfile(member)
-        assert content is not None  # It is a regular file.
-        yield _Member(key, extension, content.read())
+  for member in archive:
+    # Headers that make no sense are passed over in silence: look for them. In a
+    # compressed archive its own checksum tells.
+    if plain and _damaged(file, expected, member.offset):
+      yield _gap(path, expected, member.offset)
+    size = max(member.size, 0)
+    expected = member.offset_data + -(-size // _BLOCK) * _BLOCK
+    archive.members = []  # It would keep them all.
+    if size > items.MAX_BYTES and not plain:
+      # To pass it, all of it would have to be expanded.
+      yield items.Problem(member.name, f"too large: {size:,} bytes")
+      yield items.Problem(path.name, "broken archive: left out from here", None)
+      return
+    key, extension = _split_name(member.name)
+    if not key or extension not in _KNOWN:
+      if key and extension.rpartition(".")[2] in _IMAGES:
+        dotted, example = dotted + 1, example or member.name
+      continue
+    if not member.isfile():
+      yield items.Problem(member.name, "no regular file: left out")
+    elif size > (items.MAX_BYTES if extension in _IMAGES else _MAX_TEXT):
+      yield items.Problem(member.name, f"too large: {size:,} bytes")
+    else:
+      content = archive.extractfile(member).read()
+      yield _Member(key, extension, content)
   if dotted:
     yield items.Problem(
       path.name,

@@ -9,11 +9,11 @@ categories and subcategories from emojibase. Fetch them with npm, then rebuild:
     @iconify-json/twemoji@1.2.5 cldr-annotations-full@48.2.0 \
     cldr-annotations-derived-full@48.2.0 emojibase-data@17.0.0
   pip install resvg-py
-  python -m contrastive_jax.data.sets.emoji.rebuild --sources=.
+  cd .. && python -m tools.rebuild_emoji --sources=sources
 
 It takes about a minute and writes `images.zip`, `concepts.json.gz` and
-`tokenizer.json` (byte pairs of the training captions) beside this file; the
-same packages give the same bytes.
+`tokenizer.json` (byte pairs of the training captions) into
+`contrastive_jax/data/sets/emoji`; the same packages give the same bytes.
 """
 
 import collections
@@ -31,6 +31,7 @@ from typing import Any
 from absl import app, flags
 from PIL import Image
 
+from contrastive_jax.data.sets import emoji
 from contrastive_jax.data.sets.emoji.emoji_dataset_builder import (
   LANGUAGES,
   VENDORS,
@@ -297,7 +298,7 @@ def main(argv: Sequence[str]) -> None:
     raise app.UsageError(f"unexpected argument {argv[1]!r}.")
   rebuild(
     pathlib.Path(flags.FLAGS.sources),
-    pathlib.Path(__file__).parent,
+    pathlib.Path(emoji.__file__).parent,
     side=flags.FLAGS.side,
   )
 

@@ -2,11 +2,11 @@
 
   apt-get update && apt-get download dataset-fashion-mnist
   dpkg-deb -x dataset-fashion-mnist_*.deb out
-  python -m contrastive_jax.data.sets.fashion_mnist.rebuild \
+  python -m tools.rebuild_fashion_mnist \
     --source=out/usr/share/datasets/fashion-mnist
 
-It takes some seconds and writes `images.npz` beside this file: the first 8,000
-training images and their labels, unchanged.
+It takes some seconds and writes `contrastive_jax/data/sets/fashion_mnist/images.npz`: the
+first 8,000 training images and their labels, unchanged.
 """
 
 import pathlib
@@ -16,7 +16,7 @@ import numpy as np
 from absl import app, flags
 
 from contrastive_jax.data.sets.fashion_mnist import files
-from contrastive_jax.data.sets.folder.reading import DataError
+from contrastive_jax.data.sets.folder.folder_rows import DataError
 
 _COUNT = 8000
 
@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
     raise app.UsageError(f"unexpected argument {argv[1]!r}.")
   try:
     rebuild(
-      pathlib.Path(flags.FLAGS.source), pathlib.Path(__file__).parent.resolve()
+      pathlib.Path(flags.FLAGS.source), pathlib.Path(files.__file__).parent
     )
   except DataError as error:
     raise app.UsageError(f"--source: {error}") from error

@@ -1,0 +1,1 @@
+"""Programs that made the data that ship with the package; not in its wheel."""
