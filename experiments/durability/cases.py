@@ -32,7 +32,7 @@ from tests.losses import (
 
 REFERENCES: Mapping[str, Callable[..., rounding.Reference]] = {
   name: getattr(module, name)
-  for name in public_names(losses)
+  for name in sorted(public_names(losses))
   for module in (
     references,
     augmented_references,
