@@ -135,9 +135,9 @@ def _changed_fields(one: Any, other: Any, prefix: str) -> dict[str, Any]:
       # They lie in the group that holds them.
       group = prefix.removesuffix(".")
       if old is None or [*old] != [*new]:
-        found[group], old = tuple(new), {}
+        found[group] = tuple(new)
       for name, variant in new.items():
-        before = old.get(name, type(variant)())
+        before = (old or {}).get(name, type(variant)())
         found |= _changed_fields(before, variant, f"{group}.{name}.")
     elif "kind" in f.metadata:
       if type(old) is not type(new):

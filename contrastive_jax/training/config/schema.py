@@ -250,7 +250,8 @@ class ConfigDraft(Draft):
     if view not in objective.other_views:
       self._set("other_view", objective.other_views[0])
     self._follow_modes()
-    self._values["evaluation"]._set("evaluators", objective.evaluators)
+    fresh = {name: {} for name in objective.evaluators}
+    self._values["evaluation"]._set("evaluators", fresh)
 
   def _follow_modes(self) -> None:
     modes = self._objective().temperature_modes

@@ -256,6 +256,9 @@ def test_to_choose_what_is_chosen_changes_nothing():
   assert draft.structure.alignment.weight == 1.0
   assert [*draft.evaluation.evaluators] == ["geometry", "retrieval"]
   assert draft.evaluation.retrieval.every == 7
+  # Another objective brings evaluators of its own.
+  draft.objective = "albef"
+  assert draft.evaluation.retrieval.every == 200
   # A mapping is the whole.
   draft.structure = {"bridge": {}}
   assert draft.structure.bridge.weight == 1.0
