@@ -100,7 +100,7 @@ def main() -> None:
   results = run.evaluate(state, run.build(_evaluators(run.config)))
   step = int(state.step)
   if _PLOTS.value:
-    # Those of the finished run stay as they are.
+    # The plots of the finished run stay as they are.
     name = "plots" if step == run.steps else f"plots_{step}"
     run.draw(state, workdir / name)
   path = workdir / f"evaluation_{step}.json"

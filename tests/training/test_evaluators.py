@@ -212,14 +212,14 @@ ALL = {f"{w}{i}.": i for i in range(60) for w in ("word", "Wort")}
 
 
 class State:
-  """What embeddings are of; an oracle does not look at it."""
+  """A state that an oracle does not look at."""
 
 
 USUAL_EVALUATORS = ("retrieval", "zero_shot", "classification", "geometry")
 
 
 def opened(data, encoder=None, report=print):
-  """What evaluators get of a run on a data set."""
+  """A run on a data set, opened."""
   return base.Opened(
     data=data,
     mesh=None,

@@ -1,4 +1,4 @@
-"""What an evaluator gets of a run, and what it gives back."""
+"""The interface of evaluators: the opened run, and the measure that is built on it."""
 
 import dataclasses
 import pathlib
@@ -15,14 +15,14 @@ from contrastive_jax.training.types import Report
 
 @dataclasses.dataclass
 class Opened:
-  """What a run is made of, opened; an evaluator is built on it.
+  """A run, opened: an evaluator is built on it.
 
   Attributes:
     data: the data set, `sources.PairData`, or of a task `tasks.TaskData`.
     mesh: the devices.
     objective: what is trained, `objectives.base.Objective`.
     chosen: the variant of `OBJECTIVES` that the objective was built by.
-    encoder: embeds splits and texts, `embeddings.Encoder`; None where the model
+    encoder: embeds splits and texts, `embeddings.Encoder`; None if the model
       embeds nothing.
     reader: makes arrays of a task's records, `task_pipeline.Encoder`; None for
       images and captions.
@@ -69,7 +69,7 @@ class Opened:
     """
     if self._state() is not state:
       self._embedded = kept = {}
-      # Those of a training split are large: they go with the state.
+      # A training split has many embeddings: they go with the state.
       self._state = weakref.ref(state, lambda _: kept.clear())
     key = split, concatenated
     if key not in self._embedded:
@@ -105,20 +105,20 @@ class Measure:
     self.run = run
 
   def validate(self, state: state_lib.TrainState) -> dict[str, float]:
-    """What is measured every so many steps."""
+    """Numbers of a state while it trains, every so many steps."""
     del state
     return {}
 
   def final(self, state: state_lib.TrainState) -> dict[str, float]:
-    """What is measured at the end, for `results.json`."""
+    """Numbers of a state at the end, for `results.json`."""
     del state
     return {}
 
   def headline(self, numbers: Mapping[str, float]) -> dict[str, float]:
-    """Those of a validation's numbers that a line of the log shows.
+    """The numbers of a validation that the log shows in a line.
 
-    The best checkpoint is that of the largest mean of them. They are those that
-    are plotted, unless a class says otherwise.
+    The best checkpoint is the one with the largest mean of them. Without a method
+    of its own a class shows the numbers of `curves`.
     """
     names = self.curves.values()
     return {name: numbers[name] for name in names if name in numbers}

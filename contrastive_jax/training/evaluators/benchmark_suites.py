@@ -22,7 +22,7 @@ from contrastive_jax.training.evaluators import (
 from contrastive_jax.training.trainer import state as state_lib
 from contrastive_jax.training.types import Report
 
-# What a table shows of each kind of suite.
+# Columns of the table, by the kind of suite.
 _COLUMNS = {
   "zero_shot": (
     "zero_shot/accuracy_top1",

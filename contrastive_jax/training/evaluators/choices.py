@@ -55,7 +55,7 @@ class Evaluator(Protocol):
   """
 
   def build(self, run: "base.Opened") -> "base.Measure":
-    """What measures a state on the data of an opened run.
+    """The measure of states on the data of an opened run.
 
     Raises:
       ValueError: if it cannot measure this run.

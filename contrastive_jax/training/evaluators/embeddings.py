@@ -97,7 +97,7 @@ class Encoder:
       batch_size: of its steps, rounded up to a multiple of the devices.
 
     Returns:
-      What fits and scores it, over the mesh.
+      A tuner that fits and scores it, over the mesh.
 
     Raises:
       ValueError: if the model keeps its image tower as it is.

@@ -21,7 +21,7 @@ SHOTS, _DRAWS = (5, 20, 50), 3
 # One in so many of the drawn examples chooses.
 _HELD_OUT = 5
 _RECIPE, _BATCH_SIZE = evaluation.FineTuneRecipe(), 64
-# Of decoded images that are kept for the next epoch.
+# Bytes of decoded images that are kept for the next epoch.
 _MOST_BYTES = 2**32
 
 
@@ -221,7 +221,7 @@ def draw(
 def _covering(
   shown: np.ndarray, order: np.ndarray, wanted: int | np.ndarray
 ) -> np.ndarray:
-  """Those of the rows, in order, that bring each class nearer to its number."""
+  """The rows, in order, that bring each class nearer to its number."""
   missing = np.broadcast_to(wanted, shown.shape[1]).copy()
   taken = []
   for row in order:
@@ -245,7 +245,7 @@ class _Images:
     return np.stack([self._image(row) for row in rows.tolist()])
 
   def labels(self) -> np.ndarray:
-    """Those of all; no image is decoded."""
+    """The labels of all images; none is decoded."""
     return np.array([part.fields(i)["label"] for part, i in self._places])
 
   def _image(self, row: int) -> np.ndarray:

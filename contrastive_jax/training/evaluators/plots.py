@@ -21,7 +21,7 @@ class Pictures(Protocol):
     ...
 
 
-# Of these a plot shows the first that a run has.
+# A plot shows the first of these that a run has.
 _THIRD = (
   ("Logit scale", "train/logit_scale"),
   ("Temperature", "train/temperature"),

@@ -90,8 +90,8 @@ class TaskMeasure(base.Measure):
   ) -> dict[str, float]:
     """`TASK_SPLIT/accuracy`, and `TASK_SPLIT/accuracy/KIND` of each kind of record.
 
-    Of vqa it is the official one, `evaluation.vqa_accuracy`; the test split is not
-    in the names.
+    For vqa it is the official one, `evaluation.vqa_accuracy`. Names of the test
+    split's scores leave out the split.
     """
     source = self.run.data.splits[split]
     predicted = self.predictions(state, source)

@@ -89,7 +89,7 @@ def class_weights(
   classes: Sequence[str],
   prompts: Sequence[str],
 ) -> np.ndarray:
-  """What the texts say of each class: float32 [C, d] of unit norm."""
+  """The normalised mean embedding of each class's texts: float32 [C, d]."""
   texts = encoder.texts(
     state, [prompt.format(c) for c in classes for prompt in prompts]
   )

@@ -108,7 +108,7 @@ class CaptionFeed:
       ) from error
 
   def fingerprint(self) -> dict[str, str]:
-    """What the user's synonyms are, as `synonyms`; empty without any."""
+    """A hash of the user's synonyms, as `synonyms`; empty without any."""
     synonyms = self.own_synonyms()
     if not synonyms:
       return {}

@@ -42,7 +42,7 @@ class PairRun(Run):
     return self.feed.batches(self.data, self._features() if cached else None)
 
   def fingerprints(self) -> dict[str, str]:
-    """What the training data are; a run that goes on must have the same."""
+    """Names and hashes of the training data, which must be the same on resuming."""
     ours = {"name": self.data.name, "fingerprint": self.data.fingerprint}
     return ours | self.feed.fingerprint()
 

@@ -16,13 +16,13 @@ from contrastive_jax.training.trainer import state as state_lib
 
 @dataclasses.dataclass(kw_only=True)
 class Run(base.Opened, abc.ABC):
-  """A run, opened: what evaluators are built on, and what they are.
+  """A run, opened, with its evaluators.
 
   Attributes:
     config: of the run, for records.
     initial: the variant of `INITIAL` that it begins with; None begins at random.
     evaluators: the variants of `EVALUATORS` that it is measured by, by name.
-    measures: what they build.
+    measures: the measures that they build.
   """
 
   config: config_lib.Config
@@ -39,14 +39,14 @@ class Run(base.Opened, abc.ABC):
 
   @abc.abstractmethod
   def fingerprints(self) -> dict[str, str]:
-    """What the training data are; a run that goes on must have the same."""
+    """Names and hashes of the training data, which must be the same on resuming."""
 
   @abc.abstractmethod
   def announce(self) -> None:
     """Reports what it trains on."""
 
   def build(self, evaluators: Mapping[str, Any]) -> dict[str, base.Measure]:
-    """What evaluators build on this run, by name.
+    """The measures that evaluators build on this run, by name.
 
     Raises:
       ConfigError: if one cannot measure it.
@@ -62,7 +62,7 @@ class Run(base.Opened, abc.ABC):
     return found
 
   def validations(self) -> tuple[loop.Evaluator, ...]:
-    """Those of the evaluators that measure while it trains."""
+    """The evaluators that measure while it trains."""
     return tuple(
       loop.Evaluator(every, measure.validate, measure.headline)
       for name, measure in self.measures.items()
@@ -71,7 +71,7 @@ class Run(base.Opened, abc.ABC):
     )
 
   def final_measures(self) -> dict[str, base.Measure]:
-    """Those of the evaluators that measure at the end of training."""
+    """The measures that are taken at the end of training."""
     return {
       name: measure
       for name, measure in self.measures.items()
@@ -87,7 +87,7 @@ class Run(base.Opened, abc.ABC):
 
     Args:
       state: the model.
-      measures: what `build` gives; None is all of the run's own.
+      measures: as `build` gives them; None is all of the run's own.
     """
     out: dict[str, float] = {}
     for measure in (self.measures if measures is None else measures).values():

@@ -105,7 +105,7 @@ def _train_alone(
   if finished is not None:
     report(
       f"{workdir} holds a finished run; its results are in"
-      f" {workdir / 'results.json'}. Choose another --workdir to train anew."
+      f" {workdir / 'results.json'}. Choose another --workdir to train again."
     )
     return finished
   # Before the data, which may take minutes to check.
@@ -118,7 +118,7 @@ def _train_alone(
       images_per_concept=config.objective.images_per_concept,
     )
   if fresh and jax.process_index() == 0:
-    # What a first try with other data left must not be taken for ours.
+    # Files that a first try with other data left must not be taken for ours.
     for name in ("tokenizer.json", "data.json"):
       (workdir / name).unlink(missing_ok=True)
   if jax.process_index() == 0 and jax.process_count() > 1:
@@ -266,7 +266,7 @@ def read_results(workdir: pathlib.Path) -> dict[str, float] | None:
   if not path.exists():
     return None
   results = workdirs.read_json(path)
-  # What is printed: no text that a terminal would obey, nor a billion digits.
+  # It is printed: no text that a terminal would obey, nor a billion digits.
   if not all(
     name.isprintable()
     and (isinstance(v, float) or (isinstance(v, int) and abs(v) < 2**64))

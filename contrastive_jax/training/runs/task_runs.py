@@ -40,7 +40,7 @@ class TaskRun(Run):
     )
 
   def fingerprints(self) -> dict[str, str]:
-    """What the training data are; a run that goes on must have the same."""
+    """Names and hashes of the training data, which must be the same on resuming."""
     return {
       "name": self.data.name,
       "task": self.data.task,
