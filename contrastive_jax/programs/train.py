@@ -9,7 +9,7 @@ import pathlib
 
 from absl import flags
 
-from contrastive_jax.programs import command_line
+from contrastive_jax.programs import arenas, command_line
 from contrastive_jax.training import config as config_lib
 
 _FLAGS = flags.FlagValues()
@@ -68,6 +68,7 @@ def main() -> None:
       f" {config.steps:,} steps of {config.batch_size}, in {workdir}.",
       flush=True,
     )
+  arenas.use_two()
   # Only now: these import JAX, Orbax and more, which takes seconds.
   import jax
 

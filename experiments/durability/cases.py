@@ -32,7 +32,7 @@ from tests.losses import (
 
 REFERENCES: Mapping[str, Callable[..., rounding.Reference]] = {
   name: getattr(module, name)
-  for name in public_names(losses)
+  for name in sorted(public_names(losses))
   for module in (
     references,
     augmented_references,
@@ -85,8 +85,6 @@ _SCALARS: Mapping[str, Callable[..., float]] = {
   "rho": _uniform(0.0, 10.0),
   **dict.fromkeys(("intra", "inter", "augmented", "paired"), _uniform(0, 2)),
 }
-
-
 # Of one loss, unlike the others.
 _OWN_SCALARS = {("brownian_bridge", "t"): _uniform(0.02, 0.98)}
 # Whose formulas need unit norm.
@@ -142,11 +140,6 @@ class Program:
   d: int
   dtype: str
   options: Known
-
-  @property
-  def seed(self) -> tuple[int, int]:
-    """What its cases are drawn from, beside the study's seed."""
-    return zlib.crc32(self.loss.encode()), self.number
 
   @property
   def static(self) -> Known:
@@ -212,17 +205,10 @@ def program(loss: str, number: int) -> Program:
 
 
 def draw(which: Program, seed: int, number: int) -> Case:
-  """A case of a program.
-
-  Args:
-    which: the program.
-    seed: of the study.
-    number: of the case among those of the program.
-
-  Returns:
-    The case.
-  """
-  rng = np.random.default_rng([seed, *which.seed, number])
+  """Case `number` of a program, in the study of a seed."""
+  rng = np.random.default_rng(
+    [seed, zlib.crc32(which.loss.encode()), which.number, number]
+  )
   # All kinds, whatever the number of cases.
   kinds = _ON_SPHERE if which.loss in _ON_SPHERE_ALONE else KINDS
   kind = kinds[(number + which.number) % len(kinds)]

@@ -106,15 +106,7 @@ def compiled(which: cases.Program) -> Callable[..., Any]:
 
 
 def check(case: cases.Case, run: Callable[..., Any]) -> Finding:
-  """Compares a loss with its reference.
-
-  Args:
-    case: what it is called with.
-    run: of `compiled`.
-
-  Returns:
-    The errors, and what is wrong.
-  """
+  """How far a loss, as `compiled`, is from its reference."""
   rows, gradients = run(case.arrays, case.scalars, case.known, case.weights)
   wanted = case.reference()
   value, problem = _errors(rows, wanted.per_example, wanted.sizes[""])
@@ -197,24 +189,16 @@ class Summary:
     """Counts a case."""
     key = case.program.loss, case.program.dtype
     row = self.rows.setdefault(
-      key,
-      dict(cases=0, sharp=0, value=0.0, gradient=0.0, relative=0.0),
+      key, dict(cases=0, sharp=0, value=0.0, gradient=0.0, relative=0.0)
     )
     row["cases"] += 1
     row["sharp"] += found.sharp
-    row["value"] = max(row["value"], found.value)
-    row["gradient"] = max(row["gradient"], found.gradient)
-    if found.sharp:
-      row["relative"] = max(row["relative"], found.relative)
+    for worst in ("value", "gradient", "relative")[: 2 + found.sharp]:
+      row[worst] = max(row[worst], getattr(found, worst))
     self.kinds[case.kind] += 1
     if found.problem:
-      self.failures.append(
-        {
-          "case": name_of(case, number),
-          "kind": case.kind,
-          "problem": found.problem,
-        }
-      )
+      name, kind = name_of(case, number), case.kind
+      self.failures.append(dict(case=name, kind=kind, problem=found.problem))
 
   def record(self) -> dict[str, Any]:
     """All of it, rounded, as it is written."""
@@ -235,16 +219,7 @@ class Summary:
 def run(
   count: int, seed: int, report: Callable[[str], None] = print
 ) -> Summary:
-  """Checks so many cases.
-
-  Args:
-    count: cases.
-    seed: of the data.
-    report: receives a line a loss, and one a failure.
-
-  Returns:
-    What came out.
-  """
+  """Checks so many cases; `report` receives a line a loss and one a failure."""
   summary, began, done = Summary(), time.monotonic(), 0
   last = ""
   for name, number, numbers in plan(count):

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from absl import flags
 
+from contrastive_jax.programs import arenas
 from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.recipes import clip_emoji
 from contrastive_jax.training import config as config_lib
@@ -153,6 +154,7 @@ def run(steps: int) -> dict[str, Any]:
 
 def main() -> None:
   """Runs the program."""
+  arenas.use_two()  # As training does.
   found = run(_STEPS.value)
   report.write(pathlib.Path(_OUT.value), "soak", found)
   print(json.dumps(found, indent=2))

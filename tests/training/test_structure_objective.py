@@ -13,7 +13,7 @@ from contrastive_jax.data import pipeline
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.objectives import base, views
-from contrastive_jax.training.runs import image_text, open_data, runner
+from contrastive_jax.training.runs import build, open_data, runner
 from tests.training import stub, tiny
 
 ROWS = stub.ROWS
@@ -438,7 +438,7 @@ def test_an_edit_is_that_of_the_first_caption(data):
   batches = pipeline.train_batches(
     data.splits["train"],
     tokenizer=data.tokenizer,
-    sampler=image_text.caption_sampler(config, data),
+    sampler=build.caption_feed(config).sampler(data),
     context_length=12,
     batch_size=4,
     seed=0,
@@ -455,21 +455,20 @@ def test_synonyms_come_from_the_data_and_a_file(data, tmp_path):
   config = tiny.make_config(
     structure__consistency=1.0, other_view__text__synonyms=str(path)
   )
-  synonyms = image_text.caption_edit(config, data).synonyms
+  synonyms = build.caption_feed(config).edit(data).synonyms
   assert synonyms["red"] == ("crimson",)
   path.write_text(json.dumps({"Green thing 1": ["jade"]}), encoding="utf-8")
-  synonyms = image_text.caption_edit(config, data).synonyms
+  synonyms = build.caption_feed(config).edit(data).synonyms
   assert synonyms["green thing 1"] == ("Ding 1", "green", "jade")
   with pytest.raises(
     config_lib.ConfigError, match="config.other_view.text.synonyms"
   ):
-    image_text.caption_edit(
+    build.caption_feed(
       tiny.make_config(
         structure__consistency=1.0, other_view__text__synonyms="nowhere"
-      ),
-      data,
-    )
-  assert image_text.caption_edit(tiny.make_config(), data) is None
+      )
+    ).edit(data)
+  assert build.caption_feed(tiny.make_config()).edit(data) is None
 
 
 # Configurations that do not go together.
