@@ -10,7 +10,6 @@ import jax
 
 from contrastive_jax.data import sources
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training.config import workdirs
 from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.evaluators import embeddings
 from contrastive_jax.training.objectives import base
@@ -70,7 +69,7 @@ class PairRun(Run):
     image, text = cached_features.encoders(
       objective.model,
       initial_weights.published_variables(
-        self.config.initial,
+        self.initial,
         objective.model,
         initial_weights.variables(*shapes),
       ),
@@ -98,31 +97,18 @@ def open_run(
   feed.own_synonyms()  # A mistake in it must show before data are opened.
   with sharding.main_process_first("data"):
     data = open_data.open_data(config, workdir, report)
-  mesh = sharding.make_mesh()
-  with workdirs.mistakes_of_config():
-    objective = build.build_objective(
-      config,
-      vocab_size=data.tokenizer.vocab_size,
-      num_examples=data.splits[sources.TRAIN].index_bound,
-      mesh=mesh,
-    )
-  initial_weights.check_tokenizer(
-    objective.model, data.tokenizer, config.model.preset
-  )
+  fields = build.run_fields(config, data, workdir, report)
   encoder: Any = None
-  if hasattr(objective, "encode_image"):
+  if hasattr(fields["objective"], "encode_image"):
     encoder = embeddings.Encoder(
-      objective,
+      fields["objective"],
       data,
       context_length=config.model.context_length,
       batch_size=config.evaluation.batch_size,
-      mesh=mesh,
+      mesh=fields["mesh"],
     )
   return PairRun(
-    **build.run_fields(config, workdir, report),
-    data=data,
-    mesh=mesh,
-    objective=objective,
+    **fields,
     encoder=encoder,
     reader=None,
     feed=feed,

@@ -19,12 +19,14 @@ class Run(base.Opened, abc.ABC):
   """A run, opened: what evaluators are built on, and what they are.
 
   Attributes:
-    config: of the run, for records and messages.
+    config: of the run, for records.
+    initial: the variant of `INITIAL` that it begins with; None begins at random.
     evaluators: the variants of `EVALUATORS` that it is measured by, by name.
     measures: what they build.
   """
 
   config: config_lib.Config
+  initial: Any
   evaluators: Mapping[str, Any]
 
   def __post_init__(self):

@@ -170,9 +170,9 @@ def _train(
   """See `train`, which has made the workdir ready."""
   run = open_run(config, workdir, report=report)
   # Raises on a model that cannot be built, or not begun as it should be.
-  optimizer = _optimizer(run)
-  abstract = _abstract_state(run, optimizer)
-  initial, model = config.initial, run.objective.model
+  optimizer = _optimizer(config, run)
+  abstract = _abstract_state(config, run)
+  initial, model = run.initial, run.objective.model
   if fresh:
     initial_weights.check(initial, model, abstract)
   _check_data(run, begins=True)
@@ -253,7 +253,7 @@ def restore(
     saved.check(step)
     run = open_run(config, workdir, report=report)
     _check_data(run)
-    return run, saved.restore(_abstract_state(run, _optimizer(run)), step=step)
+    return run, saved.restore(_abstract_state(config, run), step=step)
   except FileNotFoundError as error:
     raise workdirs.WorkdirError(str(error)) from error
   finally:
@@ -293,20 +293,26 @@ def table(results: Mapping[str, float]) -> str:
   return "\n".join(lines)
 
 
-def _optimizer(run: Run) -> optax.GradientTransformation:
+def _optimizer(
+  config: config_lib.Config, run: Run
+) -> optax.GradientTransformation:
   """The optimiser of a run's parameters."""
   return optimizers.make_optimizer(
-    run.config.optimizer, steps=run.steps, objective=run.objective
+    config.optimizer, steps=config.steps, objective=run.objective
   )
 
 
 def _abstract_state(
-  run: Run, optimizer: optax.GradientTransformation
+  config: config_lib.Config, run: Run
 ) -> state_lib.TrainState:
   """Shapes, types and shardings of a run's state; nothing is computed."""
-  settings = build.trainer_settings(run.config)
   with workdirs.mistakes_of_config():
-    return loop.abstract_state(settings, run.objective, optimizer, run.mesh)
+    return loop.abstract_state(
+      build.trainer_settings(config),
+      run.objective,
+      _optimizer(config, run),
+      run.mesh,
+    )
 
 
 def _make(workdir: pathlib.Path) -> None:
