@@ -8,11 +8,11 @@ import jax
 Array = jax.Array
 # Names of the mapped axes over which a batch is split; None: it is whole.
 Axes = str | tuple[str, ...] | None
-# What a step of training is given: arrays by name, one row an example.
-Batch = Mapping[str, jax.Array]
+# A step's arrays of JAX or NumPy by name, one row an example.
+Batch = Mapping[str, Any]
 # Side of a tile; None: one tile; "auto": by the size of the similarity.
 BlockSize = int | str | None
-# What Flax takes as a type of computation or parameters.
+# A type of computation or parameters as Flax takes it.
 Dtype = Any
 # Parameters of a model: a tree of arrays.
 Params = Mapping[str, Any]

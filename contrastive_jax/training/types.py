@@ -1,11 +1,15 @@
 """Types that all of training shares."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
-# A pytree of arrays, by name at its top: parameters, or the state of an objective.
-Params = Mapping[str, Any]
-# Arrays of JAX or NumPy by name, with a row an example each.
-Batch = Mapping[str, Any]
+import jax
+
+from contrastive_jax._types import Batch as Batch
+from contrastive_jax._types import Params as Params
+
+# Unit-norm features by name, [N, d] or [N, K, d].
+Features = Mapping[str, jax.Array]
+# Numbers of a step by name.
+Metrics = dict[str, jax.Array]
 # Receives lines for the user.
 Report = Callable[[str], None]

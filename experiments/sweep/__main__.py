@@ -11,12 +11,10 @@ import os
 import pathlib
 import tempfile
 
-import jax
 from absl import flags
 
 from contrastive_jax.programs import command_line
 from experiments import reporting
-from experiments.sweep import files, jobs
 
 _FLAGS = flags.FlagValues()
 _SWEEP = flags.DEFINE_string(
@@ -79,6 +77,11 @@ Sweeps (experiments/sweeps/):
 
 def main() -> None:
   """Runs the program."""
+  # Only now: these import JAX, Orbax and more, which takes seconds.
+  import jax
+
+  from experiments.sweep import files, jobs
+
   sweep = files.load(_SWEEP.value)
   out = pathlib.Path(_OUT.value).expanduser()
   out.mkdir(parents=True, exist_ok=True)

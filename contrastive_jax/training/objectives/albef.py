@@ -19,10 +19,7 @@ from contrastive_jax.training.objectives import (
 from contrastive_jax.training.objectives.augmented_pairs import AugmentedPairs
 from contrastive_jax.training.objectives.parts import Parts
 from contrastive_jax.training.objectives.structure_terms import StructureTerms
-
-Params = base.Params
-Batch = base.Batch
-Metrics = dict[str, jax.Array]
+from contrastive_jax.training.types import Batch, Metrics, Params
 
 # As published: the temperature stays within these.
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.001, 0.5

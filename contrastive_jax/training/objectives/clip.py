@@ -1,7 +1,6 @@
 """Image-text contrast of a two-tower model."""
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -18,14 +17,10 @@ from contrastive_jax.training.objectives.augmented_pairs import (
 from contrastive_jax.training.objectives.contrast import Contrast, add_images
 from contrastive_jax.training.objectives.parts import Parts
 from contrastive_jax.training.objectives.structure_terms import StructureTerms
+from contrastive_jax.training.types import Batch, Features, Metrics, Params
 
 # Parameters that published weights bring.
 _TOWERS = ("image", "text")
-
-Params = base.Params
-Batch = base.Batch
-Features = Mapping[str, jax.Array]
-Metrics = dict[str, jax.Array]
 
 
 class Clip(base.Trained):

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from contrastive_jax import models
 from contrastive_jax.training.objectives import base
 from contrastive_jax.training.objectives.parts import Parts
-
-Params = base.Params
+from contrastive_jax.training.types import Params
 
 
 def create_model(

@@ -12,8 +12,7 @@ from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.objectives import base, choices
 from contrastive_jax.training.objectives.parts import Parts
 from contrastive_jax.training.objectives.self_supervised import SelfSupervised
-
-Params = base.Params
+from contrastive_jax.training.types import Params
 
 
 class MoCoV3(SelfSupervised):

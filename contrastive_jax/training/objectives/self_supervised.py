@@ -11,9 +11,7 @@ from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.objectives import base, choices, contrasts
 from contrastive_jax.training.objectives.e_step import Auxiliary
 from contrastive_jax.training.objectives.parts import Parts
-
-Params = base.Params
-Batch = base.Batch
+from contrastive_jax.training.types import Batch, Params
 
 
 class SelfSupervised(base.Trained):

@@ -10,8 +10,7 @@ from contrastive_jax import losses
 from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.objectives import base
 from contrastive_jax.training.objectives.self_supervised import SelfSupervised
-
-Params = base.Params
+from contrastive_jax.training.types import Params
 
 
 class SimCLR(SelfSupervised):

@@ -1,6 +1,5 @@
 """Regularisers of two modalities' features, as weighted terms beside a loss."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -10,8 +9,7 @@ from contrastive_jax import losses
 from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.objectives import base
 from contrastive_jax.training.objectives.structure_choices import Structure
-
-Features = Mapping[str, jax.Array]
+from contrastive_jax.training.types import Features
 
 
 class StructureTerms:

@@ -16,10 +16,7 @@ import optax
 from contrastive_jax import losses
 from contrastive_jax.training.objectives import base, fusion_base
 from contrastive_jax.training.objectives.parts import Parts
-
-Params = base.Params
-Batch = base.Batch
-Metrics = dict[str, jax.Array]
+from contrastive_jax.training.types import Batch, Metrics, Params
 
 
 class Task(base.Trained):

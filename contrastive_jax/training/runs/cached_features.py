@@ -14,9 +14,9 @@ from flax import linen as nn
 
 from contrastive_jax.data import pipeline, sources
 from contrastive_jax.data.text import tokenizer as tokenizer_lib
+from contrastive_jax.training.types import Report
 
 Encode = Callable[[np.ndarray], np.ndarray]
-Report = Callable[[str], None]
 
 _MOST_TEXTS = 2**19  # Of 384 numbers each, 0.8 GB.
 

@@ -2,15 +2,13 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 from contrastive_jax.data.sets.choices import Request
 from contrastive_jax.data.sets.folder.folder_rows import DataError
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import workdirs
-
-Report = Callable[[str], None]
+from contrastive_jax.training.types import Report
 
 
 def open_data(

@@ -12,10 +12,9 @@ import optax
 from contrastive_jax.training.distributed import sharding, signals
 from contrastive_jax.training.objectives import base
 from contrastive_jax.training.trainer.settings import TrainerSettings
-from contrastive_jax.training.types import Batch, Params
+from contrastive_jax.training.types import Batch, Metrics, Params
 
 # Values of a step, by name.
-Metrics = dict[str, Any]
 
 
 @flax.struct.dataclass
