@@ -84,6 +84,12 @@ def section(cls: type, doc: str, **more: Any) -> Any:
   )
 
 
+def load(place: str) -> Any:
+  """The object at `module:name`, whose module is imported now."""
+  module, _, name = place.partition(":")
+  return getattr(importlib.import_module(module), name)
+
+
 class Kind:
   """Something that a run chooses: names, and the dataclasses behind them."""
 
@@ -109,9 +115,8 @@ class Kind:
         f"must be one of {', '.join(self.variants)}, or module:Class of your own;"
         f" got {name!r}.{hint}"
       )
-    module, _, attribute = place.partition(":")
     try:
-      found: Any = getattr(importlib.import_module(module), attribute)
+      found = load(place)
     except Exception as error:  # A module of the user's may raise anything.
       raise ValueError(
         f"cannot import {name!r}: {type(error).__name__}: {error}."

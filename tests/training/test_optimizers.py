@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from contrastive_jax import models
-from contrastive_jax.training.trainer import optimizer_choices, optimizers
+from contrastive_jax.training.trainer import muon, optimizer_choices, optimizers
 from contrastive_jax.training.trainer.optimizer_choices import Cosine
 from tests.training.toy import Toy
 
@@ -128,7 +128,7 @@ def test_matrices_are_the_kernels_with_their_inputs_and_outputs():
     jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32),
     jax.ShapeDtypeStruct((1, 4), jnp.int32),
   )["params"]
-  rules = optimizers.matrices(shapes)
+  rules = muon.matrices(shapes)
   image = rules["image"]
   whole = optax.contrib.MuonDimensionNumbers
   pool = image["map_pool"]["attention"]
@@ -147,7 +147,7 @@ def test_matrices_are_the_kernels_with_their_inputs_and_outputs():
     name = jax.tree_util.keystr(path[-1:], simple=True)
     assert (rule is not None) == (name == "kernel"), path
   depthwise = {"depthwise": {"kernel_0": jnp.ones((5, 1, 8))}}
-  assert optimizers.matrices(depthwise)["depthwise"]["kernel_0"] is None
+  assert muon.matrices(depthwise)["depthwise"]["kernel_0"] is None
 
 
 def test_muon_orthogonalises_matrices_and_leaves_the_rest_to_adam():

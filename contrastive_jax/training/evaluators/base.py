@@ -93,6 +93,7 @@ class Measure:
 
   Attributes:
     run: the opened run.
+    chosen: the evaluator's fields; None where it needs none.
     validates: whether there is something to validate on.
     curves: numbers of a validation that are plotted over the steps, by label.
   """
@@ -100,9 +101,10 @@ class Measure:
   validates: bool = True
   curves: Mapping[str, str] = {}
 
-  def __init__(self, run: Opened):
-    """Takes an opened run."""
+  def __init__(self, run: Opened, chosen: Any = None):
+    """Takes an opened run, and the evaluator's fields."""
     self.run = run
+    self.chosen = chosen
 
   def validate(self, state: state_lib.TrainState) -> dict[str, float]:
     """Numbers of a state while it trains, every so many steps."""

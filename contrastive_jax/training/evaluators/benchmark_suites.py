@@ -13,7 +13,6 @@ from contrastive_jax.data.sets.folder import reading
 from contrastive_jax.training.config import workdirs
 from contrastive_jax.training.evaluators import (
   base,
-  choices,
   embeddings,
   few_shot,
   retrieval,
@@ -52,22 +51,17 @@ _COLUMNS = {
 class BenchmarksMeasure(base.Measure):
   """Scores on the sets that a run names."""
 
-  def __init__(self, run: base.Opened, chosen: choices.Benchmarks):
-    """Takes an opened run, and the sets."""
-    super().__init__(run)
-    self._chosen = chosen
-
   def final(self, state: state_lib.TrainState) -> dict[str, float]:
     """See `benchmarks`."""
     return benchmarks(
       self.run.encoder,
       state,
-      self._chosen.sets,
-      data_dir=self._chosen.data_dir,
+      self.chosen.sets,
+      data_dir=self.chosen.data_dir,
       image_size=self.run.image_size,
-      fit=self._chosen.fit,
-      classify=self._chosen.classification,
-      concatenated=self._chosen.concatenated,
+      fit=self.chosen.fit,
+      classify=self.chosen.classification,
+      concatenated=self.chosen.concatenated,
       report=self.run.report,
     )
 

@@ -7,14 +7,15 @@ user's own.
 
 import dataclasses
 import difflib
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from contrastive_jax.choices import Kind, field, several
+from contrastive_jax.choices import Kind, field, load, several
 
 if TYPE_CHECKING:
   from contrastive_jax.training.evaluators import base
 
-_HERE = "contrastive_jax.training.evaluators.choices"
+_ROOM = "contrastive_jax.training.evaluators"
+_HERE = f"{_ROOM}.choices"
 EVALUATORS = Kind(
   "evaluator",
   {
@@ -64,7 +65,18 @@ class Evaluator(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Retrieval:
+class _Evaluator:
+  """An evaluator of this package: its `Measure` is taken from its own module."""
+
+  measure: ClassVar[str]
+
+  def build(self, run: "base.Opened") -> "base.Measure":
+    """The `measure` on an opened run, with the fields chosen here."""
+    return load(self.measure)(run, self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Retrieval(_Evaluator):
   """Retrieval between images and names or captions, both ways."""
 
   every: int = _EVERY
@@ -72,30 +84,22 @@ class Retrieval:
 
   objectives = _PAIRS
 
-  def build(self, run: "base.Opened") -> "base.Measure":
-    """`retrieval.RetrievalMeasure`."""
-    from contrastive_jax.training.evaluators import retrieval
-
-    return retrieval.RetrievalMeasure(run)
+  measure = f"{_ROOM}.retrieval:RetrievalMeasure"
 
 
 @dataclasses.dataclass(frozen=True)
-class ZeroShot:
+class ZeroShot(_Evaluator):
   """Zero-shot classification by the names of classes in prompts."""
 
   final: bool = _FINAL
 
   objectives = _PAIRS
 
-  def build(self, run: "base.Opened") -> "base.Measure":
-    """`zero_shot.ZeroShotMeasure`."""
-    from contrastive_jax.training.evaluators import zero_shot
-
-    return zero_shot.ZeroShotMeasure(run)
+  measure = f"{_ROOM}.zero_shot:ZeroShotMeasure"
 
 
 @dataclasses.dataclass(frozen=True)
-class Classification:
+class Classification(_Evaluator):
   """Few-shot, linear probe and kNN accuracy of frozen features."""
 
   final: bool = _FINAL
@@ -103,17 +107,11 @@ class Classification:
 
   objectives = _IMAGES
 
-  def build(self, run: "base.Opened") -> "base.Measure":
-    """`classification.ClassificationMeasure`."""
-    from contrastive_jax.training.evaluators import classification
-
-    return classification.ClassificationMeasure(
-      run, concatenated=self.concatenated
-    )
+  measure = f"{_ROOM}.classification:ClassificationMeasure"
 
 
 @dataclasses.dataclass(frozen=True)
-class Knn:
+class Knn(_Evaluator):
   """kNN accuracy on the validation split while training."""
 
   every: int = _EVERY
@@ -121,30 +119,22 @@ class Knn:
   final = False
   objectives = _IMAGES
 
-  def build(self, run: "base.Opened") -> "base.Measure":
-    """`classification.KnnMeasure`."""
-    from contrastive_jax.training.evaluators import classification
-
-    return classification.KnnMeasure(run)
+  measure = f"{_ROOM}.classification:KnnMeasure"
 
 
 @dataclasses.dataclass(frozen=True)
-class Geometry:
+class Geometry(_Evaluator):
   """Alignment, uniformity and modality gap of the test split."""
 
   final: bool = _FINAL
 
   objectives = _IMAGES
 
-  def build(self, run: "base.Opened") -> "base.Measure":
-    """`geometry.GeometryMeasure`."""
-    from contrastive_jax.training.evaluators import geometry
-
-    return geometry.GeometryMeasure(run)
+  measure = f"{_ROOM}.geometry:GeometryMeasure"
 
 
 @dataclasses.dataclass(frozen=True)
-class Reranked:
+class Reranked(_Evaluator):
   """Retrieval whose best answers matching ranks again (ALBEF)."""
 
   final: bool = _FINAL
@@ -154,15 +144,11 @@ class Reranked:
 
   objectives = ("albef",)
 
-  def build(self, run: "base.Opened") -> "base.Measure":
-    """`reranking.RerankedMeasure`."""
-    from contrastive_jax.training.evaluators import reranking
-
-    return reranking.RerankedMeasure(run, self.candidates)
+  measure = f"{_ROOM}.reranking:RerankedMeasure"
 
 
 @dataclasses.dataclass(frozen=True)
-class Benchmarks:
+class Benchmarks(_Evaluator):
   """Scores on published sets that TFDS has prepared."""
 
   final: bool = _FINAL
@@ -201,15 +187,11 @@ class Benchmarks:
           f" {name!r}. Did you mean {near[0]!r}?"
         )
 
-  def build(self, run: "base.Opened") -> "base.Measure":
-    """`benchmark_suites.BenchmarksMeasure`."""
-    from contrastive_jax.training.evaluators import benchmark_suites
-
-    return benchmark_suites.BenchmarksMeasure(run, self)
+  measure = f"{_ROOM}.benchmark_suites:BenchmarksMeasure"
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class Task(_Evaluator):
   """Accuracy of a fusion model's task, and of the texts alone."""
 
   every: int = _EVERY
@@ -217,11 +199,7 @@ class Task:
 
   objectives = ("vqa", "nlvr2", "entailment")
 
-  def build(self, run: "base.Opened") -> "base.Measure":
-    """`task_accuracy.TaskMeasure`."""
-    from contrastive_jax.training.evaluators import task_accuracy
-
-    return task_accuracy.TaskMeasure(run)
+  measure = f"{_ROOM}.task_accuracy:TaskMeasure"
 
 
 @dataclasses.dataclass(frozen=True)

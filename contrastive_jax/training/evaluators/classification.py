@@ -1,5 +1,7 @@
 """Few-shot, linear probe and kNN accuracy of frozen features."""
 
+from typing import Any
+
 import jax
 import numpy as np
 
@@ -17,11 +19,6 @@ _SPLITS = (sources.TRAIN, sources.VALIDATION, sources.TEST)
 class ClassificationMeasure(base.Measure):
   """The test split, classified by the labels of training."""
 
-  def __init__(self, run: base.Opened, *, concatenated: bool):
-    """Takes an opened run, and whether all heads side by side are judged too."""
-    super().__init__(run)
-    self._concatenated = concatenated
-
   def final(self, state: state_lib.TrainState) -> dict[str, float]:
     """`few_shot/...`, `linear_probe/...` and `knn/accuracy`.
 
@@ -30,7 +27,7 @@ class ClassificationMeasure(base.Measure):
     if self.run.lacks(sources.TEST, _NAME):
       return {}
     out = self._labelled(state)
-    if self._concatenated:
+    if self.chosen.concatenated:
       for name, value in self._labelled(state, concatenated=True).items():
         kind, metric = name.split("/")
         out[f"{kind}_concatenated/{metric}"] = value
@@ -58,9 +55,9 @@ class KnnMeasure(base.Measure):
 
   curves = {"kNN accuracy": "knn_validation/accuracy"}
 
-  def __init__(self, run: base.Opened):
+  def __init__(self, run: base.Opened, chosen: Any = None):
     """Takes an opened run."""
-    super().__init__(run)
+    super().__init__(run, chosen)
     self.validates = bool(len(run.data.splits[sources.VALIDATION]))
 
   def validate(self, state: state_lib.TrainState) -> dict[str, float]:

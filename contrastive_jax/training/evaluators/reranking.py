@@ -12,11 +12,6 @@ from contrastive_jax.training.trainer import state as state_lib
 class RerankedMeasure(base.Measure):
   """Retrieval on the test split, whose first answers matching ranks again."""
 
-  def __init__(self, run: base.Opened, candidates: int):
-    """Takes an opened run, and how many answers are ranked again."""
-    super().__init__(run)
-    self._candidates = candidates
-
   def final(self, state: state_lib.TrainState) -> dict[str, float]:
     """`retrieval_reranked/image_to_text/recall_at_1` and so on.
 
@@ -35,7 +30,7 @@ class RerankedMeasure(base.Measure):
       ("image_to_text", similarity, images.concept_ids, text_ids),
       ("text_to_image", similarity.T, text_ids, images.concept_ids),
     ):
-      kept = min(self._candidates, scores.shape[1])
+      kept = min(self.chosen.candidates, scores.shape[1])
       best = np.argsort(-scores, axis=1, kind="stable")[:, :kept]
       pairs = np.stack(
         [np.repeat(np.arange(len(scores)), kept), best.reshape(-1)], axis=1

@@ -1,6 +1,7 @@
 """Retrieval between images and names or captions, both ways."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,9 +23,9 @@ class RetrievalMeasure(base.Measure):
     "text to image R@10": f"{_VALIDATION}/text_to_image/recall_at_10",
   }
 
-  def __init__(self, run: base.Opened):
+  def __init__(self, run: base.Opened, chosen: Any = None):
     """Takes an opened run."""
-    super().__init__(run)
+    super().__init__(run, chosen)
     self.validates = bool(len(run.data.splits[sources.VALIDATION]))
 
   def validate(self, state: state_lib.TrainState) -> dict[str, float]:

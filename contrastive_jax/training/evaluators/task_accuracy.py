@@ -18,9 +18,9 @@ from contrastive_jax.training.trainer import state as state_lib
 class TaskMeasure(base.Measure):
   """Predicts a split's records, in batches of one shape, and scores them."""
 
-  def __init__(self, run: base.Opened):
+  def __init__(self, run: base.Opened, chosen: Any = None):
     """Prepares the jitted prediction; it splits a batch over the mesh."""
-    super().__init__(run)
+    super().__init__(run, chosen)
     assert (
       run.reader is not None
     )  # The objectives of this evaluator have tasks.

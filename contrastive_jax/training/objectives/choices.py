@@ -6,7 +6,7 @@ The classes that they build stand beside this module, which is read before JAX i
 import dataclasses
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from contrastive_jax.choices import Kind, choice, field
+from contrastive_jax.choices import Kind, choice, field, load
 
 if TYPE_CHECKING:
   from contrastive_jax.training.objectives import parts as parts_lib
@@ -47,6 +47,7 @@ class Objective:
     other_views: likewise.
     evaluators: those that it is measured by where nobody chooses others.
     fuses: whether its model is one of `models.FUSION_PRESETS`.
+    builds: `module:Class` of what `build` makes of the fields and `Parts`.
   """
 
   uses: ClassVar[tuple[str, ...]] = ()
@@ -56,6 +57,7 @@ class Objective:
   other_views: ClassVar[tuple[str, ...]] = ("augmented", "momentum")
   evaluators: ClassVar[tuple[str, ...]] = ()
   fuses: ClassVar[bool] = False
+  builds: ClassVar[str] = ""
 
   # How a batch is made up; objectives with fields of these names choose.
   captions_per_example = 1
@@ -66,12 +68,14 @@ class Objective:
 
   def build(self, parts: "parts_lib.Parts") -> Any:
     """The objective as the trainer takes it, `objectives.base.Objective`."""
-    raise TypeError(f"{type(self).__name__} must have a build.")
+    return load(self.builds)(self, parts)
 
 
 @dataclasses.dataclass(frozen=True)
 class Clip(Objective):
   """Image-text contrast of a two-tower model (CLIP, LiT, SigLIP)."""
+
+  builds = "contrastive_jax.training.objectives.clip:Clip"
 
   # pyrefly: ignore[bad-override]
   captions_per_example: int = field(
@@ -139,12 +143,6 @@ class Clip(Objective):
         " them."
       )
 
-  def build(self, parts: "parts_lib.Parts") -> Any:
-    """`objectives.clip.Clip`."""
-    from contrastive_jax.training.objectives import clip
-
-    return clip.Clip(self, parts)
-
 
 @dataclasses.dataclass(frozen=True)
 class _SelfSupervised(Objective):
@@ -188,18 +186,16 @@ class _SelfSupervised(Objective):
 class SimCLR(_SelfSupervised):
   """Two views of each example through one encoder (SimCLR, SogCLR)."""
 
+  builds = "contrastive_jax.training.objectives.simclr:SimCLR"
+
   losses = ("nt_xent", "augmented")
-
-  def build(self, parts: "parts_lib.Parts") -> Any:
-    """`objectives.simclr.SimCLR`."""
-    from contrastive_jax.training.objectives import simclr
-
-    return simclr.SimCLR(self, parts)
 
 
 @dataclasses.dataclass(frozen=True)
 class MoCoV3(_SelfSupervised):
   """Queries against the keys of a momentum encoder (MoCo v3)."""
+
+  builds = "contrastive_jax.training.objectives.moco_v3:MoCoV3"
 
   predictor: tuple[int, ...] = field(
     (128,), "Widths of the predictor's hidden layers; () has none.", low=1
@@ -218,12 +214,6 @@ class MoCoV3(_SelfSupervised):
   )
 
   losses = ("info_nce", "decoupled", "augmented")
-
-  def build(self, parts: "parts_lib.Parts") -> Any:
-    """`objectives.moco_v3.MoCoV3`."""
-    from contrastive_jax.training.objectives import moco_v3
-
-    return moco_v3.MoCoV3(self, parts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,6 +242,8 @@ class _Fusion(Objective):
 @dataclasses.dataclass(frozen=True)
 class Albef(_Fusion):
   """Contrast, matching and masked language modelling of a fusion model (ALBEF)."""
+
+  builds = "contrastive_jax.training.objectives.albef:Albef"
 
   contrast: float = field(1.0, "Weight of the image-text contrast.", low=0)
   matching: float = field(1.0, "Weight of image-text matching.", low=0)
@@ -298,12 +290,6 @@ class Albef(_Fusion):
         f" config.objective=albef; got {separation.independent_head!r}."
       )
     _needs_pairs(config, amortized=True)
-
-  def build(self, parts: "parts_lib.Parts") -> Any:
-    """`objectives.albef.Albef`."""
-    from contrastive_jax.training.objectives import albef
-
-    return albef.Albef(self, parts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -367,6 +353,8 @@ class Generate:
 class Vqa(_Task):
   """Answers to questions on an image, by a decoder that writes them."""
 
+  builds = "contrastive_jax.training.objectives.tasks:Vqa"
+
   answer_length: int = field(
     8, "Tokens of an answer, start and end included.", low=3
   )
@@ -387,51 +375,33 @@ class Vqa(_Task):
         f" {self.answer_length}."
       )
 
-  def build(self, parts: "parts_lib.Parts") -> Any:
-    """`objectives.tasks.Vqa`."""
-    from contrastive_jax.training.objectives import tasks
-
-    return tasks.Vqa(self, parts)
-
 
 @dataclasses.dataclass(frozen=True)
 class Nlvr2(_Task):
   """Whether a statement on two images is true."""
 
+  builds = "contrastive_jax.training.objectives.tasks:Nlvr2"
+
   task = "nlvr2"
-
-  def build(self, parts: "parts_lib.Parts") -> Any:
-    """`objectives.tasks.Nlvr2`."""
-    from contrastive_jax.training.objectives import tasks
-
-    return tasks.Nlvr2(self, parts)
 
 
 @dataclasses.dataclass(frozen=True)
 class Entailment(_Task):
   """Whether an image entails a hypothesis, contradicts it, or neither."""
 
+  builds = "contrastive_jax.training.objectives.tasks:Entailment"
+
   task = "entailment"
-
-  def build(self, parts: "parts_lib.Parts") -> Any:
-    """`objectives.tasks.Entailment`."""
-    from contrastive_jax.training.objectives import tasks
-
-    return tasks.Entailment(self, parts)
 
 
 @dataclasses.dataclass(frozen=True)
 class TextAssignment(Objective):
   """NLVR2's further pre-training: which of two images a text belongs to."""
 
+  builds = "contrastive_jax.training.objectives.tasks:TextAssignment"
+
   uses = _TEXT
   fuses = True
-
-  def build(self, parts: "parts_lib.Parts") -> Any:
-    """`objectives.tasks.TextAssignment`."""
-    from contrastive_jax.training.objectives import tasks
-
-    return tasks.TextAssignment(self, parts)
 
 
 def _needs_pairs(config: Any, *, amortized: bool = False) -> None:

@@ -171,7 +171,7 @@ class Muon(Optimizer):
   def build(
     self, rate: "optax.Schedule", mask: Callable[[Any], Any]
   ) -> "optax.GradientTransformation":
-    """`optax.contrib.muon` for the kernels of `optimizers.matrices`, all of them.
+    """`optax.contrib.muon` for the kernels of `muon.matrices`, all of them.
 
     They are kernels of patches and of heads too, and of queries, keys and values
     as one where they are one. All else, embeddings too, gets Adam with Nesterov's
@@ -181,7 +181,7 @@ class Muon(Optimizer):
     """
     import optax
 
-    from contrastive_jax.training.trainer import optimizers
+    from contrastive_jax.training.trainer import muon
 
     return optax.contrib.muon(
       rate,
@@ -190,6 +190,6 @@ class Muon(Optimizer):
       adam_b2=self.beta2,
       weight_decay=self.weight_decay,
       weight_decay_mask=mask,
-      muon_weight_dimension_numbers=optimizers.matrices,
+      muon_weight_dimension_numbers=muon.matrices,
       consistent_rms=_ADAM_RMS,
     )

@@ -55,28 +55,3 @@ def decayed(params: Params) -> Any:
     return name.startswith("kernel") or name == "embedding"
 
   return jax.tree_util.tree_map_with_path(rule, params)
-
-
-def matrices(params: Any) -> Any:
-  """Which axes of a kernel are its input and its output; None of what has none.
-
-  A kernel of Flax has the output last, but those of
-  `nn.MultiHeadDotProductAttention` have the heads apart: in `query`, `key` and
-  `value` after the input, in `out` before the output. Depthwise kernels mix no
-  channels, and embeddings are no products: they have none.
-  """
-
-  def rule(path, leaf):
-    *_, module, name = [
-      "",
-      *(jax.tree_util.keystr((k,), simple=True) for k in path),
-    ]
-    if name != "kernel" or leaf.ndim < 2:
-      return None
-    inputs = leaf.ndim - 1
-    if leaf.ndim == 3 and module in ("query", "key", "value"):
-      inputs = 1
-    axes = tuple(range(leaf.ndim))
-    return optax.contrib.MuonDimensionNumbers(axes[:inputs], axes[inputs:])
-
-  return jax.tree_util.tree_map_with_path(rule, params)
