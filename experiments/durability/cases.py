@@ -339,6 +339,7 @@ def _known(
       which.loss,
       arrays,
       scalars["temperature"],
+      scalars.get("text_temperature"),
       seed=int(rng.integers(2**31)),
       spread=rng.choice([0.0, 1.0, stale]),
     )

@@ -184,6 +184,7 @@ def augmented_clip(
 
 
 def directions(there, back, temperature, text_temperature):
+  """Arguments of image to text and of text to image, and temperatures."""
   other = temperature if text_temperature is None else text_temperature
   return (there, temperature), (back, other)
 
@@ -322,17 +323,19 @@ def make_inputs(name, n, d, *, seed=0, noise=0.7, dtype=np.float32):
   return arrays
 
 
-def make_log_u(name, arrays, temperature, *, seed=0, spread=1.0):
+def make_log_u(
+  name, arrays, temperature, text_temperature=None, *, seed=0, spread=1.0
+):
   """Log-weights around -log Z, as a table has them: one or two arrays [n]."""
   rng = np.random.default_rng(seed + 1)
   a, b = (np.float64(x) for x in arrays.values())
   if name == "augmented_nt_xent":
     a, b = np.concatenate([a, b]), np.concatenate([b, a])
     temperature = twice(temperature)
-  pairs = [(a, b), (b, a)] if name == "augmented_clip" else [(a, b)]
+  pairs = directions((a, b), (b, a), temperature, text_temperature)
   found = []
-  for x, y in pairs:
-    known = log_z(x, y, temperature=temperature)
+  for (x, y), tau in pairs[: 1 + (name == "augmented_clip")]:
+    known = log_z(x, y, temperature=tau)
     known = np.where(np.isfinite(known), known, 0.0)
     found.append(np.float32(-known + spread * rng.normal(size=len(x))))
   if name == "augmented_nt_xent":

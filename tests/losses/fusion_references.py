@@ -25,6 +25,12 @@ def softmax(z: np.ndarray) -> np.ndarray:
   return e / e.sum(-1, keepdims=True)
 
 
+def _spread(soft, z):
+  """Distances of logits from their mean: relative errors of targets do that."""
+  away = np.abs(z - (soft * z).sum(-1, keepdims=True))
+  return (soft * away).sum(-1)
+
+
 def _among_keys(
   q, keys, tau, targets, allowed, weights, exact=1, logits=0.0
 ) -> Reference:
@@ -81,10 +87,11 @@ def soft_target_contrastive(
     every = np.concatenate([group_ids, queue_ids])
     hard = (np.asarray(group_ids)[:, None] == every[None]).astype(np.float64)
     hard /= hard.sum(1, keepdims=True)
-  target = alpha * softmax(qm @ keys.T / tau) + (1.0 - alpha) * hard
+  soft = softmax(qm @ keys.T / tau)
+  target = alpha * soft + (1.0 - alpha) * hard
   # The library multiplies queries by means of keys, whatever of those cancels.
-  terms = (np.abs(q) + np.abs(qm)) @ np.abs(keys).T
-  return _among_keys(
+  terms = (np.abs(q) + np.abs(qm)) @ np.abs(keys).T / tau
+  found = _among_keys(
     q,
     keys,
     tau,
@@ -92,8 +99,11 @@ def soft_target_contrastive(
     np.ones(target.shape, bool),
     weights_of(weights, n),
     exact=0,
-    logits=terms / tau,
-  ).with_constants(
+    logits=terms,
+  )
+  spread = _spread(soft, q @ keys.T / tau)
+  found.sizes[""] += alpha * (terms.max(1) * spread).max()
+  return found.with_constants(
     momentum_queries=qm, momentum_keys=k, queue=queue, alpha=alpha
   )
 
@@ -106,10 +116,11 @@ def _classes(logits, targets, weights, counts, teacher=0.0) -> Reference:
   loss, pull, push = cross_entropy(rows, rows, t, np.ones(t.shape, bool), w)
   largest = np.maximum(np.abs(z), np.abs(teacher)).reshape(rows.shape)
   size = 1.0 + largest.max(1, keepdims=True)
+  soft = size[:, 0] * _spread(t, rows) if np.ndim(teacher) else 0.0
   g, absolute = pull + push, np.abs(pull) + np.abs(push)
   return of_terms(
     counts * loss,
-    counts * size[:, 0],
+    counts * (size[:, 0] + soft),
     logits=(g.reshape(z.shape), absolute, size * absolute),
   )
 

@@ -66,7 +66,9 @@ def log_partition(
   )
   terms = np.abs(q) @ np.abs(k).T
   size = 1.0 + (terms.max(1) + (np.abs(q * k[positives])).sum(1)) / temperature
-  found.sizes[""] = np.where(live, size + np.abs(value), 0.0).max()
+  # The log of a sum, and that of how many there are.
+  size += np.abs(value) + np.log(np.maximum(mask.sum(1), 1))
+  found.sizes[""] = np.where(live, size, 0.0).max()
   return dataclasses.replace(found, per_example=value)
 
 
@@ -155,6 +157,6 @@ def prototype_log_partition(
   g = weights_of(weights, n)[:, None] * np.exp(margin - value[:, None]) / tau
   return of_terms(
     value,
-    size[:, 0] + np.abs(value),
+    size[:, 0] + np.abs(value) + np.log(m),
     prototypes=unit.gradient(g.T @ q, (size * np.abs(g)).T @ np.abs(q)),
   ).with_constants(queries=q, keys=k, temperature=temperature)
