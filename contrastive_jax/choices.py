@@ -3,7 +3,7 @@
 Whatever a run can choose (its data set, loss, objective, evaluators, ...) is a
 `Kind`: a table of names and of the dataclasses behind them, the variants. A
 variant stands in the module that implements it, with its fields, their help and
-its own checks:
+its own checks::
 
   LOSSES = Kind("loss", {"clip": "contrastive_jax.training...:Clip"})
 

@@ -65,7 +65,8 @@ def _results() -> str:
   text = (_ROOT / "README.md").read_text(encoding="utf-8")
   section = text.partition("\n## Results\n")[2].partition("\n## ")[0]
   web = "https://github.com/contrastive-jax/contrastive_jax/blob/main/"
-  section = section.replace("](experiments/", f"]({web}experiments/")
+  for folder in ("experiments/", "contrastive_jax/"):
+    section = section.replace(f"]({folder}", f"]({web}{folder}")
   return f"# Results\n{section}"
 
 

@@ -193,9 +193,11 @@ def test_without_the_library_its_extra_is_named(tmp_path, monkeypatch):
   path.write_bytes(model("siglip"))
   published_tokenizers.load(path).save(kept)
   monkeypatch.setitem(sys.modules, "sentencepiece", None)
-  config = config_lib.parse({"model": {"tokenizer": str(path)}})
+  config = config_lib.parse({"tokenizer": str(path)})
   with pytest.raises(config_lib.ConfigError, match=r"x.model: .*\[sentencep"):
-    initial_weights.take_tokenizer(config, tmp_path / "run")
+    initial_weights.take_tokenizer(
+      config.initial, config.tokenizer, tmp_path / "run"
+    )
   with pytest.raises(
     workdirs.WorkdirError, match=r"tokenizer.json: .*\[sentencep"
   ):

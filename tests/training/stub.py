@@ -84,3 +84,8 @@ def assert_gradients_close(first, second, tolerance):
     np.testing.assert_allclose(
       a / scale, b / scale, atol=tolerance, err_msg=jax.tree_util.keystr(path)
     )
+
+
+def check_same(first, second):
+  np.testing.assert_allclose(second[0], first[0], rtol=1e-6)
+  assert_gradients_close(first[1], second[1], 1e-5)

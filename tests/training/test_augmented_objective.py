@@ -145,14 +145,15 @@ def test_tables_follow_the_rule(rule, devices):
   for _ in range(3):
     chosen = rng.choice(ROWS, ROWS, replace=True)  # Some of them twice.
     batches.append({k: v[chosen] for k, v in whole.items()})
-  changes = {"loss__e_step": rule, "loss__log_alpha": 2.0, "loss__rate": 0.3}
-  if rule == "visits":
-    changes |= {
-      "loss__e_step": "moving_average",
+  changes = {
+    "moving_average": {"loss__rate": 0.3},
+    "conjugate": {"loss__e_step": "conjugate", "loss__log_alpha": 2.0},
+    "visits": {
       "loss__rate_schedule": "visits",
       "loss__rate": 1.0,
       "loss__e_step__rate_schedule__decay": 0.5,
-    }
+    },
+  }[rule]
   found = run(devices, 3, batches, **changes, **PLAIN_VIEWS)
   tau = math.exp(-Stub.params["log_logit_scale"])
   known, visits, last = {}, {}, {}
@@ -223,8 +224,9 @@ def test_any_number_of_devices_makes_the_same_steps(concentration):
 
 
 def test_draws_differ_from_step_to_step_and_have_mean_one():
-  mean = run(1, 1, loss__concentration=0.0)[0][0]
-  drawn = [x[0] for x in run(1, 40, loss__concentration=1.0)]
+  rule = {"loss__e_step": "conjugate"}
+  mean = run(1, 1, loss__concentration=0.0, **rule)[0][0]
+  drawn = [x[0] for x in run(1, 40, loss__concentration=1.0, **rule)]
   assert len(set(map(float, drawn))) == 40
   # Sixteen anchors of two sides and one row each a step.
   error = np.std(drawn) / math.sqrt(len(drawn))

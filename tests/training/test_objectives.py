@@ -13,8 +13,8 @@ from tests.training import tiny
 from tests.training.stub import (
   ROWS,
   Stub,
-  assert_gradients_close,
   batch,
+  check_same,
   data,
   drawn,
 )
@@ -66,11 +66,6 @@ def check_trains(name, loss, grads, metrics):
   np.testing.assert_allclose(metrics["image_embedding"], ROWS, rtol=1e-5)
   texts = ROWS * (2 if name == "clip_four_term" else 1)
   np.testing.assert_allclose(metrics["text_embedding"], texts, rtol=1e-5)
-
-
-def check_same(first, second):
-  np.testing.assert_allclose(second[0], first[0], rtol=1e-6)
-  assert_gradients_close(first[1], second[1], 1e-5)
 
 
 def test_a_model_trains():

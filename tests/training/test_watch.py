@@ -15,7 +15,7 @@ DEAD_AFTER = 0.25
 _PROGRAM = """
 import pathlib, sys
 import jax
-from contrastive_jax.training import processes
+from contrastive_jax.training.distributed import processes
 
 jax.process_count, jax.process_index = lambda: 2, lambda: 1
 with processes.watch(pathlib.Path(sys.argv[1]), dead_after=1.0):

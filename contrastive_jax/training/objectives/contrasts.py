@@ -70,7 +70,7 @@ class Loss(Protocol):
   block_size: int
 
   def build(self) -> Callable[..., "jax.Array"]:
-    """The loss as a pure function, called as
+    """The loss as a pure function, called as ::
 
       loss(first, second, *, temperature, group_ids, axes, block_size) -> [N]
 
