@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -156,3 +159,26 @@ def test_other_hosts_write_nothing(tmp_path):
   log.write(1, {"x": 1.0})
   log.close()
   assert not list(tmp_path.iterdir())
+
+
+def test_tensorboard_does_not_import_torch(tmp_path):
+  """Where it is installed, that would take seconds and much memory."""
+  (tmp_path / "torch.py").write_text("print('torch is imported')")
+  code = (
+    "import pathlib\n"
+    "from contrastive_jax.training.trainer import metric_log\n"
+    f"log = metric_log.MetricLog(pathlib.Path({str(tmp_path)!r}))\n"
+    "log.write(1, {'a': 1.0})\n"
+    "log.close()\n"
+    "print('written')\n"
+    "import torch\n"
+  )
+  done = subprocess.run(
+    [sys.executable, "-c", code],
+    env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.getcwd()}"},
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert done.stdout.split("\n")[:2] == ["written", "torch is imported"]
+  assert list((tmp_path / "tensorboard").iterdir())

@@ -8,9 +8,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Mapping
-from typing import TextIO
-
-import tensorboardX
+from typing import Any, TextIO
 
 
 class MetricLog:
@@ -42,7 +40,7 @@ class MetricLog:
     temporary.write_text("".join(kept), encoding="utf-8")
     temporary.replace(path)
     self._file = path.open("a", encoding="utf-8")
-    self._board = tensorboardX.SummaryWriter(
+    self._board = _summary_writer()(
       str(workdir / "tensorboard"), purge_step=resume_step + 1
     )
 
@@ -65,6 +63,22 @@ class MetricLog:
     # On a full disk the lines are what counts; they were written one by one.
     with contextlib.suppress(OSError):
       self._board.close()
+
+
+def _summary_writer() -> Any:
+  """`tensorboardX.SummaryWriter`, without the torch that it would import."""
+  hidden = "torch" not in sys.modules
+  if hidden:
+    # tensorboardX imports torch where it is installed, only to recognise tensors;
+    # that takes seconds and hundreds of megabytes.
+    sys.modules["torch"] = None  # pyrefly: ignore[unsupported-operation]
+  try:
+    import tensorboardX
+
+    return tensorboardX.SummaryWriter
+  finally:
+    if hidden:
+      del sys.modules["torch"]
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict[str, float]]:
