@@ -22,5 +22,5 @@ gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all --command="
   set -e
   [ -d contrastive_jax ] || git clone -q $(printf %q "$url") contrastive_jax
   cd contrastive_jax
-  pip install -q -e '.[tpu]'
+  pip install -q -e '.[train,tpu]'
   $run"
