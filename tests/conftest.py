@@ -1,4 +1,4 @@
-"""Of all tests: eight simulated CPU devices, and what is made but once.
+"""Settings of all tests: eight simulated CPU devices, fixtures made once.
 
 Compiling takes most of the time, so it is done without the compiler's costly
 passes; with them by `JAX_DISABLE_MOST_OPTIMIZATIONS=0 pytest`, as CI does too.
@@ -32,10 +32,23 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 # Here each case compiles a program of its own.
 _GRIDS = ("losses", "models", "ops")
 _LARGE = 8
+# Files that start programs and runs: begun last, one would keep one worker busy
+# while the others have nothing left.
+_LONG_FILES = (
+  "test_processes.py",
+  "test_programs.py",
+  "test_signals.py",
+  "test_concurrency.py",
+  "test_runner.py",
+  "test_task_runs.py",
+  "test_frozen.py",
+  "test_extend.py",
+)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
+  items.sort(key=lambda item: item.path.name not in _LONG_FILES)
   tests = pathlib.Path(__file__).parent
   cases = collections.defaultdict(list)
   for item in items:
