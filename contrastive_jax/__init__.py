@@ -65,7 +65,7 @@ else:
     return sorted({"__version__", *_PACKAGES, *lent - {*_SHARED}})
 
   def _exports(package: str) -> dict:
-    """What a package's list of exports has, without its modules."""
+    """The exports of a package, without its modules."""
     return {
       name: value
       for name, value in vars(

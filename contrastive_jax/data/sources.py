@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Splits with these names get their own evaluations; see training.evaluators.
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 ANY_LANGUAGE = ""
-# What goes around a name in a caption about a photo: an example's captions are
+# Texts around a name in a caption about a photo: an example's captions are
 # mostly sentences, and "an icon of two dogs on a beach" would be wrong.
 PHOTO_PROMPTS = ("{}", "a photo of {}")
 

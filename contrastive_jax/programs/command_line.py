@@ -109,7 +109,7 @@ def run(
 
   def parsed(argv: Sequence[str]) -> list[str]:
     rest = parse(argv, usage, flag_values)
-    flags.FLAGS.mark_as_parsed()  # Those of the libraries have defaults.
+    flags.FLAGS.mark_as_parsed()  # The libraries' flags have defaults.
     return rest
 
   app.run(guarded, flags_parser=parsed)
@@ -174,7 +174,7 @@ def parse(
 
 
 def failure(path: str, error: Exception) -> str:
-  """What a program of the user's raised, and in which of its lines.
+  """The error that a user's program raised, and the line of it.
 
   Args:
     path: of the program.
@@ -316,7 +316,7 @@ def _unknown(name: str, flag_values: flags.FlagValues, has_config: bool) -> str:
 
 
 def _last_line(message: str) -> str:
-  """What says it, where a stack trace is quoted before."""
+  """The last line, where a stack trace is quoted before it."""
   return message.strip().splitlines()[-1].rstrip(".:")
 
 

@@ -57,7 +57,7 @@ DATA_DIR = field("", "Folder for prepared data; empty is the user's cache.")
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-  """What is asked of a data set.
+  """A request for the records of a data set.
 
   Attributes:
     task: the records that are wanted: captions (images with texts), images, vqa,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _PACKAGE = "easy_vqa"
 _INSTALL = "run `pip install easy-vqa`"
 _EXAMPLE = '[["what is the blue shape?", "rectangle", 0]]'
-# Of the training images, the last ones: no image is then in two splits.
+# The last training images: no image is then in two splits.
 _VALIDATION = 10
 _YES_NO = ("yes", "no")
 _SHAPES = ("circle", "rectangle", "triangle")

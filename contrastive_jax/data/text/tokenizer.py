@@ -269,6 +269,6 @@ class Tokenizer:
 
 
 def _backend(state: str) -> _Backend:
-  """What was saved as `state`; raises what the libraries do."""
+  """The saved `state`; raises the errors of the libraries."""
   found = sentencepiece_files.Pieces.from_str(state)
   return tokenizers.Tokenizer.from_str(state) if found is None else found

@@ -171,7 +171,7 @@ class Draft:
     f = self._fields[name]
     path, meta = f"{self._path}.{name}", f.metadata
     if "kind" in meta and isinstance(value, Mapping) and "name" not in value:
-      self._values[name]._update(value)  # Of what is chosen.
+      self._values[name]._update(value)  # The chosen variant stays.
     elif "kind" in meta and value != self._values[name].variant():
       self._values[name] = _chosen(meta["kind"], value, path, self._root)
     elif "kind" in meta:

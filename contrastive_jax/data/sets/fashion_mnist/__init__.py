@@ -28,7 +28,7 @@ class FashionMnist:
   def open(self, request: Request) -> sources.PairData:
     """Training, validation and test images.
 
-    Of the 8,000 images that ship, 6,000 are for training, 1,000 for validation
+    The 8,000 images that ship are split: 6,000 for training, 1,000 for validation
     and 1,000 for test; all of them are training images of the full data. Of that,
     the last twelfth of the training file (5,000) is for validation, and the test
     file for test. The caption of an image is the name of its class. With
