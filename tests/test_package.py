@@ -120,3 +120,27 @@ def test_the_licences_of_the_data_are_named():
   for name in ("text/clip", "sets/emoji", "sets/fashion_mnist"):
     data = ROOT / "contrastive_jax" / "data" / name
     assert {*(data / "LICENSES").iterdir(), data / "NOTICE.md"} <= files
+
+
+def test_losses_ops_and_evaluation_need_jax_and_numpy_alone():
+  """All else that training installs is hidden."""
+  hidden = (
+    "absl flax grain matplotlib optax orbax PIL scipy tensorstore".split()
+  )
+  code = (
+    "import sys\n"
+    f"sys.modules.update(dict.fromkeys({[*hidden]!r}))\n"
+    "import contrastive_jax\n"
+    "from contrastive_jax import evaluation, losses, ops\n"
+    "print(contrastive_jax.clip.__name__)\n"
+  )
+  done = subprocess.run(
+    [sys.executable, "-c", code],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  # JAX itself takes SciPy where it is asked for.
+  assert done.returncode == 0, done.stderr
+  assert done.stdout == "clip\n"

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from contrastive_jax.evaluation import _blockwise, _inputs
@@ -109,6 +108,8 @@ class FineTuner:
     if mesh is not None:
       rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
       self._everywhere = NamedSharding(mesh, PartitionSpec())
+    import optax  # Only fine-tuning needs it; the package installs without.
+
     momentum = optax.trace(decay=_MOMENTUM)
 
     def logits(tuned, rest, fixed, images):
