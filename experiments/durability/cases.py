@@ -85,9 +85,9 @@ _SCALARS: Mapping[str, Callable[..., float]] = {
   "rho": _uniform(0.0, 10.0),
   **dict.fromkeys(("intra", "inter", "augmented", "paired"), _uniform(0, 2)),
 }
-# Of one loss, unlike the others.
+# Ranges that one loss needs and the others do not.
 _OWN_SCALARS = {("brownian_bridge", "t"): _uniform(0.02, 0.98)}
-# Whose formulas need unit norm.
+# Losses whose formulas need unit norm.
 _ON_SPHERE_ALONE = ("alignment", "deep_feature_separation", "uniformity")
 # Options that are no bools and have no list of values; the last three are
 # arguments that are given or not, and temperatures of each anchor.
@@ -148,7 +148,7 @@ class Program:
 
   @property
   def arguments(self) -> Mapping[str, inspect.Parameter]:
-    """Of the reference."""
+    """The parameters of the reference, by name."""
     return inspect.signature(REFERENCES[self.loss]).parameters
 
 
@@ -311,7 +311,7 @@ def _known(
   arrays: Mapping[str, np.ndarray],
   scalars: Mapping[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
-  """What is given and has no gradient."""
+  """Given arguments that have no gradient."""
   n, out = which.n, {}
   if which.options.get("group_ids"):
     out["group_ids"] = _ids(rng, n)

@@ -225,7 +225,7 @@ class Draft:
     }
 
   def _place(self, name: str) -> str:
-    """What somebody writes who sets a field, without the first "config."."""
+    """The path by which a user sets a field, without the first "config."."""
     path = self._path if name == self._main else f"{self._path}.{name}"
     return path.removeprefix("config.")
 
@@ -293,7 +293,7 @@ class Draft:
     return True
 
   def _owner(self, name: str) -> str:
-    """Which variant has the field that this one lacks, and what is chosen."""
+    """The variant that has the field which this one lacks, and the chosen one."""
     here = self._path.removeprefix("config.")
     others = self._kind.having(name) if self._kind is not None else []
     if others and self._among:

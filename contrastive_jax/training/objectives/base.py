@@ -89,7 +89,7 @@ class Objective(Protocol):
 
 
 class Trained:
-  """What an objective says of its optimiser where it has nothing special."""
+  """Default answers of an objective about its optimiser."""
 
   frozen: tuple[str, ...] = ()
 

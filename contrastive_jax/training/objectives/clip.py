@@ -231,7 +231,7 @@ class Clip(base.Trained):
     return self._views.random(key, images)
 
   def _inputs(self, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
-    """What the towers take of a batch, by name, or kept features of theirs."""
+    """A batch's inputs of the towers by name, or their cached features."""
     if self._settings.cache_features:
       return {side: batch[f"{side}_features"] for side in ("image", "text")}
     images = batch["image"]

@@ -7,7 +7,7 @@ import optax
 
 
 def matrices(params: Any) -> Any:
-  """Which axes of a kernel are its input and its output; None of what has none.
+  """The input and output axes of each kernel; None for other parameters.
 
   A kernel of Flax has the output last, but those of
   `nn.MultiHeadDotProductAttention` have the heads apart: in `query`, `key` and
