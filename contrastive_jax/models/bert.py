@@ -53,6 +53,7 @@ class KeyValue(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> tuple[Array, Array]:
     """Maps x [N, T, d] to its keys and values."""
+    layers.check_heads(self.width, self.num_heads)
 
     def heads(name: str) -> Array:
       flat = _dense(self.width, self.width, self.dtype, name)(x)
@@ -230,12 +231,7 @@ class PairLayer(BertLayer):
     share = KeyValue(
       x.shape[-1], self.num_heads, self.dtype, name="context_key_value"
     )
-    fields: Any = {
-      name: getattr(self, name)
-      for name in self.__dataclass_fields__
-      if name not in ("parent", "name")
-    }
-    fields["own_context"] = False
+    fields = layers.fields(self) | {"own_context": False}
     for name, tokens in zip(("first", "second"), context):
       layer = BertLayer(**fields, name=name)
       x = layer(x, mask, share(tokens), context_mask, train)
@@ -330,16 +326,7 @@ class BertEmbeddings(nn.Module):
     Raises:
       ValueError: if the tokens are no integers or too many.
     """
-    if tokens.ndim != 2 or not jnp.issubdtype(tokens.dtype, jnp.integer):
-      raise ValueError(
-        f"tokens must be integers [N, T]; got {tokens.dtype}"
-        f" {tuple(tokens.shape)}."
-      )
-    if tokens.shape[1] > self.context_length:
-      raise ValueError(
-        f"tokens must have at most {self.context_length} columns, the context"
-        f" length; got {tokens.shape[1]}."
-      )
+    layers.check_tokens(tokens, self.context_length)
     x = (
       self.embedding[tokens] + self.positions[: tokens.shape[1]] + self.segment
     )

@@ -1,7 +1,6 @@
 """BERT as a text tower."""
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from contrastive_jax._types import Array, Dtype
@@ -63,38 +62,14 @@ class BertEncoder(nn.Module):
       ValueError: if the tokens or the settings do not fit.
     """
     layers.check_choice("pool", self.pool, ("mean", "cls"))
-    if self.width % self.num_heads:
-      raise ValueError(
-        f"width must be divisible by num_heads = {self.num_heads}; got"
-        f" {self.width}."
-      )
-    common = dict(layer_norm_eps=self.layer_norm_eps, dropout=self.dropout)
     x = bert.BertEmbeddings(
-      self.vocab_size,
-      self.context_length,
-      self.width,
-      dtype=self.dtype,
-      name="embeddings",
-      **common,
+      **layers.shared(self, bert.BertEmbeddings), name="embeddings"
     )(tokens, train=train)
     valid = tokens != self.pad_id
     x = bert.BertStack(
-      self.depth,
-      dict(
-        num_heads=self.num_heads,
-        activation=self.activation,
-        dtype=self.dtype,
-        **common,
-      ),
-      remat=self.remat,
-      activation_sharding=self.activation_sharding,
+      **layers.shared(self, bert.BertStack),
+      layer=layers.shared(self, bert.BertLayer),
       name="layers",
     )(x, bert.padding_mask(valid), train=train)
-    if self.pool == "cls":
-      feature = x[:, 0]
-    else:
-      weight = valid[..., None].astype(jnp.float32)
-      total = jnp.sum(x.astype(jnp.float32) * weight, axis=1)
-      mean = total / jnp.maximum(jnp.sum(weight, axis=1), 1.0)
-      feature = mean.astype(x.dtype)
+    feature = x[:, 0] if self.pool == "cls" else layers.mean_token(x, valid)
     return (feature, x) if return_tokens else feature

@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from contrastive_jax import ops
 from contrastive_jax._types import Array, Dtype
-from contrastive_jax.models import bert
+from contrastive_jax.models import bert, layers
 from contrastive_jax.models.vit import ViT
 
 TASKS = ("pretrain", "vqa", "nlvr2", "entailment")
@@ -75,42 +75,13 @@ class FusionModel(nn.Module):
 
   def setup(self):
     """Makes the parts."""
-    if self.task not in TASKS:
-      raise ValueError(
-        f"task must be one of {', '.join(TASKS)}; got {self.task!r}."
-      )
-    if self.width % self.num_heads:
-      raise ValueError(
-        f"width must be divisible by num_heads = {self.num_heads}; got"
-        f" {self.width}."
-      )
+    layers.check_choice("task", self.task, TASKS)
     if self.image.pool != "cls":
       raise ValueError(f"image must have pool='cls'; got {self.image.pool!r}.")
-    layer = dict(
-      num_heads=self.num_heads,
-      activation=self.activation,
-      norm_first=self.norm_first,
-      layer_norm_eps=self.layer_norm_eps,
-      dropout=self.dropout,
-      dtype=self.dtype,
-    )
-    common = dict(
-      remat=self.remat, activation_sharding=self.activation_sharding
-    )
-    embeddings = dict(
-      vocab_size=self.vocab_size,
-      context_length=self.context_length,
-      width=self.width,
-      layer_norm_eps=self.layer_norm_eps,
-      dropout=self.dropout,
-      dtype=self.dtype,
-    )
-    head = dict(
-      vocab_size=self.vocab_size,
-      activation=self.activation,
-      layer_norm_eps=self.layer_norm_eps,
-      dtype=self.dtype,
-    )
+    layer = layers.shared(self, bert.BertLayer)
+    common = layers.shared(self, bert.BertStack)
+    embeddings = layers.shared(self, bert.BertEmbeddings)
+    head = layers.shared(self, bert.LanguageModelHead)
     self.embeddings = bert.BertEmbeddings(**embeddings)
     self.text_layers = bert.BertStack(self.text_depth, layer, **common)
     self.fusion_layers = bert.BertStack(
@@ -178,7 +149,7 @@ class FusionModel(nn.Module):
       return {"words": self.decode(tokens, states, text["valid"])}
     out = {"classes": self.classify(states)}
     if self.task == "nlvr2":
-      out["assignment"] = self.assignment_head(states[:, 0].astype(jnp.float32))
+      out["assignment"] = self.assign(states)
     return out
 
   def encode_image(
@@ -190,12 +161,7 @@ class FusionModel(nn.Module):
     float32 and there with task="pretrain" alone.
     """
     cls, tokens = self.image(images, train=train, return_tokens=True)
-    out = {"tokens": tokens}
-    if self.task == "pretrain":
-      out["feature"] = _unit(self.image_projection, cls)
-      if self.independent_head:
-        out["independent"] = _unit(self.image_independent, cls)
-    return out
+    return {"tokens": tokens, **self._features("image", cls)}
 
   def encode_text(
     self, tokens: Array, valid: Array | None = None, *, train: bool = False
@@ -219,12 +185,22 @@ class FusionModel(nn.Module):
       bert.padding_mask(valid),
       train=train,
     )
-    out = {"tokens": states, "valid": valid}
+    features = self._features("text", states[:, 0])
+    return {"tokens": states, "valid": valid, **features}
+
+  def _features(self, side: str, cls: Array) -> dict[str, Array]:
+    """What is contrasted, of a side's first token [N, d]."""
+    kinds = {}
     if self.task == "pretrain":
-      out["feature"] = _unit(self.text_projection, states[:, 0])
+      kinds["feature"] = "projection"
       if self.independent_head:
-        out["independent"] = _unit(self.text_independent, states[:, 0])
-    return out
+        kinds["independent"] = "independent"
+    return {
+      name: ops.l2_normalize(
+        getattr(self, f"{side}_{kind}")(cls.astype(jnp.float32))
+      )
+      for name, kind in kinds.items()
+    }
 
   def fuse(
     self, text: Array, valid: Array, image: Any, *, train: bool = False
@@ -288,7 +264,3 @@ class FusionModel(nn.Module):
       train=train,
     )
     return self.decoder_head(out, self.decoder_embeddings)
-
-
-def _unit(projection: nn.Dense, cls: Array) -> Array:
-  return ops.l2_normalize(projection(cls.astype(jnp.float32)))

@@ -1,5 +1,6 @@
 """What the towers share: activations, checks, patches, MLP, heads."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Collection, Sequence
@@ -43,8 +44,29 @@ def activation(name: str) -> Callable[[Array], Array]:
 def check_choice(argument: str, value: Any, choices: Collection[str]) -> None:
   """Raises ValueError unless `value` is one of `choices`."""
   if value not in tuple(choices):
+    known = ", ".join(map(str, choices))
+    raise ValueError(f"{argument} must be one of {known}; got {value!r}.")
+
+
+def check_heads(width: int, num_heads: int) -> None:
+  """Raises ValueError unless the heads divide the width."""
+  if width % num_heads:
     raise ValueError(
-      f"{argument} must be one of {', '.join(choices)}; got {value!r}."
+      f"width must be divisible by num_heads = {num_heads}; got {width}."
+    )
+
+
+def check_tokens(tokens: Array, context_length: int) -> None:
+  """Raises ValueError unless `tokens` is integer [N, L] with L in the context."""
+  if tokens.ndim != 2 or not jnp.issubdtype(tokens.dtype, jnp.integer):
+    raise ValueError(
+      "tokens must be integers of shape [N, L]; got"
+      f" {tokens.dtype} {tuple(tokens.shape)}."
+    )
+  if not 0 < tokens.shape[1] <= context_length:
+    raise ValueError(
+      f"tokens must be 1 to context_length = {context_length} long;"
+      f" got {tokens.shape[1]}."
     )
 
 
@@ -71,6 +93,40 @@ def check_images(images: Array, image_size: int | None = None) -> None:
       f"images must be {image_size} x {image_size}, the size that the tower"
       f" was built for; got {images.shape[1]} x {images.shape[2]}."
     )
+
+
+def fields(module: nn.Module) -> dict[str, Any]:
+  """A module's fields by name, but for those that all modules have."""
+  return {
+    field.name: getattr(module, field.name)
+    for field in dataclasses.fields(module)
+    if field.name not in ("parent", "name")
+  }
+
+
+def shared(
+  module: nn.Module, kind: type[nn.Module], **others: Any
+) -> dict[str, Any]:
+  """Those fields of a module that a `kind` of modules has as well, and `others`."""
+  known = {field.name for field in dataclasses.fields(kind)}
+  return {k: v for k, v in fields(module).items() if k in known} | others
+
+
+def mean_token(x: Array, counts: Array) -> Array:
+  """Mean [N, d] of x [N, L, d] over the tokens that count, taken in float32."""
+  weight = counts[..., None].astype(jnp.float32)
+  total = jnp.sum(x * weight, axis=1)
+  mean = total / jnp.maximum(jnp.sum(weight, axis=1), 1.0)
+  return mean.astype(x.dtype)
+
+
+def pooled(x: Array, return_tokens: bool) -> Array | tuple[Array, Array]:
+  """Mean [N, C] of a map [N, H, W, C], and with `return_tokens` [N, H W, C]."""
+  # The mean of many bfloat16 values is taken in float32.
+  feature = jnp.mean(x, axis=(1, 2), dtype=jnp.float32).astype(x.dtype)
+  if return_tokens:
+    return feature, x.reshape(x.shape[0], -1, x.shape[-1])
+  return feature
 
 
 def flat_dot_general(

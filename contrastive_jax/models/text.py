@@ -143,17 +143,7 @@ class TextTransformer(nn.Module):
     else:
       mask = is_token[:, None, None, :]
     x = transformer.Transformer(
-      self.depth,
-      self.num_heads,
-      self.mlp_ratio,
-      self.activation,
-      self.dropout,
-      self.stochastic_depth,
-      self.layer_norm_eps,
-      self.remat,
-      self.activation_sharding,
-      self.dtype,
-      name="transformer",
+      **layers.shared(self, transformer.Transformer), name="transformer"
     )(x, mask, train=train)
     norm = nn.LayerNorm(
       epsilon=self.layer_norm_eps, dtype=self.dtype, name="norm"
@@ -161,10 +151,7 @@ class TextTransformer(nn.Module):
     if self.pool == "mean":
       # Before the norm: a rare token, whose embedding has hardly left its
       # small initial value, then weighs little instead of as much as any.
-      weight = is_token[..., None].astype(jnp.float32)
-      total = jnp.sum(x * weight, axis=1)
-      mean = total / jnp.maximum(jnp.sum(weight, axis=1), 1.0)
-      feature = norm(mean.astype(x.dtype))
+      feature = norm(layers.mean_token(x, is_token))
       return (feature, norm(x)) if return_tokens else feature
     x = norm(x)
     if self.pool == "cls":
@@ -183,16 +170,7 @@ class TextTransformer(nn.Module):
         "pool='cls' needs causal=False: the first token of a causal tower"
         " sees nothing else."
       )
-    if tokens.ndim != 2 or not jnp.issubdtype(tokens.dtype, jnp.integer):
-      raise ValueError(
-        "tokens must be integers of shape [N, L]; got"
-        f" {tokens.dtype} {tuple(tokens.shape)}."
-      )
-    if not 0 < tokens.shape[1] <= self.context_length:
-      raise ValueError(
-        f"tokens must be 1 to context_length = {self.context_length} long;"
-        f" got {tokens.shape[1]}."
-      )
+    layers.check_tokens(tokens, self.context_length)
     if self.pool == "last" and tokens.shape[1] != self.context_length:
       raise ValueError(
         f"tokens must be context_length = {self.context_length} long with"

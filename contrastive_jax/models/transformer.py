@@ -77,10 +77,7 @@ class SelfAttention(nn.Module):
       ValueError: if the width is not divisible by the number of heads.
     """
     n, length, width = x.shape
-    if width % self.num_heads:
-      raise ValueError(
-        f"width must be divisible by num_heads = {self.num_heads}; got {width}."
-      )
+    layers.check_heads(width, self.num_heads)
     normal = nn.initializers.normal
     qkv = nn.Dense(
       3 * width, kernel_init=normal(width**-0.5), dtype=self.dtype, name="qkv"
@@ -193,15 +190,11 @@ class Transformer(nn.Module):
       if self.activation_sharding is not None:
         x = jax.lax.with_sharding_constraint(x, self.activation_sharding)
       # The name is given, so that remat does not change the parameters' paths.
-      x = block(
-        self.num_heads,
-        self.mlp_ratio,
-        self.activation,
-        (2 * self.depth) ** -0.5,
-        self.dropout,
-        self.stochastic_depth * i / max(self.depth - 1, 1),
-        self.layer_norm_eps,
-        self.dtype,
-        name=f"block_{i}",
-      )(x, mask, train)
+      fields = layers.shared(
+        self,
+        TransformerBlock,
+        out_init_scale=(2 * self.depth) ** -0.5,
+        stochastic_depth=self.stochastic_depth * i / max(self.depth - 1, 1),
+      )
+      x = block(**fields, name=f"block_{i}")(x, mask, train)
     return x

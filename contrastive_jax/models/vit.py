@@ -161,7 +161,7 @@ class ViT(nn.Module):
     layers.check_images(images, self.image_size)
     n = images.shape[0]
     grid = self.image_size // self.patch_size
-    has_class = self.pool == "cls"
+    num_class = int(self.pool == "cls")
 
     x, patch_size = images, self.patch_size
     if self.stem_width:
@@ -189,27 +189,27 @@ class ViT(nn.Module):
       )
       return jnp.broadcast_to(value.astype(x.dtype), (n, count, self.width))
 
-    if has_class:
+    if num_class:
       x = jnp.concatenate([token("class_token", 1), x], axis=1)
     if self.position == "learned":
       position = self.param(
         "position_embedding",
         nn.initializers.normal(0.02),
-        (has_class + grid * grid, self.width),
+        (num_class + grid * grid, self.width),
         jnp.float32,
       )
     else:
       table = transformer.sincos_position_embedding(
         grid, self.width, self.position_period
       )
-      position = jnp.pad(table, ((int(has_class), 0), (0, 0)))
+      position = jnp.pad(table, ((num_class, 0), (0, 0)))
     x = x + position.astype(x.dtype)
     if self.num_registers:
       x = jnp.concatenate(
         [
-          x[:, : int(has_class)],
+          x[:, :num_class],
           token("registers", self.num_registers),
-          x[:, int(has_class) :],
+          x[:, num_class:],
         ],
         axis=1,
       )
@@ -219,42 +219,27 @@ class ViT(nn.Module):
       )(x)
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
     x = transformer.Transformer(
-      self.depth,
-      self.num_heads,
-      self.mlp_ratio,
-      self.activation,
-      self.dropout,
-      self.stochastic_depth,
-      self.layer_norm_eps,
-      self.remat,
-      self.activation_sharding,
-      self.dtype,
-      name="transformer",
+      **layers.shared(self, transformer.Transformer), name="transformer"
     )(x, train=train)
     x = nn.LayerNorm(
       epsilon=self.layer_norm_eps, dtype=self.dtype, name="norm"
     )(x)
-    patches = x[:, int(has_class) + self.num_registers :]
+    patches = x[:, num_class + self.num_registers :]
     if self.pool == "cls":
       feature = x[:, 0]
     elif self.pool == "gap":
       # The mean of many bfloat16 values is taken in float32.
       feature = jnp.mean(patches, axis=1, dtype=jnp.float32).astype(x.dtype)
     else:
-      feature = MapPool(
-        self.num_heads,
-        self.mlp_ratio,
-        self.activation,
-        self.layer_norm_eps,
-        self.dtype,
-        name="map_pool",
-      )(patches, train=train)
+      feature = MapPool(**layers.shared(self, MapPool), name="map_pool")(
+        patches, train=train
+      )
     if not return_tokens:
       return feature
     if self.position_output:
-      patches = patches + position[int(has_class) :].astype(x.dtype)
+      patches = patches + position[num_class:].astype(x.dtype)
       x = jnp.concatenate(
-        [x[:, : int(has_class) + self.num_registers], patches], axis=1
+        [x[:, : num_class + self.num_registers], patches], axis=1
       )
     return feature, x
 

@@ -17,9 +17,6 @@ IGNORED = (
 # Our models have an id of their own for a mask, after those of the vocabulary; BERT's
 # uncased one, which ALBEF's is, has it in the middle.
 MASK = 103
-_HEADS = {"image_projection": "vision_proj", "text_projection": "text_proj"}
-
-
 # What names of the text encoder begin with: BERT is within a language model in the
 # pre-training, and by itself in tasks.
 PRETRAINED, TASK = "text_encoder.bert.", "text_encoder."
@@ -35,44 +32,34 @@ def rules_of(model: FusionModel, mask: int | None = None) -> list[Rule]:
   words = forms.vocabulary(MASK, mask)
   text = PRETRAINED if model.task == "pretrain" else TASK
   out = [
-    *encoders.timm_positions(1, "params/image", "visual_encoder."),
-    *encoders.timm_vit(model.image.depth, "params/image", "visual_encoder."),
-    *encoders.bert_embeddings("params/embeddings", f"{text}embeddings.", words),
+    *rules.within("image/", "visual_encoder.", encoders.vit(model.image)),
+    *_text(model, text, words),
   ]
-  layers = model.text_depth + model.fusion_depth
-  for i in range(layers):
-    fused = i >= model.text_depth
-    stack = "fusion_layers" if fused else "text_layers"
-    out += encoders.bert_layer(
-      f"params/{stack}/layer_{i}", f"{text}encoder.layer.{i}", fused
-    )
   if model.task == "pretrain":
-    for ours, theirs in _HEADS.items():
-      out += rules.layer(f"params/{ours}", theirs)
-    out += [
-      *rules.layer("params/match_head", "itm_head"),
-      *_language_head(
-        "params/language_head", "text_encoder.cls.predictions", words
-      ),
-      Rule(("params/temperature",), ("temp",), forms.SAME),
+    return [
+      *out,
+      *rules.layer("image_projection", "vision_proj"),
+      *rules.layer("text_projection", "text_proj"),
+      *rules.layer("match_head", "itm_head"),
+      *_language_head("language_head", "text_encoder.cls.predictions", words),
+      Rule("temperature", "temp"),
     ]
-  elif model.task == "vqa":
-    out += encoders.bert_embeddings(
-      "params/decoder_embeddings", "text_decoder.bert.embeddings.", words
-    )
+  if model.task == "vqa":
+    decoder = "text_decoder.bert."
+    out += _embeddings("decoder_embeddings", decoder, words)
     for i in range(model.decoder_depth):
-      out += encoders.bert_layer(
-        f"params/decoder_layers/layer_{model.text_depth + i}",
-        f"text_decoder.bert.encoder.layer.{i}",
-        True,
+      out += rules.within(
+        f"decoder_layers/layer_{model.text_depth + i}/",
+        f"{decoder}encoder.layer.{i}.",
+        encoders.bert_layer(cross=True),
       )
-    out += _language_head(
-      "params/decoder_head", "text_decoder.cls.predictions", words
-    )
-  else:
-    out += rules.layer("params/classifier_hidden", "cls_head.0")
-    out += rules.layer("params/classifier", "cls_head.2")
-  return out
+    head = _language_head("decoder_head", "text_decoder.cls.predictions", words)
+    return out + head
+  return [
+    *out,
+    *rules.layer("classifier_hidden", "cls_head.0"),
+    *rules.layer("classifier", "cls_head.2"),
+  ]
 
 
 def bert_rules(model: FusionModel) -> list[Rule]:
@@ -81,27 +68,41 @@ def bert_rules(model: FusionModel) -> list[Rule]:
   Cross-attention has none there. The head over words has, in files of the language
   model; without it stays as it is.
   """
-  words = forms.vocabulary(MASK)
-  out = encoders.bert_embeddings("params/embeddings", "embeddings.", words)
-  for i in range(model.text_depth + model.fusion_depth):
-    stack = "text_layers" if i < model.text_depth else "fusion_layers"
-    out += encoders.bert_layer(
-      f"params/{stack}/layer_{i}", f"encoder.layer.{i}"
-    )
-  return out
+  return _text(model, "", forms.vocabulary(MASK), cross=False)
 
 
 def head_rules(model: FusionModel) -> list[Rule]:
   """The names of a BERT's head over words, which files of encoders lack."""
   if model.task != "pretrain":
     return []
-  words = forms.vocabulary(MASK)
-  return _language_head("params/language_head", "cls.predictions", words)
+  return _language_head(
+    "language_head", "cls.predictions", forms.vocabulary(MASK)
+  )
+
+
+def _text(
+  model: FusionModel, theirs: str, words: forms.Form, cross: bool = True
+) -> list[Rule]:
+  """Embeddings, text and fusion layers, these with cross-attention if asked."""
+  out = _embeddings("embeddings", theirs, words)
+  for i in range(model.text_depth + model.fusion_depth):
+    fused = i >= model.text_depth
+    out += rules.within(
+      f"{'fusion' if fused else 'text'}_layers/layer_{i}/",
+      f"{theirs}encoder.layer.{i}.",
+      encoders.bert_layer(fused and cross),
+    )
+  return out
+
+
+def _embeddings(ours: str, theirs: str, words: forms.Form) -> list[Rule]:
+  embeddings = encoders.bert_embeddings(words)
+  return rules.within(f"{ours}/", f"{theirs}embeddings.", embeddings)
 
 
 def _language_head(ours: str, theirs: str, words: forms.Form) -> list[Rule]:
   return [
     *rules.layer(f"{ours}/dense", f"{theirs}.transform.dense"),
     *rules.norm(f"{ours}/norm", f"{theirs}.transform.LayerNorm"),
-    Rule((f"{ours}/bias",), (f"{theirs}.bias",), words),
+    Rule(f"{ours}/bias", f"{theirs}.bias", words),
   ]

@@ -1,9 +1,10 @@
 """Names of CLIP's weights, as OpenAI and open_clip publish them."""
 
-from collections.abc import Sequence
-
 from contrastive_jax.models.pretrained import encoders, forms, rules
 from contrastive_jax.models.pretrained.rules import Rule
+from contrastive_jax.models.resnet import ModifiedResNet
+from contrastive_jax.models.text import TextTransformer
+from contrastive_jax.models.vit import ViT
 
 # What is in the files beside weights.
 IGNORED = (
@@ -13,116 +14,65 @@ IGNORED = (
   r"context_length",
   r"vocab_size",
 )
-_IMAGE, _TEXT = "params/image", "params/text"
+_BLOCK = (
+  *("ln_1", "attn.in_proj_", "attn.out_proj"),
+  *("ln_2", "mlp.c_fc", "mlp.c_proj"),
+)
 
 
-def vit(depth: int) -> list[Rule]:
+def vit(model: ViT) -> list[Rule]:
   """The image tower, a ViT, with its projection."""
+  tower = [
+    Rule("patch_embedding/kernel", "conv1.weight", forms.CONV),
+    Rule("class_token", "class_embedding", forms.VECTOR),
+    Rule("position_embedding", "positional_embedding", forms.positions(1)),
+    *rules.norm("embedding_norm", "ln_pre"),
+    *encoders.transformer("transformer.resblocks", model.depth, _BLOCK),
+    *rules.norm("norm", "ln_post"),
+  ]
   return [
-    Rule(
-      (f"{_IMAGE}/patch_embedding/kernel",),
-      ("visual.conv1.weight",),
-      forms.CONV,
-    ),
-    Rule((f"{_IMAGE}/class_token",), ("visual.class_embedding",), forms.VECTOR),
-    Rule(
-      (f"{_IMAGE}/position_embedding",),
-      ("visual.positional_embedding",),
-      forms.positions(1),
-    ),
-    *rules.norm(f"{_IMAGE}/embedding_norm", "visual.ln_pre"),
-    *blocks(_IMAGE, "visual.transformer", depth),
-    *rules.norm(f"{_IMAGE}/norm", "visual.ln_post"),
-    Rule(
-      ("params/image_projection/head/out/kernel",), ("visual.proj",), forms.SAME
-    ),
+    *rules.within("image/", "visual.", tower),
+    Rule("image_projection/head/out/kernel", "visual.proj"),
   ]
 
 
-def resnet(stage_sizes: Sequence[int]) -> list[Rule]:
+def resnet(model: ModifiedResNet) -> list[Rule]:
   """The image tower, a modified ResNet, which ends in the embedding."""
   out = []
   for i in range(3):
-    out += [
-      Rule(
-        (f"{_IMAGE}/stem_conv_{i}/kernel",),
-        (f"visual.conv{i + 1}.weight",),
-        forms.CONV,
-      ),
-      *rules.batch_norm(f"image/stem_norm_{i}", f"visual.bn{i + 1}"),
-    ]
-  for i, size in enumerate(stage_sizes):
-    for j in range(size):
-      a, b = f"image/stage_{i}_block_{j}", f"visual.layer{i + 1}.{j}"
-      out += encoders.residual_block(a, b, 3)
-      out += encoders.shortcut(a, f"{b}.downsample.0", f"{b}.downsample.1")
-  pool = f"{_IMAGE}/attention_pool"
-  out.append(
-    Rule(
-      (f"{pool}/position_embedding",),
-      ("visual.attnpool.positional_embedding",),
-      forms.positions(1),
+    out += rules.normed_conv(
+      f"stem_conv_{i}", f"stem_norm_{i}", f"conv{i + 1}", f"bn{i + 1}"
     )
-  )
-  for ours, theirs in (("query", "q"), ("key", "k"), ("value", "v")):
-    name = f"visual.attnpool.{theirs}_proj"
-    kernel, bias = (f"{pool}/attention/{ours}/{x}" for x in ("kernel", "bias"))
-    out += [
-      Rule((kernel,), (f"{name}.weight",), forms.HEADS),
-      Rule((bias,), (f"{name}.bias",), forms.HEADS_BIAS),
-    ]
-  last, name = f"{pool}/attention/out", "visual.attnpool.c_proj"
-  return [
-    *out,
-    Rule((f"{last}/kernel",), (f"{name}.weight",), forms.HEADS_OUT),
-    Rule((f"{last}/bias",), (f"{name}.bias",), forms.SAME),
+  out += encoders.residual_stages(model.stage_sizes, 3)
+  pool = [
+    Rule("position_embedding", "positional_embedding", forms.positions(1))
   ]
+  for name in ("query", "key", "value"):
+    pool += rules.layer(
+      f"attention/{name}", f"{name[0]}_proj", bias=forms.HEADS_BIAS
+    )
+  pool += rules.layer("attention/out", "c_proj", forms.HEADS_OUT)
+  out += rules.within("attention_pool/", "attnpool.", pool)
+  return rules.within("image/", "visual.", out)
 
 
-def text(depth: int) -> list[Rule]:
+def text(model: TextTransformer) -> list[Rule]:
   """The text tower with its projection, and the scale of logits."""
   return [
-    Rule(
-      (f"{_TEXT}/token_embedding/embedding",),
-      ("token_embedding.weight",),
-      forms.SAME,
-    ),
-    Rule(
-      (f"{_TEXT}/position_embedding",),
-      ("positional_embedding",),
-      forms.positions(None),
-    ),
-    *blocks(_TEXT, "transformer", depth),
-    *rules.norm(f"{_TEXT}/norm", "ln_final"),
-    Rule(
-      ("params/text_projection/head/out/kernel",),
-      ("text_projection",),
-      forms.SAME,
-    ),
-    Rule(("params/log_logit_scale",), ("logit_scale",), forms.SAME),
+    *text_tower(model),
+    Rule("text_projection/head/out/kernel", "text_projection"),
+    Rule("log_logit_scale", "logit_scale"),
     # Models for the sigmoid loss have it.
-    Rule(("params/logit_bias",), ("logit_bias",), forms.SAME, optional=True),
+    Rule("logit_bias", "logit_bias", optional=True),
   ]
 
 
-def blocks(ours: str, theirs: str, depth: int) -> list[Rule]:
-  """The blocks of a transformer, of the tower's path and name."""
-  out = []
-  for i in range(depth):
-    a, b = f"{ours}/transformer/block_{i}", f"{theirs}.resblocks.{i}"
-    out += [
-      *rules.norm(f"{a}/ln_1", f"{b}.ln_1"),
-      Rule(
-        (f"{a}/attention/qkv/kernel",),
-        (f"{b}.attn.in_proj_weight",),
-        forms.DENSE,
-      ),
-      Rule(
-        (f"{a}/attention/qkv/bias",), (f"{b}.attn.in_proj_bias",), forms.SAME
-      ),
-      *rules.layer(f"{a}/attention/out", f"{b}.attn.out_proj"),
-      *rules.norm(f"{a}/ln_2", f"{b}.ln_2"),
-      *rules.layer(f"{a}/mlp/fc", f"{b}.mlp.c_fc"),
-      *rules.layer(f"{a}/mlp/proj", f"{b}.mlp.c_proj"),
-    ]
-  return out
+def text_tower(model: TextTransformer, theirs: str = "") -> list[Rule]:
+  """The text tower alone; `theirs` is what their names begin with."""
+  tower = [
+    Rule("token_embedding/embedding", "token_embedding.weight"),
+    Rule("position_embedding", "positional_embedding", forms.positions(None)),
+    *encoders.transformer("transformer.resblocks", model.depth, _BLOCK),
+    *rules.norm("norm", "ln_final"),
+  ]
+  return rules.within("text/", theirs, tower)

@@ -6,6 +6,7 @@ from contrastive_jax.models.bert_encoder import BertEncoder
 from contrastive_jax.models.efficientnet import EfficientNetLite
 from contrastive_jax.models.pretrained import forms, rules
 from contrastive_jax.models.pretrained.rules import Rule
+from contrastive_jax.models.resnet import ResNet
 from contrastive_jax.models.vit import ViT
 
 # Buffers that are no weights.
@@ -20,205 +21,150 @@ PREFIXES: dict[type, tuple[str, ...]] = {
   BertEncoder: ("bert.", "0.auto_model.")
 }
 
-
-def timm_vit(depth: int, ours: str = "params", theirs: str = "") -> list[Rule]:
-  """A ViT of timm's (and DeiT's) names, with a class token or attention pooling.
-
-  Args:
-    depth: number of blocks.
-    ours: path of the `ViT`.
-    theirs: what their names begin with.
-  """
-  out = [
-    Rule((f"{ours}/class_token",), (f"{theirs}cls_token",), forms.TOKEN),
-    *rules.layer(
-      f"{ours}/patch_embedding", f"{theirs}patch_embed.proj", forms.CONV
-    ),
-    *rules.norm(f"{ours}/norm", f"{theirs}norm"),
-  ]
-  for i in range(depth):
-    a, b = f"{ours}/transformer/block_{i}", f"{theirs}blocks.{i}"
-    out += [
-      *rules.norm(f"{a}/ln_1", f"{b}.norm1"),
-      *rules.layer(f"{a}/attention/qkv", f"{b}.attn.qkv"),
-      *rules.layer(f"{a}/attention/out", f"{b}.attn.proj"),
-      *rules.norm(f"{a}/ln_2", f"{b}.norm2"),
-      *rules.layer(f"{a}/mlp/fc", f"{b}.mlp.fc1"),
-      *rules.layer(f"{a}/mlp/proj", f"{b}.mlp.fc2"),
-    ]
-  return out
+# The parts of our transformers' blocks, and their names in timm.
+_BLOCK = (
+  "ln_1",
+  "attention/qkv",
+  "attention/out",
+  "ln_2",
+  "mlp/fc",
+  "mlp/proj",
+)
+_TIMM_BLOCK = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+# Attention pooling with a learned query, as SigLIP's image towers have.
+_TIMM_MAP_POOL = (
+  Rule("probe", "latent"),
+  *rules.layer("attention/query", "q", bias=forms.HEADS_BIAS),
+  Rule(
+    "attention/key/kernel", "kv.weight", forms.DENSE, "attention/value/kernel"
+  ),
+  Rule(
+    "attention/key/bias", "kv.bias", forms.HEADS_BIAS, "attention/value/bias"
+  ),
+  *rules.layer("attention/out", "proj", forms.HEADS_OUT),
+  *rules.norm("norm", "norm"),
+  *rules.layer("mlp/fc", "mlp.fc1"),
+  *rules.layer("mlp/proj", "mlp.fc2"),
+)
 
 
-def timm_positions(
-  extra: int, ours: str = "params", theirs: str = ""
-) -> list[Rule]:
-  """The positions of a ViT; `extra` tokens come before the patches."""
-  return [
-    Rule(
-      (f"{ours}/position_embedding",),
-      (f"{theirs}pos_embed",),
-      forms.positions(extra, batched=True),
-    )
-  ]
-
-
-def timm_map_pool(ours: str, theirs: str) -> list[Rule]:
-  """Attention pooling with a learned query, as SigLIP's image towers have."""
-  attention = f"{ours}/attention"
-  keys = ("key", "value")
-  return [
-    Rule((f"{ours}/probe",), (f"{theirs}.latent",), forms.SAME),
-    Rule((f"{attention}/query/kernel",), (f"{theirs}.q.weight",), forms.HEADS),
-    Rule((f"{attention}/query/bias",), (f"{theirs}.q.bias",), forms.HEADS_BIAS),
-    Rule(
-      tuple(f"{attention}/{name}/kernel" for name in keys),
-      (f"{theirs}.kv.weight",),
-      forms.SPLIT_HEADS,
-    ),
-    Rule(
-      tuple(f"{attention}/{name}/bias" for name in keys),
-      (f"{theirs}.kv.bias",),
-      forms.SPLIT_BIAS,
-    ),
-    Rule(
-      (f"{attention}/out/kernel",), (f"{theirs}.proj.weight",), forms.HEADS_OUT
-    ),
-    Rule((f"{attention}/out/bias",), (f"{theirs}.proj.bias",), forms.SAME),
-    *rules.norm(f"{ours}/norm", f"{theirs}.norm"),
-    *rules.layer(f"{ours}/mlp/fc", f"{theirs}.mlp.fc1"),
-    *rules.layer(f"{ours}/mlp/proj", f"{theirs}.mlp.fc2"),
-  ]
-
-
-def torchvision_resnet(
-  stage_sizes: Sequence[int], bottleneck: bool = True
-) -> list[Rule]:
-  """A `ResNet` of torchvision's names."""
-  out = [
-    Rule(("params/stem_conv/kernel",), ("conv1.weight",), forms.CONV),
-    *rules.batch_norm("stem_norm", "bn1"),
-  ]
-  for i, size in enumerate(stage_sizes):
-    for j in range(size):
-      a, b = f"stage_{i}_block_{j}", f"layer{i + 1}.{j}"
-      out += residual_block(a, b, 3 if bottleneck else 2)
-      out += shortcut(a, f"{b}.downsample.0", f"{b}.downsample.1")
-  return out
-
-
-def residual_block(ours: str, theirs: str, convolutions: int) -> list[Rule]:
-  """The convolutions and norms of a block; `ours` has no collection."""
+def transformer(theirs: str, depth: int, names: Sequence[str]) -> list[Rule]:
+  """The blocks of a tower; `names` are theirs of a block's parts, in our order."""
+  block = []
+  for part, name in zip(_BLOCK, names, strict=True):
+    block += (rules.norm if part.startswith("ln") else rules.layer)(part, name)
   out = []
-  for k in range(convolutions):
-    out += [
-      Rule(
-        (f"params/{ours}/conv_{k}/kernel",),
-        (f"{theirs}.conv{k + 1}.weight",),
-        forms.CONV,
-      ),
-      *rules.batch_norm(f"{ours}/norm_{k}", f"{theirs}.bn{k + 1}"),
-    ]
-  return out
-
-
-def shortcut(ours: str, conv: str, norm: str) -> list[Rule]:
-  """A block's convolution beside the others; blocks without it are passed over."""
-  return [
-    Rule(
-      (f"params/{ours}/shortcut_conv/kernel",), (f"{conv}.weight",), forms.CONV
-    ),
-    *rules.batch_norm(f"{ours}/shortcut_norm", norm),
-  ]
-
-
-def bert_embeddings(
-  ours: str, theirs: str, words: forms.Form = forms.SAME
-) -> list[Rule]:
-  """BERT's embeddings; of its segments the first is taken."""
-  return [
-    Rule((f"{ours}/embedding",), (f"{theirs}word_embeddings.weight",), words),
-    Rule(
-      (f"{ours}/positions",),
-      (f"{theirs}position_embeddings.weight",),
-      forms.positions(None),
-    ),
-    Rule(
-      (f"{ours}/segment",),
-      (f"{theirs}token_type_embeddings.weight",),
-      forms.FIRST_ROW,
-    ),
-    *rules.norm(f"{ours}/norm", f"{theirs}LayerNorm"),
-  ]
-
-
-def bert_layer(ours: str, theirs: str, cross: bool = False) -> list[Rule]:
-  """A layer of BERT, with cross-attention as ALBEF and transformers name it."""
-  out = _attention(
-    f"{ours}/key_value", f"{ours}/attention", f"{theirs}.attention"
-  )
-  out += rules.norm(
-    f"{ours}/attention_norm", f"{theirs}.attention.output.LayerNorm"
-  )
-  if cross:
-    other = f"{theirs}.crossattention"
-    out += _attention(
-      f"{ours}/context_key_value", f"{ours}/cross_attention", other
-    )
-    out += rules.norm(f"{ours}/cross_norm", f"{other}.output.LayerNorm")
-  return [
-    *out,
-    *rules.layer(f"{ours}/fc", f"{theirs}.intermediate.dense"),
-    *rules.layer(f"{ours}/proj", f"{theirs}.output.dense"),
-    *rules.norm(f"{ours}/mlp_norm", f"{theirs}.output.LayerNorm"),
-  ]
-
-
-def _attention(key_value: str, attention: str, theirs: str) -> list[Rule]:
-  return [
-    *rules.layer(f"{key_value}/key", f"{theirs}.self.key"),
-    *rules.layer(f"{key_value}/value", f"{theirs}.self.value"),
-    *rules.layer(f"{attention}/query", f"{theirs}.self.query"),
-    *rules.layer(f"{attention}/out", f"{theirs}.output.dense"),
-  ]
-
-
-def bert(depth: int) -> list[Rule]:
-  """A `BertEncoder` of Hugging Face's names."""
-  out = bert_embeddings("params/embeddings", "embeddings.")
   for i in range(depth):
-    out += bert_layer(f"params/layers/layer_{i}", f"encoder.layer.{i}")
+    out += rules.within(f"transformer/block_{i}/", f"{theirs}.{i}.", block)
   return out
 
 
 def vit(model: ViT) -> list[Rule]:
-  """A `ViT` of timm's names."""
-  out = timm_positions(int(model.pool == "cls"))
-  out += timm_vit(model.depth)
+  """A `ViT` of timm's (and DeiT's) names."""
+  positions = forms.positions(int(model.pool == "cls"), batched=True)
+  out = [
+    Rule("position_embedding", "pos_embed", positions),
+    Rule("class_token", "cls_token", forms.TOKEN),
+    *rules.layer("patch_embedding", "patch_embed.proj", forms.CONV),
+    *rules.norm("norm", "norm"),
+    *transformer("blocks", model.depth, _TIMM_BLOCK),
+  ]
   if model.pool == "map":
-    out += timm_map_pool("params/map_pool", "attn_pool")
+    out += rules.within("map_pool/", "attn_pool.", _TIMM_MAP_POOL)
   return out
+
+
+def residual_stages(
+  stage_sizes: Sequence[int], convolutions: int
+) -> list[Rule]:
+  """The blocks of a ResNet, `convolutions` in each, of torchvision's names."""
+  block = []
+  for k in range(convolutions):
+    block += rules.normed_conv(
+      f"conv_{k}", f"norm_{k}", f"conv{k + 1}", f"bn{k + 1}"
+    )
+  # Blocks without it are passed over.
+  block += rules.normed_conv(
+    "shortcut_conv", "shortcut_norm", "downsample.0", "downsample.1"
+  )
+  out = []
+  for i, size in enumerate(stage_sizes):
+    for j in range(size):
+      out += rules.within(f"stage_{i}_block_{j}/", f"layer{i + 1}.{j}.", block)
+  return out
+
+
+def torchvision_resnet(model: ResNet) -> list[Rule]:
+  """A `ResNet` of torchvision's names."""
+  convolutions = 3 if model.block == "bottleneck" else 2
+  return [
+    *rules.normed_conv("stem_conv", "stem_norm", "conv1", "bn1"),
+    *residual_stages(model.stage_sizes, convolutions),
+  ]
 
 
 def efficientnet(model: EfficientNetLite) -> list[Rule]:
   """An `EfficientNetLite` of the names that its PyTorch weights have."""
-  out = _layer("stem", "_conv_stem", "_bn0")
-  number = 0
-  for stage in model.stages:
-    for _ in range(stage.repeats):
-      ours, theirs = f"block_{number}", f"_blocks.{number}."
-      parts = ("depthwise", "project")
-      if stage.expansion > 1:
-        parts = ("expand", *parts)
-      for norm, part in enumerate(parts, start=3 - len(parts)):
-        out += _layer(
-          f"{ours}/{part}", f"{theirs}_{part}_conv", f"{theirs}_bn{norm}"
-        )
-      number += 1
-  return out + _layer("last", "_conv_head", "_bn1")
+
+  def layer(ours: str, conv: str, norm: str) -> list[Rule]:
+    return rules.normed_conv(f"{ours}/conv", f"{ours}/norm", conv, norm)
+
+  out = layer("stem", "_conv_stem", "_bn0")
+  stages = [stage for stage in model.stages for _ in range(stage.repeats)]
+  for i, stage in enumerate(stages):
+    parts = ("depthwise", "project")
+    if stage.expansion > 1:
+      parts = ("expand", *parts)
+    for k, part in enumerate(parts, start=3 - len(parts)):
+      out += layer(
+        f"block_{i}/{part}", f"_blocks.{i}._{part}_conv", f"_blocks.{i}._bn{k}"
+      )
+  return out + layer("last", "_conv_head", "_bn1")
 
 
-def _layer(ours: str, conv: str, norm: str) -> list[Rule]:
+def bert_embeddings(words: forms.Form = forms.SAME) -> list[Rule]:
+  """BERT's embeddings; of its segments the first is taken."""
+  positions = forms.positions(None)
   return [
-    Rule((f"params/{ours}/conv/kernel",), (f"{conv}.weight",), forms.CONV),
-    *rules.batch_norm(f"{ours}/norm", norm),
+    Rule("embedding", "word_embeddings.weight", words),
+    Rule("positions", "position_embeddings.weight", positions),
+    Rule("segment", "token_type_embeddings.weight", forms.FIRST_ROW),
+    *rules.norm("norm", "LayerNorm"),
   ]
+
+
+def bert_layer(cross: bool = False) -> list[Rule]:
+  """A layer of BERT, with cross-attention as ALBEF and transformers name it."""
+
+  def attention(
+    key_value: str, ours: str, norm: str, theirs: str
+  ) -> list[Rule]:
+    return [
+      *rules.layer(f"{key_value}/key", f"{theirs}.self.key"),
+      *rules.layer(f"{key_value}/value", f"{theirs}.self.value"),
+      *rules.layer(f"{ours}/query", f"{theirs}.self.query"),
+      *rules.layer(f"{ours}/out", f"{theirs}.output.dense"),
+      *rules.norm(norm, f"{theirs}.output.LayerNorm"),
+    ]
+
+  out = attention("key_value", "attention", "attention_norm", "attention")
+  if cross:
+    out += attention(
+      "context_key_value", "cross_attention", "cross_norm", "crossattention"
+    )
+  return [
+    *out,
+    *rules.layer("fc", "intermediate.dense"),
+    *rules.layer("proj", "output.dense"),
+    *rules.norm("mlp_norm", "output.LayerNorm"),
+  ]
+
+
+def bert(model: BertEncoder) -> list[Rule]:
+  """A `BertEncoder` of Hugging Face's names."""
+  out = rules.within("embeddings/", "embeddings.", bert_embeddings())
+  for i in range(model.depth):
+    out += rules.within(
+      f"layers/layer_{i}/", f"encoder.layer.{i}.", bert_layer()
+    )
+  return out

@@ -6,107 +6,69 @@ from collections.abc import Callable
 
 import numpy as np
 
-Arrays = tuple[np.ndarray, ...]
-Shapes = tuple[tuple[int, ...], ...]
+Shape = tuple[int, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class Form:
-  """How arrays of one side become those of the other.
-
-  Attributes:
-    ours: theirs, and the shapes of ours -> ours.
-    theirs: ours -> theirs.
-    axis: of ours, the axis of positions that may be resampled to another number;
-      None if there is none.
-    extra: how many positions come before those of a square grid; None where
-      positions are of a sequence, of which the first are kept.
-  """
-
-  ours: Callable[[Arrays, Shapes], Arrays]
-  theirs: Callable[[Arrays], Arrays]
-  axis: int | None = None
-  extra: int | None = None
-
-
-def _like(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _like(array: np.ndarray, shape: Shape) -> np.ndarray:
   """The array in a shape of as many values."""
   if array.size != math.prod(shape):
     raise ValueError
   return array.reshape(shape)
 
 
-def _same(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _same(array: np.ndarray, shape: Shape) -> np.ndarray:
   """The array in a shape that differs by axes of length one."""
   if [n for n in array.shape if n > 1] != [n for n in shape if n > 1]:
     raise ValueError
   return array.reshape(shape)
 
 
+@dataclasses.dataclass(frozen=True)
+class Form:
+  """How an array of one side becomes one of the other.
+
+  Attributes:
+    theirs: ours -> theirs.
+    ours: theirs, and the shape of ours -> ours.
+    positions: whether the first axis of ours is one of positions, which may be
+      resampled to another number.
+    extra: how many positions come before those of a square grid; None where
+      positions are of a sequence, of which the first are kept.
+  """
+
+  theirs: Callable[[np.ndarray], np.ndarray]
+  ours: Callable[[np.ndarray, Shape], np.ndarray] = _same
+  positions: bool = False
+  extra: int | None = None
+
+
 # The same but for axes of length one.
-SAME = Form(
-  lambda theirs, shapes: (_same(theirs[0], shapes[0]),),
-  lambda ours: (ours[0],),
-)
-# A scalar of ours, of theirs [1].
-SCALAR = Form(
-  lambda theirs, shapes: (_same(theirs[0], shapes[0]),),
-  lambda ours: (ours[0].reshape(1),),
-)
-# One row [1, d] of ours, [d] of theirs.
-VECTOR = Form(
-  lambda theirs, shapes: (_same(theirs[0], shapes[0]),),
-  lambda ours: (ours[0].reshape(-1),),
-)
+SAME = Form(lambda x: x)
+# A scalar of ours, of theirs [1]; or one row [1, d] of ours, [d] of theirs.
+VECTOR = Form(np.ravel)
+# One row [1, d] of ours, [1, 1, d] of theirs.
+TOKEN = Form(lambda x: x[None])
 # Of a table of theirs the first row. The inverse makes one of two rows, as BERT has
 # them for two kinds of sentences; of the second nothing is known.
 FIRST_ROW = Form(
-  lambda theirs, shapes: (_same(theirs[0][:1], shapes[0]),),
-  lambda ours: (np.stack([ours[0], np.zeros_like(ours[0])]),),
+  lambda x: np.stack([x, np.zeros_like(x)]),
+  lambda x, shape: _same(x[:1], shape),
 )
-# One row [1, d] of ours, [1, 1, d] of theirs.
-TOKEN = Form(
-  lambda theirs, shapes: (_same(theirs[0], shapes[0]),),
-  lambda ours: (ours[0][None],),
-)
-# A kernel [in, out] of ours, of theirs [out, in].
+# A kernel [in, out] of ours, or [in, heads, each] of `MultiHeadDotProductAttention`;
+# of theirs [out, in].
 DENSE = Form(
-  lambda theirs, shapes: (_like(theirs[0].T, shapes[0]),),
-  lambda ours: (ours[0].T,),
-)
-# [height, width, in, out] and [out, in, height, width].
-CONV = Form(
-  lambda theirs, shapes: (_like(theirs[0].transpose(2, 3, 1, 0), shapes[0]),),
-  lambda ours: (ours[0].transpose(3, 2, 0, 1),),
-)
-# A kernel [in, heads, each] of `MultiHeadDotProductAttention`, or its bias.
-HEADS = Form(
-  lambda theirs, shapes: (_like(theirs[0].T, shapes[0]),),
-  lambda ours: (ours[0].reshape(ours[0].shape[0], -1).T,),
+  lambda x: x.reshape(len(x), -1).T, lambda x, shape: _like(x.T, shape)
 )
 # Its output's kernel [heads, each, out].
 HEADS_OUT = Form(
-  lambda theirs, shapes: (_like(theirs[0].T, shapes[0]),),
-  lambda ours: (ours[0].reshape(-1, ours[0].shape[-1]).T,),
+  lambda x: x.reshape(-1, x.shape[-1]).T, lambda x, shape: _like(x.T, shape)
 )
-HEADS_BIAS = Form(
-  lambda theirs, shapes: (_like(theirs[0], shapes[0]),),
-  lambda ours: (ours[0].reshape(-1),),
-)
-# Several kernels [in, heads, each], of theirs one [their number * out, in].
-SPLIT_HEADS = Form(
-  lambda theirs, shapes: tuple(
-    _like(part.T, shape)
-    for part, shape in zip(np.split(theirs[0], len(shapes)), shapes)
-  ),
-  lambda ours: (np.concatenate([x.reshape(x.shape[0], -1).T for x in ours]),),
-)
-SPLIT_BIAS = Form(
-  lambda theirs, shapes: tuple(
-    _like(part, shape)
-    for part, shape in zip(np.split(theirs[0], len(shapes)), shapes)
-  ),
-  lambda ours: (np.concatenate([x.reshape(-1) for x in ours]),),
+# Its bias [heads, each].
+HEADS_BIAS = Form(np.ravel, _like)
+# [height, width, in, out] and [out, in, height, width].
+CONV = Form(
+  lambda x: x.transpose(3, 2, 0, 1),
+  lambda x, shape: _like(x.transpose(2, 3, 1, 0), shape),
 )
 
 
@@ -119,19 +81,18 @@ def vocabulary(read: int, write: int | None = None) -> Form:
       out, of vocabularies without a mask.
   """
 
-  def ours(theirs: Arrays, shapes: Shapes) -> Arrays:
-    (table,) = theirs
-    if len(table) + 1 == shapes[0][0]:
+  def ours(table: np.ndarray, shape: Shape) -> np.ndarray:
+    if len(table) + 1 == shape[0]:
       table = np.concatenate([table, table[read : read + 1]])
-    return (_same(table, shapes[0]),)
+    return _same(table, shape)
 
-  def theirs(ours: Arrays) -> Arrays:
-    table = ours[0].copy()
+  def theirs(table: np.ndarray) -> np.ndarray:
     if write is not None:
+      table = table.copy()
       table[write] = table[-1]
-    return (table[:-1],)
+    return table[:-1]
 
-  return Form(ours, theirs)
+  return Form(theirs, ours)
 
 
 def positions(extra: int | None, *, batched: bool = False) -> Form:
@@ -141,9 +102,5 @@ def positions(extra: int | None, *, batched: bool = False) -> Form:
     extra: tokens before the grid's; None if they are a text's.
     batched: whether theirs have an axis more.
   """
-  return Form(
-    lambda theirs, shapes: (_same(theirs[0], shapes[0]),),
-    lambda ours: (ours[0][None] if batched else ours[0],),
-    axis=0,
-    extra=extra,
-  )
+  form = TOKEN if batched else SAME
+  return dataclasses.replace(form, positions=True, extra=extra)

@@ -48,30 +48,28 @@ def names(
     case TwoTower(
       image=ViT(pool="map") as image, text=TextTransformer() as text
     ):
-      return siglip.image(image.depth) + siglip.text(text.depth), siglip.IGNORED
+      found = siglip.image(image) + siglip.text(text)
+      return found, siglip.IGNORED
     case TwoTower(
       image=ViT(pool="cls") as image, text=TextTransformer() as text
     ):
-      return clip.vit(image.depth) + clip.text(text.depth), clip.IGNORED
+      found = clip.vit(image) + clip.text(text)
+      return found, clip.IGNORED
     case TwoTower(
       image=ModifiedResNet() as image, text=TextTransformer() as text
     ):
-      return clip.resnet(image.stage_sizes) + clip.text(
-        text.depth
-      ), clip.IGNORED
+      found = clip.resnet(image) + clip.text(text)
+      return found, clip.IGNORED
     case FusionModel(task="pretrain" | "vqa" | "entailment"):
       return albef.rules_of(model, mask), albef.IGNORED
     case ViT(pool="cls" | "map"):
       return encoders.vit(model), encoders.VIT_IGNORED
     case ResNet(stem="imagenet", norm="batch"):
-      found = encoders.torchvision_resnet(
-        model.stage_sizes, model.block == "bottleneck"
-      )
-      return found, encoders.RESNET_IGNORED
+      return encoders.torchvision_resnet(model), encoders.RESNET_IGNORED
     case EfficientNetLite():
       return encoders.efficientnet(model), encoders.EFFICIENTNET_IGNORED
     case BertEncoder():
-      return encoders.bert(model.depth), encoders.BERT_IGNORED
+      return encoders.bert(model), encoders.BERT_IGNORED
   raise rules.PretrainedError(
     f"No published names are known for {type(model).__name__} with these settings."
   )
@@ -132,16 +130,12 @@ def load_text(
   Args:
     model: a `TwoTower`, whose text tower has names of its own (see `names`), or a
       `FusionModel`, whose text and fusion layers begin as the first layers of a BERT.
-    path: as of `load`.
+    path: as of `load`, like the others.
     variables: of the model, as initialised.
-    allow: as of `load`.
+    allow: of what does not fit, what is no error.
 
   Returns:
-    Variables with the weights, and what did not fit.
-
-  Raises:
-    WeightFileError: if the file cannot be read or is refused.
-    PretrainedError: if the weights do not fit.
+    As of `load`, which raises the same errors.
   """
   if not isinstance(model, FusionModel):
     return _load_tower(model, "text", path, variables, allow)
@@ -247,7 +241,5 @@ def _without(
 ) -> dict[str, np.ndarray]:
   for prefix in prefixes:
     if any(name.startswith(prefix) for name in tensors):
-      return {
-        name.removeprefix(prefix): value for name, value in tensors.items()
-      }
+      return {k.removeprefix(prefix): x for k, x in tensors.items()}
   return tensors

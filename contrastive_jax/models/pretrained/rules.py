@@ -19,19 +19,50 @@ class PretrainedError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-  """Parameters of ours that are some of theirs.
+  """A parameter of ours that is one of theirs.
 
   Attributes:
-    ours: paths such as `params/image/norm/scale`.
-    theirs: names such as `visual.ln_post.weight`.
+    ours: a path such as `image/norm/scale`; its last name tells the collection.
+    theirs: a name such as `visual.ln_post.weight`.
     form: how they correspond.
-    optional: whether theirs may be absent; then ours are 0.
+    also: path of a second parameter of ours, which theirs has after the first.
+    optional: whether theirs may be absent; then ours is 0.
   """
 
-  ours: tuple[str, ...]
-  theirs: tuple[str, ...]
-  form: forms.Form
+  ours: str
+  theirs: str
+  form: forms.Form = forms.SAME
+  also: str | None = None
   optional: bool = False
+
+  @property
+  def paths(self) -> list[str]:
+    """Paths of ours with their collections."""
+    found = [self.ours] if self.also is None else [self.ours, self.also]
+    statistics = self.ours.endswith(("/mean", "/var"))
+    collection = "batch_stats" if statistics else "params"
+    return [f"{collection}/{path}" for path in found]
+
+  def read(
+    self, theirs: np.ndarray, shapes: Sequence[forms.Shape]
+  ) -> tuple[list[np.ndarray], bool]:
+    """Ours, float32, and whether their positions were changed."""
+    form, resized = self.form, False
+    theirs = theirs.astype(np.float32)
+    if form.positions:
+      table = theirs.reshape(theirs.shape[-2:])
+      length, width = shapes[0]
+      if table.shape[1] == width and table.shape[0] != length:
+        theirs, resized = _other_length(table, length, form.extra), True
+    parts = np.split(theirs, len(shapes)) if self.also else [theirs]
+    return [
+      form.ours(part, shape) for part, shape in zip(parts, shapes)
+    ], resized
+
+  def written(self, ours: Sequence[np.ndarray]) -> np.ndarray:
+    """Theirs."""
+    parts = [self.form.theirs(x) for x in ours]
+    return np.concatenate(parts) if self.also else parts[0]
 
 
 @dataclasses.dataclass
@@ -55,30 +86,51 @@ class Report:
 # --- Rules of common layers ------------------------------------------------
 
 
-def layer(ours: str, theirs: str, form: forms.Form = forms.DENSE) -> list[Rule]:
+def layer(
+  ours: str,
+  theirs: str,
+  kernel: forms.Form = forms.DENSE,
+  bias: forms.Form = forms.SAME,
+) -> list[Rule]:
   """A dense layer or a convolution with its bias."""
+  if not theirs.endswith("_"):
+    theirs += "."
   return [
-    Rule((f"{ours}/kernel",), (f"{theirs}.weight",), form),
-    Rule((f"{ours}/bias",), (f"{theirs}.bias",), forms.SAME),
+    Rule(f"{ours}/kernel", f"{theirs}weight", kernel),
+    Rule(f"{ours}/bias", f"{theirs}bias", bias),
   ]
 
 
 def norm(ours: str, theirs: str) -> list[Rule]:
   """A layer norm."""
   return [
-    Rule((f"{ours}/scale",), (f"{theirs}.weight",), forms.SAME),
-    Rule((f"{ours}/bias",), (f"{theirs}.bias",), forms.SAME),
+    Rule(f"{ours}/scale", f"{theirs}.weight"),
+    Rule(f"{ours}/bias", f"{theirs}.bias"),
   ]
 
 
-def batch_norm(ours: str, theirs: str) -> list[Rule]:
-  """A batch norm, with its running statistics; `ours` has no collection."""
+def normed_conv(
+  conv: str, batch_norm: str, their_conv: str, their_norm: str
+) -> list[Rule]:
+  """A convolution without bias, and a batch norm with its running statistics."""
   return [
-    *norm(f"params/{ours}", theirs),
-    Rule(
-      (f"batch_stats/{ours}/mean",), (f"{theirs}.running_mean",), forms.SAME
-    ),
-    Rule((f"batch_stats/{ours}/var",), (f"{theirs}.running_var",), forms.SAME),
+    Rule(f"{conv}/kernel", f"{their_conv}.weight", forms.CONV),
+    *norm(batch_norm, their_norm),
+    Rule(f"{batch_norm}/mean", f"{their_norm}.running_mean"),
+    Rule(f"{batch_norm}/var", f"{their_norm}.running_var"),
+  ]
+
+
+def within(ours: str, theirs: str, rules: Iterable[Rule]) -> list[Rule]:
+  """The rules of a part: what its paths and its names begin with is put there."""
+  return [
+    dataclasses.replace(
+      rule,
+      ours=ours + rule.ours,
+      theirs=theirs + rule.theirs,
+      also=rule.also and ours + rule.also,
+    )
+    for rule in rules
   ]
 
 
@@ -128,32 +180,30 @@ def load(
   used: set[str] = set()
   nameless = set(out)
   for rule in rules:
-    if any(name not in out for name in rule.ours):
+    if any(name not in out for name in rule.paths):
       continue  # A model without this part: its tensors are unexpected.
-    nameless.difference_update(rule.ours)
-    absent = [name for name in rule.theirs if name not in tensors]
-    used.update(rule.theirs)
-    if absent:
+    nameless.difference_update(rule.paths)
+    used.add(rule.theirs)
+    shapes = [tuple(out[name].shape) for name in rule.paths]
+    if rule.theirs not in tensors:
       if rule.optional:
-        out |= {n: np.zeros(out[n].shape, np.float32) for n in rule.ours}
+        out[rule.paths[0]] = np.zeros(shapes[0], np.float32)
       else:
-        report.missing += absent
+        report.missing.append(rule.theirs)
       continue
-    shapes = tuple(tuple(out[name].shape) for name in rule.ours)
-    theirs = tuple(np.asarray(tensors[n]) for n in rule.theirs)
+    theirs = np.asarray(tensors[rule.theirs])
     try:
-      made, resized = _made(rule, theirs, shapes)
+      made, resized = rule.read(theirs, shapes)
     # Whatever it is that makes no such array of them.
     except (ValueError, IndexError, TypeError):
-      expected = _expected(rule, shapes)
-      report.misshapen += [
-        f"{name} {x.shape}, expected {shape}"
-        for name, x, shape in zip(rule.theirs, theirs, expected)
-      ]
+      fits = rule.written([np.empty(shape, np.float32) for shape in shapes])
+      report.misshapen.append(
+        f"{rule.theirs} {theirs.shape}, expected {fits.shape}"
+      )
       continue
     if resized:
-      report.resized += rule.theirs
-    out |= dict(zip(rule.ours, made))
+      report.resized.append(rule.theirs)
+    out |= zip(rule.paths, made)
   if not partial:
     report.missing += [name for name in out if name in nameless]
   patterns = [re.compile(pattern) for pattern in ignored]
@@ -178,7 +228,7 @@ def dump(
     optional: whether what may be absent is there.
 
   Returns:
-    forms.Arrays by name.
+    Arrays by name.
 
   Raises:
     PretrainedError: if the model has parameters that no rule names.
@@ -186,35 +236,15 @@ def dump(
   leaves = flatten(variables)
   out: dict[str, np.ndarray] = {}
   for rule in rules:
-    if all(name in leaves for name in rule.ours):
-      ours = tuple(
-        np.asarray(leaves.pop(name), np.float32) for name in rule.ours
-      )
-      if rule.optional and not optional:
-        continue
-      out |= dict(zip(rule.theirs, rule.form.theirs(ours)))
+    if all(name in leaves for name in rule.paths):
+      ours = [np.asarray(leaves.pop(name), np.float32) for name in rule.paths]
+      if optional or not rule.optional:
+        out[rule.theirs] = rule.written(ours)
   if leaves:
     raise PretrainedError(
       f"No name is known for {_some(leaves)}: such a model cannot be exported."
     )
   return out
-
-
-def _made(
-  rule: Rule, theirs: forms.Arrays, shapes: forms.Shapes
-) -> tuple[forms.Arrays, bool]:
-  """A rule's parameters, and whether their positions were changed."""
-  form, resized = rule.form, False
-  theirs = tuple(_float32(x) for x in theirs)
-  if form.axis is not None:
-    table = theirs[0].reshape(theirs[0].shape[-2:])
-    if table.shape[1] == shapes[0][1] and table.shape[0] != shapes[0][0]:
-      theirs, resized = (_other_length(table, shapes[0][0], form.extra),), True
-  return form.ours(theirs, shapes), resized
-
-
-def _float32(x: np.ndarray) -> np.ndarray:
-  return x.astype(np.float32)
 
 
 def _other_length(
@@ -226,12 +256,6 @@ def _other_length(
       raise ValueError
     return table[:length]
   return np.asarray(layers.resize_positions(jnp.asarray(table), length, extra))
-
-
-def _expected(rule: Rule, shapes: forms.Shapes) -> forms.Shapes:
-  """The shapes of theirs that would fit."""
-  empty = tuple(np.empty(shape, np.float32) for shape in shapes)
-  return tuple(x.shape for x in rule.form.theirs(empty))
 
 
 def _check(report: Report, allow: frozenset[str]) -> None:
