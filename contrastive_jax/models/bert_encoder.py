@@ -48,19 +48,7 @@ class BertEncoder(nn.Module):
   def __call__(
     self, tokens: Array, *, train: bool = False, return_tokens: bool = False
   ) -> Array | tuple[Array, Array]:
-    """Encodes token ids.
-
-    Args:
-      tokens: integer [N, L], L at most `context_length`, padded at the end.
-      train: whether dropout is active (needs the `dropout` key).
-      return_tokens: whether the tokens are returned beside the feature.
-
-    Returns:
-      The feature [N, width]; with `return_tokens` (feature, tokens [N, L, width]).
-
-    Raises:
-      ValueError: if the tokens or the settings do not fit.
-    """
+    """Encodes token ids, as `TextTransformer` does."""
     layers.check_choice("pool", self.pool, ("mean", "cls"))
     x = bert.BertEmbeddings(
       **layers.shared(self, bert.BertEmbeddings), name="embeddings"

@@ -11,11 +11,10 @@ from contrastive_jax.models import layers
 
 
 class DepthwiseConv(nn.Module):
-  """Depthwise convolution of stride 1 as shifted sums.
+  """Depthwise convolution of stride 1 as `layers.shifted_sum`.
 
-  Grouped convolutions are slow on CPUs, forward and, more so, backward; a sum
-  of shifted, scaled copies fuses into one loop over the map. The separable
-  form is a column of k weights and then a row of k, 2k terms instead of k².
+  The separable form is a column of k weights and then a row of k, 2k terms instead
+  of k².
 
   Attributes:
     kernel_size: k, odd.
@@ -45,25 +44,13 @@ class DepthwiseConv(nn.Module):
         jnp.float32,
       )
       x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
-      x = self._shifted_sum(x, kernel)
+      padding = [(n // 2, n // 2) for n in shape]
+      x = layers.shifted_sum(x, kernel, padding)
     return x + bias.astype(x.dtype)
 
-  @staticmethod
-  def _shifted_sum(x: Array, kernel: Array) -> Array:
-    rows, columns, _ = kernel.shape
-    height, width = x.shape[1:3]
-    padding = ((rows // 2,) * 2, (columns // 2,) * 2)
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    # pyrefly: ignore[bad-return]
-    return sum(
-      x[:, i : i + height, j : j + width] * kernel[i, j]
-      for i in range(rows)
-      for j in range(columns)
-    )
 
-
-class ConvBlock(nn.Module):
-  """A residual block that keeps the shape of its map.
+class ConvFields(nn.Module):
+  """The fields that a `ConvNet` and its blocks have.
 
   Attributes:
     block: `basic`: norm, activation, 3x3, norm, activation, 3x3; `convnext`:
@@ -73,10 +60,11 @@ class ConvBlock(nn.Module):
     activation: name of the activation.
     mlp_ratio: hidden width of the MLP over the width (`convnext`).
     kernel_size: of the depthwise convolution (`convnext`).
-    separable: form of the depthwise convolution.
-    dropout: rate on the branch.
-    stochastic_depth: rate at which the branch is dropped.
-    dtype: compute type.
+    separable: form of the depthwise convolution (`convnext`).
+    dropout: rate on the residual branches.
+    stochastic_depth: rate at which a block's branch is dropped; a network's is
+      that of its last block, to which it grows linearly from 0.
+    dtype: compute type; parameters are always float32.
   """
 
   block: str = "basic"
@@ -88,6 +76,10 @@ class ConvBlock(nn.Module):
   dropout: float = 0.0
   stochastic_depth: float = 0.0
   dtype: Dtype | None = None
+
+
+class ConvBlock(ConvFields):
+  """A residual block that keeps the shape of its map."""
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
@@ -127,7 +119,7 @@ def _norm(kind: str, x: Array, dtype: Dtype | None, name: str) -> Array:
   return nn.GroupNorm(num_groups=groups, dtype=dtype, name=name)(x)
 
 
-class ConvNet(nn.Module):
+class ConvNet(ConvFields):
   """Patches, stages of residual blocks, global average pooling.
 
   Between stages the map is halved by 2x2 patches, as one matrix product. All
@@ -136,18 +128,11 @@ class ConvNet(nn.Module):
   Attributes:
     widths: width of each stage; the last one is the feature's.
     depths: blocks a stage.
-    block: `basic` or `convnext` (see `ConvBlock`).
     patch_size: side of the patches that the stem takes; 1 is a 3x3
       convolution over pixels.
-    norm: `layer` or `group`.
-    activation: name of the activation.
-    mlp_ratio: hidden width of the MLPs over the width (`convnext`).
-    kernel_size: of the depthwise convolutions (`convnext`).
-    separable: form of the depthwise convolutions (`convnext`).
-    dropout: rate on the residual branches.
-    stochastic_depth: rate of the last block; it grows linearly from 0.
     remat: whether a block's activations are recomputed in the backward pass.
-    dtype: compute type; parameters are always float32.
+
+  The other fields are those of `ConvFields`.
 
   >>> import jax, jax.numpy as jnp
   >>> net = ConvNet(widths=(8, 16), depths=(1, 1))
@@ -160,17 +145,8 @@ class ConvNet(nn.Module):
 
   widths: Sequence[int] = (64, 128, 256)
   depths: Sequence[int] = (1, 1, 1)
-  block: str = "basic"
   patch_size: int = 2
-  norm: str = "group"
-  activation: str = "relu"
-  mlp_ratio: float = 4.0
-  kernel_size: int = 5
-  separable: bool = True
-  dropout: float = 0.0
-  stochastic_depth: float = 0.0
   remat: bool = False
-  dtype: Dtype | None = None
 
   @nn.compact
   def __call__(
@@ -207,28 +183,16 @@ class ConvNet(nn.Module):
         x = _norm(self.norm, x, self.dtype, f"down_norm_{i}")
         x = layers.PatchEmbed(width, 2, dtype=self.dtype, name=f"down_{i}")(x)
       for j in range(depth):
-        x = block(
-          self.block,
-          self.norm,
-          self.activation,
-          self.mlp_ratio,
-          self.kernel_size,
-          self.separable,
-          self.dropout,
-          self.stochastic_depth * index / max(total - 1, 1),
-          self.dtype,
-          name=f"stage_{i}_block_{j}",
-        )(x, train)
+        rate = self.stochastic_depth * index / max(total - 1, 1)
+        fields = layers.shared(self, ConvBlock, stochastic_depth=rate)
+        x = block(**fields, name=f"stage_{i}_block_{j}")(x, train)
         index += 1
     x = _norm(self.norm, x, self.dtype, "norm")
     if self.block == "basic":
       # The last block ends in a sum: without this the pooled feature would be
       # linear in its branch.
       x = layers.activation(self.activation)(x)
-    feature = jnp.mean(x, axis=(1, 2), dtype=jnp.float32).astype(x.dtype)
-    if return_tokens:
-      return feature, x.reshape(x.shape[0], -1, x.shape[-1])
-    return feature
+    return layers.pooled(x, return_tokens)
 
   def _check(self, images: Array) -> None:
     layers.check_images(images)

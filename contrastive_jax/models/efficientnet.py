@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from contrastive_jax._types import Array, Dtype
@@ -47,29 +46,18 @@ def _depthwise(
   padding: str | Sequence[tuple[int, int]],
   **others: Any,
 ) -> Array:
-  """`lax.conv_general_dilated` of one channel at a time.
-
-  On CPUs, where grouped convolutions are slow forward and very slow backward, it is
-  a sum of shifted, scaled copies.
-  """
+  """`lax.conv_general_dilated` of one channel at a time; on CPUs a sum."""
 
   def grouped(x, kernel):
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, **others)
 
   def shifted(x: Array, kernel: Array) -> Array:
-    sides, window = x.shape[1:3], kernel.shape[:2]
     pads: Any = padding
     if isinstance(padding, str):
-      pads = jax.lax.padtype_to_pads(sides, window, strides, padding)
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    ends = [side - size + 1 for side, size in zip(x.shape[1:3], window)]
-    # pyrefly: ignore[bad-return]
-    return sum(
-      x[:, i : i + ends[0] : strides[0], j : j + ends[1] : strides[1]]
-      * kernel[i, j, 0]
-      for i in range(window[0])
-      for j in range(window[1])
-    )
+      pads = jax.lax.padtype_to_pads(
+        x.shape[1:3], kernel.shape[:2], strides, padding
+      )
+    return layers.shifted_sum(x, kernel, pads, strides)
 
   return jax.lax.platform_dependent(x, kernel, cpu=shifted, default=grouped)
 
@@ -164,33 +152,18 @@ class EfficientNetLite(nn.Module):
   def __call__(
     self, images: Array, *, train: bool = False, return_tokens: bool = False
   ) -> Array | tuple[Array, Array]:
-    """Encodes images.
-
-    Args:
-      images: floating [N, H, W, 3], normalised.
-      train: whether batch statistics are those of this batch.
-      return_tokens: whether the last map is returned beside the feature.
-
-    Returns:
-      The feature [N, features]; with `return_tokens` (feature, [N, T, features]).
-
-    Raises:
-      ValueError: if the images do not fit.
-    """
+    """Encodes images, as `ResNet` does."""
     layers.check_images(images)
     x = _Layer(self.stem, 3, 2, dtype=self.dtype, name="stem")(images, train)
     block: Any = _Block
     if self.remat:
       block = nn.remat(_Block, static_argnums=(2,))
-    number = 0
-    for stage in self.stages:
-      for i in range(stage.repeats):
-        x = block(
-          stage, 1 if i else stage.stride, self.dtype, name=f"block_{number}"
-        )(x, train)
-        number += 1
+    strides = [
+      (stage, 1 if i else stage.stride)
+      for stage in self.stages
+      for i in range(stage.repeats)
+    ]
+    for i, (stage, stride) in enumerate(strides):
+      x = block(stage, stride, self.dtype, name=f"block_{i}")(x, train)
     x = _Layer(self.features, dtype=self.dtype, name="last")(x, train)
-    feature = jnp.mean(x, axis=(1, 2), dtype=jnp.float32).astype(x.dtype)
-    if return_tokens:
-      return feature, x.reshape(x.shape[0], -1, self.features)
-    return feature
+    return layers.pooled(x, return_tokens)

@@ -1,11 +1,9 @@
 """Named fusion models, and how one task's begins with another's parameters."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from contrastive_jax._types import Dtype
 from contrastive_jax.models import layers, presets
@@ -63,55 +61,36 @@ def create_fusion_model(
     preset: a name in `FUSION_PRESETS`.
     vocab_size: number of token ids.
     task: what it is for, see `FusionModel`.
-    image_size: height and width of the images; None is the preset's.
+    image_size: as of `presets.create_model`, like the others.
     context_length: longest text; None is the preset's.
     independent_head: see `FusionModel`.
-    dtype: compute type, e.g. "bfloat16"; None is float32.
+    dtype: compute type; None is float32.
     remat: whether activations of layers are recomputed in the backward pass.
     activation_sharding: how activations lie on a mesh between layers.
     **overrides: fields of `FusionModel`; `image` is a mapping of fields of its
       image tower.
 
-  Returns:
-    The module.
-
   Raises:
-    ValueError: if a name is unknown (the nearest is named) or a value has the
-      wrong type.
+    ValueError: as of `presets.create_model`.
 
   >>> create_fusion_model("albef", vocab_size=100, text_depth=2).text_depth
   2
   """
   model = FUSION_PRESETS[presets.known("preset", preset, FUSION_PRESETS)]
-  known = {
-    field.name: getattr(model, field.name)
-    for field in dataclasses.fields(model)
-    if field.name not in ("parent", "name")
-  }
-  fields: dict[str, Any] = {}
-  image = model.image
-  for name, value in overrides.items():
-    presets.known("override", name, known)
-    if name == "image":
-      image = presets.override_tower("image", image, value)
-    else:
-      fields[name] = presets.checked(name, known[name], value)
-  tower: dict[str, Any] = {"remat": remat}
-  if image_size is not None:
-    tower["image_size"] = image_size
-  if dtype is not None:
-    fields["dtype"] = tower["dtype"] = jnp.dtype(dtype)
-    if not jnp.issubdtype(tower["dtype"], jnp.floating):
-      raise ValueError(f"dtype must be a floating type; got {dtype}.")
-  if context_length is not None:
-    fields["context_length"] = context_length
+  fields = presets.overridden("override", layers.fields(model), overrides)
+  image = fields.pop("image", model.image)
+  common = dict(
+    remat=remat,
+    activation_sharding=activation_sharding,
+    **presets.given(dtype=presets.compute_type(dtype)),
+  )
   return model.clone(
-    image=image.clone(activation_sharding=activation_sharding, **tower),
+    image=image.clone(**common, **presets.given(image_size=image_size)),
     vocab_size=vocab_size,
     task=task,
     independent_head=independent_head,
-    remat=remat,
-    activation_sharding=activation_sharding,
+    **common,
+    **presets.given(context_length=context_length),
     **fields,
   )
 
@@ -157,7 +136,10 @@ def transfer(
   if not encoders_only:
     _begin_others(source, target)
   for name in needed:
-    ours, theirs = (_forms(part[name]) for part in (target, source))
+    ours, theirs = (
+      {path: x.shape for path, x in layers.by_path(tree[name]).items()}
+      for tree in (target, source)
+    )
     for place in [*ours, *theirs]:
       if ours.get(place) != theirs.get(place):
         raise ValueError(
@@ -193,14 +175,6 @@ def _pair(layer: Mapping[str, Any]) -> dict[str, Any]:
     "first": own,
     "second": own,
     "context_key_value": layer["context_key_value"],
-  }
-
-
-def _forms(tree: Any) -> dict[str, tuple[int, ...]]:
-  """The shape of every leaf, by its path."""
-  return {
-    jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
   }
 
 

@@ -23,16 +23,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 def activation(name: str) -> Callable[[Array], Array]:
-  """Returns the activation called `name`.
-
-  Args:
-    name: `gelu`, `gelu_tanh`, `quick_gelu` or `relu`.
-
-  Returns:
-    An elementwise function.
-
-  Raises:
-    ValueError: if there is no such activation.
+  """The elementwise function of a name in `ACTIVATIONS`; ValueError of others.
 
   >>> float(activation("relu")(-1.0))
   0.0
@@ -71,15 +62,7 @@ def check_tokens(tokens: Array, context_length: int) -> None:
 
 
 def check_images(images: Array, image_size: int | None = None) -> None:
-  """Checks that `images` is floating [N, H, W, 3], of the size if given.
-
-  Args:
-    images: what the image tower was called with.
-    image_size: the height and width that the tower was built for, or None.
-
-  Raises:
-    ValueError: naming what came and what was expected.
-  """
+  """Raises ValueError unless `images` is floating [N, H, W, 3], of the size."""
   if images.ndim != 4 or images.shape[-1] != 3:
     raise ValueError(
       f"images must have shape [N, H, W, 3]; got {tuple(images.shape)}."
@@ -110,6 +93,14 @@ def shared(
   """Those fields of a module that a `kind` of modules has as well, and `others`."""
   known = {field.name for field in dataclasses.fields(kind)}
   return {k: v for k, v in fields(module).items() if k in known} | others
+
+
+def by_path(tree: Any) -> dict[str, Any]:
+  """A tree's leaves by path, names joined by slashes."""
+  return {
+    jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }
 
 
 def mean_token(x: Array, counts: Array) -> Array:
@@ -184,6 +175,34 @@ def resize_positions(table: Array, length: int, extra: int) -> Array:
   grid = table[extra:].reshape(sides[0], sides[0], -1)
   grid = jax.image.resize(grid, (sides[1], sides[1], grid.shape[-1]), "bicubic")
   return jnp.concatenate([table[:extra], grid.reshape(sides[1] ** 2, -1)])
+
+
+def shifted_sum(
+  x: Array,
+  kernel: Array,
+  padding: Sequence[tuple[int, int]],
+  strides: Sequence[int] = (1, 1),
+) -> Array:
+  """A convolution of each channel by itself, as shifted, scaled copies.
+
+  Grouped convolutions are slow on CPUs, forward and, more so, backward; this sum
+  fuses into one loop over the map.
+
+  Args:
+    x: [N, H, W, C].
+    kernel: [rows, columns, C] or [rows, columns, 1, C].
+    padding: before and after, of height and width.
+    strides: of height and width.
+  """
+  rows, columns = kernel.shape[:2]
+  x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+  height, width = x.shape[1] - rows + 1, x.shape[2] - columns + 1
+  # pyrefly: ignore[bad-return]
+  return sum(
+    x[:, i : i + height : strides[0], j : j + width : strides[1]] * kernel[i, j]
+    for i in range(rows)
+    for j in range(columns)
+  )
 
 
 class PatchEmbed(nn.Module):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from contrastive_jax._types import Dtype
+from contrastive_jax.models import layers
 from contrastive_jax.models.bert_encoder import BertEncoder
 from contrastive_jax.models.convnet import ConvNet
 from contrastive_jax.models.efficientnet import EfficientNetLite
@@ -26,15 +27,9 @@ class TwoTowerConfig:
   Attributes:
     image: the image tower; `create_model` fits it to the image size.
     text: the text tower; `create_model` fits it to vocabulary and context.
-    embed_dim: width of the embeddings.
     image_size: height and width of the images.
-    image_head: `linear`, `affine`, `mlp` or `none`.
-    text_head: likewise.
-    independent_head: see `TwoTower`.
-    init_logit_scale: where the logit scale starts.
-    init_logit_bias: where the logit bias starts.
-    image_dropout: see `TwoTower`.
-    text_dropout: likewise.
+
+  The other fields are those of `TwoTower`.
   """
 
   image: nn.Module
@@ -187,41 +182,44 @@ def create_model(
   >>> model.text.depth, model.text.vocab_size
   (1, 100)
   """
-  config = PRESETS[known("preset", preset, PRESETS)]
-  sizes = dict(vocab_size=vocab_size)
-  if image_size is not None:
-    sizes["image_size"] = image_size
-  if context_length is not None:
-    sizes["context_length"] = context_length
-  for name, value in sizes.items():
+  config = vars(PRESETS[known("preset", preset, PRESETS)])
+  settings = given(
+    vocab_size=vocab_size, image_size=image_size, context_length=context_length
+  )
+  for name, value in settings.items():
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
       raise ValueError(f"{name} must be an integer > 0; got {value!r}.")
-
-  fields = {
-    field.name: getattr(config, field.name)
-    for field in dataclasses.fields(config)
-  }
-  for name, value in overrides.items():
-    known("override", name, fields)
-    if name in ("image", "text"):
-      fields[name] = override_tower(name, fields[name], value)
-    else:
-      fields[name] = checked(name, fields[name], value)
+  fields = config | overridden("override", config, overrides)
+  del fields["image_size"]
   # What is not given stays as the tower has it: the preset's, or its own where
   # an override replaced it.
-  common: dict[str, Any] = {}
-  if dtype is not None:
-    common["dtype"] = jnp.dtype(dtype)
-    if not jnp.issubdtype(common["dtype"], jnp.floating):
-      raise ValueError(f"dtype must be a floating type; got {dtype}.")
-  if remat:
-    common["remat"] = True
-  if activation_sharding is not None:
-    common["activation_sharding"] = activation_sharding
-  del fields["image_size"]
-  fields["image"] = _fit(fields["image"], **common, **sizes)
-  fields["text"] = _fit(fields["text"], **common, **sizes)
-  return TwoTower(dtype=common.get("dtype"), **fields)
+  settings |= given(
+    dtype=compute_type(dtype),
+    remat=remat or None,
+    activation_sharding=activation_sharding,
+  )
+  for side in ("image", "text"):
+    # Some settings are no fields of a tower: a ConvNet takes any image size.
+    own = layers.fields(fields[side])
+    fields[side] = fields[side].clone(
+      **{name: value for name, value in settings.items() if name in own}
+    )
+  return TwoTower(dtype=settings.get("dtype"), **fields)
+
+
+def given(**settings: Any) -> dict[str, Any]:
+  """The settings that are not None."""
+  return {name: x for name, x in settings.items() if x is not None}
+
+
+def compute_type(dtype: Dtype | None) -> Any:
+  """The floating type of this name, or None."""
+  if dtype is None:
+    return None
+  found = jnp.dtype(dtype)
+  if not jnp.issubdtype(found, jnp.floating):
+    raise ValueError(f"dtype must be a floating type; got {dtype}.")
+  return found
 
 
 def known(what: str, name: Any, names: Mapping[str, Any]) -> str:
@@ -235,23 +233,31 @@ def known(what: str, name: Any, names: Mapping[str, Any]) -> str:
   )
 
 
-def checked(name: str, default: Any, value: Any) -> Any:
-  """Returns `value`, lists as tuples, if it is of the type of `default`."""
-  if isinstance(value, list):
-    value = tuple(value)
-  if default is None or value is None:
-    return value
-  right = isinstance(value, type(default))
-  if isinstance(default, float):
-    right = isinstance(value, (int, float))
-  if not right or isinstance(value, bool) != isinstance(default, bool):
-    raise ValueError(
-      f"{name} must be of type {type(default).__name__}; got {value!r}."
-    )
-  return value
+def overridden(
+  what: str,
+  fields: Mapping[str, Any],
+  overrides: Mapping[str, Any],
+  prefix: str = "",
+) -> dict[str, Any]:
+  """The overrides of a module's fields as values: lists as tuples, towers made.
+
+  Args:
+    what: names a field in errors.
+    fields: the values that are replaced, which tell the types.
+    overrides: values by name; a module's may be a mapping of fields of its own.
+    prefix: of the names in errors.
+  """
+  out = {}
+  for name, value in overrides.items():
+    default = fields[known(what, name, fields)]
+    if isinstance(default, nn.Module):
+      out[name] = _tower(name, default, value)
+    else:
+      out[name] = _checked(prefix + name, default, value)
+  return out
 
 
-def override_tower(name: str, tower: nn.Module, value: Any) -> nn.Module:
+def _tower(name: str, tower: nn.Module, value: Any) -> nn.Module:
   """A tower with some fields changed, or another tower."""
   if isinstance(value, nn.Module):
     return value
@@ -259,26 +265,22 @@ def override_tower(name: str, tower: nn.Module, value: Any) -> nn.Module:
     raise ValueError(
       f"{name} must be a mapping of fields or a module; got {value!r}."
     )
-  fields = _fields(tower)
+  fields = layers.fields(tower)
   return tower.clone(
-    **{
-      key: checked(
-        f"{name}.{key}", fields[known(f"{name} field", key, fields)], new
-      )
-      for key, new in value.items()
-    }
+    **overridden(f"{name} field", fields, value, prefix=f"{name}.")
   )
 
 
-def _fields(tower: nn.Module) -> dict[str, Any]:
-  return {
-    field.name: getattr(tower, field.name)
-    for field in dataclasses.fields(tower)
-    if field.name not in ("parent", "name")
-  }
-
-
-def _fit(tower: nn.Module, **settings: Any) -> nn.Module:
-  """Sets those fields that the tower has (a ConvNet takes any image size)."""
-  fields = _fields(tower)
-  return tower.clone(**{k: v for k, v in settings.items() if k in fields})
+def _checked(name: str, default: Any, value: Any) -> Any:
+  """Returns `value`, lists as tuples, if it is of the type of `default`."""
+  if isinstance(value, list):
+    value = tuple(value)
+  if default is None or value is None:
+    return value
+  types = (int, float) if isinstance(default, float) else type(default)
+  right = isinstance(value, types)
+  if not right or isinstance(value, bool) != isinstance(default, bool):
+    raise ValueError(
+      f"{name} must be of type {type(default).__name__}; got {value!r}."
+    )
+  return value

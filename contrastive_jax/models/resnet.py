@@ -56,13 +56,15 @@ def _norm(kind: str, train: bool, dtype: Dtype | None) -> Callable[..., Any]:
 class ResNetBlock(nn.Module):
   """Residual block: bottleneck (1x1, 3x3, 1x1) or basic (3x3, 3x3).
 
-  The stride is on the 3x3 convolution (v1.5), and the last norm starts at
-  scale zero, so that the block starts as the identity.
+  The stride is on the 3x3 convolution (v1.5), or an average pool after it, against
+  aliasing. The last norm starts at scale zero, so that the block starts as the
+  identity.
 
   Attributes:
     features: width inside; a bottleneck returns four times this.
     stride: of the block.
     bottleneck: which of the two forms.
+    pooled: whether strides are average pools.
     norm: `batch` or `group`.
     dtype: compute type.
   """
@@ -70,6 +72,7 @@ class ResNetBlock(nn.Module):
   features: int
   stride: int = 1
   bottleneck: bool = True
+  pooled: bool = False
   norm: str = "batch"
   dtype: Dtype | None = None
 
@@ -78,26 +81,46 @@ class ResNetBlock(nn.Module):
     """Maps [N, H, W, C] to [N, H / stride, W / stride, C']."""
     conv = functools.partial(_conv, dtype=self.dtype)
     norm = _norm(self.norm, train, self.dtype)
+    stride = 1 if self.pooled else self.stride
+    window = (self.stride // stride,) * 2
     out = self.features * (4 if self.bottleneck else 1)
+    plan = [(self.features, 3, stride), (out, 3, 1)]
     if self.bottleneck:
-      plan = [
-        (self.features, 1, 1),
-        (self.features, 3, self.stride),
-        (out, 1, 1),
-      ]
-    else:
-      plan = [(self.features, 3, self.stride), (out, 3, 1)]
-    y = x
-    for i, (width, kernel, stride) in enumerate(plan):
-      y = conv(width, kernel, stride, name=f"conv_{i}")(y)
-      if i + 1 < len(plan):
+      plan = [(self.features, 1, 1), (self.features, 3, stride), (out, 1, 1)]
+    y, last = x, len(plan) - 1
+    for i, (width, kernel, step) in enumerate(plan):
+      if i == last and window > (1, 1):
+        y = nn.avg_pool(y, window, window)
+      y = conv(width, kernel, step, name=f"conv_{i}")(y)
+      if i < last:
         y = jax.nn.relu(norm(name=f"norm_{i}")(y))
-    zeros = nn.initializers.zeros
-    y = norm(scale_init=zeros, name=f"norm_{len(plan) - 1}")(y)
+    y = norm(scale_init=nn.initializers.zeros, name=f"norm_{last}")(y)
     if self.stride > 1 or x.shape[-1] != out:
-      x = conv(out, 1, self.stride, name="shortcut_conv")(x)
+      if window > (1, 1):
+        x = nn.avg_pool(x, window, window)
+      x = conv(out, 1, stride, name="shortcut_conv")(x)
       x = norm(name="shortcut_norm")(x)
     return jax.nn.relu(x + y)
+
+
+def _stages(
+  tower: "ResNet | ModifiedResNet", x: Array, train: bool, **fields: Any
+) -> Array:
+  """The map [N, H, W, C] after a tower's blocks, which have these fields."""
+  block: Any = ResNetBlock
+  if tower.remat:
+    block = nn.remat(ResNetBlock, static_argnums=(2,))
+  for i, size in enumerate(tower.stage_sizes):
+    for j in range(size):
+      x = block(
+        tower.width * 2**i,
+        2 if i and not j else 1,
+        norm=tower.norm,
+        dtype=tower.dtype,
+        name=f"stage_{i}_block_{j}",
+        **fields,
+      )(x, train)
+  return x
 
 
 class ResNet(nn.Module):
@@ -155,86 +178,21 @@ class ResNet(nn.Module):
     x = jax.nn.relu(norm(name="stem_norm")(x))
     if self.stem == "imagenet":
       x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
-    block = ResNetBlock
-    if self.remat:
-      block = nn.remat(ResNetBlock, static_argnums=(2,))
-    for i, size in enumerate(self.stage_sizes):
-      for j in range(size):
-        x = block(
-          self.width * 2**i,
-          2 if i and not j else 1,
-          self.block == "bottleneck",
-          self.norm,
-          self.dtype,
-          name=f"stage_{i}_block_{j}",
-        )(x, train)
-    feature = jnp.mean(x, axis=(1, 2), dtype=jnp.float32).astype(x.dtype)
-    if return_tokens:
-      return feature, x.reshape(x.shape[0], -1, x.shape[-1])
-    return feature
+    x = _stages(self, x, train, bottleneck=self.block == "bottleneck")
+    return layers.pooled(x, return_tokens)
 
 
 def resnet(depth: int = 50, **settings: Any) -> ResNet:
-  """Builds a standard depth, e.g. `resnet(18, stem="cifar")`.
+  """A standard depth (18, 26, 34, 50 or 101), e.g. `resnet(18, stem="cifar")`.
 
-  Args:
-    depth: 18, 26, 34, 50 or 101.
-    **settings: further fields of `ResNet`.
-
-  Returns:
-    The module.
-
-  Raises:
-    ValueError: if the depth is none of these.
+  `settings` are further fields of `ResNet`; other depths raise ValueError.
 
   >>> resnet(101).stage_sizes
   (3, 4, 23, 3)
   """
-  if depth not in RESNET_SIZES:
-    raise ValueError(
-      f"depth must be one of {', '.join(map(str, RESNET_SIZES))};"
-      f" got {depth!r}."
-    )
+  layers.check_choice("depth", depth, RESNET_SIZES)
   block, stage_sizes = RESNET_SIZES[depth]
-  fields: dict[str, Any] = dict(stage_sizes=stage_sizes, block=block)
-  return ResNet(**(fields | settings))
-
-
-class ModifiedBlock(nn.Module):
-  """Bottleneck whose stride is an average pool: no aliasing.
-
-  Attributes:
-    features: width inside; the block returns four times this.
-    stride: of the block.
-    norm: `batch` or `group`.
-    dtype: compute type.
-  """
-
-  features: int
-  stride: int = 1
-  norm: str = "batch"
-  dtype: Dtype | None = None
-
-  @nn.compact
-  def __call__(self, x: Array, train: bool) -> Array:
-    """Maps [N, H, W, C] to [N, H / stride, W / stride, 4 features]."""
-    conv = functools.partial(_conv, stride=1, dtype=self.dtype)
-    norm = _norm(self.norm, train, self.dtype)
-    window = (self.stride, self.stride)
-    y = conv(self.features, 1, name="conv_0")(x)
-    y = jax.nn.relu(norm(name="norm_0")(y))
-    y = conv(self.features, 3, name="conv_1")(y)
-    y = jax.nn.relu(norm(name="norm_1")(y))
-    if self.stride > 1:
-      y = nn.avg_pool(y, window, window)
-    y = conv(4 * self.features, 1, name="conv_2")(y)
-    y = norm(scale_init=nn.initializers.zeros, name="norm_2")(y)
-    if self.stride > 1 or x.shape[-1] != 4 * self.features:
-      if self.stride > 1:
-        x = nn.avg_pool(x, window, window)
-      x = conv(4 * self.features, 1, name="shortcut_conv")(x)
-      x = norm(name="shortcut_norm")(x)
-    return jax.nn.relu(x + y)
+  return ResNet(**{"stage_sizes": stage_sizes, "block": block, **settings})
 
 
 class AttentionPool(nn.Module):
@@ -307,19 +265,7 @@ class ModifiedResNet(nn.Module):
   def __call__(
     self, images: Array, *, train: bool = False, return_tokens: bool = False
   ) -> Array | tuple[Array, Array]:
-    """Encodes images.
-
-    Args:
-      images: floating [N, image_size, image_size, 3], normalised.
-      train: whether batch statistics are those of this batch.
-      return_tokens: whether the last map is returned beside the feature.
-
-    Returns:
-      The feature [N, features]; with `return_tokens` (feature, [N, T, C]).
-
-    Raises:
-      ValueError: if the images or the settings do not fit.
-    """
+    """Encodes images of `image_size`, as `ResNet` does."""
     stride = 4 * 2 ** (len(self.stage_sizes) - 1)
     if self.image_size % stride:
       raise ValueError(
@@ -333,22 +279,10 @@ class ModifiedResNet(nn.Module):
       x = _conv(width, 3, stride, self.dtype, f"stem_conv_{i}")(x)
       x = jax.nn.relu(norm(name=f"stem_norm_{i}")(x))
     x = nn.avg_pool(x, (2, 2), (2, 2))
-    block = ModifiedBlock
-    if self.remat:
-      block = nn.remat(ModifiedBlock, static_argnums=(2,))
-    for i, size in enumerate(self.stage_sizes):
-      for j in range(size):
-        x = block(
-          self.width * 2**i,
-          2 if i and not j else 1,
-          self.norm,
-          self.dtype,
-          name=f"stage_{i}_block_{j}",
-        )(x, train)
+    x = _stages(self, x, train, pooled=True)
     channels = x.shape[-1]
-    heads = self.num_heads
-    if heads is None:
-      heads = max(1, channels // 64)
+    default = max(1, channels // 64)
+    heads = default if self.num_heads is None else self.num_heads
     if heads < 1 or channels % heads:
       raise ValueError(
         f"num_heads must divide the {channels} channels of the last map; got"

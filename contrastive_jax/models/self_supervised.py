@@ -60,13 +60,11 @@ class SelfSupervised(nn.Module):
 
   def features(self, images: Array, *, train: bool = False) -> Array:
     """The tower's features: float32 [N, width] of unit norm."""
-    feature = self.tower(images, train=train)
-    return ops.l2_normalize(feature.astype(jnp.float32))
+    return _unit(self.tower(images, train=train))
 
   def project(self, images: Array, *, train: bool = False) -> Array:
     """z, float32 [N, d] of unit norm."""
-    feature = self.projection_head(self.tower(images, train=train), train=train)
-    return ops.l2_normalize(feature.astype(jnp.float32))
+    return _unit(self._projected(images, train))
 
   def __call__(self, images: Array, *, train: bool = False) -> dict[str, Array]:
     """Projection and prediction.
@@ -78,13 +76,15 @@ class SelfSupervised(nn.Module):
     Returns:
       `projection` z and `prediction` p, float32 [N, d] of unit norm.
     """
-    projected = self.projection_head(
-      self.tower(images, train=train), train=train
-    )
+    projected = self._projected(images, train)
     predicted = projected
     if self.predictor is not None:
       predicted = self.prediction_head(projected, train=train)
-    return {
-      "projection": ops.l2_normalize(projected.astype(jnp.float32)),
-      "prediction": ops.l2_normalize(predicted.astype(jnp.float32)),
-    }
+    return {"projection": _unit(projected), "prediction": _unit(predicted)}
+
+  def _projected(self, images: Array, train: bool) -> Array:
+    return self.projection_head(self.tower(images, train=train), train=train)
+
+
+def _unit(feature: Array) -> Array:
+  return ops.l2_normalize(feature.astype(jnp.float32))

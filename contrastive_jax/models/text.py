@@ -1,10 +1,9 @@
 """Text transformer."""
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from contrastive_jax._types import Array, Dtype
+from contrastive_jax._types import Array
 from contrastive_jax.models import layers, transformer
 
 
@@ -37,7 +36,7 @@ def end_positions(
   return jnp.where(jnp.any(is_end, axis=1), first, last)
 
 
-class TextTransformer(nn.Module):
+class TextTransformer(transformer.TransformerFields):
   """Transformer over token ids, causal or bidirectional.
 
   A causal tower needs no padding mask: padding comes last, so no other token
@@ -48,9 +47,6 @@ class TextTransformer(nn.Module):
     vocab_size: number of token ids.
     context_length: longest sequence.
     width: width of the tokens and of the feature.
-    depth: number of blocks.
-    num_heads: attention heads.
-    mlp_ratio: hidden width of the MLPs over the width.
     causal: whether a token sees only those before it.
     pool: `eot` (the end token), `mean` (over tokens that are not padding), `cls`
       (the first token; bidirectional towers only) or `last` (the last column, of
@@ -59,13 +55,8 @@ class TextTransformer(nn.Module):
     attend_padding: whether a bidirectional tower's padding is attended like other
       tokens, as SigLIP's is.
     eot_id: id of the end token; None takes the last token before padding.
-    activation: `gelu`, `gelu_tanh`, `quick_gelu` or `relu`.
-    layer_norm_eps: epsilon of the layer norms.
-    dropout: rate on embeddings, residual branches and inside the MLPs.
-    stochastic_depth: rate of the last block; it grows linearly from 0.
-    remat: whether a block's activations are recomputed in the backward pass.
-    activation_sharding: see `Transformer`.
-    dtype: compute type; parameters are always float32.
+
+  The other fields are those of `transformer.TransformerFields`.
 
   Reference: Radford et al., Learning transferable visual models from natural
   language supervision, 2021.
@@ -83,21 +74,13 @@ class TextTransformer(nn.Module):
   vocab_size: int = 49_408
   context_length: int = 77
   width: int = 512
-  depth: int = 12
   num_heads: int = 8
-  mlp_ratio: float = 4.0
   causal: bool = True
   pool: str = "eot"
   pad_id: int = 0
   attend_padding: bool = False
   eot_id: int | None = None
-  activation: str = "gelu"
   layer_norm_eps: float = 1e-5
-  dropout: float = 0.0
-  stochastic_depth: float = 0.0
-  remat: bool = False
-  activation_sharding: jax.sharding.Sharding | None = None
-  dtype: Dtype | None = None
 
   @nn.compact
   def __call__(

@@ -47,6 +47,35 @@ def sincos_position_embedding(
   return table.astype(np.float32)
 
 
+class TransformerFields(nn.Module):
+  """The fields of a transformer, which the towers around one have as well.
+
+  Attributes:
+    depth: number of blocks.
+    num_heads: attention heads.
+    mlp_ratio: hidden width of the MLPs over the width.
+    activation: the MLPs', `gelu`, `gelu_tanh`, `quick_gelu` or `relu`.
+    dropout: rate on residual branches, inside the MLPs, and on a tower's embeddings.
+    stochastic_depth: rate of the last block; it grows linearly from 0.
+    layer_norm_eps: epsilon of the layer norms.
+    remat: whether a block's activations are recomputed in the backward pass.
+    activation_sharding: how tokens lie on a mesh between blocks; None leaves it
+      to the compiler, which with sharded parameters may choose badly.
+    dtype: compute type; parameters are always float32.
+  """
+
+  depth: int = 12
+  num_heads: int = 12
+  mlp_ratio: float = 4.0
+  activation: str = "gelu"
+  dropout: float = 0.0
+  stochastic_depth: float = 0.0
+  layer_norm_eps: float = 1e-6
+  remat: bool = False
+  activation_sharding: jax.sharding.Sharding | None = None
+  dtype: Dtype | None = None
+
+
 class SelfAttention(nn.Module):
   """Multi-head self-attention with one fused query-key-value product.
 
@@ -98,14 +127,10 @@ class TransformerBlock(nn.Module):
   """Pre-norm block: x + attention(norm(x)), then x + MLP(norm(x)).
 
   Attributes:
-    num_heads: attention heads.
-    mlp_ratio: hidden width of the MLP over the width.
-    activation: name of the MLP's activation.
     out_init_scale: scale of what writes into the residual stream at the start.
-    dropout: rate on the two residual branches and inside the MLP.
     stochastic_depth: rate at which a branch is dropped.
-    layer_norm_eps: epsilon of the layer norms.
-    dtype: compute type.
+
+  The other fields are as of `TransformerFields`.
   """
 
   num_heads: int
@@ -146,37 +171,12 @@ class TransformerBlock(nn.Module):
     return add_branch(x, y)
 
 
-class Transformer(nn.Module):
+class Transformer(TransformerFields):
   """A stack of pre-norm blocks, without a final norm.
 
-  The rate of stochastic depth grows linearly from 0 to its value over the
-  blocks. Output kernels start smaller in deeper stacks (by (2 depth)^-1/2), so
-  that the residual stream keeps its variance.
-
-  Attributes:
-    depth: number of blocks.
-    num_heads: attention heads.
-    mlp_ratio: hidden width of the MLPs over the width.
-    activation: name of the MLPs' activation.
-    dropout: rate on residual branches and inside the MLPs.
-    stochastic_depth: rate of the last block.
-    layer_norm_eps: epsilon of the layer norms.
-    remat: whether a block's activations are recomputed in the backward pass.
-    activation_sharding: how tokens lie on a mesh between blocks; None leaves it
-      to the compiler, which with sharded parameters may choose badly.
-    dtype: compute type.
+  Output kernels start smaller in deeper stacks (by (2 depth)^-1/2), so that the
+  residual stream keeps its variance.
   """
-
-  depth: int
-  num_heads: int
-  mlp_ratio: float = 4.0
-  activation: str = "gelu"
-  dropout: float = 0.0
-  stochastic_depth: float = 0.0
-  layer_norm_eps: float = 1e-6
-  remat: bool = False
-  activation_sharding: jax.sharding.Sharding | None = None
-  dtype: Dtype | None = None
 
   @nn.compact
   def __call__(

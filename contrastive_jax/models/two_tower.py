@@ -113,24 +113,13 @@ class TwoTower(nn.Module):
     Returns:
       float32 [N, d] of unit norm.
     """
-    feature = self._feature("image", images, train, are_features)
-    return _unit(self.image_projection(feature, train=train))
+    return self._embed("image", images, train, are_features)[0]
 
   def encode_text(
     self, tokens: Array, *, train: bool = False, are_features: bool = False
   ) -> Array:
-    """Embeds texts.
-
-    Args:
-      tokens: integer [N, L]; or the tower's features, floating [N, width].
-      train: whether the tower is in training mode.
-      are_features: whether features are given, for which the tower is not run.
-
-    Returns:
-      float32 [N, d] of unit norm.
-    """
-    feature = self._feature("text", tokens, train, are_features)
-    return _unit(self.text_projection(feature, train=train))
+    """Embeds texts; `tokens` are integer [N, L], else as `encode_image`."""
+    return self._embed("text", tokens, train, are_features)[0]
 
   def encode_image_twice(
     self, images: Array, *, train: bool = False, are_features: bool = False
@@ -143,23 +132,13 @@ class TwoTower(nn.Module):
     Raises:
       ValueError: if there is no second head.
     """
-    self._check_independent()
-    feature = self._feature("image", images, train, are_features)
-    return (
-      _unit(self.image_projection(feature, train=train)),
-      _unit(self.image_independent(feature, train=train)),
-    )
+    return self._embed("image", images, train, are_features, twice=True)
 
   def encode_text_twice(
     self, tokens: Array, *, train: bool = False, are_features: bool = False
   ) -> tuple[Array, Array]:
     """Embeds texts with both heads; see `encode_image_twice`."""
-    self._check_independent()
-    feature = self._feature("text", tokens, train, are_features)
-    return (
-      _unit(self.text_projection(feature, train=train)),
-      _unit(self.text_independent(feature, train=train)),
-    )
+    return self._embed("text", tokens, train, are_features, twice=True)
 
   def __call__(
     self, images: Array, tokens: Array, *, train: bool = False
@@ -180,44 +159,42 @@ class TwoTower(nn.Module):
       "logit_scale": jnp.exp(self.log_logit_scale),
       "logit_bias": self.logit_bias,
     }
-    if self.independent_head is None:
-      return out | {
-        "image": self.encode_image(images, train=train),
-        "text": self.encode_text(tokens, train=train),
-      }
-    image, image_independent = self.encode_image_twice(images, train=train)
-    text, text_independent = self.encode_text_twice(tokens, train=train)
-    return out | {
-      "image": image,
-      "text": text,
-      "image_independent": image_independent,
-      "text_independent": text_independent,
-    }
+    twice = self.independent_head is not None
+    for side, x in (("image", images), ("text", tokens)):
+      names = (side, f"{side}_independent")
+      out |= zip(names, self._embed(side, x, train, twice=twice))
+    return out
 
-  def _feature(
-    self, side: str, x: Array, train: bool, are_features: bool
-  ) -> Array:
-    """A tower's feature [N, width]."""
-    tower: Any = self.image if side == "image" else self.text
+  def _embed(
+    self,
+    side: str,
+    x: Array,
+    train: bool,
+    are_features: bool = False,
+    twice: bool = False,
+  ) -> Any:
+    """Embeddings by a side's head or, `twice`, both of its heads."""
+    heads = ("projection", "independent") if twice else ("projection",)
+    if twice and self.independent_head is None:
+      raise ValueError(
+        "independent_head must be 'linear' or 'mlp' for a second feature; got"
+        " None."
+      )
+    tower = getattr(self, side)
     if are_features:
       feature = x
     elif side not in self.frozen:
       feature = tower(x, train=train)
     else:
       feature = jax.lax.stop_gradient(tower(x, train=False))
-    dropout = self.image_drop if side == "image" else self.text_drop
-    return dropout(feature, deterministic=not train)
+    dropout = getattr(self, f"{side}_drop")
+    feature = dropout(feature, deterministic=not train)
 
-  def _check_independent(self) -> None:
-    if self.independent_head is None:
-      raise ValueError(
-        "independent_head must be 'linear' or 'mlp' for a second feature; got"
-        " None."
-      )
+    def embedding(head: str) -> Array:
+      z = getattr(self, f"{side}_{head}")(feature, train=train)
+      return ops.l2_normalize(z.astype(jnp.float32))
 
-
-def _unit(feature: Array) -> Array:
-  return ops.l2_normalize(feature.astype(jnp.float32))
+    return tuple(map(embedding, heads))
 
 
 class _Head(nn.Module):

@@ -1,8 +1,8 @@
 """Vision transformer."""
 
+import functools
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -19,14 +19,9 @@ VIT_SIZES: dict[str, tuple[int, int, int]] = {
 
 
 class MapPool(nn.Module):
-  """Multi-head attention pooling: one learned query over the tokens.
+  """Attention pooling: one learned query over the tokens, and an MLP.
 
-  Attributes:
-    num_heads: attention heads.
-    mlp_ratio: hidden width of the MLP that follows, over the width.
-    activation: name of the MLP's activation.
-    layer_norm_eps: epsilon of its layer norm.
-    dtype: compute type.
+  The fields are as of `transformer.TransformerFields`.
 
   Reference: Zhai et al., Scaling vision transformers, 2022.
   """
@@ -60,7 +55,7 @@ class MapPool(nn.Module):
     return (x + y)[:, 0]
 
 
-class ViT(nn.Module):
+class ViT(transformer.TransformerFields):
   """Vision transformer with pre-norm blocks.
 
   The tokens are, in this order, the class token (with `pool="cls"`), the
@@ -71,9 +66,6 @@ class ViT(nn.Module):
     image_size: height and width of the images; divisible by `patch_size`.
     patch_size: height and width of a patch.
     width: width of the tokens and of the feature.
-    depth: number of blocks.
-    num_heads: attention heads.
-    mlp_ratio: hidden width of the MLPs over the width.
     pool: `cls` (class token), `gap` (mean over patches) or `map` (attention).
     stem_width: channels of a convolutional stem: patches of half the size, a
       residual block of two 3x3 convolutions over them, and 2x2 of its places a
@@ -83,15 +75,10 @@ class ViT(nn.Module):
     position_period: of `sincos`, the longest period over the shortest.
     position_output: whether the positions are added to the tokens that are
       returned as well, for those who attend to them; features have none.
-    activation: `gelu`, `gelu_tanh`, `quick_gelu` or `relu`.
     patch_bias: whether the patch embedding has a bias (CLIP's has none).
     embedding_norm: whether a layer norm precedes the blocks (as CLIP's does).
-    layer_norm_eps: epsilon of the layer norms.
-    dropout: rate on embeddings, residual branches and inside the MLPs.
-    stochastic_depth: rate of the last block; it grows linearly from 0.
-    remat: whether a block's activations are recomputed in the backward pass.
-    activation_sharding: see `Transformer`.
-    dtype: compute type; parameters are always float32.
+
+  The other fields are those of `transformer.TransformerFields`.
 
   References: Dosovitskiy et al., An image is worth 16x16 words, 2021; Xiao et
   al., Early convolutions help transformers see better, 2021; Darcet et al.,
@@ -109,24 +96,14 @@ class ViT(nn.Module):
   image_size: int = 224
   patch_size: int = 16
   width: int = 768
-  depth: int = 12
-  num_heads: int = 12
-  mlp_ratio: float = 4.0
   pool: str = "cls"
   stem_width: int = 0
   num_registers: int = 0
   position: str = "learned"
   position_period: float = 10_000.0
   position_output: bool = False
-  activation: str = "gelu"
   patch_bias: bool = True
   embedding_norm: bool = False
-  layer_norm_eps: float = 1e-6
-  dropout: float = 0.0
-  stochastic_depth: float = 0.0
-  remat: bool = False
-  activation_sharding: jax.sharding.Sharding | None = None
-  dtype: Dtype | None = None
 
   @nn.compact
   def __call__(
@@ -180,51 +157,41 @@ class ViT(nn.Module):
       name="patch_embedding",
     )(x).reshape(n, grid * grid, self.width)
 
+    def table(name: str, rows: int) -> Array:
+      init = nn.initializers.normal(0.02)
+      return self.param(name, init, (rows, self.width), jnp.float32)
+
     def token(name: str, count: int) -> Array:
-      value = self.param(
-        name,
-        nn.initializers.normal(0.02),
-        (count, self.width),
-        jnp.float32,
-      )
-      return jnp.broadcast_to(value.astype(x.dtype), (n, count, self.width))
+      value = table(name, count).astype(x.dtype)
+      return jnp.broadcast_to(value, (n, count, self.width))
 
     if num_class:
       x = jnp.concatenate([token("class_token", 1), x], axis=1)
     if self.position == "learned":
-      position = self.param(
-        "position_embedding",
-        nn.initializers.normal(0.02),
-        (num_class + grid * grid, self.width),
-        jnp.float32,
-      )
+      position = table("position_embedding", num_class + grid * grid)
     else:
-      table = transformer.sincos_position_embedding(
+      fixed = transformer.sincos_position_embedding(
         grid, self.width, self.position_period
       )
-      position = jnp.pad(table, ((num_class, 0), (0, 0)))
+      position = jnp.pad(fixed, ((num_class, 0), (0, 0)))
     x = x + position.astype(x.dtype)
     if self.num_registers:
+      registers = token("registers", self.num_registers)
       x = jnp.concatenate(
-        [
-          x[:, :num_class],
-          token("registers", self.num_registers),
-          x[:, num_class:],
-        ],
-        axis=1,
+        [x[:, :num_class], registers, x[:, num_class:]], axis=1
       )
+    norm = functools.partial(
+      nn.LayerNorm, epsilon=self.layer_norm_eps, dtype=self.dtype
+    )
     if self.embedding_norm:
-      x = nn.LayerNorm(
-        epsilon=self.layer_norm_eps, dtype=self.dtype, name="embedding_norm"
-      )(x)
+      x = norm(name="embedding_norm")(x)
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
     x = transformer.Transformer(
       **layers.shared(self, transformer.Transformer), name="transformer"
     )(x, train=train)
-    x = nn.LayerNorm(
-      epsilon=self.layer_norm_eps, dtype=self.dtype, name="norm"
-    )(x)
-    patches = x[:, num_class + self.num_registers :]
+    x = norm(name="norm")(x)
+    first = num_class + self.num_registers
+    patches = x[:, first:]
     if self.pool == "cls":
       feature = x[:, 0]
     elif self.pool == "gap":
@@ -238,21 +205,16 @@ class ViT(nn.Module):
       return feature
     if self.position_output:
       patches = patches + position[num_class:].astype(x.dtype)
-      x = jnp.concatenate(
-        [x[:, : num_class + self.num_registers], patches], axis=1
-      )
+      x = jnp.concatenate([x[:, :first], patches], axis=1)
     return feature, x
 
 
 def vit(variant: str, **settings: Any) -> ViT:
-  """Builds a standard size, e.g. `vit("B/16", image_size=224)`.
+  """A standard size with further fields, e.g. `vit("B/16", image_size=224)`.
 
   Args:
     variant: size and patch size: one of Ti, S, B, L, a slash, the patch size.
     **settings: further fields of `ViT`.
-
-  Returns:
-    The module.
 
   Raises:
     ValueError: if the variant is not of this form.
@@ -266,8 +228,5 @@ def vit(variant: str, **settings: Any) -> ViT:
       f"variant must be one of {', '.join(VIT_SIZES)}, a slash and a patch"
       f" size, e.g. 'B/16'; got {variant!r}."
     )
-  width, depth, num_heads = VIT_SIZES[size]
-  fields: dict[str, Any] = dict(
-    patch_size=int(patch), width=width, depth=depth, num_heads=num_heads
-  )
-  return ViT(**(fields | settings))
+  fields = dict(zip(("width", "depth", "num_heads"), VIT_SIZES[size]))
+  return ViT(**{"patch_size": int(patch), **fields, **settings})

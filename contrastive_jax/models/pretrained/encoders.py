@@ -16,11 +16,8 @@ VIT_IGNORED = (*BUFFERS, r"head\..*")
 RESNET_IGNORED = (*BUFFERS, r"fc\..*")
 EFFICIENTNET_IGNORED = (*BUFFERS, r"_fc\..*")
 BERT_IGNORED = (*BUFFERS, r"pooler\..*", r"cls\..*")
-# What all names of a family may begin with, by who published them.
-PREFIXES: dict[type, tuple[str, ...]] = {
-  BertEncoder: ("bert.", "0.auto_model.")
-}
-
+# What all names of a BERT may begin with, by who published it.
+BERT_PREFIXES = ("bert.", "0.auto_model.")
 # The parts of our transformers' blocks, and their names in timm.
 _BLOCK = (
   "ln_1",

@@ -1,6 +1,7 @@
 """Published weights into our models, and ours out again."""
 
 import pathlib
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
+from contrastive_jax.models import layers
 from contrastive_jax.models.bert_encoder import BertEncoder
 from contrastive_jax.models.efficientnet import EfficientNetLite
 from contrastive_jax.models.fusion_model import FusionModel
@@ -107,7 +109,7 @@ def load(
   )
   bare = [
     name
-    for name, leaf in rules.flatten(out).items()
+    for name, leaf in layers.by_path(out).items()
     if isinstance(leaf, jax.ShapeDtypeStruct)
   ]
   if bare:
@@ -139,9 +141,7 @@ def load_text(
   """
   if not isinstance(model, FusionModel):
     return _load_tower(model, "text", path, variables, allow)
-  tensors = _without(
-    _of_norms(files.read_tensors(path)), encoders.PREFIXES[BertEncoder]
-  )
+  tensors = _of_bert(files.read_tensors(path))
   found, head = albef.bert_rules(model), albef.head_rules(model)
   # Encoders are published with it and without.
   if all(name in tensors for rule in head for name in rule.theirs):
@@ -214,32 +214,34 @@ def _renamed(
   model: nn.Module, tensors: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
   """Names as the rules have them, of those that a family's files may have."""
-  if isinstance(model, (FusionModel, BertEncoder)):
-    tensors = _of_norms(tensors)
-  if isinstance(model, FusionModel) and model.task != "pretrain":
-    # A task may begin with the pre-training's weights.
-    return {
-      name.replace(albef.PRETRAINED, albef.TASK, 1): value
-      for name, value in tensors.items()
-    }
-  return _without(tensors, encoders.PREFIXES.get(type(model), ()))
+  if isinstance(model, BertEncoder):
+    return _of_bert(tensors)
+  if not isinstance(model, FusionModel):
+    return tensors
+  tensors = _of_norms(tensors)
+  if model.task == "pretrain":
+    return tensors
+  # A task may begin with the pre-training's weights.
+  return {
+    name.replace(albef.PRETRAINED, albef.TASK, 1): value
+    for name, value in tensors.items()
+  }
 
 
 def _of_norms(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   """BERT's first files call scale and bias of layer norms gamma and beta."""
-  out = {}
-  for name, value in tensors.items():
-    for old, new in (("gamma", "weight"), ("beta", "bias")):
-      if name.endswith(f"LayerNorm.{old}"):
-        name = f"{name.removesuffix(old)}{new}"
-    out[name] = value
-  return out
+  new = {"gamma": "weight", "beta": "bias"}
+  old = re.compile(r"(?<=LayerNorm\.)(gamma|beta)\Z")
+  return {
+    old.sub(lambda found: new[found[0]], name): value
+    for name, value in tensors.items()
+  }
 
 
-def _without(
-  tensors: dict[str, np.ndarray], prefixes: Iterable[str]
-) -> dict[str, np.ndarray]:
-  for prefix in prefixes:
+def _of_bert(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """A BERT's tensors without the prefix that all names may begin with."""
+  tensors = _of_norms(tensors)
+  for prefix in encoders.BERT_PREFIXES:
     if any(name.startswith(prefix) for name in tensors):
       return {k.removeprefix(prefix): x for k, x in tensors.items()}
   return tensors

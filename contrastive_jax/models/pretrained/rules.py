@@ -137,14 +137,6 @@ def within(ours: str, theirs: str, rules: Iterable[Rule]) -> list[Rule]:
 # --- From one side to the other ---------------------------------------------
 
 
-def flatten(tree: Any) -> dict[str, Any]:
-  """Leaves by path, names joined by slashes."""
-  return {
-    jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-  }
-
-
 def load(
   rules: Sequence[Rule],
   tensors: Mapping[str, np.ndarray],
@@ -175,7 +167,7 @@ def load(
   Raises:
     PretrainedError: if something does not fit and is not allowed.
   """
-  out = flatten(variables)
+  out = layers.by_path(variables)
   report = Report()
   used: set[str] = set()
   nameless = set(out)
@@ -233,7 +225,7 @@ def dump(
   Raises:
     PretrainedError: if the model has parameters that no rule names.
   """
-  leaves = flatten(variables)
+  leaves = layers.by_path(variables)
   out: dict[str, np.ndarray] = {}
   for rule in rules:
     if all(name in leaves for name in rule.paths):
@@ -261,10 +253,7 @@ def _other_length(
 def _check(report: Report, allow: frozenset[str]) -> None:
   kinds = ("missing", "unexpected", "misshapen")
   for kind in allow:
-    if kind not in kinds:
-      raise ValueError(
-        f"allow must be some of {', '.join(kinds)}; got {kind!r}."
-      )
+    layers.check_choice("each of allow", kind, kinds)
   wrong = [
     f"{kind} ({len(names)}): {_some(names)}"
     for kind in kinds

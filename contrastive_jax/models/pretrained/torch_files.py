@@ -128,12 +128,9 @@ def read_state_dict(path: pathlib.Path) -> dict[str, np.ndarray]:
   # A broken pickle raises whatever its operations raise.
   except Exception as error:
     raise WeightFileError(
-      f"{path} is not a whole file of torch.save: {_reason(error)}."
+      f"{path} is not a whole file of torch.save:"
+      f" {str(error).rstrip('.') or type(error).__name__}."
     ) from error
-
-
-def _reason(error: Exception) -> str:
-  return str(error).rstrip(".") or type(error).__name__
 
 
 def _read_archive(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
@@ -171,7 +168,7 @@ def _read_archive(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
       raise WeightFileError(f"its byte order must be little; got {order!r}.")
   found = _Unpickler(io.BytesIO(content(names[0]))).load()
   return _arrays(
-    dict(_state(found)),
+    _state(found),
     lambda storage: content(f"{folder}data/{storage.key}", storage.num_bytes),
   )
 
@@ -184,7 +181,7 @@ def _read_legacy(file: BinaryIO) -> dict[str, np.ndarray]:
   if not system.get("little_endian", True):
     raise WeightFileError("its byte order must be little; got big.")
   unpickler = _Unpickler(file)
-  state = dict(_state(unpickler.load()))
+  state = _state(unpickler.load())
   keys = _Unpickler(file).load()
   needed = {view.storage.key for view in state.values()}
   raw: dict[str, bytes] = {}
@@ -274,20 +271,14 @@ class _Unpickler(pickle._Unpickler):  # pyrefly: ignore[missing-attribute]
     elif not isinstance(made, dict):
       raise WeightFileError("it changes an object that is none of TorchScript.")
 
-  def load_setitem(self) -> None:
-    """Puts an entry into a mapping."""
-    value, key = self.stack.pop(), self.stack.pop()
-    self.stack[-1][_plain(key)] = value
-
-  def load_setitems(self) -> None:
-    """Puts entries into a mapping."""
-    items = self.pop_mark()
-    _put(self.stack[-1], zip(items[::2], items[1::2], strict=True))
+  def load_empty_dict(self) -> None:
+    """Makes a mapping."""
+    self.append(_Dict())
 
   def load_dict(self) -> None:
     """Makes a mapping of entries."""
     items = self.pop_mark()
-    self.append(_put({}, zip(items[::2], items[1::2], strict=True)))
+    self.append(_dict(zip(items[::2], items[1::2], strict=True)))
 
   dispatch: ClassVar[dict[int, Callable[..., None]]] = {
     getattr(pickle, name)[0]: pickle._Unpickler.dispatch[  # pyrefly: ignore
@@ -300,17 +291,30 @@ class _Unpickler(pickle._Unpickler):  # pyrefly: ignore[missing-attribute]
       *("LONG1", "BINFLOAT", "BINSTRING", "SHORT_BINSTRING"),
       *("BINBYTES", "SHORT_BINBYTES", "BINUNICODE", "SHORT_BINUNICODE"),
       *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
-      *("EMPTY_LIST", "LIST", "APPEND", "APPENDS"),
-      *("EMPTY_DICT", "DICT", "SETITEM", "SETITEMS"),
+      *("EMPTY_LIST", "LIST", "APPEND", "APPENDS", "SETITEM", "SETITEMS"),
       *("GLOBAL", "STACK_GLOBAL", "BINPERSID"),
     )
+  } | {
+    pickle.REDUCE[0]: load_reduce,
+    pickle.NEWOBJ[0]: load_newobj,
+    pickle.BUILD[0]: load_build,
+    pickle.EMPTY_DICT[0]: load_empty_dict,
+    pickle.DICT[0]: load_dict,
   }
-  dispatch[pickle.REDUCE[0]] = load_reduce
-  dispatch[pickle.NEWOBJ[0]] = load_newobj
-  dispatch[pickle.BUILD[0]] = load_build
-  dispatch[pickle.SETITEM[0]] = load_setitem
-  dispatch[pickle.SETITEMS[0]] = load_setitems
-  dispatch[pickle.DICT[0]] = load_dict
+
+
+class _Dict(dict[Any, Any]):
+  """A mapping in a pickle."""
+
+  def __setitem__(self, key: Any, value: Any) -> None:
+    super().__setitem__(_plain(key), value)
+
+
+def _dict(items: Iterable[tuple[Any, Any]] = ()) -> _Dict:
+  made = _Dict()
+  for key, value in items:
+    made[key] = value
+  return made
 
 
 def _plain(key: Any) -> Any:
@@ -323,12 +327,6 @@ def _plain(key: Any) -> Any:
       f"it holds a key of type {type(key).__name__}; names must be text."
     )
   return key
-
-
-def _put(target: Any, items: Iterable[tuple[Any, Any]]) -> Any:
-  for key, value in items:
-    target[_plain(key)] = value
-  return target
 
 
 def _view(
@@ -362,16 +360,18 @@ def _first(value: Any, *_: Any) -> Any:
 
 
 _ALLOWED: dict[str, _Function] = {
-  "collections.OrderedDict": _Function(lambda items=(): _put({}, items)),
+  "collections.OrderedDict": _Function(_dict),
   "torch.Size": _Function(lambda sizes=(): tuple(sizes)),
   "torch._utils._rebuild_tensor": _Function(_view),
   "torch._utils._rebuild_tensor_v2": _Function(_view),
   "torch._utils._rebuild_parameter": _Function(_first),
-  "torch.jit._pickle.build_intlist": _Function(_first),
-  "torch.jit._pickle.build_doublelist": _Function(_first),
-  "torch.jit._pickle.build_boollist": _Function(_first),
-  "torch.jit._pickle.build_tensorlist": _Function(_first),
-  "torch.jit._pickle.restore_type_tag": _Function(_first),
+  **{
+    f"torch.jit._pickle.{name}": _Function(_first)
+    for name in (
+      *("build_intlist", "build_doublelist", "build_boollist"),
+      *("build_tensorlist", "restore_type_tag"),
+    )
+  },
 }
 
 
@@ -382,7 +382,7 @@ def _members(found: Any) -> Mapping[Any, Any] | None:
   return found if isinstance(found, dict) else None
 
 
-def _state(found: Any) -> Iterator[tuple[str, _View]]:
+def _state(found: Any) -> dict[str, _View]:
   """The tensors of the state dict within what was saved, by dotted name."""
   members = _members(found)
   if members is None:
@@ -391,13 +391,15 @@ def _state(found: Any) -> Iterator[tuple[str, _View]]:
     )
   for name in _NESTED:
     inner = _members(members.get(name))
-    if inner is not None and next(_named(inner, _budget()), None) is not None:
+    if inner is not None and any(True for _ in _named(inner, _budget())):
       members = inner
       break
-  for count, pair in enumerate(_named(members, _budget())):
+  out: dict[str, _View] = {}
+  for count, (name, view) in enumerate(_named(members, _budget())):
     if count == _MOST_NAMES:
       raise WeightFileError(f"it holds more than {_MOST_NAMES} tensors.")
-    yield pair
+    out[name] = view
+  return out
 
 
 def _budget() -> Iterator[int]:
