@@ -144,7 +144,7 @@ def load_text(
   tensors = _of_bert(files.read_tensors(path))
   found, head = albef.bert_rules(model), albef.head_rules(model)
   # Encoders are published with it and without.
-  if all(name in tensors for rule in head for name in rule.theirs):
+  if all(rule.theirs in tensors for rule in head):
     found += head
   return rules.load(
     found,
