@@ -3,8 +3,8 @@
 Images of two to five things (of a shape, colour, size and texture each, tilted or
 not) before a background of some grey, and from the same scene graph captions,
 questions with answers, statements about two images and hypotheses. What captions
-leave out is a setting (`Settings.private`), so that studies can vary what is in
-the image alone. Of every task the texts alone do not tell the answer.
+leave out is a setting (`SceneSettings.private`), so that studies can vary what is
+in the image alone. Of every task the texts alone do not tell the answer.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from contrastive_jax.data.sets.scenes.settings import (
   FACTS,
   SPLITS,
   UNSEEN_PAIRS,
-  Settings,
+  SceneSettings,
   Sizes,
 )
 
@@ -42,14 +42,14 @@ __all__ = [
   "SPLITS",
   "UNSEEN_PAIRS",
   "Scenes",
-  "Settings",
+  "SceneSettings",
   "Sizes",
   "load_pairs",
   "load_task",
   "load_tokenizer",
 ]
 
-_DEFAULT = Settings()
+_DEFAULT = SceneSettings()
 _VOCABULARY = 1024
 # Enough for every word to come often; the tokenizer of a larger set is the same.
 _TOKENIZER_SCENES = 2000
@@ -81,7 +81,7 @@ class Scenes:
       ValueError: if `image_size` is not one that can be drawn.
     """
     options: dict[str, Any] = {
-      "settings": Settings(
+      "settings": SceneSettings(
         image_size=request.image_size,
         sizes=Sizes(train=self.scenes),
         private=self.private,
@@ -101,7 +101,7 @@ class Scenes:
 def load_pairs(
   data_dir: str = "",
   *,
-  settings: Settings = _DEFAULT,
+  settings: SceneSettings = _DEFAULT,
   report: Callable[[str], None] = print,
 ) -> sources.PairData:
   """Prepares (once) and opens scenes with captions.
@@ -138,7 +138,7 @@ def load_task(
   task: str,
   data_dir: str = "",
   *,
-  settings: Settings = _DEFAULT,
+  settings: SceneSettings = _DEFAULT,
   report: Callable[[str], None] = print,
 ) -> tasks_lib.TaskData:
   """Prepares (once) and opens scenes with the texts of a task.
@@ -189,7 +189,7 @@ def load_task(
 def load_tokenizer(
   data_dir: str = "",
   *,
-  settings: Settings = _DEFAULT,
+  settings: SceneSettings = _DEFAULT,
   report: Callable[[str], None] = print,
 ) -> "tokenizer_lib.Tokenizer":
   """The tokenizer of all tasks, learned on their training texts once.
@@ -220,7 +220,7 @@ def load_tokenizer(
 def _prepared(
   config: str,
   data_dir: str,
-  settings: Settings,
+  settings: SceneSettings,
   report: Callable[[str], None],
 ) -> Iterator[tuple[str, list[Any]]]:
   """The splits of a config with their records in order."""
@@ -243,7 +243,7 @@ def _prepared(
     yield split, sorted(rows, key=lambda row: int(row["index"]))
 
 
-def _folder(data_dir: str, settings: Settings) -> pathlib.Path:
+def _folder(data_dir: str, settings: SceneSettings) -> pathlib.Path:
   return prepare.data_dir(data_dir) / f"scenes-{settings.fingerprint}"
 
 

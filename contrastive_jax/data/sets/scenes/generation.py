@@ -34,7 +34,7 @@ class Row(NamedTuple):
 
 
 def rows(
-  settings: settings_lib.Settings, task: str, split: str, stop: int
+  settings: settings_lib.SceneSettings, task: str, split: str, stop: int
 ) -> Iterator[Row]:
   """The first rows of a split.
 
@@ -52,7 +52,7 @@ def rows(
 
 
 def _captions(
-  settings: settings_lib.Settings, split: str, start: int
+  settings: settings_lib.SceneSettings, split: str, start: int
 ) -> list[Row]:
   out = []
   for number in range(start, start + BLOCK):
@@ -67,7 +67,9 @@ def _captions(
   return out
 
 
-def _vqa(settings: settings_lib.Settings, split: str, start: int) -> list[Row]:
+def _vqa(
+  settings: settings_lib.SceneSettings, split: str, start: int
+) -> list[Row]:
   scenes = [
     _scene(settings, split, number) for number in range(start, start + BLOCK)
   ]
@@ -95,7 +97,7 @@ def _vqa(settings: settings_lib.Settings, split: str, start: int) -> list[Row]:
 
 
 def _nlvr2(
-  settings: settings_lib.Settings, split: str, start: int
+  settings: settings_lib.SceneSettings, split: str, start: int
 ) -> list[Row]:
   unseen = _is_unseen(split)
   pairs = [
@@ -121,7 +123,7 @@ def _nlvr2(
 
 
 def _entailment(
-  settings: settings_lib.Settings, split: str, start: int
+  settings: settings_lib.SceneSettings, split: str, start: int
 ) -> list[Row]:
   unseen = _is_unseen(split)
   scenes = [
@@ -146,7 +148,7 @@ def _entailment(
   ]
 
 
-Maker = Callable[[settings_lib.Settings, str, int], list[Row]]
+Maker = Callable[[settings_lib.SceneSettings, str, int], list[Row]]
 TASKS: dict[str, Maker] = {
   "captions": _captions,
   "vqa": _vqa,
@@ -157,7 +159,9 @@ TASKS: dict[str, Maker] = {
 TEXT_FIELDS = ("text", "question", "answer", "statement", "hypothesis")
 
 
-def training_texts(settings: settings_lib.Settings, stop: int) -> list[str]:
+def training_texts(
+  settings: settings_lib.SceneSettings, stop: int
+) -> list[str]:
   """The texts of all tasks that belong to the first training images."""
   return [
     text[field]
@@ -170,7 +174,7 @@ def training_texts(settings: settings_lib.Settings, stop: int) -> list[str]:
 
 
 def _scene(
-  settings: settings_lib.Settings, split: str, number: int
+  settings: settings_lib.SceneSettings, split: str, number: int
 ) -> graph.Scene:
   """The scene that captions and questions of this number are about."""
   rng = _rng(settings, "scene", split, number)
@@ -182,7 +186,7 @@ def _is_unseen(split: str) -> bool:
 
 
 def _rng(
-  settings: settings_lib.Settings, purpose: str, split: str, number: int
+  settings: settings_lib.SceneSettings, purpose: str, split: str, number: int
 ) -> random.Random:
   # Seeded by a text, of which Python takes a digest: no two are related.
   return random.Random(f"{settings.seed}/{purpose}/{split}/{number}")

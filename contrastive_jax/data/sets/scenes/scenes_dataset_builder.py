@@ -36,10 +36,10 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
   ]
 
   def __init__(
-    self, *, settings: settings_lib.Settings | None = None, **kwargs: Any
+    self, *, settings: settings_lib.SceneSettings | None = None, **kwargs: Any
   ):
     """Takes the settings; None is the default ones."""
-    self._settings = settings or settings_lib.Settings()
+    self._settings = settings or settings_lib.SceneSettings()
     super().__init__(**kwargs)
 
   def _info(self) -> tfds.core.DatasetInfo:
