@@ -151,7 +151,7 @@ def test_a_cover_hides(side):
   axis = "x" if side in ("left", "right") else "y"
   scene = graph.sample(random.Random(5), clear_axis=axis)
   full = rendering.render(scene, 64)
-  image = rendering.render(graph.covered(scene, side), 64)
+  image = rendering.render(scene._replace(cover=side), 64)
   hidden = np.zeros((64, 64), bool)
   part = slice(None, 32) if side in ("left", "top") else slice(32, None)
   hidden[(part, slice(None)) if axis == "y" else (slice(None), part)] = True
@@ -193,7 +193,7 @@ def test_a_scene_is_the_same_at_every_size():
 
 
 def test_json_and_shades():
-  scene = graph.covered(graph.sample(random.Random(0)), "top")
+  scene = graph.sample(random.Random(0))._replace(cover="top")
   assert graph.loads(scene.dumps()) == scene
   assert scene._replace(background=40).shade == "dark"
   assert scene._replace(background=125).shade == "grey"

@@ -28,7 +28,7 @@ def captions(
   *,
   number: int,
   private: Collection[str] = (),
-) -> list[str]:
+) -> list[dict[str, str]]:
   """Writes captions of a scene.
 
   Args:
@@ -38,7 +38,7 @@ def captions(
     private: of `settings.FACTS`, those that they do not mention.
 
   Returns:
-    The captions, different where there is enough to say. If the scene has a
+    The fields of captions, different where there is enough to say. If the scene has a
     thing of a colour and shape that training lacks, the first tells of it.
   """
   writer = _Writer(scene, rng, frozenset(private))
@@ -61,7 +61,8 @@ def captions(
     found[way()] = None
   out = list(found)[:number]
   # With nearly everything private there are but few ways to put it.
-  return out + [rng.choice(out) for _ in range(number - len(out))]
+  out += [rng.choice(out) for _ in range(number - len(out))]
+  return [{"text": text} for text in out]
 
 
 class _Writer:

@@ -9,7 +9,10 @@ text says, no value makes it likelier to be true.
 import json
 import math
 import random
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeVar
+
+_T = TypeVar("_T")
 
 VALUES: dict[str, tuple[str, ...]] = {
   "size": ("small", "large"),
@@ -68,12 +71,12 @@ _GAP, _APART, _MARGIN = 0.026, 0.06, 0.02
 
 # How likely several things of a scene are alike in something: by chance alone
 # hardly a scene has four things of one colour to be counted.
-_THEMES = (
-  (("colour",), 0.3),
-  (("shape",), 0.3),
-  (("colour", "shape"), 0.2),
-  ((), 0.2),
-)
+_THEMES = {
+  ("colour",): 0.3,
+  ("shape",): 0.3,
+  ("colour", "shape"): 0.2,
+  (): 0.2,
+}
 
 
 class Thing(NamedTuple):
@@ -140,6 +143,11 @@ RELATIONS = {
 }
 
 
+def draw(weights: Mapping[_T, float], rng: random.Random) -> _T:
+  """One of the keys, by weight."""
+  return rng.choices(list(weights), weights=list(weights.values()))[0]
+
+
 def sample(
   rng: random.Random, *, unseen: bool = False, clear_axis: str = ""
 ) -> Scene:
@@ -190,11 +198,6 @@ def sample_pair(
       return left, right
 
 
-def covered(scene: Scene, side: str) -> Scene:
-  """The scene with half of it behind a cover."""
-  return scene._replace(cover=side)
-
-
 def half_of(thing: Thing, side: str) -> bool | None:
   """Whether a thing is in a half of the image; None if it is in both.
 
@@ -219,9 +222,7 @@ def _looks(
     {name: rng.choice(VALUES[name]) for name in ATTRIBUTES}
     for _ in range(number)
   ]
-  (theme,) = rng.choices(
-    [t for t, _ in _THEMES], weights=[weight for _, weight in _THEMES]
-  )
+  theme = draw(_THEMES, rng)
   alike = range(rng.randint(2, number) if theme else 0)
   common = {name: looks[0][name] for name in theme}
   if len(theme) == 2:

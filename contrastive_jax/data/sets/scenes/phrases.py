@@ -6,6 +6,7 @@ A description gives some attributes values, as in `{"size": "large", "shape":
 
 import functools
 import itertools
+import operator
 import random
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -21,6 +22,8 @@ SUBSETS = tuple(
 )
 NUMBERS = ("no", "one", "two", "three", "four", "five")
 PAIR = ("colour", "shape")
+# Whether there are so many of one as the word says, beside those of another.
+COMPARED = {"more": operator.gt, "fewer": operator.lt, "same": operator.eq}
 
 
 def describe(thing: graph.Thing, attributes: Iterable[str]) -> dict[str, str]:
@@ -30,15 +33,25 @@ def describe(thing: graph.Thing, attributes: Iterable[str]) -> dict[str, str]:
 
 def fits(thing: graph.Thing, description: Description) -> bool:
   """Whether a description is of this thing."""
-  for name, value in description.items():
-    if getattr(thing, name) != value:
-      return False
-  return True
+  return all(
+    getattr(thing, name) == value for name, value in description.items()
+  )
 
 
 def count(things: Iterable[graph.Thing], description: Description) -> int:
   """Of how many things a description is."""
   return sum(fits(thing, description) for thing in things)
+
+
+def related(
+  things: Iterable[graph.Thing], one: Description, where: str, two: Description
+) -> bool:
+  """Whether something that fits `one` is there of something that fits `two`."""
+  return any(
+    graph.RELATIONS[where](a, b)
+    for a, b in itertools.permutations(things, 2)
+    if fits(a, one) and fits(b, two)
+  )
 
 
 def is_unseen(description: Description) -> bool:
@@ -125,22 +138,28 @@ def altered(
   return out if out != description and is_unseen(out) == unseen else None
 
 
-def noun(description: Description, *, plural: bool = False) -> str:
+def noun(description: Description) -> str:
   """The words of a description without an article.
 
   >>> noun({"colour": "red", "size": "large"})
   'large red thing'
-  >>> noun({"shape": "cross"}, plural=True)
+  """
+  named = {"shape": "thing", **description}
+  return " ".join(named[name] for name in graph.ATTRIBUTES if name in named)
+
+
+def one(description: Description) -> str:
+  """The words of a description with the indefinite article."""
+  return a(noun(description))
+
+
+def many(description: Description) -> str:
+  """The words of a description in the plural.
+
+  >>> many({"shape": "cross"})
   'crosses'
   """
-  words = [
-    description[name]
-    for name in graph.ATTRIBUTES
-    if name in description and name != "shape"
-  ]
-  words.append(description.get("shape", "thing"))
-  text = " ".join(words)
-  return plural_of(text) if plural else text
+  return plural_of(noun(description))
 
 
 def plural_of(text: str) -> str:

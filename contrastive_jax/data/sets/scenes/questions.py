@@ -63,6 +63,8 @@ _SAME = {
   "size": "are the {} and the {} of the same size?",
   "texture": "do the {} and the {} have the same texture?",
 }
+# With the sizes of two things of which it is so.
+_SIZES = {"larger": ("large", "small"), "smaller": ("small", "large")}
 _EXTREMES = {
   "leftmost": lambda thing: thing.x,
   "rightmost": lambda thing: -thing.x,
@@ -77,21 +79,31 @@ class Question(NamedTuple):
   Attributes:
     text: what is asked.
     answer: one of `choices`.
-    kind: the family or, of the family of attributes, what is asked for.
-    key: questions of one key are to have each of `choices` equally often.
-    choices: the answers that questions of this key have.
+    key: its kind (the family or, of the family of attributes, what is asked
+      for) and more: questions of one key are to have each of `choices` equally
+      often.
     attributes: the attributes that it names or asks for, or "background".
     unseen: whether it names, or is about, a colour and shape that training does
       not have.
+    choices: the answers that questions of this key have.
   """
 
   text: str
   answer: str
-  kind: str
   key: tuple[str, ...]
-  choices: tuple[str, ...]
   attributes: tuple[str, ...]
   unseen: bool
+  choices: tuple[str, ...] = YES_NO
+
+  @property
+  def fields(self) -> dict[str, str]:
+    """The fields of its record."""
+    return {
+      "question": self.text,
+      "answer": self.answer,
+      "kind": self.key[0],
+      "attributes": ",".join(self.attributes),
+    }
 
 
 Family = Callable[[graph.Scene, random.Random, bool], Iterator[Question]]
@@ -108,11 +120,9 @@ def existence(
     for said in (there, _absent(scene, there, rng, unseen)):
       if said is not None:
         yield Question(
-          rng.choice(_EXISTENCE).format(phrases.a(phrases.noun(said))),
+          rng.choice(_EXISTENCE).format(phrases.one(said)),
           _yes(phrases.count(scene.things, said) > 0),
-          "existence",
           ("existence", *subset),
-          YES_NO,
           subset,
           phrases.is_unseen(said),
         )
@@ -125,11 +135,10 @@ def count(
   yield Question(
     rng.choice(_COUNT).format("things"),
     str(len(scene.things)),
-    "count",
     ("count",),
-    tuple(str(i) for i in range(graph.FEWEST, graph.MOST + 1)),
     (),
     False,
+    tuple(str(i) for i in range(graph.FEWEST, graph.MOST + 1)),
   )
   for subset in _COUNTED:
     # What is rarer would be waited for in vain.
@@ -146,13 +155,12 @@ def count(
       if number <= most:
         said = dict(zip(subset, values))
         yield Question(
-          rng.choice(_COUNT).format(phrases.noun(said, plural=True)),
+          rng.choice(_COUNT).format(phrases.many(said)),
           str(number),
-          "count",
           ("count", *subset),
-          tuple(str(i) for i in range(most + 1)),
           subset,
           phrases.is_unseen(said),
+          tuple(str(i) for i in range(most + 1)),
         )
 
 
@@ -165,23 +173,14 @@ def attribute(
     for index, thing in enumerate(scene.things):
       said = phrases.unique_description(scene, index, rng, without=(name,))
       if said is not None:
-        yield Question(
-          rng.choice(_ATTRIBUTE[name]).format(phrases.noun(said)),
-          getattr(thing, name),
-          name,
-          ("attribute", name),
-          graph.VALUES[name],
-          (*said, name),
-          thing.unseen,
-        )
+        yield _what(name, phrases.noun(said), thing, rng, (name,), tuple(said))
   yield Question(
     rng.choice(_BACKGROUND),
     scene.shade,
-    "background",
     ("background",),
-    tuple(graph.BACKGROUNDS),
     ("background",),
     False,
+    tuple(graph.BACKGROUNDS),
   )
 
 
@@ -202,33 +201,22 @@ def comparison(
   if other is not None:
     yield from _more(there, other, scene, rng)
   for name in graph.ATTRIBUTES:
-    for one, two, about in _pairs(scene, rng, without=(name,)):
-      nouns = phrases.noun(one), phrases.noun(two)
-      values = [getattr(thing, name) for thing in about]
-      named = (*dict.fromkeys((*one, *two)), name)
-      is_unseen = any(thing.unseen for thing in about)
+    for nouns, named, about in _pairs(scene, rng, without=(name,)):
+      values = tuple(getattr(thing, name) for thing in about)
+      key = "same", name
+      text, truth = _SAME[name].format(*nouns), values[0] == values[1]
       if name == "size" and rng.random() < 0.6:
-        word = rng.choice(("larger", "smaller"))
-        wanted = ["large", "small"] if word == "larger" else ["small", "large"]
-        yield Question(
-          f"is the {nouns[0]} {word} than the {nouns[1]}?",
-          _yes(values == wanted),
-          "comparison",
-          ("larger",),
-          YES_NO,
-          named,
-          is_unseen,
-        )
-      else:
-        yield Question(
-          _SAME[name].format(*nouns),
-          _yes(values[0] == values[1]),
-          "comparison",
-          ("same", name),
-          YES_NO,
-          named,
-          is_unseen,
-        )
+        key = ("larger",)
+        word, wanted = rng.choice(tuple(_SIZES.items()))
+        text = f"is the {nouns[0]} {word} than the {nouns[1]}?"
+        truth = values == wanted
+      yield Question(
+        text,
+        _yes(truth),
+        ("comparison", *key),
+        (*named, name),
+        any(thing.unseen for thing in about),
+      )
 
 
 def relation(
@@ -236,15 +224,13 @@ def relation(
 ) -> Iterator[Question]:
   """Is the red circle left of the blue star?"""
   del unseen  # Every thing is asked about.
-  for one, two, about in _pairs(scene, rng):
+  for nouns, named, about in _pairs(scene, rng):
     where = rng.choice(tuple(graph.RELATIONS))
     yield Question(
-      f"is the {phrases.noun(one)} {where} the {phrases.noun(two)}?",
+      f"is the {nouns[0]} {where} the {nouns[1]}?",
       _yes(graph.RELATIONS[where](*about)),
-      "relation",
       ("relation",),
-      YES_NO,
-      (*dict.fromkeys((*one, *two)), "position"),
+      (*named, "position"),
       any(thing.unseen for thing in about),
     )
 
@@ -257,15 +243,8 @@ def multihop(
   for name in graph.ATTRIBUTES:
     word, place = rng.choice(tuple(_EXTREMES.items()))
     thing = min(scene.things, key=place)
-    yield Question(
-      rng.choice(_ATTRIBUTE[name]).format(f"{word} thing"),
-      getattr(thing, name),
-      "multihop",
-      ("extreme", name),
-      graph.VALUES[name],
-      ("position", name),
-      thing.unseen,
-    )
+    key = "multihop", "extreme", name
+    yield _what(name, f"{word} thing", thing, rng, key, ("position",))
   for index, anchor in enumerate(scene.things):
     for where, holds in graph.RELATIONS.items():
       found = [t for t in scene.things if t is not anchor and holds(t, anchor)]
@@ -278,52 +257,62 @@ def multihop(
       named = (*said, "position")
       place = f"{where} the {phrases.noun(said)}"
       if len(found) == 1:
-        yield Question(
-          rng.choice(_ATTRIBUTE[name]).format(f"thing {place}"),
-          getattr(found[0], name),
-          "multihop",
-          ("hop", name),
-          graph.VALUES[name],
-          (*named, name),
-          anchor.unseen or found[0].unseen,
-        )
+        key = "multihop", "hop", name
+        question = _what(name, f"thing {place}", found[0], rng, key, named)
+        yield question._replace(unseen=anchor.unseen or question.unseen)
       if len(found) < 4:
         yield Question(
           f"how many things are {place}?",
           str(len(found)),
-          "multihop",
           # The more things there are, the more words tell one from the others.
-          ("hop count", str(len(said))),
-          ("0", "1", "2", "3"),
+          ("multihop", "hop count", str(len(said))),
           named,
           anchor.unseen,
+          ("0", "1", "2", "3"),
         )
       asked = {name: getattr(rng.choice(scene.things), name)}
       if asked[name] != getattr(anchor, name):
         yield Question(
-          f"is there {phrases.a(phrases.noun(asked))} {place}?",
+          f"is there {phrases.one(asked)} {place}?",
           _yes(phrases.count(found, asked) > 0),
-          "multihop",
-          ("hop existence", name),
-          YES_NO,
+          ("multihop", "hop existence", name),
           (*named, name),
           anchor.unseen,
         )
 
 
 # With how often each is asked.
-FAMILIES: dict[str, tuple[Family, float]] = {
-  "existence": (existence, 1.0),
-  "count": (count, 1.5),
-  "attribute": (attribute, 2.5),
-  "comparison": (comparison, 1.0),
-  "relation": (relation, 1.0),
-  "multihop": (multihop, 1.5),
+FAMILIES: dict[Family, float] = {
+  existence: 1.0,
+  count: 1.5,
+  attribute: 2.5,
+  comparison: 1.0,
+  relation: 1.0,
+  multihop: 1.5,
 }
 
 
 def _yes(truth: bool) -> str:
   return "yes" if truth else "no"
+
+
+def _what(
+  name: str,
+  noun: str,
+  thing: graph.Thing,
+  rng: random.Random,
+  key: tuple[str, ...],
+  named: tuple[str, ...],
+) -> Question:
+  """A question for an attribute of a thing, which the noun means."""
+  return Question(
+    rng.choice(_ATTRIBUTE[name]).format(noun),
+    getattr(thing, name),
+    key,
+    (*named, name),
+    thing.unseen,
+    graph.VALUES[name],
+  )
 
 
 def _absent(
@@ -351,14 +340,10 @@ def _more(
   for first, second in ((one, two), (two, one)):
     word = rng.choice(("more", "fewer"))
     counts = [phrases.count(scene.things, said) for said in (first, second)]
-    truth = counts[0] > counts[1] if word == "more" else counts[0] < counts[1]
-    nouns = [phrases.noun(said, plural=True) for said in (first, second)]
     yield Question(
-      f"are there {word} {nouns[0]} than {nouns[1]}?",
-      _yes(truth),
-      "comparison",
-      ("more", *first),
-      YES_NO,
+      f"are there {word} {phrases.many(first)} than {phrases.many(second)}?",
+      _yes(phrases.COMPARED[word](*counts)),
+      ("comparison", "more", *first),
       tuple(first),
       phrases.is_unseen(first) or phrases.is_unseen(second),
     )
@@ -367,14 +352,17 @@ def _more(
 def _pairs(
   scene: graph.Scene, rng: random.Random, *, without: tuple[str, ...] = ()
 ) -> Iterator[
-  tuple[dict[str, str], dict[str, str], tuple[graph.Thing, graph.Thing]]
+  tuple[list[str], tuple[str, ...], tuple[graph.Thing, graph.Thing]]
 ]:
-  """Descriptions of two things each, and the things."""
+  """Nouns that mean two things each, attributes that they name, the things."""
   order = rng.sample(range(len(scene.things)), len(scene.things))
   for i, j in zip(order, order[1:]):
     said = [
       phrases.unique_description(scene, index, rng, without=without)
       for index in (i, j)
     ]
-    if said[0] is not None and said[1] is not None:
-      yield said[0], said[1], (scene.things[i], scene.things[j])
+    found = [description for description in said if description is not None]
+    if len(found) == 2:
+      named = tuple(dict.fromkeys((*found[0], *found[1])))
+      about = scene.things[i], scene.things[j]
+      yield [*map(phrases.noun, found)], named, about
