@@ -61,8 +61,9 @@ def _offers(
   scene: graph.Scene, rng: random.Random, unseen: bool
 ) -> dict[questions.Family, list[questions.Question]]:
   """What each family can ask about a scene."""
+  asker = questions.Asker(scene, rng, unseen)
   return {
-    family: [q for q in family(scene, rng, unseen) if q.unseen == unseen]
+    family: [q for q in family(asker) if q.unseen == unseen]
     for family in questions.FAMILIES
   }
 

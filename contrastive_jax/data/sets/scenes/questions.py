@@ -6,8 +6,10 @@ and whatever a question speaks of as "the ..." is there exactly once.
 """
 
 import collections
+import dataclasses
+import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from contrastive_jax.data.sets.scenes import graph, phrases
@@ -106,189 +108,247 @@ class Question(NamedTuple):
     }
 
 
-Family = Callable[[graph.Scene, random.Random, bool], Iterator[Question]]
+@dataclasses.dataclass(frozen=True)
+class Asker:
+  """Offers questions about a scene, by families.
 
+  Attributes:
+    scene: what is asked about.
+    rng: of the draws.
+    unseen: whether descriptions should name a colour and shape that training
+      lacks.
+  """
 
-def existence(
-  scene: graph.Scene, rng: random.Random, unseen: bool
-) -> Iterator[Question]:
-  """Is there a red circle?"""
-  for subset in phrases.SUBSETS:
-    if subset == ("size",):
-      continue  # Hardly a scene has things of one size alone.
-    there = phrases.describe(rng.choice(scene.things), subset)
-    for said in (there, _absent(scene, there, rng, unseen)):
-      if said is not None:
-        yield Question(
-          rng.choice(_EXISTENCE).format(phrases.one(said)),
-          _yes(phrases.count(scene.things, said) > 0),
-          ("existence", *subset),
-          subset,
-          phrases.is_unseen(said),
-        )
+  scene: graph.Scene
+  rng: random.Random
+  unseen: bool
 
+  def existence(self) -> Iterator[Question]:
+    """Is there a red circle?"""
+    for subset in phrases.SUBSETS:
+      if subset == ("size",):
+        continue  # Hardly a scene has things of one size alone.
+      there = phrases.describe(self.rng.choice(self.scene.things), subset)
+      for said in (there, self._absent(there)):
+        if said is not None:
+          yield Question(
+            self.rng.choice(_EXISTENCE).format(phrases.one(said)),
+            _yes(phrases.count(self.scene.things, said) > 0),
+            ("existence", *subset),
+            subset,
+            phrases.is_unseen(said),
+          )
 
-def count(
-  scene: graph.Scene, rng: random.Random, unseen: bool
-) -> Iterator[Question]:
-  """How many red things are there?"""
-  yield Question(
-    rng.choice(_COUNT).format("things"),
-    str(len(scene.things)),
-    ("count",),
-    (),
-    False,
-    tuple(str(i) for i in range(graph.FEWEST, graph.MOST + 1)),
-  )
-  for subset in _COUNTED:
-    # What is rarer would be waited for in vain.
-    most = 2 if len(subset) > 1 else 3 if subset[0] in _ADJECTIVES else 4
-    found = collections.Counter(
-      tuple(phrases.describe(thing, subset).values()) for thing in scene.things
+  def count(self) -> Iterator[Question]:
+    """How many red things are there?"""
+    yield Question(
+      self.rng.choice(_COUNT).format("things"),
+      str(len(self.scene.things)),
+      ("count",),
+      (),
+      False,
+      _numbers(graph.FEWEST, graph.MOST),
     )
-    options = {number: values for values, number in found.items()}
-    there = dict(zip(subset, rng.choice(tuple(found))))
-    absent = _absent(scene, there, rng, unseen)
-    if absent is not None:
-      options[0] = tuple(absent.values())
-    for number, values in options.items():
-      if number <= most:
-        said = dict(zip(subset, values))
+    for subset in _COUNTED:
+      # What is rarer would be waited for in vain.
+      most = 2 if len(subset) > 1 else 3 if subset[0] in _ADJECTIVES else 4
+      found = collections.Counter(
+        tuple(phrases.describe(thing, subset).values())
+        for thing in self.scene.things
+      )
+      options = {number: values for values, number in found.items()}
+      there = dict(zip(subset, self.rng.choice(tuple(found))))
+      absent = self._absent(there)
+      if absent is not None:
+        options[0] = tuple(absent.values())
+      for number, values in options.items():
+        if number <= most:
+          said = dict(zip(subset, values))
+          yield Question(
+            self.rng.choice(_COUNT).format(phrases.many(said)),
+            str(number),
+            ("count", *subset),
+            subset,
+            phrases.is_unseen(said),
+            _numbers(0, most),
+          )
+
+  def attribute(self) -> Iterator[Question]:
+    """What colour is the small star? And the background?"""
+    for name in graph.ATTRIBUTES:
+      for index, thing in enumerate(self.scene.things):
+        if said := self._the(index, name):
+          yield self._what(name, phrases.noun(said), thing, (name,), said)
+    yield Question(
+      self.rng.choice(_BACKGROUND),
+      self.scene.shade,
+      ("background",),
+      ("background",),
+      False,
+      tuple(graph.BACKGROUNDS),
+    )
+
+  def comparison(self) -> Iterator[Question]:
+    """Are there more circles than squares? Is the star larger than the ring?"""
+    things, rng = self.scene.things, self.rng
+    for name in graph.ATTRIBUTES:
+      there = getattr(rng.choice(things), name)
+      other = rng.choice([v for v in graph.VALUES[name] if v != there])
+      yield from self._more({name: there}, {name: other})
+      present = sorted({getattr(thing, name) for thing in things})
+      if len(present) > 1:
+        one, two = rng.sample(present, 2)
+        yield from self._more({name: one}, {name: two})
+    there = phrases.describe(rng.choice(things), phrases.PAIR)
+    other = phrases.altered(there, rng, unseen=self.unseen)
+    if other is not None:
+      yield from self._more(there, other)
+    for name in graph.ATTRIBUTES:
+      for nouns, named, about in self._pairs(name):
+        values = tuple(getattr(thing, name) for thing in about)
+        key = "same", name
+        text, truth = _SAME[name].format(*nouns), values[0] == values[1]
+        if name == "size" and rng.random() < 0.6:
+          key = ("larger",)
+          word, wanted = rng.choice(tuple(_SIZES.items()))
+          text = f"is the {nouns[0]} {word} than the {nouns[1]}?"
+          truth = values == wanted
         yield Question(
-          rng.choice(_COUNT).format(phrases.many(said)),
-          str(number),
-          ("count", *subset),
-          subset,
-          phrases.is_unseen(said),
-          tuple(str(i) for i in range(most + 1)),
+          text,
+          _yes(truth),
+          ("comparison", *key),
+          (*named, name),
+          any(thing.unseen for thing in about),
         )
 
-
-def attribute(
-  scene: graph.Scene, rng: random.Random, unseen: bool
-) -> Iterator[Question]:
-  """What colour is the small star? And the background?"""
-  del unseen  # Every thing is asked about.
-  for name in graph.ATTRIBUTES:
-    for index, thing in enumerate(scene.things):
-      said = phrases.unique_description(scene, index, rng, without=(name,))
-      if said is not None:
-        yield _what(name, phrases.noun(said), thing, rng, (name,), tuple(said))
-  yield Question(
-    rng.choice(_BACKGROUND),
-    scene.shade,
-    ("background",),
-    ("background",),
-    False,
-    tuple(graph.BACKGROUNDS),
-  )
-
-
-def comparison(
-  scene: graph.Scene, rng: random.Random, unseen: bool
-) -> Iterator[Question]:
-  """Are there more circles than squares? Is the star larger than the ring?"""
-  for name in graph.ATTRIBUTES:
-    there = getattr(rng.choice(scene.things), name)
-    other = rng.choice([v for v in graph.VALUES[name] if v != there])
-    yield from _more({name: there}, {name: other}, scene, rng)
-    present = sorted({getattr(thing, name) for thing in scene.things})
-    if len(present) > 1:
-      one, two = rng.sample(present, 2)
-      yield from _more({name: one}, {name: two}, scene, rng)
-  there = phrases.describe(rng.choice(scene.things), phrases.PAIR)
-  other = phrases.altered(there, rng, unseen=unseen)
-  if other is not None:
-    yield from _more(there, other, scene, rng)
-  for name in graph.ATTRIBUTES:
-    for nouns, named, about in _pairs(scene, rng, without=(name,)):
-      values = tuple(getattr(thing, name) for thing in about)
-      key = "same", name
-      text, truth = _SAME[name].format(*nouns), values[0] == values[1]
-      if name == "size" and rng.random() < 0.6:
-        key = ("larger",)
-        word, wanted = rng.choice(tuple(_SIZES.items()))
-        text = f"is the {nouns[0]} {word} than the {nouns[1]}?"
-        truth = values == wanted
+  def relation(self) -> Iterator[Question]:
+    """Is the red circle left of the blue star?"""
+    for nouns, named, about in self._pairs():
+      where = self.rng.choice(tuple(graph.RELATIONS))
       yield Question(
-        text,
-        _yes(truth),
-        ("comparison", *key),
-        (*named, name),
+        f"is the {nouns[0]} {where} the {nouns[1]}?",
+        _yes(graph.RELATIONS[where](*about)),
+        ("relation",),
+        (*named, "position"),
         any(thing.unseen for thing in about),
       )
 
+  def multihop(self) -> Iterator[Question]:
+    """What colour is the thing left of the star? And the leftmost thing?"""
+    things, rng = self.scene.things, self.rng
+    for name in graph.ATTRIBUTES:
+      word, place = rng.choice(tuple(_EXTREMES.items()))
+      thing = min(things, key=place)
+      key = "multihop", "extreme", name
+      yield self._what(name, f"{word} thing", thing, key, ("position",))
+    for index, anchor in enumerate(things):
+      for where, holds in graph.RELATIONS.items():
+        found = [t for t in things if t is not anchor and holds(t, anchor)]
+        # What is asked for is not said of the anchor: things of one scene are
+        # often alike, so that one's colour would tell of the other's.
+        name = rng.choice(graph.ATTRIBUTES)
+        said = self._the(index, name)
+        if said is None:
+          continue
+        named = (*said, "position")
+        place = f"{where} the {phrases.noun(said)}"
+        if len(found) == 1:
+          key = "multihop", "hop", name
+          question = self._what(name, f"thing {place}", found[0], key, named)
+          yield question._replace(unseen=anchor.unseen or question.unseen)
+        if len(found) < 4:
+          yield Question(
+            f"how many things are {place}?",
+            str(len(found)),
+            # The more things there are, the more words tell one from the others.
+            ("multihop", "hop count", str(len(said))),
+            named,
+            anchor.unseen,
+            _numbers(0, 3),
+          )
+        asked = {name: getattr(rng.choice(things), name)}
+        if asked[name] != getattr(anchor, name):
+          yield Question(
+            f"is there {phrases.one(asked)} {place}?",
+            _yes(phrases.count(found, asked) > 0),
+            ("multihop", "hop existence", name),
+            (*named, name),
+            anchor.unseen,
+          )
 
-def relation(
-  scene: graph.Scene, rng: random.Random, unseen: bool
-) -> Iterator[Question]:
-  """Is the red circle left of the blue star?"""
-  del unseen  # Every thing is asked about.
-  for nouns, named, about in _pairs(scene, rng):
-    where = rng.choice(tuple(graph.RELATIONS))
-    yield Question(
-      f"is the {nouns[0]} {where} the {nouns[1]}?",
-      _yes(graph.RELATIONS[where](*about)),
-      ("relation",),
-      (*named, "position"),
-      any(thing.unseen for thing in about),
+  def _the(self, index: int, *without: str) -> dict[str, str] | None:
+    """A description of one thing alone that leaves out some attributes."""
+    return phrases.unique_description(
+      self.scene, index, self.rng, without=without
     )
 
+  def _what(
+    self,
+    name: str,
+    noun: str,
+    thing: graph.Thing,
+    key: tuple[str, ...],
+    named: Iterable[str],
+  ) -> Question:
+    """A question for an attribute of a thing, which the noun means."""
+    return Question(
+      self.rng.choice(_ATTRIBUTE[name]).format(noun),
+      getattr(thing, name),
+      key,
+      (*named, name),
+      thing.unseen,
+      graph.VALUES[name],
+    )
 
-def multihop(
-  scene: graph.Scene, rng: random.Random, unseen: bool
-) -> Iterator[Question]:
-  """What colour is the thing left of the star? And the leftmost thing?"""
-  del unseen  # Every thing is asked about.
-  for name in graph.ATTRIBUTES:
-    word, place = rng.choice(tuple(_EXTREMES.items()))
-    thing = min(scene.things, key=place)
-    key = "multihop", "extreme", name
-    yield _what(name, f"{word} thing", thing, rng, key, ("position",))
-  for index, anchor in enumerate(scene.things):
-    for where, holds in graph.RELATIONS.items():
-      found = [t for t in scene.things if t is not anchor and holds(t, anchor)]
-      # What is asked for is not said of the anchor: things of one scene are
-      # often alike, so that one's colour would tell of the other's.
-      name = rng.choice(graph.ATTRIBUTES)
-      said = phrases.unique_description(scene, index, rng, without=(name,))
-      if said is None:
-        continue
-      named = (*said, "position")
-      place = f"{where} the {phrases.noun(said)}"
-      if len(found) == 1:
-        key = "multihop", "hop", name
-        question = _what(name, f"thing {place}", found[0], rng, key, named)
-        yield question._replace(unseen=anchor.unseen or question.unseen)
-      if len(found) < 4:
-        yield Question(
-          f"how many things are {place}?",
-          str(len(found)),
-          # The more things there are, the more words tell one from the others.
-          ("multihop", "hop count", str(len(said))),
-          named,
-          anchor.unseen,
-          ("0", "1", "2", "3"),
-        )
-      asked = {name: getattr(rng.choice(scene.things), name)}
-      if asked[name] != getattr(anchor, name):
-        yield Question(
-          f"is there {phrases.one(asked)} {place}?",
-          _yes(phrases.count(found, asked) > 0),
-          ("multihop", "hop existence", name),
-          (*named, name),
-          anchor.unseen,
-        )
+  def _absent(self, there: phrases.Description) -> dict[str, str] | None:
+    """A description of nothing in the scene, but close to one that is."""
+    unseen = self.unseen and set(phrases.PAIR) <= set(there)
+    for _ in range(6):
+      said = phrases.altered(there, self.rng, unseen=unseen)
+      if said is not None and not phrases.count(self.scene.things, said):
+        return said
+    return None
+
+  def _more(
+    self, one: phrases.Description, two: phrases.Description
+  ) -> Iterator[Question]:
+    """Are there more of one than of two? And the other way round."""
+    for pair in ((one, two), (two, one)):
+      word = self.rng.choice(("more", "fewer"))
+      counts = [phrases.count(self.scene.things, said) for said in pair]
+      first, second = map(phrases.many, pair)
+      yield Question(
+        f"are there {word} {first} than {second}?",
+        _yes(phrases.COMPARED[word](*counts)),
+        ("comparison", "more", *one),
+        tuple(one),
+        any(map(phrases.is_unseen, pair)),
+      )
+
+  def _pairs(
+    self, *without: str
+  ) -> Iterator[
+    tuple[list[str], tuple[str, ...], tuple[graph.Thing, graph.Thing]]
+  ]:
+    """Nouns that mean two things each, attributes that they name, the things."""
+    things = self.scene.things
+    order = self.rng.sample(range(len(things)), len(things))
+    for i, j in itertools.pairwise(order):
+      said = [s for k in (i, j) if (s := self._the(k, *without))]
+      if len(said) == 2:
+        named = tuple(dict.fromkeys((*said[0], *said[1])))
+        yield [*map(phrases.noun, said)], named, (things[i], things[j])
 
 
+Family = Callable[[Asker], Iterator[Question]]
 # With how often each is asked.
 FAMILIES: dict[Family, float] = {
-  existence: 1.0,
-  count: 1.5,
-  attribute: 2.5,
-  comparison: 1.0,
-  relation: 1.0,
-  multihop: 1.5,
+  Asker.existence: 1.0,
+  Asker.count: 1.5,
+  Asker.attribute: 2.5,
+  Asker.comparison: 1.0,
+  Asker.relation: 1.0,
+  Asker.multihop: 1.5,
 }
 
 
@@ -296,73 +356,5 @@ def _yes(truth: bool) -> str:
   return "yes" if truth else "no"
 
 
-def _what(
-  name: str,
-  noun: str,
-  thing: graph.Thing,
-  rng: random.Random,
-  key: tuple[str, ...],
-  named: tuple[str, ...],
-) -> Question:
-  """A question for an attribute of a thing, which the noun means."""
-  return Question(
-    rng.choice(_ATTRIBUTE[name]).format(noun),
-    getattr(thing, name),
-    key,
-    (*named, name),
-    thing.unseen,
-    graph.VALUES[name],
-  )
-
-
-def _absent(
-  scene: graph.Scene,
-  there: phrases.Description,
-  rng: random.Random,
-  unseen: bool,
-) -> dict[str, str] | None:
-  """A description of nothing in the scene, but close to one that is."""
-  for _ in range(6):
-    unseen_pair = unseen and set(phrases.PAIR) <= set(there)
-    said = phrases.altered(there, rng, unseen=unseen_pair)
-    if said is not None and not phrases.count(scene.things, said):
-      return said
-  return None
-
-
-def _more(
-  one: phrases.Description,
-  two: phrases.Description,
-  scene: graph.Scene,
-  rng: random.Random,
-) -> Iterator[Question]:
-  """Are there more of one than of two? And the other way round."""
-  for first, second in ((one, two), (two, one)):
-    word = rng.choice(("more", "fewer"))
-    counts = [phrases.count(scene.things, said) for said in (first, second)]
-    yield Question(
-      f"are there {word} {phrases.many(first)} than {phrases.many(second)}?",
-      _yes(phrases.COMPARED[word](*counts)),
-      ("comparison", "more", *first),
-      tuple(first),
-      phrases.is_unseen(first) or phrases.is_unseen(second),
-    )
-
-
-def _pairs(
-  scene: graph.Scene, rng: random.Random, *, without: tuple[str, ...] = ()
-) -> Iterator[
-  tuple[list[str], tuple[str, ...], tuple[graph.Thing, graph.Thing]]
-]:
-  """Nouns that mean two things each, attributes that they name, the things."""
-  order = rng.sample(range(len(scene.things)), len(scene.things))
-  for i, j in zip(order, order[1:]):
-    said = [
-      phrases.unique_description(scene, index, rng, without=without)
-      for index in (i, j)
-    ]
-    found = [description for description in said if description is not None]
-    if len(found) == 2:
-      named = tuple(dict.fromkeys((*found[0], *found[1])))
-      about = scene.things[i], scene.things[j]
-      yield [*map(phrases.noun, found)], named, about
+def _numbers(low: int, high: int) -> tuple[str, ...]:
+  return tuple(str(number) for number in range(low, high + 1))
