@@ -17,25 +17,9 @@ _T = TypeVar("_T")
 VALUES: dict[str, tuple[str, ...]] = {
   "size": ("small", "large"),
   "texture": ("plain", "striped", "dotted"),
-  "colour": (
-    "red",
-    "orange",
-    "yellow",
-    "green",
-    "cyan",
-    "blue",
-    "purple",
-    "pink",
-  ),
-  "shape": (
-    "circle",
-    "square",
-    "triangle",
-    "star",
-    "cross",
-    "heart",
-    "diamond",
-    "ring",
+  "colour": tuple("red orange yellow green cyan blue purple pink".split()),
+  "shape": tuple(
+    "circle square triangle star cross heart diamond ring".split()
   ),
 }
 # In the order in which they are said.
