@@ -84,17 +84,7 @@ TEXT_FIELDS = ("text", "question", "answer", "statement", "hypothesis")
 def rows(
   settings: settings_lib.SceneSettings, task: str, split: str, stop: int
 ) -> Iterator[Row]:
-  """The first rows of a split.
-
-  Args:
-    settings: of the set.
-    task: one of `TASKS`.
-    split: one of `settings.SPLITS`.
-    stop: how many.
-
-  Yields:
-    The rows.
-  """
+  """The first `stop` rows of a split, one of `settings.SPLITS`, for a task."""
   shown, sample, told, number, write = TASKS[task]
   unseen = split == settings_lib.UNSEEN_PAIRS
   count = getattr(settings, number)

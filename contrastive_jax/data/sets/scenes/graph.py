@@ -135,16 +135,10 @@ def draw(weights: Mapping[_T, float], rng: random.Random) -> _T:
 def sample(
   rng: random.Random, *, unseen: bool = False, clear_axis: str = ""
 ) -> Scene:
-  """Draws a scene.
+  """A scene drawn at random.
 
-  Args:
-    rng: of the draws.
-    unseen: whether at least one thing is of a colour and shape in `HELD_OUT`;
-      otherwise none is.
-    clear_axis: "x" or "y": no thing crosses the middle of this axis.
-
-  Returns:
-    The scene.
+  If `unseen`, at least one thing is of a colour and shape in `HELD_OUT`;
+  otherwise none is. No thing crosses the middle of `clear_axis`, "x" or "y".
   """
   while True:
     looks = _looks(rng.randint(FEWEST, MOST), rng, unseen)
@@ -156,14 +150,9 @@ def sample(
 def sample_pair(
   rng: random.Random, *, unseen: bool = False
 ) -> tuple[Scene, Scene]:
-  """Draws two scenes that have some things in common, in other places.
+  """Two scenes that have some things in common, in other places.
 
-  Args:
-    rng: of the draws.
-    unseen: whether both have a thing in `HELD_OUT`; otherwise neither has.
-
-  Returns:
-    The scenes.
+  If `unseen`, both have a thing in `HELD_OUT`; otherwise neither has.
   """
   while True:
     first = _looks(rng.randint(FEWEST, MOST), rng, unseen)
@@ -183,15 +172,7 @@ def sample_pair(
 
 
 def half_of(thing: Thing, side: str) -> bool | None:
-  """Whether a thing is in a half of the image; None if it is in both.
-
-  Args:
-    thing: any.
-    side: one of `COVERS`.
-
-  Returns:
-    Whether all of it is, or None.
-  """
+  """Whether a thing is in a half of the image, of `COVERS`; None: in both."""
   place = thing.x if side in ("left", "right") else thing.y
   if abs(place - 0.5) < thing.radius:
     return None

@@ -49,15 +49,9 @@ class Seen(NamedTuple):
 
 
 def sample(rng: random.Random, *, unseen: bool) -> Scenes:
-  """Draws a scene, most often with a cover.
+  """A scene, most often with a cover, which hides things in full or not at all.
 
-  Args:
-    rng: of the draws.
-    unseen: whether a thing in `graph.HELD_OUT` is to be seen; otherwise there
-      is none.
-
-  Returns:
-    The scene alone; its cover hides things in full or not at all.
+  If `unseen`, a thing in `graph.HELD_OUT` is to be seen; otherwise none is there.
   """
   while True:
     side = rng.choice(graph.COVERS)
@@ -77,14 +71,9 @@ def visible(scene: graph.Scene) -> list[graph.Thing]:
 
 
 def look(scene: graph.Scene, region: str) -> Seen | None:
-  """What is seen of a region.
+  """What is seen of a region, of `graph.COVERS` or "" for all of the image.
 
-  Args:
-    scene: any.
-    region: one of `graph.COVERS`, or "" for all of the image.
-
-  Returns:
-    What is there; None if a thing that is seen is in both halves.
+  None if a thing that is seen is in both halves.
   """
   things = visible(scene)
   if not region:

@@ -62,13 +62,9 @@ def is_unseen(description: Description) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def unique(scene: graph.Scene) -> tuple[tuple[tuple[str, ...], ...], ...]:
-  """By which attributes each thing differs from all others of its scene.
+  """For each thing the members of `SUBSETS` that describe it uniquely.
 
-  Args:
-    scene: any; what a cover hides is there too.
-
-  Returns:
-    For each thing the members of `SUBSETS` by which it is described uniquely.
+  What a cover hides is there too.
   """
   out = []
   for thing in scene.things:
@@ -94,22 +90,15 @@ def unique_description(
   *,
   without: Sequence[str] = (),
 ) -> dict[str, str] | None:
-  """A description of one thing of a scene alone.
+  """A description that fits one thing of a scene alone; None if there is none.
 
   Args:
     scene: any.
     index: of the thing.
     rng: chooses among the descriptions.
     without: attributes that it must not name.
-
-  Returns:
-    The description; None if there is none.
   """
-  subsets = [
-    subset
-    for subset in unique(scene)[index]
-    if not any(name in subset for name in without)
-  ]
+  subsets = [s for s in unique(scene)[index] if set(without).isdisjoint(s)]
   if not subsets:
     return None
   return describe(scene.things[index], rng.choice(subsets))
@@ -118,15 +107,9 @@ def unique_description(
 def altered(
   description: Description, rng: random.Random, *, unseen: bool
 ) -> dict[str, str] | None:
-  """A description that differs a little, as one that is wrong may.
+  """A description that differs a little from one; None if luck was bad.
 
-  Args:
-    description: not empty.
-    rng: of the draws.
-    unseen: whether it should name a colour and shape that training lacks.
-
-  Returns:
-    The description; None if luck was bad.
+  If `unseen`, it names a colour and shape that training lacks, else none.
   """
   out = dict(description)
   if unseen and set(PAIR) <= set(out) and rng.random() < 0.6:

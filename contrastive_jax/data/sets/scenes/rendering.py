@@ -28,15 +28,7 @@ _FOLDS = (85, 170)
 
 
 def render(scene: graph.Scene, side: int) -> np.ndarray:
-  """Draws a scene.
-
-  Args:
-    scene: any.
-    side: of the image, in pixels.
-
-  Returns:
-    uint8 [side, side, 3].
-  """
+  """A scene as uint8 [side, side, 3]."""
   image = np.full((side, side, 3), scene.background, np.float32)
   for thing in scene.things:
     solid, marks = _sprite(
@@ -81,15 +73,7 @@ def _sprite(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Shares of each pixel that a thing fills, and that its marks do.
 
-  Args:
-    shape: of the thing.
-    size: of the thing.
-    texture: of the thing.
-    rotation: of the thing.
-    side: of the whole image.
-
-  Returns:
-    Two float32 [h, h, 1].
+  Both are float32 [h, h, 1]; `side` is that of the whole image.
   """
   radius = graph.RADIUS[size] * side * _FINER
   # Of the parity of the side, so that places are rounded in one direction.
