@@ -39,8 +39,9 @@ def captions(
     private: of `settings.FACTS`, those that they do not mention.
 
   Returns:
-    The fields of captions, different where there is enough to say. If the scene
-    has a thing of a colour and shape that training lacks, the first tells of it.
+    The fields of captions, different where there is enough to say. If the
+    scene has a thing of a colour and shape that training lacks, the first tells
+    of it.
   """
   writer = _Writer(scene, rng, private)
   unseen = [thing for thing in scene.things if thing.unseen]

@@ -58,8 +58,8 @@ def spread(
   Args:
     images: a block of them, or of pairs, among which a claim finds its own.
     rng: of the draws.
-    propose: makes a claim that an image suggests, by `rng` and `unseen`; None if
-      luck was bad.
+    propose: makes a claim that an image suggests, by `rng` and `unseen`; None
+      if luck was bad.
     labels: that a claim may have.
     field: the name of its text in a record.
     number: of claims about an image, on average.

@@ -51,7 +51,7 @@ class Seen(NamedTuple):
 def sample(rng: random.Random, *, unseen: bool) -> Scenes:
   """A scene, most often with a cover, which hides things in full or not at all.
 
-  If `unseen`, a thing in `graph.HELD_OUT` is to be seen; otherwise none is there.
+  If `unseen`, a thing in `graph.HELD_OUT` is seen; otherwise none is there.
   """
   while True:
     side = rng.choice(graph.COVERS)

@@ -131,24 +131,17 @@ class Asker:
       there = phrases.describe(self.rng.choice(self.scene.things), subset)
       for said in (there, self._absent(there)):
         if said is not None:
-          yield Question(
-            self.rng.choice(_EXISTENCE).format(phrases.one(said)),
-            _yes(phrases.count(self.scene.things, said) > 0),
-            ("existence", *subset),
-            subset,
-            phrases.is_unseen(said),
-          )
+          text = self.rng.choice(_EXISTENCE).format(phrases.one(said))
+          answer = _yes(phrases.count(self.scene.things, said) > 0)
+          key, is_unseen = ("existence", *subset), phrases.is_unseen(said)
+          yield Question(text, answer, key, subset, is_unseen)
 
   def count(self) -> Iterator[Question]:
     """How many red things are there?"""
-    yield Question(
-      self.rng.choice(_COUNT).format("things"),
-      str(len(self.scene.things)),
-      ("count",),
-      (),
-      False,
-      _numbers(graph.FEWEST, graph.MOST),
-    )
+    text = self.rng.choice(_COUNT).format("things")
+    choices = _numbers(graph.FEWEST, graph.MOST)
+    answer = str(len(self.scene.things))
+    yield Question(text, answer, ("count",), (), False, choices)
     for subset in _COUNTED:
       # What is rarer would be waited for in vain.
       most = 2 if len(subset) > 1 else 3 if subset[0] in _ADJECTIVES else 4
@@ -164,14 +157,10 @@ class Asker:
       for number, values in options.items():
         if number <= most:
           said = dict(zip(subset, values))
-          yield Question(
-            self.rng.choice(_COUNT).format(phrases.many(said)),
-            str(number),
-            ("count", *subset),
-            subset,
-            phrases.is_unseen(said),
-            _numbers(0, most),
-          )
+          text = self.rng.choice(_COUNT).format(phrases.many(said))
+          key, is_unseen = ("count", *subset), phrases.is_unseen(said)
+          choices = _numbers(0, most)
+          yield Question(text, str(number), key, subset, is_unseen, choices)
 
   def attribute(self) -> Iterator[Question]:
     """What colour is the small star? And the background?"""
@@ -179,14 +168,9 @@ class Asker:
       for index, thing in enumerate(self.scene.things):
         if said := self._the(index, name):
           yield self._what(name, phrases.noun(said), thing, (name,), said)
-    yield Question(
-      self.rng.choice(_BACKGROUND),
-      self.scene.shade,
-      ("background",),
-      ("background",),
-      False,
-      tuple(graph.BACKGROUNDS),
-    )
+    text, name = self.rng.choice(_BACKGROUND), ("background",)
+    choices = tuple(graph.BACKGROUNDS)
+    yield Question(text, self.scene.shade, name, name, False, choices)
 
   def comparison(self) -> Iterator[Question]:
     """Are there more circles than squares? Is the star larger than the ring?"""
@@ -204,34 +188,25 @@ class Asker:
     if other is not None:
       yield from self._more(there, other)
     for name in graph.ATTRIBUTES:
-      for nouns, named, about in self._pairs(name):
+      for nouns, named, about, is_unseen in self._pairs(name):
         values = tuple(getattr(thing, name) for thing in about)
-        key = "same", name
+        key = "comparison", "same", name
         text, truth = _SAME[name].format(*nouns), values[0] == values[1]
         if name == "size" and rng.random() < 0.6:
-          key = ("larger",)
+          key = "comparison", "larger"
           word, wanted = rng.choice(tuple(_SIZES.items()))
           text = f"is the {nouns[0]} {word} than the {nouns[1]}?"
           truth = values == wanted
-        yield Question(
-          text,
-          _yes(truth),
-          ("comparison", *key),
-          (*named, name),
-          any(thing.unseen for thing in about),
-        )
+        yield Question(text, _yes(truth), key, (*named, name), is_unseen)
 
   def relation(self) -> Iterator[Question]:
     """Is the red circle left of the blue star?"""
-    for nouns, named, about in self._pairs():
+    for nouns, named, about, is_unseen in self._pairs():
       where = self.rng.choice(tuple(graph.RELATIONS))
-      yield Question(
-        f"is the {nouns[0]} {where} the {nouns[1]}?",
-        _yes(graph.RELATIONS[where](*about)),
-        ("relation",),
-        (*named, "position"),
-        any(thing.unseen for thing in about),
-      )
+      text = f"is the {nouns[0]} {where} the {nouns[1]}?"
+      answer = _yes(graph.RELATIONS[where](*about))
+      named = (*named, "position")
+      yield Question(text, answer, ("relation",), named, is_unseen)
 
   def multihop(self) -> Iterator[Question]:
     """What colour is the thing left of the star? And the leftmost thing?"""
@@ -257,24 +232,17 @@ class Asker:
           question = self._what(name, f"thing {place}", found[0], key, named)
           yield question._replace(unseen=anchor.unseen or question.unseen)
         if len(found) < 4:
-          yield Question(
-            f"how many things are {place}?",
-            str(len(found)),
-            # The more things there are, the more words tell one from the others.
-            ("multihop", "hop count", str(len(said))),
-            named,
-            anchor.unseen,
-            _numbers(0, 3),
-          )
+          # The more things there are, the more words tell one from others.
+          key = "multihop", "hop count", str(len(said))
+          text, answer = f"how many things are {place}?", str(len(found))
+          choices = _numbers(0, 3)
+          yield Question(text, answer, key, named, anchor.unseen, choices)
         asked = {name: getattr(rng.choice(things), name)}
         if asked[name] != getattr(anchor, name):
-          yield Question(
-            f"is there {phrases.one(asked)} {place}?",
-            _yes(phrases.count(found, asked) > 0),
-            ("multihop", "hop existence", name),
-            (*named, name),
-            anchor.unseen,
-          )
+          text = f"is there {phrases.one(asked)} {place}?"
+          answer = _yes(phrases.count(found, asked) > 0)
+          key = "multihop", "hop existence", name
+          yield Question(text, answer, key, (*named, name), anchor.unseen)
 
   def _the(self, index: int, *without: str) -> dict[str, str] | None:
     """A description of one thing alone that leaves out some attributes."""
@@ -291,14 +259,9 @@ class Asker:
     named: Iterable[str],
   ) -> Question:
     """A question for an attribute of a thing, which the noun means."""
-    return Question(
-      self.rng.choice(_ATTRIBUTE[name]).format(noun),
-      getattr(thing, name),
-      key,
-      (*named, name),
-      thing.unseen,
-      graph.VALUES[name],
-    )
+    text = self.rng.choice(_ATTRIBUTE[name]).format(noun)
+    answer, choices = getattr(thing, name), graph.VALUES[name]
+    return Question(text, answer, key, (*named, name), thing.unseen, choices)
 
   def _absent(self, there: phrases.Description) -> dict[str, str] | None:
     """A description of nothing in the scene, but close to one that is."""
@@ -317,27 +280,25 @@ class Asker:
       word = self.rng.choice(("more", "fewer"))
       counts = [phrases.count(self.scene.things, said) for said in pair]
       first, second = map(phrases.many, pair)
-      yield Question(
-        f"are there {word} {first} than {second}?",
-        _yes(phrases.COMPARED[word](*counts)),
-        ("comparison", "more", *one),
-        tuple(one),
-        any(map(phrases.is_unseen, pair)),
-      )
+      text = f"are there {word} {first} than {second}?"
+      answer = _yes(phrases.COMPARED[word](*counts))
+      key = "comparison", "more", *one
+      is_unseen = any(map(phrases.is_unseen, pair))
+      yield Question(text, answer, key, tuple(one), is_unseen)
 
   def _pairs(
     self, *without: str
-  ) -> Iterator[
-    tuple[list[str], tuple[str, ...], tuple[graph.Thing, graph.Thing]]
-  ]:
-    """Nouns that mean two things each, attributes that they name, the things."""
+  ) -> Iterator[tuple[list[str], tuple[str, ...], list[graph.Thing], bool]]:
+    """Nouns that mean two things, attributes in them, the things, if unseen."""
     things = self.scene.things
     order = self.rng.sample(range(len(things)), len(things))
     for i, j in itertools.pairwise(order):
       said = [s for k in (i, j) if (s := self._the(k, *without))]
       if len(said) == 2:
+        nouns = [phrases.noun(description) for description in said]
         named = tuple(dict.fromkeys((*said[0], *said[1])))
-        yield [*map(phrases.noun, said)], named, (things[i], things[j])
+        about = [things[i], things[j]]
+        yield nouns, named, about, any(thing.unseen for thing in about)
 
 
 Family = Callable[[Asker], Iterator[Question]]

@@ -151,7 +151,7 @@ def _mark(
 
 
 def _round(corners: int, *reach: float) -> list[tuple[float, float]]:
-  """Corners at equal angles, the first on top, as far as `reach` says in turn."""
+  """Corners at equal angles from the top on, each as far as `reach` in turn."""
   angles = [math.pi * (2 * i / corners - 0.5) for i in range(corners)]
   return [
     (far * math.cos(a), far * math.sin(a))
