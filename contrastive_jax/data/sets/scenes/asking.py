@@ -108,11 +108,11 @@ def _by_need(
   asked: Mapping[questions.Family, int], rng: random.Random
 ) -> list[questions.Family]:
   """The families, first the one that was asked too rarely."""
-  order = {
-    family: (asked[family] + 2 * rng.random()) / weight
-    for family, weight in questions.FAMILIES.items()
-  }
-  return sorted(order, key=lambda family: order[family])
+  weights = questions.FAMILIES
+  return sorted(
+    weights,
+    key=lambda family: (asked[family] + 2 * rng.random()) / weights[family],
+  )
 
 
 def _choose(
