@@ -15,7 +15,6 @@ import functools
 import math
 import typing
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +22,7 @@ import numpy as np
 
 from contrastive_jax import choices
 from contrastive_jax.choices import field
-from contrastive_jax.data.images import randaugment
+from contrastive_jax.data.images import changes, randaugment
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -55,73 +54,37 @@ class _Purpose(enum.IntEnum):
   SOLARIZE = 6
 
 
-def _share(default: float, doc: str, high: float = 1.0) -> Any:
-  return field(default, doc, low=0.0, high=high)
-
-
-@dataclasses.dataclass(frozen=True)
-class AugmentConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AugmentConfig(changes.Changes):
   """What `augment_batch` and `preprocess_batch` do to an image.
 
   The operations come in this order: crop, flip and blur (one resampling);
   RandAugment; brightness, contrast, saturation, hue (in this fixed order);
   grayscale; solarize; normalisation. An operation whose probability, strength
   or `randaugment_num_ops` is 0 costs nothing.
+
+  The ratio of a crop's sides is drawn log-uniformly. A scale above 1 zooms out:
+  the box may exceed the image, which then sits at a random place on a canvas of
+  colour `fill`. Brightness b is a factor drawn from [max(0, 1 - b), 1 + b]; the
+  same is contrast around the image's mean grey, and saturation around each
+  pixel's. Hue h turns the YIQ chroma plane by up to h either way; solarize inverts
+  levels at or above 1/2. ALBEF has two RandAugment steps of magnitude 7.
+
+  `flip` is only for data whose captions do not tell left from right, and no text
+  in the images; `hue` is 0 by default, as captions name colours.
   """
 
   image_size: int = field(
     dataclasses.MISSING, "S, the side of the output.", low=1
   )
-  random_resized_crop: bool = field(
-    True, "Crop a random box; otherwise as in evaluation."
-  )
-  crop_scale: tuple[float, float] = field(
-    (0.5, 1.0),
-    "Range of the box's share of the image's area. An upper end above 1 zooms"
-    " out: the box may exceed the image, which then sits at a random place on a"
-    " canvas of colour `fill`.",
-  )
   crop_ratio: tuple[float, float] = field(
-    (3 / 4, 4 / 3),
-    "Range of the box's width / height, drawn log-uniformly.",
+    (3 / 4, 4 / 3), "Range of the crop's width / height."
   )
-  fill: float = _share(
-    1.0, "Level of the canvas around a zoomed-out image; 1 is white."
+  fill: float = field(
+    1.0, "Level of the canvas of a zoomed-out image.", low=0, high=1
   )
-  flip: float = _share(
-    0.0,
-    "Probability of a left-right flip: only for data whose captions do not tell"
-    " left from right, and no text in the images.",
-  )
-  color_jitter: float = _share(0.8, "Probability of the colour jitter.")
-  brightness: float = _share(
-    0.3, "Factor drawn from [max(0, 1 - b), 1 + b].", high=10.0
-  )
-  contrast: float = _share(
-    0.3, "As of brightness, around the image's mean grey.", high=10.0
-  )
-  saturation: float = _share(
-    0.3, "As of brightness, around each pixel's grey.", high=10.0
-  )
-  hue: float = _share(
-    0.0,
-    "Rotation of the YIQ chroma plane, drawn from [-h, h] turns; captions name"
-    " colours.",
-    high=0.5,
-  )
-  grayscale: float = _share(0.0, "Probability of dropping colour.")
-  blur: float = _share(0.0, "Probability of a Gaussian blur.")
   blur_sigma: tuple[float, float] = field(
-    (0.1, 2.0), "Range of its deviation, in output pixels."
-  )
-  solarize: float = _share(
-    0.0, "Probability of inverting the levels at or above 1/2."
-  )
-  randaugment_num_ops: int = field(
-    0, "RandAugment steps; 0 is off (ALBEF: 2).", low=0
-  )
-  randaugment_magnitude: float = _share(
-    7.0, "Its strength (ALBEF: 7).", high=randaugment.MAX_MAGNITUDE
+    (0.1, 2.0), "Range of the blur's deviation, in output pixels."
   )
   resize: str = field(
     "crop",

@@ -62,10 +62,7 @@ class Scenes:
   """Drawn scenes whose every fact is known, with texts for all tasks."""
 
   scenes: int = field(
-    4000,
-    "Training images, or pairs of them for nlvr2.",
-    low=1,
-    high=10**9,
+    4000, "Training images, or pairs of them for nlvr2.", low=1, high=10**9
   )
   private: tuple[str, ...] = field(
     ("background", "texture", "rotation"),
@@ -148,8 +145,7 @@ def load_task(
 
   Args:
     task: one of `TASKS`.
-    data_dir: where the prepared records are kept, in a folder a fingerprint; ""
-      is the user's cache.
+    data_dir: where the prepared records are kept, see `load_pairs`.
     settings: what is drawn and said.
     report: receives a line when something takes a while.
 
@@ -189,7 +185,10 @@ def load_tokenizer(
   settings: SceneSettings = _DEFAULT,
   report: Callable[[str], None] = print,
 ) -> "tokenizer_lib.Tokenizer":
-  """The tokenizer of all tasks, learned on their training texts once."""
+  """The tokenizer of all tasks, learned on their training texts once.
+
+  Arguments are those of `load_pairs`.
+  """
   from contrastive_jax.data.text import tokenizer as tokenizer_lib
 
   path = _folder(data_dir, settings) / "tokenizer.json"

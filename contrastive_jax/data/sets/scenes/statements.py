@@ -60,19 +60,18 @@ def _propose(pair: Scenes, rng: random.Random, unseen: bool) -> Claim | None:
   return graph.draw(_MAKERS, rng)(said, pair, rng)
 
 
-def _has(pair: Scenes, said: Description) -> list[bool]:
-  return [phrases.count(scene.things, said) > 0 for scene in pair]
+def _counts(pair: Scenes, said: Description) -> list[int]:
+  return [phrases.count(scene.things, said) for scene in pair]
 
 
 def _both(said: Description, pair: Scenes, rng: random.Random) -> Claim:
   del pair  # Any will do.
   text, needed = rng.choice(_BOTH)
-  return Claim(
-    text.format(phrases.one(said)),
-    "both",
-    lambda pair: sum(_has(pair, said)) in needed,
-    (said,),
-  )
+
+  def judge(pair: Scenes) -> bool:
+    return sum(map(bool, _counts(pair, said))) in needed
+
+  return Claim(text.format(phrases.one(said)), "both", judge, (said,))
 
 
 def _side(said: Description, pair: Scenes, rng: random.Random) -> Claim:
@@ -84,29 +83,26 @@ def _side(said: Description, pair: Scenes, rng: random.Random) -> Claim:
   )
 
   def judge(pair: Scenes) -> bool:
-    has = _has(pair, said)
-    return has[side] and other in (None, has[1 - side])
+    counts = _counts(pair, said)
+    return counts[side] > 0 and other in (None, counts[1 - side] > 0)
 
   return Claim(text, "side", judge, (said,))
 
 
 def _count(said: Description, pair: Scenes, rng: random.Random) -> Claim:
   """The number is one that occurs, or next to it."""
+  form = rng.choice(("any", "total", "left", "right"))
 
-  def counts(pair: Scenes) -> dict[str, tuple[int, ...]]:
-    left, right = (phrases.count(scene.things, said) for scene in pair)
-    return {
-      "any": (left, right),
-      "total": (left + right,),
-      "left": (left,),
-      "right": (right,),
-    }
+  def numbers(pair: Scenes) -> list[int]:
+    counts = _counts(pair, said)
+    if form == "total":
+      return [sum(counts)]
+    return counts if form == "any" else [counts[_SIDES.index(form)]]
 
-  real = counts(pair)
-  form = rng.choice(tuple(real))
-  number = rng.choice(real["any"])
+  # The draw is made, and lost, for the other forms as well.
+  number = rng.choice(_counts(pair, said))
   if form != "any":
-    (number,) = real[form]
+    (number,) = numbers(pair)
   number += rng.choice((0, 0, 0, 1, -1))
   number = min(max(number, 1), graph.MOST)
   some = phrases.some(number, phrases.noun(said))
@@ -117,9 +113,7 @@ def _count(said: Description, pair: Scenes, rng: random.Random) -> Claim:
     text = f"there {verb} exactly {some} in the two images together."
   else:
     text = f"the {form} image has exactly {some}."
-  return Claim(
-    text, "count", lambda pair: number in counts(pair)[form], (said,)
-  )
+  return Claim(text, "count", lambda pair: number in numbers(pair), (said,))
 
 
 def _comparison(said: Description, pair: Scenes, rng: random.Random) -> Claim:
@@ -143,9 +137,8 @@ def _comparison(said: Description, pair: Scenes, rng: random.Random) -> Claim:
     )
 
   def judge(pair: Scenes) -> bool:
-    one = phrases.count(pair[side].things, said)
-    two = phrases.count(pair[1 - side].things, other)
-    return phrases.COMPARED[form](one, two)
+    counts = _counts(pair, said)[side], _counts(pair, other)[1 - side]
+    return phrases.COMPARED[form](*counts)
 
   return Claim(text, "comparison", judge, (said, other))
 
