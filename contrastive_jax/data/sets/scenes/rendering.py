@@ -55,13 +55,11 @@ def render(scene: graph.Scene, side: int) -> np.ndarray:
 def _hang(image: np.ndarray, side: str) -> None:
   """Covers half of an image with a grey curtain."""
   length = len(image)
-  half = length // 2
-  rows, columns = {
-    "left": (slice(None), slice(None, half)),
-    "right": (slice(None), slice(half, None)),
-    "top": (slice(None, half), slice(None)),
-    "bottom": (slice(half, None), slice(None)),
-  }[side]
+  half, everything = slice(None, length // 2), slice(None)
+  if side in ("right", "bottom"):
+    half = slice(length // 2, None)
+  across = side in ("left", "right")
+  rows, columns = (everything, half) if across else (half, everything)
   fold = max(length // 16, 1)
   greys = np.array(_FOLDS)[np.arange(length) // fold % 2]
   image[rows, columns] = greys[None, columns, None]
