@@ -88,8 +88,9 @@ class Scenes:
     if request.task in TASKS:
       load = functools.partial(load_task, request.task)
     data = load(self.data_dir, settings=settings, report=request.report)
-    tokenizer = request.tokenizer or data.tokenizer
-    return dataclasses.replace(data, tokenizer=tokenizer)
+    if request.tokenizer is None:
+      return data
+    return dataclasses.replace(data, tokenizer=request.tokenizer)
 
 
 def load_pairs(
@@ -251,7 +252,7 @@ def _pair(row: Any) -> dict[str, Any]:
 def _records(row: Any) -> Iterator[dict[str, Any]]:
   """A record for each text of a row, its images and its index apart."""
   for values in zip(*row["texts"].values()):
-    record = {"image_id": int(row["index"])}
+    record: dict[str, Any] = {"image_id": int(row["index"])}
     record |= {
       k: row[k].decode() for k in ("scene", "second_scene") if k in row
     }
@@ -261,7 +262,6 @@ def _records(row: Any) -> Iterator[dict[str, Any]]:
     }
     if "answer" in record:
       record["answers"] = (tasks_lib.Answer(record.pop("answer")),)
-      record["attributes"] = tuple(
-        filter(None, record["attributes"].split(","))
-      )
+      attributes = record["attributes"].split(",")
+      record["attributes"] = tuple(filter(None, attributes))
     yield record
