@@ -33,9 +33,10 @@ def describe(thing: graph.Thing, attributes: Iterable[str]) -> dict[str, str]:
 
 def fits(thing: graph.Thing, description: Description) -> bool:
   """Whether a description is of this thing."""
-  return all(
-    getattr(thing, name) == value for name, value in description.items()
-  )
+  for name, value in description.items():
+    if getattr(thing, name) != value:
+      return False
+  return True
 
 
 def count(things: Iterable[graph.Thing], description: Description) -> int:
@@ -66,21 +67,14 @@ def unique(scene: graph.Scene) -> tuple[tuple[tuple[str, ...], ...], ...]:
 
   What a cover hides is there too.
   """
-  out = []
-  for thing in scene.things:
-    others = [
-      {name for name in SUBSETS[-1] if getattr(thing, name) != getattr(o, name)}
-      for o in scene.things
-      if o is not thing
-    ]
-    out.append(
-      tuple(
-        subset
-        for subset in SUBSETS
-        if not any(differ.isdisjoint(subset) for differ in others)
-      )
+  return tuple(
+    tuple(
+      subset
+      for subset in SUBSETS
+      if count(scene.things, describe(thing, subset)) == 1
     )
-  return tuple(out)
+    for thing in scene.things
+  )
 
 
 def unique_description(
