@@ -279,7 +279,13 @@ def train_batches(
     .batch(batch_size // unit, drop_remainder=True)
     .map(_flatten)
   )
-  dataset = dataset[process_index::process_count]
+  return read_ahead(dataset[process_index::process_count], num_threads)
+
+
+def read_ahead(
+  dataset: grain.MapDataset, num_threads: int
+) -> grain.DatasetIterator:
+  """An iterator over batches, which so many threads make before they are due."""
   options = grain.ReadOptions(
     num_threads=num_threads, prefetch_buffer_size=max(4, 2 * num_threads)
   )
@@ -315,9 +321,14 @@ def eval_images(
   """
   for start in range(0, len(source), batch_size):
     stop = min(start + batch_size, len(source))
-    images = np.stack([source[i]["image"] for i in range(start, stop)])
-    fill = [(0, batch_size - len(images))] + [(0, 0)] * 3
-    yield np.pad(images, fill), stop - start
+    images = [source[i]["image"] for i in range(start, stop)]
+    yield filled(images, batch_size), stop - start
+
+
+def filled(images: Sequence[np.ndarray], size: int) -> np.ndarray:
+  """Images as one array of `size` rows, the last ones zeros."""
+  fill = [(0, size - len(images))] + [(0, 0)] * images[0].ndim
+  return np.pad(np.stack(images), fill)
 
 
 def _rows_by_concept(source: sources.Source) -> dict[int, np.ndarray]:

@@ -7,7 +7,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from contrastive_jax.data import sources, tasks
+from contrastive_jax.data import pipeline, sources, tasks
 from contrastive_jax.data.text import tokenizer as tokenizer_lib
 
 
@@ -167,11 +167,8 @@ def train_batches(
       _Draw(source, groups, encoder, texts_per_image, answers_per_text)
     )
     .batch(batch_size // process_count, drop_remainder=True)
-  )[process_index::process_count]
-  options = grain.ReadOptions(
-    num_threads=num_threads, prefetch_buffer_size=max(4, 2 * num_threads)
   )
-  return iter(dataset.to_iter_dataset(read_options=options))
+  return pipeline.read_ahead(dataset[process_index::process_count], num_threads)
 
 
 def eval_batches(
@@ -206,9 +203,8 @@ def eval_batches(
       images.append(encoder.images(first))
       rows[place, : len(part)] = part
       tokens[place, : len(part)] = encoder.texts(records)
-    image = np.stack(images)
-    fill = [(0, batch_size - len(some))] + [(0, 0)] * (image.ndim - 1)
-    yield {"image": np.pad(image, fill), "tokens": tokens}, rows
+    image = pipeline.filled(images, batch_size)
+    yield {"image": image, "tokens": tokens}, rows
 
 
 def _batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -7,7 +7,7 @@ from contrastive_jax.data.sets import scenes
 from contrastive_jax.data.sets.scenes import generation, rendering
 
 SIZES = scenes.Sizes(train=20, validation=3, test=4, test_unseen_pairs=5)
-SETTINGS = scenes.Settings(sizes=SIZES)
+SETTINGS = scenes.SceneSettings(sizes=SIZES)
 
 
 def digest(settings, split="train"):

@@ -151,7 +151,7 @@ def test_a_cover_hides(side):
   axis = "x" if side in ("left", "right") else "y"
   scene = graph.sample(random.Random(5), clear_axis=axis)
   full = rendering.render(scene, 64)
-  image = rendering.render(graph.covered(scene, side), 64)
+  image = rendering.render(scene._replace(cover=side), 64)
   hidden = np.zeros((64, 64), bool)
   part = slice(None, 32) if side in ("left", "top") else slice(32, None)
   hidden[(part, slice(None)) if axis == "y" else (slice(None), part)] = True
@@ -177,7 +177,9 @@ def test_a_cover_hides(side):
 def test_a_scene_is_the_same_at_every_size():
   for task in generation.TASKS:
     small, large = (
-      list(generation.rows(scenes.Settings(image_size=side), task, "test", 3))
+      list(
+        generation.rows(scenes.SceneSettings(image_size=side), task, "test", 3)
+      )
       for side in (64, 112)
     )
     assert small == large
@@ -191,7 +193,7 @@ def test_a_scene_is_the_same_at_every_size():
 
 
 def test_json_and_shades():
-  scene = graph.covered(graph.sample(random.Random(0)), "top")
+  scene = graph.sample(random.Random(0))._replace(cover="top")
   assert graph.loads(scene.dumps()) == scene
   assert scene._replace(background=40).shade == "dark"
   assert scene._replace(background=125).shade == "grey"
@@ -218,7 +220,7 @@ def test_unique_descriptions():
 def test_records_follow_from_the_settings(monkeypatch):
   first = digest(SETTINGS)
   assert digest(SETTINGS) == first
-  assert digest(scenes.Settings(seed=1)) != first
+  assert digest(scenes.SceneSettings(seed=1)) != first
   assert digest(SETTINGS, "test") != first
   # Nor from how a process hashes texts.
   monkeypatch.setenv("PYTHONHASHSEED", "12345")
@@ -259,11 +261,13 @@ def test_fingerprint():
     "hypotheses_per_image": 4,
     "private": (),
   }
-  found = {scenes.Settings(**{k: v}).fingerprint for k, v in changes.items()}
-  found.add(scenes.Settings().fingerprint)
+  found = {
+    scenes.SceneSettings(**{k: v}).fingerprint for k, v in changes.items()
+  }
+  found.add(scenes.SceneSettings().fingerprint)
   assert len(found) == len(changes) + 1
-  one = scenes.Settings(private=("rotation", "texture"))
-  two = scenes.Settings(private=("texture", "rotation"))
+  one = scenes.SceneSettings(private=("rotation", "texture"))
+  two = scenes.SceneSettings(private=("texture", "rotation"))
   assert one == two and one.fingerprint == two.fingerprint
 
 
@@ -380,7 +384,7 @@ def test_is_prepared_once(data):
 
 
 def test_one_image(tmp_path):
-  settings = scenes.Settings(image_size=70, sizes=scenes.Sizes(1, 1, 1, 1))
+  settings = scenes.SceneSettings(image_size=70, sizes=scenes.Sizes(1, 1, 1, 1))
   folder = str(tmp_path)
   lines = []
   pairs = scenes.load_pairs(folder, settings=settings, report=lines.append)
@@ -418,7 +422,7 @@ def test_one_image(tmp_path):
 )
 def test_wrong_settings(arguments, message):
   with pytest.raises(ValueError, match=message):
-    scenes.Settings(**arguments)
+    scenes.SceneSettings(**arguments)
 
 
 def test_wrong_sizes_and_tasks(tmp_path):
@@ -446,7 +450,7 @@ def test_what_a_run_asks_for(tmp_path, task, monkeypatch):
   chosen = scenes.Scenes(scenes=7, private=("size",), data_dir=str(tmp_path))
   own = chosen.open(Request(task=task, image_size=40))
   given = chosen.open(Request(task=task, image_size=40, tokenizer="given"))
-  settings = scenes.Settings(40, scenes.Sizes(train=7), private=("size",))
+  settings = scenes.SceneSettings(40, scenes.Sizes(train=7), private=("size",))
   start = ("nlvr2",) if task == "nlvr2" else ()
   assert asked == [(*start, str(tmp_path), settings)] * 2
   assert (own.tokenizer, given.tokenizer) == ("own", "given")

@@ -11,7 +11,7 @@ from contrastive_jax.data.sets import scenes
 from contrastive_jax.data.sets.scenes import generation, graph, questions
 from tests.data import scenes_oracle as oracle
 
-SETTINGS = scenes.Settings()
+SETTINGS = scenes.SceneSettings()
 SEEN = ("train", "validation", "test")
 _PAIR = re.compile(
   rf"\b({'|'.join(oracle.COLOURS)}) ({'|'.join(oracle.SHAPES)})(?:e?s)?\b"
@@ -129,7 +129,7 @@ def test_captions(made, split):
 
 
 def test_corners():
-  settings = scenes.Settings(captions_per_image=16, private=("texture",))
+  settings = scenes.SceneSettings(captions_per_image=16, private=("texture",))
   places = collections.Counter()
   for (scene,), texts in rows("captions", "train", 64, settings):
     for text in (text["text"] for text in texts):
@@ -163,7 +163,7 @@ WORDS = {
 @pytest.mark.parametrize("fact", scenes.FACTS)
 def test_private_facts_are_not_said(fact):
   def words(private):
-    settings = scenes.Settings(private=private)
+    settings = scenes.SceneSettings(private=private)
     made = rows("captions", "train", 64, settings)
     return {w for _, texts in made for t in texts for w in t["text"].split()}
 
@@ -176,7 +176,7 @@ def test_private_facts_are_not_said(fact):
 
 
 def test_with_everything_private_things_are_counted():
-  settings = scenes.Settings(private=scenes.FACTS, captions_per_image=16)
+  settings = scenes.SceneSettings(private=scenes.FACTS, captions_per_image=16)
   for (scene,), texts in rows("captions", "train", 64, settings):
     number = oracle.NUMBERS[len(scene["things"])]
     assert len(texts) == 16
@@ -187,7 +187,7 @@ def test_questions_of_an_image_differ(made):
   for split in scenes.SPLITS:
     for _, texts in made["vqa", split]:
       assert len({t["question"] for t in texts}) == len(texts) == 8
-  most = scenes.Settings(questions_per_image=16)
+  most = scenes.SceneSettings(questions_per_image=16)
   for split in ("train", "test_unseen_pairs"):
     for (scene,), texts in rows("vqa", split, 64, most):
       assert len({t["question"] for t in texts}) == len(texts) == 16

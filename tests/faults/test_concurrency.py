@@ -128,7 +128,7 @@ _SCENES = """
 import tensorflow_datasets as tfds
 from contrastive_jax.data.sets import scenes
 from contrastive_jax.data.sets.scenes import scenes_dataset_builder
-settings = scenes.Settings(image_size=32, sizes=scenes.Sizes(6, 1, 1, 1))
+settings = scenes.SceneSettings(image_size=32, sizes=scenes.Sizes(6, 1, 1, 1))
 prepare = scenes_dataset_builder.Scenes.download_and_prepare
 
 def both(builder):
@@ -190,7 +190,7 @@ def test_two_that_convert_the_same_pairs(tmp_path, kind):
   assert len(pairs.read(out)) == 48
 
 
-SCENES = scenes.Settings(image_size=32, sizes=scenes.Sizes(6, 1, 1, 1))
+SCENES = scenes.SceneSettings(image_size=32, sizes=scenes.Sizes(6, 1, 1, 1))
 
 
 def _contents(where):

@@ -316,12 +316,7 @@ def load(
     if not benchmark.validation:
       wanted = f"{benchmark.train}[10%:]", f"{benchmark.train}[:10%]"
     train, validation = map(split, wanted)
-  return Splits(
-    classes=classes,
-    test=split(benchmark.test),
-    train=train,
-    validation=validation,
-  )
+  return Splits(classes, split(benchmark.test), train, validation)
 
 
 def _several(row: Any, classes: int) -> "np.ndarray":

@@ -13,14 +13,16 @@ import dataclasses
 import enum
 import functools
 import math
+import typing
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from contrastive_jax.data.images import randaugment
+from contrastive_jax import choices
+from contrastive_jax.choices import field
+from contrastive_jax.data.images import changes, randaugment
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -39,20 +41,6 @@ _QUARTER_TURN = (
   np.linalg.inv(_YIQ) @ np.array([[0, 0, 0], [0, 0, -1], [0, 1, 0]]) @ _YIQ
 )
 
-_UPPER_ENDS = dict.fromkeys(
-  ("fill", "flip", "color_jitter", "grayscale", "blur", "solarize"), 1.0
-) | {
-  "brightness": 10.0,
-  "contrast": 10.0,
-  "saturation": 10.0,
-  "hue": 0.5,
-  "randaugment_magnitude": randaugment.MAX_MAGNITUDE,
-}
-_CHOICES = {
-  "resize": ("crop", "squash"),
-  "interpolation": ("bicubic", "bilinear"),
-}
-
 
 class _Purpose(enum.IntEnum):
   """What a draw is for; switching one operation leaves other draws alone."""
@@ -66,8 +54,8 @@ class _Purpose(enum.IntEnum):
   SOLARIZE = 6
 
 
-@dataclasses.dataclass(frozen=True)
-class AugmentConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AugmentConfig(changes.Changes):
   """What `augment_batch` and `preprocess_batch` do to an image.
 
   The operations come in this order: crop, flip and blur (one resampling);
@@ -75,98 +63,58 @@ class AugmentConfig:
   grayscale; solarize; normalisation. An operation whose probability, strength
   or `randaugment_num_ops` is 0 costs nothing.
 
-  Attributes:
-    image_size: S, the side of the output.
-    random_resized_crop: crop a random box; otherwise as in evaluation.
-    crop_scale: range of the box's share of the image's area. An upper end
-      above 1 zooms out: the box may exceed the image, which then sits at a
-      random place on a canvas of colour `fill`.
-    crop_ratio: range of the box's width / height, drawn log-uniformly.
-    fill: level (0..1) of the canvas around a zoomed-out image; 1 is white.
-    flip: probability of a left-right flip. 0 by default: only for data whose
-      captions do not tell left from right, and no text in the images.
-    color_jitter: probability of the colour jitter.
-    brightness: factor drawn from [max(0, 1 - b), 1 + b].
-    contrast: the same, around the image's mean grey.
-    saturation: the same, around each pixel's grey.
-    hue: rotation of the YIQ chroma plane, drawn from [-h, h] turns. 0 by
-      default: captions name colours.
-    grayscale: probability of dropping colour.
-    blur: probability of a Gaussian blur.
-    blur_sigma: range of its deviation, in output pixels.
-    solarize: probability of inverting the levels at or above 1/2.
-    randaugment_num_ops: RandAugment steps; 0 is off (ALBEF: 2).
-    randaugment_magnitude: its strength out of 10 (ALBEF: 7).
-    resize: evaluation keeps the central square ("crop") or the whole image,
-      changing its aspect ("squash").
-    interpolation: "bicubic" or "bilinear", antialiased when shrinking.
-    mean: subtracted per channel after scaling to 0..1.
-    std: divided by per channel.
+  The ratio of a crop's sides is drawn log-uniformly. A scale above 1 zooms out:
+  the box may exceed the image, which then sits at a random place on a canvas of
+  colour `fill`. Brightness b is a factor drawn from [max(0, 1 - b), 1 + b]; the
+  same is contrast around the image's mean grey, and saturation around each
+  pixel's. Hue h turns the YIQ chroma plane by up to h either way; solarize inverts
+  levels at or above 1/2. ALBEF has two RandAugment steps of magnitude 7.
+
+  `flip` is only for data whose captions do not tell left from right, and no text
+  in the images; `hue` is 0 by default, as captions name colours.
   """
 
-  image_size: int
-  random_resized_crop: bool = True
-  crop_scale: tuple[float, float] = (0.5, 1.0)
-  crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-  fill: float = 1.0
-  flip: float = 0.0
-  color_jitter: float = 0.8
-  brightness: float = 0.3
-  contrast: float = 0.3
-  saturation: float = 0.3
-  hue: float = 0.0
-  grayscale: float = 0.0
-  blur: float = 0.0
-  blur_sigma: tuple[float, float] = (0.1, 2.0)
-  solarize: float = 0.0
-  randaugment_num_ops: int = 0
-  randaugment_magnitude: float = 7.0
-  resize: str = "crop"
-  interpolation: str = "bicubic"
-  mean: tuple[float, float, float] = CLIP_MEAN
-  std: tuple[float, float, float] = CLIP_STD
+  image_size: int = field(
+    dataclasses.MISSING, "S, the side of the output.", low=1
+  )
+  crop_ratio: tuple[float, float] = field(
+    (3 / 4, 4 / 3), "Range of the crop's width / height."
+  )
+  fill: float = field(
+    1.0, "Level of the canvas of a zoomed-out image.", low=0, high=1
+  )
+  blur_sigma: tuple[float, float] = field(
+    (0.1, 2.0), "Range of the blur's deviation, in output pixels."
+  )
+  resize: str = field(
+    "crop",
+    "Evaluation keeps the central square, or the whole image, changing its"
+    " aspect.",
+    among=("crop", "squash"),
+  )
+  interpolation: str = field(
+    "bicubic", "Antialiased when shrinking.", among=("bicubic", "bilinear")
+  )
+  mean: tuple[float, float, float] = field(
+    CLIP_MEAN, "Subtracted per channel after scaling to 0..1."
+  )
+  std: tuple[float, float, float] = field(CLIP_STD, "Divided by per channel.")
 
   def __post_init__(self) -> None:
-    for name in ("crop_scale", "crop_ratio", "blur_sigma", "mean", "std"):
-      value = getattr(self, name)
-      length = 3 if name in ("mean", "std") else 2
-      listed = isinstance(value, (tuple, list)) and len(value) == length
-      if not listed or not all(map(_is_number, value)):
-        self._refuse(name, f"{length} numbers")
-      # A list (from a config file) would make the config unhashable.
-      object.__setattr__(self, name, tuple(float(v) for v in value))
-    for name in ("crop_scale", "crop_ratio", "blur_sigma"):
-      low, high = getattr(self, name)
-      if not 0.0 < low <= high:
-        self._refuse(name, "two numbers, 0 < low <= high")
-    if min(self.std) <= 0.0:
-      self._refuse("std", "3 positive numbers")
-    for name, least in (("image_size", 1), ("randaugment_num_ops", 0)):
-      value = getattr(self, name)
-      if type(value) is not int or value < least:  # bool is an int as well
-        self._refuse(name, f"an integer of at least {least}")
-    if not isinstance(self.random_resized_crop, bool):
-      self._refuse("random_resized_crop", "True or False")
-    for name, high in _UPPER_ENDS.items():
-      value = getattr(self, name)
-      if not _is_number(value) or not 0.0 <= value <= high:
-        self._refuse(name, f"a number within 0..{high:g}")
-    for name, choices in _CHOICES.items():
-      if getattr(self, name) not in choices:
-        self._refuse(name, " or ".join(map(repr, choices)))
-
-  def _refuse(self, name: str, wanted: str) -> None:
-    raise ValueError(
-      f"AugmentConfig.{name} must be {wanted}, got {getattr(self, name)!r}."
-    )
-
-
-def _is_number(value: Any) -> bool:
-  return (
-    isinstance(value, (int, float))
-    and not isinstance(value, bool)
-    and math.isfinite(value)
-  )
+    types = typing.get_type_hints(type(self))
+    for f in dataclasses.fields(self):
+      value = getattr(self, f.name)
+      try:
+        # A list (from a config file) would make the config unhashable.
+        value = choices.checked(value, types[f.name], f.metadata)
+        if f.name in ("crop_scale", "crop_ratio", "blur_sigma"):
+          if not 0.0 < value[0] <= value[1]:
+            raise ValueError(f"must be 0 < low <= high; got {value}.")
+        if f.name == "std" and min(value) <= 0.0:
+          raise ValueError(f"must be 3 positive numbers; got {value}.")
+      except ValueError as error:
+        raise ValueError(f"AugmentConfig.{f.name} {error}") from error
+      object.__setattr__(self, f.name, value)
 
 
 def _check_images(images: jax.Array, who: str) -> None:

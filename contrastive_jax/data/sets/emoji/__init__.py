@@ -9,6 +9,7 @@ from typing import Any
 from contrastive_jax.choices import field
 from contrastive_jax.data import sources
 from contrastive_jax.data.files import prepare
+from contrastive_jax.data.sets import prepared
 from contrastive_jax.data.sets.choices import DATA_DIR, PAIRS, Request
 
 _TOKENIZER = pathlib.Path(__file__).with_name("tokenizer.json")
@@ -53,32 +54,17 @@ class Emoji:
         f"languages must be some of {', '.join(emoji.LANGUAGES)}; got"
         f" {', '.join(unknown) or 'none'}."
       )
-    # A package with other drawings or names must not open what an earlier one
-    # prepared: TFDS knows its version alone.
-    folder = prepare.data_dir(self.data_dir) / f"emoji-{emoji.fingerprint()}"
-    builder = prepare.prepared(
-      functools.partial(
-        emoji.Emoji,
-        config="images",
-        data_dir=str(folder),
-        file_format="array_record",
-      ),
-      "the emoji data",
-      report=request.report,
-    )
     captions = {
       c["concept_id"]: _captions(c, self.languages) for c in emoji.concepts()
     }
     splits = {}
-    for split in builder.info.splits:
-      rows = sorted(
-        (
-          row
-          for row in builder.as_data_source(split=split)
-          if captions[int(row["concept_id"])]
-        ),
-        key=lambda row: int(row["index"]),
-      )
+    for split, rows in prepared.rows(
+      functools.partial(emoji.Emoji, config="images"),
+      prepare.data_dir(self.data_dir) / f"emoji-{emoji.fingerprint()}",
+      "the emoji data",
+      request.report,
+    ):
+      rows = [row for row in rows if captions[int(row["concept_id"])]]
       splits[split] = sources.ArraySource(
         np.stack([row["image"] for row in rows]),
         [
@@ -86,9 +72,7 @@ class Emoji:
             "index": int(row["index"]),
             "concept_id": int(row["concept_id"]),
             "captions": captions[int(row["concept_id"])],
-            "label": row["subcategory"].decode()
-            if isinstance(row["subcategory"], bytes)
-            else str(row["subcategory"]),
+            "label": row["subcategory"].decode(),
           }
           for row in rows
         ],
@@ -106,14 +90,13 @@ class Emoji:
 def _captions(
   concept: Mapping[str, Any], languages: Sequence[str]
 ) -> tuple[sources.Caption, ...]:
-  captions = []
-  for language in languages:
-    if language in concept["names"]:
-      captions.append(
-        sources.Caption(concept["names"][language], "name", language)
-      )
-      captions.extend(
-        sources.Caption(keyword, "keyword", language)
-        for keyword in concept["keywords"][language]
-      )
-  return tuple(captions)
+  return tuple(
+    sources.Caption(text, kind, language)
+    for language in languages
+    if language in concept["names"]
+    for kind, texts in (
+      ("name", [concept["names"][language]]),
+      ("keyword", concept["keywords"][language]),
+    )
+    for text in texts
+  )

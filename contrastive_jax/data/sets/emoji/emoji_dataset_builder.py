@@ -37,25 +37,21 @@ LANGUAGES = tuple(
   "en ar bn cs de el es fa fr he hi id it ja ko nl pl pt ru sv th tr uk vi"
   " zh".split()
 )
+_FOLDER = importlib.resources.files("contrastive_jax.data.sets.emoji")
+_CONCEPTS, _IMAGES = _FOLDER / "concepts.json.gz", _FOLDER / "images.zip"
 
 
 @functools.cache
 def concepts() -> list[dict[str, Any]]:
   """The embedded table of concepts: names, keywords, categories, drawings."""
-  file = (
-    importlib.resources.files("contrastive_jax.data.sets.emoji")
-    / "concepts.json.gz"
-  )
-  return json.loads(gzip.decompress(file.read_bytes()))
+  return json.loads(gzip.decompress(_CONCEPTS.read_bytes()))
 
 
 @functools.cache
 def fingerprint() -> str:
   """Digest of the embedded table and drawings: another is another data set."""
-  folder = importlib.resources.files("contrastive_jax.data.sets.emoji")
-  digest = hashlib.sha256((folder / "concepts.json.gz").read_bytes())
-  path = folder / "images.zip"
-  with path.open("rb") as file, zipfile.ZipFile(file) as images:
+  digest = hashlib.sha256(_CONCEPTS.read_bytes())
+  with _IMAGES.open("rb") as file, zipfile.ZipFile(file) as images:
     # The checksums in the archive's directory stand for the drawings, which
     # are not read.
     for info in images.infolist():
@@ -92,23 +88,18 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
 
   def _info(self) -> tfds.core.DatasetInfo:
     text = tfds.features.Text()
-    if self.builder_config.name != "images":
-      features = {
-        "concept_id": np.int64,
-        "name": text,
-        "keywords": tfds.features.Sequence(tfds.features.Text()),
-      }
-    else:
-      features = {
+    features: dict[str, Any] = {
+      "concept_id": np.int64,
+      "name": text,
+      "keywords": tfds.features.Sequence(tfds.features.Text()),
+    }
+    if self.builder_config.name == "images":
+      features |= {
         "index": np.int64,
-        "concept_id": np.int64,
         "image": tfds.features.Image(shape=(64, 64, 3), encoding_format="png"),
-        "vendor": text,
-        "character": text,
-        "name": text,
-        "keywords": tfds.features.Sequence(tfds.features.Text()),
-        "category": text,
-        "subcategory": text,
+        **dict.fromkeys(
+          ("vendor", "character", "category", "subcategory"), text
+        ),
       }
     return tfds.core.DatasetInfo(
       builder=self,
@@ -146,11 +137,7 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
         )
 
   def _images(self, split: str) -> Iterator[Any]:
-    path = (
-      importlib.resources.files("contrastive_jax.data.sets.emoji")
-      / "images.zip"
-    )
-    with path.open("rb") as file, zipfile.ZipFile(file) as images:
+    with _IMAGES.open("rb") as file, zipfile.ZipFile(file) as images:
       for concept in concepts():
         for drawing in concept["drawings"]:
           vendor = drawing["vendor"]
@@ -160,17 +147,14 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
           png = io.BytesIO()
           Image.open(io.BytesIO(webp)).convert("RGB").save(png, "png")
           png.seek(0)
+          copied = ("concept_id", "character", "category", "subcategory")
           yield (
             drawing["index"],
             {
-              "index": drawing["index"],
-              "concept_id": concept["concept_id"],
+              **drawing,
+              **{name: concept[name] for name in copied},
               "image": png,
-              "vendor": vendor,
-              "character": concept["character"],
               "name": concept["names"]["en"],
               "keywords": concept["keywords"]["en"],
-              "category": concept["category"],
-              "subcategory": concept["subcategory"],
             },
           )

@@ -44,46 +44,40 @@ class FashionMnist:
 
     if self.path:
       first, test = files.read_folder(self.path)
-      held_out = len(first.labels) // 12
-      sizes = [len(first.labels) - held_out, held_out, len(test.labels)]
-      everything = [first, test]
+      stop = len(first.labels) - len(first.labels) // 12
     else:
-      everything = [files.embedded()]
-      sizes = [6000, 1000, 1000]
-    images = np.concatenate([part.images for part in everything])
-    labels = np.concatenate([part.labels for part in everything])
-    classes = files.CLASSES
+      shipped = files.embedded()
+      first, test = shipped.part(0, 7000), shipped.part(7000, 8000)
+      stop = 6000
+    parts = {
+      sources.TRAIN: first.part(0, stop),
+      sources.VALIDATION: first.part(stop, len(first.labels)),
+      sources.TEST: test,
+    }
+    names = files.CLASSES
     splits, start = {}, 0
-    for split, size in zip(
-      (sources.TRAIN, sources.VALIDATION, sources.TEST), sizes
-    ):
-      stop = start + size
+    for split, (images, labels) in parts.items():
       splits[split] = sources.ArraySource(
         # Three channels without three copies.
-        np.broadcast_to(
-          images[start:stop, ..., None], (size, *images.shape[1:], 3)
-        ),
+        np.broadcast_to(images[..., None], (*images.shape, 3)),
         [
           {
             "index": index,
-            "concept_id": index
-            if request.task == "images"
-            else int(labels[index]),
-            "captions": sources.name_captions([classes[labels[index]]], "en"),
-            "label": classes[labels[index]],
+            "concept_id": index if request.task == "images" else label,
+            "captions": sources.name_captions([names[label]], "en"),
+            "label": names[label],
           }
-          for index in range(start, stop)
+          for index, label in enumerate(labels.tolist(), start)
         ],
       )
-      start = stop
-    train = files.Drawings(images[: sizes[0]], labels[: sizes[0]])
+      start += len(labels)
     return sources.PairData(
       name="fashion_mnist",
       splits=splits,
       languages=("en",),
       tokenizer=request.learned(
-        [text.format(name) for name in classes for text in PROMPTS], _VOCABULARY
+        [text.format(name) for name in names for text in PROMPTS], _VOCABULARY
       ),
-      fingerprint=train.fingerprint,
+      fingerprint=parts[sources.TRAIN].fingerprint,
       prompts=PROMPTS,
     )

@@ -14,21 +14,11 @@ from contrastive_jax.data.sets.folder.folder_rows import DataError
 
 # In the order of their numbers.
 CLASSES = (
-  "T-shirt/top",
-  "Trouser",
-  "Pullover",
-  "Dress",
-  "Coat",
-  "Sandal",
-  "Shirt",
-  "Sneaker",
-  "Bag",
-  "Ankle boot",
+  *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+  *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
 SIDE = 28
 EMBEDDED = "images.npz"
-# First parts of the names of the files: of training and of test.
-PARTS = ("train", "t10k")
 _WHAT_TO_DO = (
   "config.data.path must be the folder that holds Fashion-MNIST's"
   " train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz,"
@@ -79,8 +69,7 @@ def read_folder(path: str | pathlib.Path) -> tuple[Drawings, Drawings]:
   folder = pathlib.Path(path).expanduser()
   if not folder.is_dir():
     raise DataError(f"{folder} is not a folder: {_WHAT_TO_DO}.")
-  train, test = (_read_part(folder, part) for part in PARTS)
-  return train, test
+  return _read_part(folder, "train"), _read_part(folder, "t10k")
 
 
 def _read_part(folder: pathlib.Path, part: str) -> Drawings:

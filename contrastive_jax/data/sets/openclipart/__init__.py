@@ -18,6 +18,7 @@ from typing import Any
 from contrastive_jax.choices import field
 from contrastive_jax.data import sources
 from contrastive_jax.data.files import prepare
+from contrastive_jax.data.sets import prepared
 from contrastive_jax.data.sets.choices import DATA_DIR, PAIRS, Request
 
 INSTALLED = "/usr/share/openclipart"
@@ -66,28 +67,17 @@ class OpenClipart:
     root = pathlib.Path(self.path or INSTALLED).expanduser()
     digest = openclipart.fingerprint(root)
     digest += f"-{side}" if side != SIDE else ""
-    builder = prepare.prepared(
-      functools.partial(
-        openclipart.OpenClipArt,
-        root=str(root),
-        side=side,
-        data_dir=str(prepare.data_dir(self.data_dir) / f"openclipart-{digest}"),
-        file_format="array_record",
-      ),
-      "Open Clip Art",
-      report=request.report,
-    )
     splits = {}
-    for split in builder.info.splits:
-      rows = sorted(
-        builder.as_data_source(split=split), key=lambda row: int(row["index"])
-      )
-      splits[split] = sources.ArraySource(
-        np.stack([row["image"] for row in rows])
-        if rows
-        else np.zeros((0, side, side, 3), np.uint8),
-        [_record(row) for row in rows],
-      )
+    for split, rows in prepared.rows(
+      functools.partial(openclipart.OpenClipArt, root=str(root), side=side),
+      prepare.data_dir(self.data_dir) / f"openclipart-{digest}",
+      "Open Clip Art",
+      request.report,
+    ):
+      images = np.zeros((len(rows), side, side, 3), np.uint8)
+      for image, row in zip(images, rows):
+        image[:] = row["image"]
+      splits[split] = sources.ArraySource(images, [*map(_record, rows)])
     texts = itertools.chain(
       sources.caption_texts(splits[sources.TRAIN]),
       (prompt.format("") for prompt in PROMPTS),
@@ -104,17 +94,14 @@ class OpenClipart:
 
 def _record(row: Any) -> dict[str, Any]:
   """A prepared record's fields, its image apart."""
-  title = row["title"].decode()
-  folder_name = row["path"].decode().split("/")[0]
-  language = sources.ANY_LANGUAGE
-  captions = [sources.Caption(title, "name", language)]
-  captions += [
-    sources.Caption(word.decode(), "keyword", language)
-    for word in row["keywords"]
-  ]
+  folder = row["path"].decode().split("/")[0]
+  keywords = [word.decode() for word in row["keywords"]]
   return {
     "index": int(row["index"]),
     "concept_id": int(row["concept_id"]),
-    "captions": tuple(captions),
-    "label": "" if folder_name == "unsorted" else folder_name.replace("_", " "),
+    "captions": (
+      *sources.name_captions([row["title"].decode()]),
+      *(sources.Caption(k, "keyword", sources.ANY_LANGUAGE) for k in keywords),
+    ),
+    "label": "" if folder == "unsorted" else folder.replace("_", " "),
   }

@@ -3,12 +3,13 @@
 Images of two to five things (of a shape, colour, size and texture each, tilted or
 not) before a background of some grey, and from the same scene graph captions,
 questions with answers, statements about two images and hypotheses. What captions
-leave out is a setting (`Settings.private`), so that studies can vary what is in
-the image alone. Of every task the texts alone do not tell the answer.
+leave out is a setting (`SceneSettings.private`), so that studies can vary what is
+in the image alone. Of every task the texts alone do not tell the answer.
 """
 
 import dataclasses
 import functools
+import itertools
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from contrastive_jax.choices import field
 from contrastive_jax.data import sources
 from contrastive_jax.data import tasks as tasks_lib
 from contrastive_jax.data.files import prepare
+from contrastive_jax.data.sets import prepared
 from contrastive_jax.data.sets.choices import DATA_DIR, PAIRS, TASKS, Request
 from contrastive_jax.data.sets.scenes import (
   generation,
@@ -28,7 +30,7 @@ from contrastive_jax.data.sets.scenes.settings import (
   FACTS,
   SPLITS,
   UNSEEN_PAIRS,
-  Settings,
+  SceneSettings,
   Sizes,
 )
 
@@ -42,14 +44,14 @@ __all__ = [
   "SPLITS",
   "UNSEEN_PAIRS",
   "Scenes",
-  "Settings",
+  "SceneSettings",
   "Sizes",
   "load_pairs",
   "load_task",
   "load_tokenizer",
 ]
 
-_DEFAULT = Settings()
+_DEFAULT = SceneSettings()
 _VOCABULARY = 1024
 # Enough for every word to come often; the tokenizer of a larger set is the same.
 _TOKENIZER_SCENES = 2000
@@ -60,10 +62,7 @@ class Scenes:
   """Drawn scenes whose every fact is known, with texts for all tasks."""
 
   scenes: int = field(
-    4000,
-    "Training images, or pairs of them for nlvr2.",
-    low=1,
-    high=10**9,
+    4000, "Training images, or pairs of them for nlvr2.", low=1, high=10**9
   )
   private: tuple[str, ...] = field(
     ("background", "texture", "rotation"),
@@ -80,19 +79,15 @@ class Scenes:
     Raises:
       ValueError: if `image_size` is not one that can be drawn.
     """
-    options: dict[str, Any] = {
-      "settings": Settings(
-        image_size=request.image_size,
-        sizes=Sizes(train=self.scenes),
-        private=self.private,
-      ),
-      "report": request.report,
-    }
-    data = (
-      load_pairs(self.data_dir, **options)
-      if request.task in PAIRS
-      else load_task(request.task, self.data_dir, **options)
+    settings = SceneSettings(
+      image_size=request.image_size,
+      sizes=Sizes(train=self.scenes),
+      private=self.private,
     )
+    load = load_pairs
+    if request.task in TASKS:
+      load = functools.partial(load_task, request.task)
+    data = load(self.data_dir, settings=settings, report=request.report)
     if request.tokenizer is None:
       return data
     return dataclasses.replace(data, tokenizer=request.tokenizer)
@@ -101,7 +96,7 @@ class Scenes:
 def load_pairs(
   data_dir: str = "",
   *,
-  settings: Settings = _DEFAULT,
+  settings: SceneSettings = _DEFAULT,
   report: Callable[[str], None] = print,
 ) -> sources.PairData:
   """Prepares (once) and opens scenes with captions.
@@ -138,7 +133,7 @@ def load_task(
   task: str,
   data_dir: str = "",
   *,
-  settings: Settings = _DEFAULT,
+  settings: SceneSettings = _DEFAULT,
   report: Callable[[str], None] = print,
 ) -> tasks_lib.TaskData:
   """Prepares (once) and opens scenes with the texts of a task.
@@ -151,8 +146,7 @@ def load_task(
 
   Args:
     task: one of `TASKS`.
-    data_dir: where the prepared records are kept, in a folder a fingerprint; ""
-      is the user's cache.
+    data_dir: where the prepared records are kept, see `load_pairs`.
     settings: what is drawn and said.
     report: receives a line when something takes a while.
 
@@ -166,15 +160,15 @@ def load_task(
     raise ValueError(f"task must be one of {', '.join(TASKS)}; got {task!r}.")
   splits = {}
   for split, rows in _prepared(task, data_dir, settings, report):
-    records: list[dict[str, Any]] = []
-    for row in rows:
-      records += _expanded(row, task, len(records))
-    pairs = task == "nlvr2"
+    records = [
+      {"index": index, **record}
+      for index, record in enumerate(itertools.chain(*map(_records, rows)))
+    ]
     splits[split] = sources.ArraySource(
       _stacked(rows, "image"),
       records,
       rows=[record["image_id"] for record in records],
-      second_images=_stacked(rows, "second_image") if pairs else None,
+      second_images=_stacked(rows, "second_image") if task == "nlvr2" else None,
     )
   return tasks_lib.TaskData(
     name="scenes",
@@ -189,18 +183,12 @@ def load_task(
 def load_tokenizer(
   data_dir: str = "",
   *,
-  settings: Settings = _DEFAULT,
+  settings: SceneSettings = _DEFAULT,
   report: Callable[[str], None] = print,
 ) -> "tokenizer_lib.Tokenizer":
   """The tokenizer of all tasks, learned on their training texts once.
 
-  Args:
-    data_dir: where the prepared records are kept; "" is the user's cache.
-    settings: what is said.
-    report: receives a line when something takes a while.
-
-  Returns:
-    The tokenizer.
+  Arguments are those of `load_pairs`.
   """
   from contrastive_jax.data.text import tokenizer as tokenizer_lib
 
@@ -220,30 +208,24 @@ def load_tokenizer(
 def _prepared(
   config: str,
   data_dir: str,
-  settings: Settings,
+  settings: SceneSettings,
   report: Callable[[str], None],
 ) -> Iterator[tuple[str, list[Any]]]:
   """The splits of a config with their records in order."""
   # TFDS takes seconds to import: only who opens a data set pays for it.
   from contrastive_jax.data.sets.scenes import scenes_dataset_builder
 
-  builder = prepare.prepared(
+  return prepared.rows(
     functools.partial(
-      scenes_dataset_builder.Scenes,
-      settings=settings,
-      config=config,
-      data_dir=str(_folder(data_dir, settings)),
-      file_format="array_record",
+      scenes_dataset_builder.Scenes, settings=settings, config=config
     ),
+    _folder(data_dir, settings),
     f"scenes ({config})",
-    report=report,
+    report,
   )
-  for split in SPLITS:
-    rows = list(builder.as_data_source(split=split))
-    yield split, sorted(rows, key=lambda row: int(row["index"]))
 
 
-def _folder(data_dir: str, settings: Settings) -> pathlib.Path:
+def _folder(data_dir: str, settings: SceneSettings) -> pathlib.Path:
   return prepare.data_dir(data_dir) / f"scenes-{settings.fingerprint}"
 
 
@@ -267,26 +249,19 @@ def _pair(row: Any) -> dict[str, Any]:
   }
 
 
-def _expanded(row: Any, task: str, start: int) -> list[dict[str, Any]]:
-  """A record for each text of a row, their images apart."""
-  common = {"image_id": int(row["index"]), "scene": row["scene"].decode()}
-  if task == "nlvr2":
-    common["second_scene"] = row["second_scene"].decode()
-  texts = {
-    name: [
-      value.decode() if isinstance(value, bytes) else int(value)
-      for value in values
-    ]
-    for name, values in row["texts"].items()
-  }
-  out = []
-  for number, values in enumerate(zip(*texts.values())):
-    record: dict[str, Any] = {"index": start + number, **common}
-    record |= dict(zip(texts, values))
-    if task == "vqa":
+def _records(row: Any) -> Iterator[dict[str, Any]]:
+  """A record for each text of a row, its images and its index apart."""
+  for values in zip(*row["texts"].values()):
+    record: dict[str, Any] = {"image_id": int(row["index"])}
+    record |= {
+      k: row[k].decode() for k in ("scene", "second_scene") if k in row
+    }
+    record |= {
+      name: value.decode() if isinstance(value, bytes) else int(value)
+      for name, value in zip(row["texts"], values)
+    }
+    if "answer" in record:
       record["answers"] = (tasks_lib.Answer(record.pop("answer")),)
-      record["attributes"] = tuple(
-        name for name in record["attributes"].split(",") if name
-      )
-    out.append(record)
-  return out
+      attributes = record["attributes"].split(",")
+      record["attributes"] = tuple(filter(None, attributes))
+    yield record

@@ -2,9 +2,9 @@
 
 import collections
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from contrastive_jax.data.sets.scenes import graph, questions
+from contrastive_jax.data.sets.scenes import claims, graph, questions
 
 # For a key with at most so many answers it is drawn by lot which of the rarest
 # ones comes next, and waited for: whoever took what comes first would have the
@@ -15,36 +15,36 @@ _OFTEN_IN_ONE = 2
 
 
 def ask(
-  scenes: Sequence[graph.Scene],
+  images: Sequence[claims.Scenes],
   rng: random.Random,
   *,
   number: int,
-  unseen: bool = False,
-) -> list[list[questions.Question]]:
+  unseen: bool,
+) -> list[list[dict[str, str]]]:
   """Asks about scenes.
 
   Args:
-    scenes: a block of them: answers are balanced among these.
+    images: a block of them: answers are balanced among these.
     rng: of the draws.
     number: of questions about each.
     unseen: whether all questions are to be about things in
       `graph.HELD_OUT`; otherwise none is.
 
   Returns:
-    For each scene its questions, all different.
+    For each image the fields of its questions, all different.
   """
   tally = _Tally(rng)
-  asked: collections.Counter[str] = collections.Counter()
+  asked: collections.Counter[questions.Family] = collections.Counter()
   out = []
-  for scene in scenes:
+  for (scene,) in images:
     offers = _offers(scene, rng, unseen)
     chosen: dict[str, questions.Question] = {}
     while len(chosen) < number:
       question = None
-      for name in _by_need(asked, rng):
-        question = _choose(offers[name], chosen, tally, rng)
+      for family in _by_need(asked, rng):
+        question = _choose(offers[family], chosen, tally, rng)
         if question is not None:
-          asked[name] += 1
+          asked[family] += 1
           break
       question = question or _any(offers.values(), chosen, tally, rng)
       if question is None:
@@ -53,17 +53,18 @@ def ask(
         continue
       chosen[question.text] = question
       tally.add(question)
-    out.append(rng.sample(list(chosen.values()), number))
+    out.append(rng.sample([q.fields for q in chosen.values()], number))
   return out
 
 
 def _offers(
   scene: graph.Scene, rng: random.Random, unseen: bool
-) -> dict[str, list[questions.Question]]:
+) -> dict[questions.Family, list[questions.Question]]:
   """What each family can ask about a scene."""
+  asker = questions.Asker(scene, rng, unseen)
   return {
-    name: [q for q in family(scene, rng, unseen) if q.unseen == unseen]
-    for name, (family, _) in questions.FAMILIES.items()
+    family: [q for q in family(asker) if q.unseen == unseen]
+    for family in questions.FAMILIES
   }
 
 
@@ -103,13 +104,15 @@ class _Tally:
     return self._counts[question.key]
 
 
-def _by_need(asked: collections.Counter[str], rng: random.Random) -> list[str]:
+def _by_need(
+  asked: Mapping[questions.Family, int], rng: random.Random
+) -> list[questions.Family]:
   """The families, first the one that was asked too rarely."""
-  order = {
-    name: (asked[name] + 2 * rng.random()) / weight
-    for name, (_, weight) in questions.FAMILIES.items()
-  }
-  return sorted(order, key=lambda name: order[name])
+  weights = questions.FAMILIES
+  return sorted(
+    weights,
+    key=lambda family: (asked[family] + 2 * rng.random()) / weights[family],
+  )
 
 
 def _choose(

@@ -1,8 +1,9 @@
 """Captions: true, each of some of a scene's facts, of private ones never."""
 
 import collections
+import dataclasses
 import random
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 
 from contrastive_jax.data.sets.scenes import graph, phrases
 
@@ -27,8 +28,8 @@ def captions(
   rng: random.Random,
   *,
   number: int,
-  private: Collection[str] = (),
-) -> list[str]:
+  private: Collection[str],
+) -> list[dict[str, str]]:
   """Writes captions of a scene.
 
   Args:
@@ -38,86 +39,78 @@ def captions(
     private: of `settings.FACTS`, those that they do not mention.
 
   Returns:
-    The captions, different where there is enough to say. If the scene has a
-    thing of a colour and shape that training lacks, the first tells of it.
+    The fields of captions, different where there is enough to say. If the
+    scene has a thing of a colour and shape that training lacks, the first tells
+    of it.
   """
-  writer = _Writer(scene, rng, frozenset(private))
-  ways: list[Callable[[], str]] = [
-    writer.some_things,
-    writer.all_things,
-    writer.number,
-    writer.share,
-  ]
-  weights = [3, 2, 1, 1]
-  if "position" not in private:
-    ways += [writer.relation, writer.place]
-    weights += [2, 1.5]
+  writer = _Writer(scene, rng, private)
   unseen = [thing for thing in scene.things if thing.unseen]
   found = {writer.of_thing(rng.choice(unseen)): None} if unseen else {}
+  ways = {
+    way: often
+    for way, often in _WAYS.items()
+    if "position" not in private or way not in (_Writer.relation, _Writer.place)
+  }
   for _ in range(_TRIES):
     if len(found) >= number:
       break
-    (way,) = rng.choices(ways, weights=weights)
-    found[way()] = None
+    found[graph.draw(ways, rng)(writer)] = None
   out = list(found)[:number]
   # With nearly everything private there are but few ways to put it.
-  return out + [rng.choice(out) for _ in range(number - len(out))]
+  out += [rng.choice(out) for _ in range(number - len(out))]
+  return [{"text": text} for text in out]
 
 
+@dataclasses.dataclass(frozen=True)
 class _Writer:
   """Writes of one scene."""
 
-  def __init__(
-    self, scene: graph.Scene, rng: random.Random, private: frozenset[str]
-  ):
-    self._scene, self._rng, self._private = scene, rng, private
+  scene: graph.Scene
+  rng: random.Random
+  private: Collection[str]
 
   def some_things(self) -> str:
     """Of one thing or more, and of all that look like it in these words."""
-    things = self._rng.sample(
-      self._scene.things, self._rng.randint(1, len(self._scene.things))
-    )
-    return self._list_of(things, self._attributes())
+    things = self.scene.things
+    number = self.rng.randint(1, len(things))
+    return self._list_of(self.rng.sample(things, number), self._attributes())
 
   def all_things(self) -> str:
     """Of every thing."""
-    return self._list_of(self._scene.things, self._attributes())
+    return self._list_of(self.scene.things, self._attributes())
 
   def of_thing(self, thing: graph.Thing) -> str:
     """Of one thing, by its colour and shape and perhaps more."""
     attributes = self._attributes()
-    attributes |= {name for name in phrases.PAIR if name not in self._private}
+    attributes |= {name for name in phrases.PAIR if name not in self.private}
     return self._list_of([thing], attributes)
 
   def number(self) -> str:
     """How many things there are, and perhaps what one of them is."""
-    things = phrases.some(len(self._scene.things), "thing")
-    if self._rng.random() < 0.3:
+    things = phrases.some(len(self.scene.things), "thing")
+    if self.rng.random() < 0.3:
       return self._finished(things)
-    thing = self._rng.choice(self._scene.things)
-    one = phrases.a(self._noun(thing, self._attributes()))
-    form = self._rng.choice(("{}, one of them {}", "{}, among them {}"))
+    one = self._one(self.rng.choice(self.scene.things))
+    form = self.rng.choice(("{}, one of them {}", "{}, among them {}"))
     return self._finished(form.format(things, one))
 
   def share(self) -> str:
     """How many of the things have something in common."""
-    allowed = [name for name in graph.ATTRIBUTES if name not in self._private]
+    allowed = [name for name in graph.ATTRIBUTES if name not in self.private]
     if not allowed:
       return self.number()
-    name = self._rng.choice(allowed)
-    thing = self._rng.choice(self._scene.things)
-    shared = phrases.describe(thing, (name,))
-    found = phrases.count(self._scene.things, shared)
-    everything = len(self._scene.things)
+    name = self.rng.choice(allowed)
+    value = getattr(self.rng.choice(self.scene.things), name)
+    found = phrases.count(self.scene.things, {name: value})
+    everything = len(self.scene.things)
     if name == "shape":
       return self._finished(
-        phrases.some(found, thing.shape)
+        phrases.some(found, value)
         if found < everything
-        else f"only {phrases.plural_of(thing.shape)}"
+        else f"only {phrases.plural_of(value)}"
       )
-    value = shared[name]
     if found == everything:
-      return self._rng.choice(_ALL_OF).format(value)
+      return self.rng.choice(_ALL_OF).format(value)
     verb = "is" if found == 1 else "are"
     return (
       f"{phrases.NUMBERS[found]} of the {phrases.NUMBERS[everything]} things"
@@ -126,48 +119,45 @@ class _Writer:
 
   def relation(self) -> str:
     """Where a thing is from another."""
-    first, second = self._rng.sample(self._scene.things, 2)
-    where = self._rng.choice(
+    first, second = self.rng.sample(self.scene.things, 2)
+    where = self.rng.choice(
       [name for name, holds in graph.RELATIONS.items() if holds(first, second)]
     )
-    texts = [
-      phrases.a(self._noun(thing, self._attributes()))
-      for thing in (first, second)
-    ]
-    verb = self._rng.choice((" ", " is "))
-    return f"{texts[0]}{verb}{where} {texts[1]}"
+    one, two = self._one(first), self._one(second)
+    return f"{one}{self.rng.choice((' ', ' is '))}{where} {two}"
 
   def place(self) -> str:
     """Where a thing is in the picture."""
-    thing = self._rng.choice(self._scene.things)
-    column = _third(thing.x, ("left", "", "right"))
-    row = _third(thing.y, ("top", "", "bottom"))
+    thing = self.rng.choice(self.scene.things)
+    column = ("left", "", "right")[min(int(3 * thing.x), 2)]
+    row = ("top", "", "bottom")[min(int(3 * thing.y), 2)]
     if row and column:
       where = f"in the {row} {column} corner"
     elif row or column:
       where = f"{'at' if row else 'on'} the {row or column}"
     else:
       where = "in the middle"
-    one = phrases.a(self._noun(thing, self._attributes()))
-    opening = self._rng.choice(("", "there is "))
-    return f"{opening}{one} {where}"
+    one = self._one(thing)
+    return f"{self.rng.choice(('', 'there is '))}{one} {where}"
 
   def _attributes(self) -> set[str]:
     """What a caption tells of things."""
     chosen = {
       name
       for name, often in _NAMED.items()
-      if name not in self._private and self._rng.random() < often
+      if name not in self.private and self.rng.random() < often
     }
     # Without its shape it would not be clear whether a thing can be tilted.
-    if "rotation" not in self._private and "shape" in chosen:
-      if self._rng.random() < _ROTATED:
+    if "rotation" not in self.private and "shape" in chosen:
+      if self.rng.random() < _ROTATED:
         chosen.add("rotation")
     return chosen
 
+  def _one(self, thing: graph.Thing) -> str:
+    return phrases.a(self._noun(thing, self._attributes()))
+
   def _noun(self, thing: graph.Thing, attributes: set[str]) -> str:
-    said = phrases.describe(thing, attributes - {"rotation"})
-    text = phrases.noun(said)
+    text = phrases.noun(phrases.describe(thing, attributes - {"rotation"}))
     # Turned circles and rings look as before.
     if "rotation" in attributes and thing.shape not in ("circle", "ring"):
       text = f"{'tilted' if thing.rotation else 'upright'} {text}"
@@ -178,24 +168,31 @@ class _Writer:
   ) -> str:
     """Names things in these words, with the number that has the same name."""
     names = collections.Counter(
-      self._noun(thing, attributes) for thing in self._scene.things
+      self._noun(thing, attributes) for thing in self.scene.things
     )
     chosen = dict.fromkeys(self._noun(thing, attributes) for thing in things)
     texts = [
       phrases.a(name) if names[name] == 1 else phrases.some(names[name], name)
       for name in chosen
     ]
-    opening = self._rng.choice(_OPENINGS)
+    opening = self.rng.choice(_OPENINGS)
     if opening == "there is " and not texts[0].startswith(("a ", "an ")):
       opening = "there are "
     return self._finished(opening + phrases.listed(texts))
 
   def _finished(self, text: str) -> str:
     """Tells of the background, perhaps."""
-    if "background" in self._private or self._rng.random() < 0.5:
+    if "background" in self.private or self.rng.random() < 0.5:
       return text
-    return f"{text} on a {self._scene.shade} background"
+    return f"{text} on a {self.scene.shade} background"
 
 
-def _third(place: float, names: tuple[str, str, str]) -> str:
-  return names[min(int(3 * place), 2)]
+# With how often each is taken.
+_WAYS = {
+  _Writer.some_things: 3,
+  _Writer.all_things: 2,
+  _Writer.number: 1,
+  _Writer.share: 1,
+  _Writer.relation: 2,
+  _Writer.place: 1.5,
+}

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from contrastive_jax.data.sets.scenes import (
   asking,
   captions,
+  claims,
   graph,
   hypotheses,
   statements,
@@ -29,135 +30,85 @@ class Row(NamedTuple):
     texts: fields of each text.
   """
 
-  scenes: tuple[graph.Scene, ...]
+  scenes: claims.Scenes
   texts: list[dict[str, Any]]
 
 
-def rows(
-  settings: settings_lib.Settings, task: str, split: str, stop: int
-) -> Iterator[Row]:
-  """The first rows of a split.
+class _Task(NamedTuple):
+  """How rows are made. Random numbers have purposes, so as to be unrelated.
 
-  Args:
-    settings: of the set.
-    task: one of `TASKS`.
-    split: one of `settings.SPLITS`.
-    stop: how many.
-
-  Yields:
-    The rows.
+  Attributes:
+    shown: purpose of those by which images are drawn.
+    sample: draws an image, or a pair.
+    told: purpose of those by which texts are written.
+    number: the setting with the number of texts.
+    write: the fields of the texts about each image of a block; of captions,
+      about one image.
   """
-  for start in range(0, stop, BLOCK):
-    yield from TASKS[task](settings, split, start)[: stop - start]
+
+  shown: str
+  sample: Callable[..., claims.Scenes]
+  told: str
+  number: str
+  write: Callable[..., list[Any]]
 
 
-def _captions(
-  settings: settings_lib.Settings, split: str, start: int
-) -> list[Row]:
-  out = []
-  for number in range(start, start + BLOCK):
-    scene = _scene(settings, split, number)
-    texts = captions.captions(
-      scene,
-      _rng(settings, "captions", split, number),
-      number=settings.captions_per_image,
-      private=settings.private,
-    )
-    out.append(Row((scene,), [{"text": text} for text in texts]))
-  return out
+def _one(rng: random.Random, *, unseen: bool) -> claims.Scenes:
+  return (graph.sample(rng, unseen=unseen),)
 
 
-def _vqa(settings: settings_lib.Settings, split: str, start: int) -> list[Row]:
-  scenes = [
-    _scene(settings, split, number) for number in range(start, start + BLOCK)
-  ]
-  asked = asking.ask(
-    scenes,
-    _rng(settings, "questions", split, start),
-    number=settings.questions_per_image,
-    unseen=_is_unseen(split),
-  )
-  return [
-    Row(
-      (scene,),
-      [
-        {
-          "question": q.text,
-          "answer": q.answer,
-          "kind": q.kind,
-          "attributes": ",".join(q.attributes),
-        }
-        for q in found
-      ],
-    )
-    for scene, found in zip(scenes, asked)
-  ]
-
-
-def _nlvr2(
-  settings: settings_lib.Settings, split: str, start: int
-) -> list[Row]:
-  unseen = _is_unseen(split)
-  pairs = [
-    graph.sample_pair(_rng(settings, "pair", split, number), unseen=unseen)
-    for number in range(start, start + BLOCK)
-  ]
-  stated = statements.state(
-    pairs,
-    _rng(settings, "statements", split, start),
-    number=settings.statements_per_pair,
-    unseen=unseen,
-  )
-  return [
-    Row(
-      pair,
-      [
-        {"statement": s.text, "label": int(truth), "kind": s.kind}
-        for s, truth in found
-      ],
-    )
-    for pair, found in zip(pairs, stated)
-  ]
-
-
-def _entailment(
-  settings: settings_lib.Settings, split: str, start: int
-) -> list[Row]:
-  unseen = _is_unseen(split)
-  scenes = [
-    hypotheses.sample(_rng(settings, "covered", split, number), unseen=unseen)
-    for number in range(start, start + BLOCK)
-  ]
-  supposed = hypotheses.suppose(
-    scenes,
-    _rng(settings, "hypotheses", split, start),
-    number=settings.hypotheses_per_image,
-    unseen=unseen,
-  )
-  return [
-    Row(
-      (scene,),
-      [
-        {"hypothesis": h.text, "label": label, "kind": h.kind}
-        for h, label in found
-      ],
-    )
-    for scene, found in zip(scenes, supposed)
-  ]
-
-
-Maker = Callable[[settings_lib.Settings, str, int], list[Row]]
-TASKS: dict[str, Maker] = {
-  "captions": _captions,
-  "vqa": _vqa,
-  "nlvr2": _nlvr2,
-  "entailment": _entailment,
+TASKS = {
+  "captions": _Task(
+    "scene", _one, "captions", "captions_per_image", captions.captions
+  ),
+  "vqa": _Task("scene", _one, "questions", "questions_per_image", asking.ask),
+  "nlvr2": _Task(
+    "pair",
+    graph.sample_pair,
+    "statements",
+    "statements_per_pair",
+    statements.state,
+  ),
+  "entailment": _Task(
+    "covered",
+    hypotheses.sample,
+    "hypotheses",
+    "hypotheses_per_image",
+    hypotheses.suppose,
+  ),
 }
 # The field of a text that is for the tokenizer to learn, and the answers.
 TEXT_FIELDS = ("text", "question", "answer", "statement", "hypothesis")
 
 
-def training_texts(settings: settings_lib.Settings, stop: int) -> list[str]:
+def rows(
+  settings: settings_lib.SceneSettings, task: str, split: str, stop: int
+) -> Iterator[Row]:
+  """The first `stop` rows of a split, one of `settings.SPLITS`, for a task."""
+  shown, sample, told, number, write = TASKS[task]
+  unseen = split == settings_lib.UNSEEN_PAIRS
+  count = getattr(settings, number)
+
+  def rng(purpose: str, place: int) -> random.Random:
+    # Seeded by a text, of which Python takes a digest: no two are related.
+    return random.Random(f"{settings.seed}/{purpose}/{split}/{place}")
+
+  for start in range(0, stop, BLOCK):
+    block = range(start, start + BLOCK)
+    scenes = [sample(rng(shown, place), unseen=unseen) for place in block]
+    if task == "captions":
+      texts = [
+        write(*scene, rng(told, place), number=count, private=settings.private)
+        for place, scene in zip(block, scenes)
+      ]
+    else:
+      texts = write(scenes, rng(told, start), number=count, unseen=unseen)
+    yield from map(Row, scenes[: stop - start], texts)
+
+
+def training_texts(
+  settings: settings_lib.SceneSettings, stop: int
+) -> list[str]:
   """The texts of all tasks that belong to the first training images."""
   return [
     text[field]
@@ -167,22 +118,3 @@ def training_texts(settings: settings_lib.Settings, stop: int) -> list[str]:
     for field in TEXT_FIELDS
     if field in text
   ]
-
-
-def _scene(
-  settings: settings_lib.Settings, split: str, number: int
-) -> graph.Scene:
-  """The scene that captions and questions of this number are about."""
-  rng = _rng(settings, "scene", split, number)
-  return graph.sample(rng, unseen=_is_unseen(split))
-
-
-def _is_unseen(split: str) -> bool:
-  return split == settings_lib.UNSEEN_PAIRS
-
-
-def _rng(
-  settings: settings_lib.Settings, purpose: str, split: str, number: int
-) -> random.Random:
-  # Seeded by a text, of which Python takes a digest: no two are related.
-  return random.Random(f"{settings.seed}/{purpose}/{split}/{number}")

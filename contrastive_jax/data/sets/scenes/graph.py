@@ -9,30 +9,17 @@ text says, no value makes it likelier to be true.
 import json
 import math
 import random
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeVar
+
+_T = TypeVar("_T")
 
 VALUES: dict[str, tuple[str, ...]] = {
   "size": ("small", "large"),
   "texture": ("plain", "striped", "dotted"),
-  "colour": (
-    "red",
-    "orange",
-    "yellow",
-    "green",
-    "cyan",
-    "blue",
-    "purple",
-    "pink",
-  ),
-  "shape": (
-    "circle",
-    "square",
-    "triangle",
-    "star",
-    "cross",
-    "heart",
-    "diamond",
-    "ring",
+  "colour": tuple("red orange yellow green cyan blue purple pink".split()),
+  "shape": tuple(
+    "circle square triangle star cross heart diamond ring".split()
   ),
 }
 # In the order in which they are said.
@@ -68,12 +55,12 @@ _GAP, _APART, _MARGIN = 0.026, 0.06, 0.02
 
 # How likely several things of a scene are alike in something: by chance alone
 # hardly a scene has four things of one colour to be counted.
-_THEMES = (
-  (("colour",), 0.3),
-  (("shape",), 0.3),
-  (("colour", "shape"), 0.2),
-  ((), 0.2),
-)
+_THEMES = {
+  ("colour",): 0.3,
+  ("shape",): 0.3,
+  ("colour", "shape"): 0.2,
+  (): 0.2,
+}
 
 
 class Thing(NamedTuple):
@@ -140,19 +127,18 @@ RELATIONS = {
 }
 
 
+def draw(weights: Mapping[_T, float], rng: random.Random) -> _T:
+  """One of the keys, by weight."""
+  return rng.choices(list(weights), weights=list(weights.values()))[0]
+
+
 def sample(
   rng: random.Random, *, unseen: bool = False, clear_axis: str = ""
 ) -> Scene:
-  """Draws a scene.
+  """A scene drawn at random.
 
-  Args:
-    rng: of the draws.
-    unseen: whether at least one thing is of a colour and shape in `HELD_OUT`;
-      otherwise none is.
-    clear_axis: "x" or "y": no thing crosses the middle of this axis.
-
-  Returns:
-    The scene.
+  If `unseen`, at least one thing is of a colour and shape in `HELD_OUT`;
+  otherwise none is. No thing crosses the middle of `clear_axis`, "x" or "y".
   """
   while True:
     looks = _looks(rng.randint(FEWEST, MOST), rng, unseen)
@@ -164,14 +150,9 @@ def sample(
 def sample_pair(
   rng: random.Random, *, unseen: bool = False
 ) -> tuple[Scene, Scene]:
-  """Draws two scenes that have some things in common, in other places.
+  """Two scenes that have some things in common, in other places.
 
-  Args:
-    rng: of the draws.
-    unseen: whether both have a thing in `HELD_OUT`; otherwise neither has.
-
-  Returns:
-    The scenes.
+  If `unseen`, both have a thing in `HELD_OUT`; otherwise neither has.
   """
   while True:
     first = _looks(rng.randint(FEWEST, MOST), rng, unseen)
@@ -190,21 +171,8 @@ def sample_pair(
       return left, right
 
 
-def covered(scene: Scene, side: str) -> Scene:
-  """The scene with half of it behind a cover."""
-  return scene._replace(cover=side)
-
-
 def half_of(thing: Thing, side: str) -> bool | None:
-  """Whether a thing is in a half of the image; None if it is in both.
-
-  Args:
-    thing: any.
-    side: one of `COVERS`.
-
-  Returns:
-    Whether all of it is, or None.
-  """
+  """Whether a thing is in a half of the image, of `COVERS`; None: in both."""
   place = thing.x if side in ("left", "right") else thing.y
   if abs(place - 0.5) < thing.radius:
     return None
@@ -219,9 +187,7 @@ def _looks(
     {name: rng.choice(VALUES[name]) for name in ATTRIBUTES}
     for _ in range(number)
   ]
-  (theme,) = rng.choices(
-    [t for t, _ in _THEMES], weights=[weight for _, weight in _THEMES]
-  )
+  theme = draw(_THEMES, rng)
   alike = range(rng.randint(2, number) if theme else 0)
   common = {name: looks[0][name] for name in theme}
   if len(theme) == 2:

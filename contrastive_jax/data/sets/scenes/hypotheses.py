@@ -6,23 +6,22 @@ and nothing. Each hypothesis comes three times, of images that entail it, that
 contradict it and that leave it open: its words do not tell its label.
 """
 
+import functools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 from contrastive_jax.data import tasks
-from contrastive_jax.data.sets.scenes import graph, phrases
+from contrastive_jax.data.sets.scenes import claims, graph, phrases
+from contrastive_jax.data.sets.scenes.claims import Claim, Scenes
+from contrastive_jax.data.sets.scenes.phrases import Description
 
-CONTRADICTION, NEUTRAL, ENTAILMENT = range(len(tasks.ENTAILMENT_LABELS))
+_LABELS = range(len(tasks.ENTAILMENT_LABELS))
+CONTRADICTION, NEUTRAL, ENTAILMENT = _LABELS
 # Share of the images with a cover: a third of all labels is neutral, and those
 # with a cover have others too.
 COVERED = 0.75
-_OPPOSITE = {
-  "left": "right",
-  "right": "left",
-  "top": "bottom",
-  "bottom": "top",
-}
+_OPPOSITE = dict(zip(graph.COVERS, ("right", "left", "bottom", "top")))
 _REGIONS = ("", *graph.COVERS)
 _SUBSETS = (
   ("colour",),
@@ -35,9 +34,6 @@ _SUBSETS = (
   ("texture", "colour"),
   ("texture", "shape"),
 )
-_ALTERED = 0.3
-# Of a block, proposals for each hypothesis that is wanted.
-_TRIES = 40
 
 
 class Seen(NamedTuple):
@@ -52,40 +48,19 @@ class Seen(NamedTuple):
   is_open: bool
 
 
-class Hypothesis(NamedTuple):
-  """A sentence that an image may settle.
+def sample(rng: random.Random, *, unseen: bool) -> Scenes:
+  """A scene, most often with a cover, which hides things in full or not at all.
 
-  Attributes:
-    text: what it says.
-    kind: of hypothesis.
-    judge: its label for an image; None for one of which it would not be clear,
-      because a thing is in both halves.
-  """
-
-  text: str
-  kind: str
-  judge: Callable[[graph.Scene], int | None]
-
-
-def sample(rng: random.Random, *, unseen: bool = False) -> graph.Scene:
-  """Draws a scene, most often with a cover.
-
-  Args:
-    rng: of the draws.
-    unseen: whether a thing in `graph.HELD_OUT` is to be seen; otherwise there
-      is none.
-
-  Returns:
-    The scene; its cover hides things in full or not at all.
+  If `unseen`, a thing in `graph.HELD_OUT` is seen; otherwise none is there.
   """
   while True:
     side = rng.choice(graph.COVERS)
     axis = "x" if side in ("left", "right") else "y"
     scene = graph.sample(rng, unseen=unseen, clear_axis=axis)
     if rng.random() < COVERED:
-      scene = graph.covered(scene, side)
+      scene = scene._replace(cover=side)
     if not unseen or any(thing.unseen for thing in visible(scene)):
-      return scene
+      return (scene,)
 
 
 def visible(scene: graph.Scene) -> list[graph.Thing]:
@@ -96,14 +71,9 @@ def visible(scene: graph.Scene) -> list[graph.Thing]:
 
 
 def look(scene: graph.Scene, region: str) -> Seen | None:
-  """What is seen of a region.
+  """What is seen of a region, of `graph.COVERS` or "" for all of the image.
 
-  Args:
-    scene: any.
-    region: one of `graph.COVERS`, or "" for all of the image.
-
-  Returns:
-    What is there; None if a thing that is seen is in both halves.
+  None if a thing that is seen is in both halves.
   """
   things = visible(scene)
   if not region:
@@ -117,61 +87,9 @@ def look(scene: graph.Scene, region: str) -> Seen | None:
   )
 
 
-def suppose(
-  scenes: Sequence[graph.Scene],
-  rng: random.Random,
-  *,
-  number: int,
-  unseen: bool = False,
-) -> list[list[tuple[Hypothesis, int]]]:
-  """Makes hypotheses about images.
-
-  Args:
-    scenes: a block of them, among which a hypothesis finds its three.
-    rng: of the draws.
-    number: of hypotheses about an image, on average.
-    unseen: whether each names a colour and shape in `graph.HELD_OUT`;
-      otherwise none does.
-
-  Returns:
-    For each scene its hypotheses with their labels.
-  """
-  out: list[list[tuple[Hypothesis, int]]] = [[] for _ in scenes]
-  labels = (CONTRADICTION, NEUTRAL, ENTAILMENT)
-  wanted = len(scenes) * number // len(labels)
-  used: set[str] = set()
-  for _ in range(_TRIES * wanted):
-    if len(used) == wanted:
-      break
-    # About the image of which least is said.
-    fewest = min(map(len, out))
-    source = rng.choice([i for i, h in enumerate(out) if len(h) == fewest])
-    hypothesis = _propose(scenes[source], rng, unseen)
-    if hypothesis is None or hypothesis.text in used:
-      continue
-    judged = [hypothesis.judge(scene) for scene in scenes]
-    if not set(labels) <= set(judged):
-      continue
-    places = [
-      min(
-        (i for i, found in enumerate(judged) if found == label),
-        key=lambda i: (len(out[i]), rng.random()),
-      )
-      for label in labels
-    ]
-    # The only image with a label may have its share already.
-    if max(len(out[place]) for place in places) > number + 1:
-      continue
-    used.add(hypothesis.text)
-    for label, place in zip(labels, places):
-      out[place].append((hypothesis, label))
-  return [rng.sample(found, len(found)) for found in out]
-
-
-def _propose(
-  scene: graph.Scene, rng: random.Random, unseen: bool
-) -> Hypothesis | None:
-  """A hypothesis suggested by what is seen of a scene."""
+def _propose(image: Scenes, rng: random.Random, unseen: bool) -> Claim | None:
+  """A hypothesis suggested by what is seen of an image."""
+  (scene,) = image
   things = [t for t in visible(scene) if t.unseen == unseen]
   if not things:
     return None
@@ -179,36 +97,27 @@ def _propose(
   if unseen:
     subsets = (phrases.PAIR, ("size", *phrases.PAIR))
   said = phrases.describe(rng.choice(things), rng.choice(subsets))
-  if rng.random() < _ALTERED:
-    altered = phrases.altered(said, rng, unseen=unseen)
-    said = altered if altered is not None else said
-  makers = list(_MAKERS)
-  (make,) = rng.choices(makers, weights=[_MAKERS[m] for m in makers])
-  return make(said, scene, rng)
+  if rng.random() < claims.ALTERED:
+    said = phrases.altered(said, rng, unseen=unseen) or said
+  return graph.draw(_MAKERS, rng)(said, scene, rng)
 
 
 def _existence(
-  said: phrases.Description, scene: graph.Scene, rng: random.Random
-) -> Hypothesis:
+  said: Description, scene: graph.Scene, rng: random.Random
+) -> Claim:
   del scene  # Any will do.
   region = rng.choice(_REGIONS)
   negated = rng.random() < 0.5
-  noun = phrases.noun(said)
-  what = f"no {noun}" if negated else phrases.a(noun)
-  text = f"there is {what} {_in(region)}."
-  return _about(
-    region,
-    text,
-    "existence",
-    lambda seen: _at_least(
-      phrases.count(seen.things, said), 1, seen.is_open, negated
-    ),
-  )
+  what = f"no {phrases.noun(said)}" if negated else phrases.one(said)
+
+  def judge(seen: Seen) -> int:
+    here = phrases.count(seen.things, said)
+    return _at_least(here, 1, seen.is_open, negated)
+
+  return _about(region, f"there is {what} {_in(region)}.", "existence", judge)
 
 
-def _count(
-  said: phrases.Description, scene: graph.Scene, rng: random.Random
-) -> Hypothesis:
+def _count(said: Description, scene: graph.Scene, rng: random.Random) -> Claim:
   region = rng.choice(_REGIONS)
   found = phrases.count(visible(scene), said)
   number = min(max(found + rng.choice((0, 0, 1, -1)), 1), graph.MOST)
@@ -216,27 +125,27 @@ def _count(
   word = "exactly" if exactly else "at least"
   verb = "is" if number == 1 else "are"
   some = phrases.some(number, phrases.noun(said))
-  text = f"there {verb} {word} {some} {_in(region)}."
 
   def judge(seen: Seen) -> int:
     here = phrases.count(seen.things, said)
     if not exactly:
-      return _at_least(here, number, seen.is_open, False)
+      return _at_least(here, number, seen.is_open)
     if here > number:
       return CONTRADICTION
     return NEUTRAL if seen.is_open else _decided(here == number)
 
+  text = f"there {verb} {word} {some} {_in(region)}."
   return _about(region, text, "count", judge)
 
 
 def _universal(
-  said: phrases.Description, scene: graph.Scene, rng: random.Random
-) -> Hypothesis:
+  said: Description, scene: graph.Scene, rng: random.Random
+) -> Claim:
   del scene  # Any will do.
   region = rng.choice(_REGIONS)
-  text = f"all things {_in(region)} are {phrases.noun(said, plural=True)}."
+  what = phrases.many(said)
   if len(said) == 1 and "shape" not in said:
-    text = f"all things {_in(region)} are {next(iter(said.values()))}."
+    (what,) = said.values()
 
   def judge(seen: Seen) -> int | None:
     if phrases.count(seen.things, said) < len(seen.things):
@@ -246,12 +155,13 @@ def _universal(
     # Nothing at all is all red only to logicians.
     return ENTAILMENT if seen.things else None
 
+  text = f"all things {_in(region)} are {what}."
   return _about(region, text, "universal", judge)
 
 
 def _comparison(
-  said: phrases.Description, scene: graph.Scene, rng: random.Random
-) -> Hypothesis | None:
+  said: Description, scene: graph.Scene, rng: random.Random
+) -> Claim | None:
   region = rng.choice(_REGIONS)
   others = [t for t in scene.things if not t.unseen]
   if not others:
@@ -259,8 +169,7 @@ def _comparison(
   other = phrases.describe(rng.choice(others), said)
   if other == said:
     return None
-  nouns = [phrases.noun(part, plural=True) for part in (said, other)]
-  text = f"there are more {nouns[0]} than {nouns[1]} {_in(region)}."
+  nouns = f"{phrases.many(said)} than {phrases.many(other)}"
 
   def judge(seen: Seen) -> int:
     if seen.is_open:
@@ -268,31 +177,26 @@ def _comparison(
     one, two = (phrases.count(seen.things, part) for part in (said, other))
     return _decided(one > two)
 
+  text = f"there are more {nouns} {_in(region)}."
   return _about(region, text, "comparison", judge)
 
 
 def _relation(
-  said: phrases.Description, scene: graph.Scene, rng: random.Random
-) -> Hypothesis | None:
+  said: Description, scene: graph.Scene, rng: random.Random
+) -> Claim | None:
   others = [t for t in visible(scene) if not t.unseen]
   if not others:
     return None
   subset = rng.choice((("colour",), ("shape",), ("size",)))
   other = phrases.describe(rng.choice(others), subset)
   where = rng.choice(tuple(graph.RELATIONS))
-  one, two = (phrases.a(phrases.noun(part)) for part in (said, other))
 
   def judge(seen: Seen) -> int:
-    holds = any(
-      graph.RELATIONS[where](a, b)
-      for a in seen.things
-      if phrases.fits(a, said)
-      for b in seen.things
-      if a is not b and phrases.fits(b, other)
-    )
-    return _at_least(int(holds), 1, seen.is_open, False)
+    holds = phrases.related(seen.things, said, where, other)
+    return _at_least(int(holds), 1, seen.is_open)
 
-  return _about("", f"{one} is {where} {two}.", "relation", judge)
+  text = f"{phrases.one(said)} is {where} {phrases.one(other)}."
+  return _about("", text, "relation", judge)
 
 
 _MAKERS = {
@@ -302,24 +206,28 @@ _MAKERS = {
   _comparison: 1.5,
   _relation: 1.5,
 }
+# Makes hypotheses about images.
+suppose = functools.partial(
+  claims.spread, propose=_propose, labels=_LABELS, field="hypothesis"
+)
 
 
 def _about(
-  region: str,
-  text: str,
-  kind: str,
-  judge: Callable[[Seen], int | None],
-) -> Hypothesis:
+  region: str, text: str, kind: str, judge: Callable[[Seen], int | None]
+) -> Claim:
   """A hypothesis that is judged by what is seen of a region."""
 
-  def judge_scene(scene: graph.Scene) -> int | None:
+  def judge_image(image: Scenes) -> int | None:
+    (scene,) = image
     seen = look(scene, region)
     return None if seen is None else judge(seen)
 
-  return Hypothesis(text, kind, judge_scene)
+  return Claim(text, kind, judge_image)
 
 
-def _at_least(found: int, number: int, is_open: bool, negated: bool) -> int:
+def _at_least(
+  found: int, number: int, is_open: bool, negated: bool = False
+) -> int:
   """The label of "there are so many", or of its contrary."""
   if found >= number:
     return _decided(not negated)

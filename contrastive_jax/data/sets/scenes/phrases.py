@@ -6,6 +6,7 @@ A description gives some attributes values, as in `{"size": "large", "shape":
 
 import functools
 import itertools
+import operator
 import random
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -21,6 +22,8 @@ SUBSETS = tuple(
 )
 NUMBERS = ("no", "one", "two", "three", "four", "five")
 PAIR = ("colour", "shape")
+# Whether there are so many of one as the word says, beside those of another.
+COMPARED = {"more": operator.gt, "fewer": operator.lt, "same": operator.eq}
 
 
 def describe(thing: graph.Thing, attributes: Iterable[str]) -> dict[str, str]:
@@ -41,6 +44,17 @@ def count(things: Iterable[graph.Thing], description: Description) -> int:
   return sum(fits(thing, description) for thing in things)
 
 
+def related(
+  things: Iterable[graph.Thing], one: Description, where: str, two: Description
+) -> bool:
+  """Whether something that fits `one` is there of something that fits `two`."""
+  return any(
+    graph.RELATIONS[where](a, b)
+    for a, b in itertools.permutations(things, 2)
+    if fits(a, one) and fits(b, two)
+  )
+
+
 def is_unseen(description: Description) -> bool:
   """Whether it names a colour and shape that training does not have."""
   pair = (description.get("colour"), description.get("shape"))
@@ -49,29 +63,18 @@ def is_unseen(description: Description) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def unique(scene: graph.Scene) -> tuple[tuple[tuple[str, ...], ...], ...]:
-  """By which attributes each thing differs from all others of its scene.
+  """For each thing the members of `SUBSETS` that describe it uniquely.
 
-  Args:
-    scene: any; what a cover hides is there too.
-
-  Returns:
-    For each thing the members of `SUBSETS` by which it is described uniquely.
+  What a cover hides is there too.
   """
-  out = []
-  for thing in scene.things:
-    others = [
-      {name for name in SUBSETS[-1] if getattr(thing, name) != getattr(o, name)}
-      for o in scene.things
-      if o is not thing
-    ]
-    out.append(
-      tuple(
-        subset
-        for subset in SUBSETS
-        if not any(differ.isdisjoint(subset) for differ in others)
-      )
+  return tuple(
+    tuple(
+      subset
+      for subset in SUBSETS
+      if count(scene.things, describe(thing, subset)) == 1
     )
-  return tuple(out)
+    for thing in scene.things
+  )
 
 
 def unique_description(
@@ -81,22 +84,15 @@ def unique_description(
   *,
   without: Sequence[str] = (),
 ) -> dict[str, str] | None:
-  """A description of one thing of a scene alone.
+  """A description that fits one thing of a scene alone; None if there is none.
 
   Args:
     scene: any.
     index: of the thing.
     rng: chooses among the descriptions.
     without: attributes that it must not name.
-
-  Returns:
-    The description; None if there is none.
   """
-  subsets = [
-    subset
-    for subset in unique(scene)[index]
-    if not any(name in subset for name in without)
-  ]
+  subsets = [s for s in unique(scene)[index] if set(without).isdisjoint(s)]
   if not subsets:
     return None
   return describe(scene.things[index], rng.choice(subsets))
@@ -105,15 +101,9 @@ def unique_description(
 def altered(
   description: Description, rng: random.Random, *, unseen: bool
 ) -> dict[str, str] | None:
-  """A description that differs a little, as one that is wrong may.
+  """A description that differs a little from one; None if luck was bad.
 
-  Args:
-    description: not empty.
-    rng: of the draws.
-    unseen: whether it should name a colour and shape that training lacks.
-
-  Returns:
-    The description; None if luck was bad.
+  If `unseen`, it names a colour and shape that training lacks, else none.
   """
   out = dict(description)
   if unseen and set(PAIR) <= set(out) and rng.random() < 0.6:
@@ -125,22 +115,28 @@ def altered(
   return out if out != description and is_unseen(out) == unseen else None
 
 
-def noun(description: Description, *, plural: bool = False) -> str:
+def noun(description: Description) -> str:
   """The words of a description without an article.
 
   >>> noun({"colour": "red", "size": "large"})
   'large red thing'
-  >>> noun({"shape": "cross"}, plural=True)
+  """
+  named = {"shape": "thing", **description}
+  return " ".join(named[name] for name in graph.ATTRIBUTES if name in named)
+
+
+def one(description: Description) -> str:
+  """The words of a description with the indefinite article."""
+  return a(noun(description))
+
+
+def many(description: Description) -> str:
+  """The words of a description in the plural.
+
+  >>> many({"shape": "cross"})
   'crosses'
   """
-  words = [
-    description[name]
-    for name in graph.ATTRIBUTES
-    if name in description and name != "shape"
-  ]
-  words.append(description.get("shape", "thing"))
-  text = " ".join(words)
-  return plural_of(text) if plural else text
+  return plural_of(noun(description))
 
 
 def plural_of(text: str) -> str:

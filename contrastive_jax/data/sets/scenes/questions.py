@@ -6,8 +6,10 @@ and whatever a question speaks of as "the ..." is there exactly once.
 """
 
 import collections
+import dataclasses
+import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from contrastive_jax.data.sets.scenes import graph, phrases
@@ -63,6 +65,8 @@ _SAME = {
   "size": "are the {} and the {} of the same size?",
   "texture": "do the {} and the {} have the same texture?",
 }
+# With the sizes of two things of which it is so.
+_SIZES = {"larger": ("large", "small"), "smaller": ("small", "large")}
 _EXTREMES = {
   "leftmost": lambda thing: thing.x,
   "rightmost": lambda thing: -thing.x,
@@ -77,248 +81,235 @@ class Question(NamedTuple):
   Attributes:
     text: what is asked.
     answer: one of `choices`.
-    kind: the family or, of the family of attributes, what is asked for.
-    key: questions of one key are to have each of `choices` equally often.
-    choices: the answers that questions of this key have.
+    key: its kind (the family or, of the family of attributes, what is asked
+      for) and more: questions of one key are to have each of `choices` equally
+      often.
     attributes: the attributes that it names or asks for, or "background".
     unseen: whether it names, or is about, a colour and shape that training does
       not have.
+    choices: the answers that questions of this key have.
   """
 
   text: str
   answer: str
-  kind: str
   key: tuple[str, ...]
-  choices: tuple[str, ...]
   attributes: tuple[str, ...]
   unseen: bool
+  choices: tuple[str, ...] = YES_NO
+
+  @property
+  def fields(self) -> dict[str, str]:
+    """The fields of its record."""
+    return {
+      "question": self.text,
+      "answer": self.answer,
+      "kind": self.key[0],
+      "attributes": ",".join(self.attributes),
+    }
 
 
-Family = Callable[[graph.Scene, random.Random, bool], Iterator[Question]]
+@dataclasses.dataclass(frozen=True)
+class Asker:
+  """Offers questions about a scene, by families.
 
+  Attributes:
+    scene: what is asked about.
+    rng: of the draws.
+    unseen: whether descriptions should name a colour and shape that training
+      lacks.
+  """
 
-def existence(
-  scene: graph.Scene, rng: random.Random, unseen: bool
-) -> Iterator[Question]:
-  """Is there a red circle?"""
-  for subset in phrases.SUBSETS:
-    if subset == ("size",):
-      continue  # Hardly a scene has things of one size alone.
-    there = phrases.describe(rng.choice(scene.things), subset)
-    for said in (there, _absent(scene, there, rng, unseen)):
-      if said is not None:
-        yield Question(
-          rng.choice(_EXISTENCE).format(phrases.a(phrases.noun(said))),
-          _yes(phrases.count(scene.things, said) > 0),
-          "existence",
-          ("existence", *subset),
-          YES_NO,
-          subset,
-          phrases.is_unseen(said),
-        )
+  scene: graph.Scene
+  rng: random.Random
+  unseen: bool
 
+  def existence(self) -> Iterator[Question]:
+    """Is there a red circle?"""
+    for subset in phrases.SUBSETS:
+      if subset == ("size",):
+        continue  # Hardly a scene has things of one size alone.
+      there = phrases.describe(self.rng.choice(self.scene.things), subset)
+      for said in (there, self._absent(there)):
+        if said is not None:
+          text = self.rng.choice(_EXISTENCE).format(phrases.one(said))
+          answer = _yes(phrases.count(self.scene.things, said) > 0)
+          key, is_unseen = ("existence", *subset), phrases.is_unseen(said)
+          yield Question(text, answer, key, subset, is_unseen)
 
-def count(
-  scene: graph.Scene, rng: random.Random, unseen: bool
-) -> Iterator[Question]:
-  """How many red things are there?"""
-  yield Question(
-    rng.choice(_COUNT).format("things"),
-    str(len(scene.things)),
-    "count",
-    ("count",),
-    tuple(str(i) for i in range(graph.FEWEST, graph.MOST + 1)),
-    (),
-    False,
-  )
-  for subset in _COUNTED:
-    # What is rarer would be waited for in vain.
-    most = 2 if len(subset) > 1 else 3 if subset[0] in _ADJECTIVES else 4
-    found = collections.Counter(
-      tuple(phrases.describe(thing, subset).values()) for thing in scene.things
+  def count(self) -> Iterator[Question]:
+    """How many red things are there?"""
+    text = self.rng.choice(_COUNT).format("things")
+    choices = _numbers(graph.FEWEST, graph.MOST)
+    answer = str(len(self.scene.things))
+    yield Question(text, answer, ("count",), (), False, choices)
+    for subset in _COUNTED:
+      # What is rarer would be waited for in vain.
+      most = 2 if len(subset) > 1 else 3 if subset[0] in _ADJECTIVES else 4
+      found = collections.Counter(
+        tuple(phrases.describe(thing, subset).values())
+        for thing in self.scene.things
+      )
+      options = {number: values for values, number in found.items()}
+      there = dict(zip(subset, self.rng.choice(tuple(found))))
+      absent = self._absent(there)
+      if absent is not None:
+        options[0] = tuple(absent.values())
+      for number, values in options.items():
+        if number <= most:
+          said = dict(zip(subset, values))
+          text = self.rng.choice(_COUNT).format(phrases.many(said))
+          key, is_unseen = ("count", *subset), phrases.is_unseen(said)
+          choices = _numbers(0, most)
+          yield Question(text, str(number), key, subset, is_unseen, choices)
+
+  def attribute(self) -> Iterator[Question]:
+    """What colour is the small star? And the background?"""
+    for name in graph.ATTRIBUTES:
+      for index, thing in enumerate(self.scene.things):
+        if said := self._the(index, name):
+          yield self._what(name, phrases.noun(said), thing, (name,), said)
+    text, name = self.rng.choice(_BACKGROUND), ("background",)
+    choices = tuple(graph.BACKGROUNDS)
+    yield Question(text, self.scene.shade, name, name, False, choices)
+
+  def comparison(self) -> Iterator[Question]:
+    """Are there more circles than squares? Is the star larger than the ring?"""
+    things, rng = self.scene.things, self.rng
+    for name in graph.ATTRIBUTES:
+      there = getattr(rng.choice(things), name)
+      other = rng.choice([v for v in graph.VALUES[name] if v != there])
+      yield from self._more({name: there}, {name: other})
+      present = sorted({getattr(thing, name) for thing in things})
+      if len(present) > 1:
+        one, two = rng.sample(present, 2)
+        yield from self._more({name: one}, {name: two})
+    there = phrases.describe(rng.choice(things), phrases.PAIR)
+    other = phrases.altered(there, rng, unseen=self.unseen)
+    if other is not None:
+      yield from self._more(there, other)
+    for name in graph.ATTRIBUTES:
+      for nouns, named, about, is_unseen in self._pairs(name):
+        values = tuple(getattr(thing, name) for thing in about)
+        key = "comparison", "same", name
+        text, truth = _SAME[name].format(*nouns), values[0] == values[1]
+        if name == "size" and rng.random() < 0.6:
+          key = "comparison", "larger"
+          word, wanted = rng.choice(tuple(_SIZES.items()))
+          text = f"is the {nouns[0]} {word} than the {nouns[1]}?"
+          truth = values == wanted
+        yield Question(text, _yes(truth), key, (*named, name), is_unseen)
+
+  def relation(self) -> Iterator[Question]:
+    """Is the red circle left of the blue star?"""
+    for nouns, named, about, is_unseen in self._pairs():
+      where = self.rng.choice(tuple(graph.RELATIONS))
+      text = f"is the {nouns[0]} {where} the {nouns[1]}?"
+      answer = _yes(graph.RELATIONS[where](*about))
+      named = (*named, "position")
+      yield Question(text, answer, ("relation",), named, is_unseen)
+
+  def multihop(self) -> Iterator[Question]:
+    """What colour is the thing left of the star? And the leftmost thing?"""
+    things, rng = self.scene.things, self.rng
+    for name in graph.ATTRIBUTES:
+      word, place = rng.choice(tuple(_EXTREMES.items()))
+      thing = min(things, key=place)
+      key = "multihop", "extreme", name
+      yield self._what(name, f"{word} thing", thing, key, ("position",))
+    for index, anchor in enumerate(things):
+      for where, holds in graph.RELATIONS.items():
+        found = [t for t in things if t is not anchor and holds(t, anchor)]
+        # What is asked for is not said of the anchor: things of one scene are
+        # often alike, so that one's colour would tell of the other's.
+        name = rng.choice(graph.ATTRIBUTES)
+        said = self._the(index, name)
+        if said is None:
+          continue
+        named = (*said, "position")
+        place = f"{where} the {phrases.noun(said)}"
+        if len(found) == 1:
+          key = "multihop", "hop", name
+          question = self._what(name, f"thing {place}", found[0], key, named)
+          yield question._replace(unseen=anchor.unseen or question.unseen)
+        if len(found) < 4:
+          # The more things there are, the more words tell one from others.
+          key = "multihop", "hop count", str(len(said))
+          text, answer = f"how many things are {place}?", str(len(found))
+          choices = _numbers(0, 3)
+          yield Question(text, answer, key, named, anchor.unseen, choices)
+        asked = {name: getattr(rng.choice(things), name)}
+        if asked[name] != getattr(anchor, name):
+          text = f"is there {phrases.one(asked)} {place}?"
+          answer = _yes(phrases.count(found, asked) > 0)
+          key = "multihop", "hop existence", name
+          yield Question(text, answer, key, (*named, name), anchor.unseen)
+
+  def _the(self, index: int, *without: str) -> dict[str, str] | None:
+    """A description of one thing alone that leaves out some attributes."""
+    return phrases.unique_description(
+      self.scene, index, self.rng, without=without
     )
-    options = {number: values for values, number in found.items()}
-    there = dict(zip(subset, rng.choice(tuple(found))))
-    absent = _absent(scene, there, rng, unseen)
-    if absent is not None:
-      options[0] = tuple(absent.values())
-    for number, values in options.items():
-      if number <= most:
-        said = dict(zip(subset, values))
-        yield Question(
-          rng.choice(_COUNT).format(phrases.noun(said, plural=True)),
-          str(number),
-          "count",
-          ("count", *subset),
-          tuple(str(i) for i in range(most + 1)),
-          subset,
-          phrases.is_unseen(said),
-        )
+
+  def _what(
+    self,
+    name: str,
+    noun: str,
+    thing: graph.Thing,
+    key: tuple[str, ...],
+    named: Iterable[str],
+  ) -> Question:
+    """A question for an attribute of a thing, which the noun means."""
+    text = self.rng.choice(_ATTRIBUTE[name]).format(noun)
+    answer, choices = getattr(thing, name), graph.VALUES[name]
+    return Question(text, answer, key, (*named, name), thing.unseen, choices)
+
+  def _absent(self, there: phrases.Description) -> dict[str, str] | None:
+    """A description of nothing in the scene, but close to one that is."""
+    unseen = self.unseen and set(phrases.PAIR) <= set(there)
+    for _ in range(6):
+      said = phrases.altered(there, self.rng, unseen=unseen)
+      if said is not None and not phrases.count(self.scene.things, said):
+        return said
+    return None
+
+  def _more(
+    self, one: phrases.Description, two: phrases.Description
+  ) -> Iterator[Question]:
+    """Are there more of one than of two? And the other way round."""
+    for pair in ((one, two), (two, one)):
+      word = self.rng.choice(("more", "fewer"))
+      counts = [phrases.count(self.scene.things, said) for said in pair]
+      first, second = map(phrases.many, pair)
+      text = f"are there {word} {first} than {second}?"
+      answer = _yes(phrases.COMPARED[word](*counts))
+      key = "comparison", "more", *one
+      is_unseen = any(map(phrases.is_unseen, pair))
+      yield Question(text, answer, key, tuple(one), is_unseen)
+
+  def _pairs(
+    self, *without: str
+  ) -> Iterator[tuple[list[str], tuple[str, ...], list[graph.Thing], bool]]:
+    """Nouns that mean two things, attributes in them, the things, if unseen."""
+    things = self.scene.things
+    order = self.rng.sample(range(len(things)), len(things))
+    for i, j in itertools.pairwise(order):
+      said = [s for k in (i, j) if (s := self._the(k, *without))]
+      if len(said) == 2:
+        nouns = [phrases.noun(description) for description in said]
+        named = tuple(dict.fromkeys((*said[0], *said[1])))
+        about = [things[i], things[j]]
+        yield nouns, named, about, any(thing.unseen for thing in about)
 
 
-def attribute(
-  scene: graph.Scene, rng: random.Random, unseen: bool
-) -> Iterator[Question]:
-  """What colour is the small star? And the background?"""
-  del unseen  # Every thing is asked about.
-  for name in graph.ATTRIBUTES:
-    for index, thing in enumerate(scene.things):
-      said = phrases.unique_description(scene, index, rng, without=(name,))
-      if said is not None:
-        yield Question(
-          rng.choice(_ATTRIBUTE[name]).format(phrases.noun(said)),
-          getattr(thing, name),
-          name,
-          ("attribute", name),
-          graph.VALUES[name],
-          (*said, name),
-          thing.unseen,
-        )
-  yield Question(
-    rng.choice(_BACKGROUND),
-    scene.shade,
-    "background",
-    ("background",),
-    tuple(graph.BACKGROUNDS),
-    ("background",),
-    False,
-  )
-
-
-def comparison(
-  scene: graph.Scene, rng: random.Random, unseen: bool
-) -> Iterator[Question]:
-  """Are there more circles than squares? Is the star larger than the ring?"""
-  for name in graph.ATTRIBUTES:
-    there = getattr(rng.choice(scene.things), name)
-    other = rng.choice([v for v in graph.VALUES[name] if v != there])
-    yield from _more({name: there}, {name: other}, scene, rng)
-    present = sorted({getattr(thing, name) for thing in scene.things})
-    if len(present) > 1:
-      one, two = rng.sample(present, 2)
-      yield from _more({name: one}, {name: two}, scene, rng)
-  there = phrases.describe(rng.choice(scene.things), phrases.PAIR)
-  other = phrases.altered(there, rng, unseen=unseen)
-  if other is not None:
-    yield from _more(there, other, scene, rng)
-  for name in graph.ATTRIBUTES:
-    for one, two, about in _pairs(scene, rng, without=(name,)):
-      nouns = phrases.noun(one), phrases.noun(two)
-      values = [getattr(thing, name) for thing in about]
-      named = (*dict.fromkeys((*one, *two)), name)
-      is_unseen = any(thing.unseen for thing in about)
-      if name == "size" and rng.random() < 0.6:
-        word = rng.choice(("larger", "smaller"))
-        wanted = ["large", "small"] if word == "larger" else ["small", "large"]
-        yield Question(
-          f"is the {nouns[0]} {word} than the {nouns[1]}?",
-          _yes(values == wanted),
-          "comparison",
-          ("larger",),
-          YES_NO,
-          named,
-          is_unseen,
-        )
-      else:
-        yield Question(
-          _SAME[name].format(*nouns),
-          _yes(values[0] == values[1]),
-          "comparison",
-          ("same", name),
-          YES_NO,
-          named,
-          is_unseen,
-        )
-
-
-def relation(
-  scene: graph.Scene, rng: random.Random, unseen: bool
-) -> Iterator[Question]:
-  """Is the red circle left of the blue star?"""
-  del unseen  # Every thing is asked about.
-  for one, two, about in _pairs(scene, rng):
-    where = rng.choice(tuple(graph.RELATIONS))
-    yield Question(
-      f"is the {phrases.noun(one)} {where} the {phrases.noun(two)}?",
-      _yes(graph.RELATIONS[where](*about)),
-      "relation",
-      ("relation",),
-      YES_NO,
-      (*dict.fromkeys((*one, *two)), "position"),
-      any(thing.unseen for thing in about),
-    )
-
-
-def multihop(
-  scene: graph.Scene, rng: random.Random, unseen: bool
-) -> Iterator[Question]:
-  """What colour is the thing left of the star? And the leftmost thing?"""
-  del unseen  # Every thing is asked about.
-  for name in graph.ATTRIBUTES:
-    word, place = rng.choice(tuple(_EXTREMES.items()))
-    thing = min(scene.things, key=place)
-    yield Question(
-      rng.choice(_ATTRIBUTE[name]).format(f"{word} thing"),
-      getattr(thing, name),
-      "multihop",
-      ("extreme", name),
-      graph.VALUES[name],
-      ("position", name),
-      thing.unseen,
-    )
-  for index, anchor in enumerate(scene.things):
-    for where, holds in graph.RELATIONS.items():
-      found = [t for t in scene.things if t is not anchor and holds(t, anchor)]
-      # What is asked for is not said of the anchor: things of one scene are
-      # often alike, so that one's colour would tell of the other's.
-      name = rng.choice(graph.ATTRIBUTES)
-      said = phrases.unique_description(scene, index, rng, without=(name,))
-      if said is None:
-        continue
-      named = (*said, "position")
-      place = f"{where} the {phrases.noun(said)}"
-      if len(found) == 1:
-        yield Question(
-          rng.choice(_ATTRIBUTE[name]).format(f"thing {place}"),
-          getattr(found[0], name),
-          "multihop",
-          ("hop", name),
-          graph.VALUES[name],
-          (*named, name),
-          anchor.unseen or found[0].unseen,
-        )
-      if len(found) < 4:
-        yield Question(
-          f"how many things are {place}?",
-          str(len(found)),
-          "multihop",
-          # The more things there are, the more words tell one from the others.
-          ("hop count", str(len(said))),
-          ("0", "1", "2", "3"),
-          named,
-          anchor.unseen,
-        )
-      asked = {name: getattr(rng.choice(scene.things), name)}
-      if asked[name] != getattr(anchor, name):
-        yield Question(
-          f"is there {phrases.a(phrases.noun(asked))} {place}?",
-          _yes(phrases.count(found, asked) > 0),
-          "multihop",
-          ("hop existence", name),
-          YES_NO,
-          (*named, name),
-          anchor.unseen,
-        )
-
-
+Family = Callable[[Asker], Iterator[Question]]
 # With how often each is asked.
-FAMILIES: dict[str, tuple[Family, float]] = {
-  "existence": (existence, 1.0),
-  "count": (count, 1.5),
-  "attribute": (attribute, 2.5),
-  "comparison": (comparison, 1.0),
-  "relation": (relation, 1.0),
-  "multihop": (multihop, 1.5),
+FAMILIES: dict[Family, float] = {
+  Asker.existence: 1.0,
+  Asker.count: 1.5,
+  Asker.attribute: 2.5,
+  Asker.comparison: 1.0,
+  Asker.relation: 1.0,
+  Asker.multihop: 1.5,
 }
 
 
@@ -326,55 +317,5 @@ def _yes(truth: bool) -> str:
   return "yes" if truth else "no"
 
 
-def _absent(
-  scene: graph.Scene,
-  there: phrases.Description,
-  rng: random.Random,
-  unseen: bool,
-) -> dict[str, str] | None:
-  """A description of nothing in the scene, but close to one that is."""
-  for _ in range(6):
-    unseen_pair = unseen and set(phrases.PAIR) <= set(there)
-    said = phrases.altered(there, rng, unseen=unseen_pair)
-    if said is not None and not phrases.count(scene.things, said):
-      return said
-  return None
-
-
-def _more(
-  one: phrases.Description,
-  two: phrases.Description,
-  scene: graph.Scene,
-  rng: random.Random,
-) -> Iterator[Question]:
-  """Are there more of one than of two? And the other way round."""
-  for first, second in ((one, two), (two, one)):
-    word = rng.choice(("more", "fewer"))
-    counts = [phrases.count(scene.things, said) for said in (first, second)]
-    truth = counts[0] > counts[1] if word == "more" else counts[0] < counts[1]
-    nouns = [phrases.noun(said, plural=True) for said in (first, second)]
-    yield Question(
-      f"are there {word} {nouns[0]} than {nouns[1]}?",
-      _yes(truth),
-      "comparison",
-      ("more", *first),
-      YES_NO,
-      tuple(first),
-      phrases.is_unseen(first) or phrases.is_unseen(second),
-    )
-
-
-def _pairs(
-  scene: graph.Scene, rng: random.Random, *, without: tuple[str, ...] = ()
-) -> Iterator[
-  tuple[dict[str, str], dict[str, str], tuple[graph.Thing, graph.Thing]]
-]:
-  """Descriptions of two things each, and the things."""
-  order = rng.sample(range(len(scene.things)), len(scene.things))
-  for i, j in zip(order, order[1:]):
-    said = [
-      phrases.unique_description(scene, index, rng, without=without)
-      for index in (i, j)
-    ]
-    if said[0] is not None and said[1] is not None:
-      yield said[0], said[1], (scene.things[i], scene.things[j])
+def _numbers(low: int, high: int) -> tuple[str, ...]:
+  return tuple(str(number) for number in range(low, high + 1))

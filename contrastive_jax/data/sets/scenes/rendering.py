@@ -28,15 +28,7 @@ _FOLDS = (85, 170)
 
 
 def render(scene: graph.Scene, side: int) -> np.ndarray:
-  """Draws a scene.
-
-  Args:
-    scene: any.
-    side: of the image, in pixels.
-
-  Returns:
-    uint8 [side, side, 3].
-  """
+  """A scene as uint8 [side, side, 3]."""
   image = np.full((side, side, 3), scene.background, np.float32)
   for thing in scene.things:
     solid, marks = _sprite(
@@ -63,13 +55,11 @@ def render(scene: graph.Scene, side: int) -> np.ndarray:
 def _hang(image: np.ndarray, side: str) -> None:
   """Covers half of an image with a grey curtain."""
   length = len(image)
-  half = length // 2
-  rows, columns = {
-    "left": (slice(None), slice(None, half)),
-    "right": (slice(None), slice(half, None)),
-    "top": (slice(None, half), slice(None)),
-    "bottom": (slice(half, None), slice(None)),
-  }[side]
+  half, everything = slice(None, length // 2), slice(None)
+  if side in ("right", "bottom"):
+    half = slice(length // 2, None)
+  across = side in ("left", "right")
+  rows, columns = (everything, half) if across else (half, everything)
   fold = max(length // 16, 1)
   greys = np.array(_FOLDS)[np.arange(length) // fold % 2]
   image[rows, columns] = greys[None, columns, None]
@@ -81,15 +71,7 @@ def _sprite(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Shares of each pixel that a thing fills, and that its marks do.
 
-  Args:
-    shape: of the thing.
-    size: of the thing.
-    texture: of the thing.
-    rotation: of the thing.
-    side: of the whole image.
-
-  Returns:
-    Two float32 [h, h, 1].
+  Both are float32 [h, h, 1]; `side` is that of the whole image.
   """
   radius = graph.RADIUS[size] * side * _FINER
   # Of the parity of the side, so that places are rounded in one direction.
@@ -119,24 +101,23 @@ def _draw(
   centre: float,
 ) -> None:
   """Fills a shape."""
-  turn = math.radians(rotation)
-
-  def at(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    return [
-      (
-        centre + radius * (x * math.cos(turn) - y * math.sin(turn)),
-        centre + radius * (x * math.sin(turn) + y * math.cos(turn)),
-      )
-      for x, y in points
-    ]
-
   if shape in ("circle", "ring"):
-    reach = graph.EXTENT[shape]
-    _disc(draw, centre, centre, radius * reach, 255)
+    _disc(draw, centre, centre, radius * graph.EXTENT[shape], 255)
     if shape == "ring":
       _disc(draw, centre, centre, radius * 0.42, 0)
-  else:
-    draw.polygon(at(_OUTLINES[shape]), fill=255)
+    return
+  turn = math.radians(rotation)
+  cosine, sine = math.cos(turn), math.sin(turn)
+  draw.polygon(
+    [
+      (
+        centre + radius * (x * cosine - y * sine),
+        centre + radius * (x * sine + y * cosine),
+      )
+      for x, y in _OUTLINES[shape]
+    ],
+    fill=255,
+  )
 
 
 def _disc(
@@ -167,19 +148,13 @@ def _mark(
         _disc(draw, x, y, _DOT * side, 255)
 
 
-def _star() -> list[tuple[float, float]]:
-  points = []
-  for i in range(10):
-    reach = graph.EXTENT["star"] * (1.0 if i % 2 == 0 else 0.42)
-    angle = math.pi * (i / 5 - 0.5)
-    points.append((reach * math.cos(angle), reach * math.sin(angle)))
-  return points
-
-
-def _triangle() -> list[tuple[float, float]]:
-  reach = graph.EXTENT["triangle"]
-  angles = [math.pi * (2 * i / 3 - 0.5) for i in range(3)]
-  return [(reach * math.cos(a), reach * math.sin(a)) for a in angles]
+def _round(corners: int, *reach: float) -> list[tuple[float, float]]:
+  """Corners at equal angles from the top on, each as far as `reach` in turn."""
+  angles = [math.pi * (2 * i / corners - 0.5) for i in range(corners)]
+  return [
+    (far * math.cos(a), far * math.sin(a))
+    for far, a in zip(itertools.cycle(reach), angles)
+  ]
 
 
 def _cross() -> list[tuple[float, float]]:
@@ -205,8 +180,8 @@ def _heart() -> list[tuple[float, float]]:
 
 _OUTLINES: dict[str, list[tuple[float, float]]] = {
   "square": [(-0.83, -0.83), (0.83, -0.83), (0.83, 0.83), (-0.83, 0.83)],
-  "triangle": _triangle(),
-  "star": _star(),
+  "triangle": _round(3, graph.EXTENT["triangle"]),
+  "star": _round(10, graph.EXTENT["star"], graph.EXTENT["star"] * 0.42),
   "cross": _cross(),
   "heart": _heart(),
   "diamond": [(0.0, -1.18), (0.77, 0.0), (0.0, 1.18), (-0.77, 0.0)],

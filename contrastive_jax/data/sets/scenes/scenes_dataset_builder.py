@@ -23,6 +23,13 @@ _DESCRIPTIONS = {
   "nlvr2": "Pairs of images with statements that are true or false.",
   "entailment": "Images, some half covered, with hypotheses.",
 }
+# Of each text.
+_FIELDS = {
+  "captions": ("text",),
+  "vqa": ("question", "answer", "kind", "attributes"),
+  "nlvr2": ("statement", "label", "kind"),
+  "entailment": ("hypothesis", "label", "kind"),
+}
 
 
 class Scenes(tfds.core.GeneratorBasedBuilder):
@@ -36,35 +43,23 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
   ]
 
   def __init__(
-    self, *, settings: settings_lib.Settings | None = None, **kwargs: Any
+    self, *, settings: settings_lib.SceneSettings | None = None, **kwargs: Any
   ):
     """Takes the settings; None is the default ones."""
-    self._settings = settings or settings_lib.Settings()
+    self._settings = settings or settings_lib.SceneSettings()
     super().__init__(**kwargs)
 
   def _info(self) -> tfds.core.DatasetInfo:
     side = self._settings.image_size
     text = tfds.features.Text()
     image = tfds.features.Image(shape=(side, side, 3), encoding_format="png")
-    features: dict[str, Any] = {
-      "index": np.int64,
-      "image": image,
-      "scene": text,
-    }
-    if self.builder_config.name == "nlvr2":
+    task = self.builder_config.name
+    features: Any = {"index": np.int64, "image": image, "scene": text}
+    if task == "nlvr2":
       features |= {"second_image": image, "second_scene": text}
-    fields: Any = {
-      "captions": {"text": text},
-      "vqa": {
-        "question": text,
-        "answer": text,
-        "kind": text,
-        "attributes": text,
-      },
-      "nlvr2": {"statement": text, "label": np.int64, "kind": text},
-      "entailment": {"hypothesis": text, "label": np.int64, "kind": text},
-    }[self.builder_config.name]
-    features["texts"] = tfds.features.Sequence(fields)
+    features["texts"] = tfds.features.Sequence(
+      {name: np.int64 if name == "label" else text for name in _FIELDS[task]}
+    )
     return tfds.core.DatasetInfo(
       builder=self,
       description=__doc__,
@@ -74,9 +69,7 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
 
   def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[Any]]:
     del dl_manager  # Everything is drawn here.
-    return {
-      split: self._generate_examples(split) for split in settings_lib.SPLITS
-    }
+    return {s: self._generate_examples(s) for s in settings_lib.SPLITS}
 
   def _generate_examples(self, split: str) -> Iterator[Any]:
     stop = getattr(self._settings.sizes, split)

@@ -60,7 +60,7 @@ class Sizes:
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class SceneSettings:
   """How scenes are drawn and talked about.
 
   Attributes:
