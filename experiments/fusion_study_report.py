@@ -9,13 +9,13 @@ from typing import Any
 
 from absl import flags
 
-from contrastive_jax.programs import command_line
+from contrastive_jax.programs import command_line, reporting
 from contrastive_jax.recipes import _fusion
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import workdirs
 from contrastive_jax.training.runs import runner
 from contrastive_jax.training.trainer import metric_log
-from experiments import fusion_study, reporting
+from experiments import fusion_study
 from experiments.fusion_study import PRETRAINING
 
 _FLAGS = flags.FlagValues()

@@ -19,12 +19,12 @@ import pathlib
 import tempfile
 from collections.abc import Mapping
 
+from contrastive_jax.programs.sweep import Arm, Sweep, jobs
 from contrastive_jax.recipes import _fusion
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.runs import initial_choices, runner
 from experiments import fusion_study
 from experiments.fusion_study import PRETRAINING
-from experiments.sweep import Arm, Sweep, jobs
 from experiments.sweeps import latent_structure
 
 # Steps of the stages: a run takes some three minutes of two CPU cores.

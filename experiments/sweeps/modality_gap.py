@@ -6,7 +6,7 @@ The paper's figure 2 at our scale: CLIP with 0, .5 and 1 times its alignment los
 15 runs of half a minute on one CPU core.
 """
 
-from experiments.sweep import Arm, Sweep
+from contrastive_jax.programs.sweep import Arm, Sweep
 from experiments.sweeps import latent_structure
 
 

@@ -8,8 +8,8 @@ runs each; simclr_emoji and moco_v3_emoji, on two artists' drawings of each thin
 batch sizes, 40 runs each. A run takes about half a minute on one CPU core.
 """
 
+from contrastive_jax.programs.sweep import Arm, Sweep
 from contrastive_jax.training import config as config_lib
-from experiments.sweep import Arm, Sweep
 
 # The objective, its InfoNCE, the temperature of all losses, and the data.
 VARIANTS = {

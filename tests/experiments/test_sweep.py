@@ -1,23 +1,36 @@
-"""Tests of experiments.sweep: grids, files and records."""
+"""Tests of the program sweep: grids, files and records."""
 
 import dataclasses
 import importlib
 import json
+import os
+import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 
-from contrastive_jax.programs import command_line
+from contrastive_jax.programs import command_line, reporting
+from contrastive_jax.programs.sweep import (
+  Arm,
+  Job,
+  files,
+  jobs,
+  program,
+  report,
+)
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import errors
-from experiments import reporting
-from experiments.sweep import Arm, Job, __main__, files, jobs, report
+from experiments import sweep
 from tests.experiments import small_sweep
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def shipped():
   """Names of the sweeps that ship, variants included."""
-  for path in sorted(files.SHIPPED.glob("[a-z]*.py")):
+  for path in sorted(files.FOLDER.glob("[a-z]*.py")):
     module = importlib.import_module(f"experiments.sweeps.{path.stem}")
     for variant in getattr(module, "VARIANTS", ("",)):
       yield f"{path.stem}:{variant}" if variant else path.stem
@@ -233,7 +246,7 @@ def test_a_grid_that_makes_no_sense_is_refused(changes, said):
 def test_sweeps_that_ship_are_whole(name):
   found = files.load(name)
   assert found.source == name
-  assert f"  {name} " in re.sub("[,\n]", " ", __main__._USAGE)
+  assert f"  {name} " in re.sub("[,\n]", " ", sweep.SHIPPED)
   configs = [
     found.configurations(Job(arm, 0, (*arm.candidates, None)[0]))
     for arm in found.arms
@@ -260,7 +273,7 @@ def test_pages_that_ship_follow_from_their_records(name):
 
 def test_sweeps_that_ship_are_found_by_name_and_by_file():
   by_name = files.load("latent_structure:bridge")
-  by_file = files.load(f"{files.SHIPPED}/latent_structure.py:bridge")
+  by_file = files.load(f"{files.FOLDER}/latent_structure.py:bridge")
   assert by_name.source == by_file.source == "latent_structure:bridge"
   assert by_name.name == by_file.name == "latent_structure_bridge"
 
@@ -282,6 +295,51 @@ def test_a_file_of_variants(tmp_path):
     said = re.escape(f"{path}:a, {path}:b; got {name!r}")
     with pytest.raises(config_lib.UserError, match=said):
       files.load(name)
+
+
+def test_a_module(tmp_path, monkeypatch):
+  package = tmp_path / "own_sweeps"
+  package.mkdir()
+  (package / "__init__.py").touch()
+  (package / "grids.py").write_text(_VARIANTS)
+  monkeypatch.syspath_prepend(tmp_path)
+  found = files.load("own_sweeps.grids:b")
+  assert (found.name, found.source) == ("b", "own_sweeps.grids:b")
+  with pytest.raises(config_lib.UserError, match="own_sweeps.grids:a, .*:c'"):
+    files.load("own_sweeps.grids:c")
+
+
+_ELSEWHERE = """
+import sys
+from contrastive_jax.programs.sweep import Arm, Sweep
+from contrastive_jax.training import config
+def train(config):
+  assert "experiments" not in sys.modules
+  return {"score": config.seed + config.optimizer.learning_rate}
+def get_sweep():
+  arms = [Arm("a", 1, {}), Arm("b", 1, {"optimizer.learning_rate": 0.5})]
+  return Sweep(
+    name="mine", title="Mine", text="A test.", config=config.default_config(),
+    arms=arms, baseline="a", setting="size", seeds=(0, 1),
+    metrics={"score": "score"}, train_fn=train,
+  )
+"""
+
+
+def test_an_installed_package_runs_sweeps_from_anywhere(tmp_path):
+  (tmp_path / "mine.py").write_text(_ELSEWHERE)
+  code = "from contrastive_jax.programs.__main__ import main; main()"
+  done = subprocess.run(
+    [sys.executable, "-c", code, "sweep", "--sweep=mine", "--out=runs"],
+    cwd=tmp_path,
+    env={**os.environ, "PYTHONPATH": str(ROOT)},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  assert "4/4" in done.stdout
+  page = (tmp_path / "runs" / "mine.md").read_text(encoding="utf-8")
+  assert "```sh\ncontrastive-jax sweep --sweep=mine\n```" in page
 
 
 def test_a_file_without_a_sweep_is_refused(tmp_path):
@@ -326,9 +384,9 @@ def test_a_sweep_that_fails_is_one_sentence(tmp_path, capsys, body, said):
     patch.setattr(command_line, "app", Program)
     with pytest.raises(SystemExit) as caught:
       command_line.run(
-        __main__.main,
-        flag_values=__main__._FLAGS,
-        usage=__main__._USAGE,
+        program.main,
+        flag_values=program._FLAGS,
+        usage="",
       )
   out, err = capsys.readouterr()
   assert (caught.value.code, out) == (2, "")

@@ -1,4 +1,4 @@
-"""Tests of experiments.sweep.jobs: runs beside each other, and by a scheduler."""
+"""Tests of the jobs of sweeps: runs beside each other, and by a scheduler."""
 
 import json
 import re
@@ -9,8 +9,8 @@ import types
 
 import pytest
 
+from contrastive_jax.programs.sweep import Job, jobs, report
 from contrastive_jax.training import config as config_lib
-from experiments.sweep import Job, jobs, report
 from tests.experiments import small_sweep
 
 

@@ -1,6 +1,5 @@
 """What the records of all studies share: files, tables, intervals, versions."""
 
-import dataclasses
 import importlib.metadata
 import json
 import math
@@ -13,9 +12,8 @@ from typing import Any
 
 from scipy import stats
 
-from contrastive_jax.training import config as config_lib
-
-RESULTS = pathlib.Path(__file__).parent / "results"
+# Where records go, from wherever a program is started.
+RESULTS = pathlib.Path("experiments") / "results"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "grain")
 
 
@@ -97,57 +95,6 @@ def picture_and_source(
     f" {listed(versions)}, {os.cpu_count()} CPU cores.",
     "",
   ]
-
-
-def changed_fields(
-  one: config_lib.Config, other: config_lib.Config
-) -> dict[str, Any]:
-  """What `ConfigDraft.override` makes the second of two configurations of.
-
-  Args:
-    one: the configuration that is changed.
-    other: the one that comes out.
-
-  Returns:
-    Values by dotted name; those of choices are names.
-
-  >>> first, second = config_lib.default_config(), config_lib.default_config()
-  >>> second.loss, second.loss.temperature = "decoupled", 0.1
-  >>> changed_fields(config_lib.checked(first), config_lib.checked(second))
-  {'loss': 'decoupled', 'loss.temperature': 0.1}
-  """
-  if type(one.objective) is not type(other.objective):
-    # Another objective brings evaluators of its own.
-    changes: Any = {"evaluators": None}
-    evaluation = dataclasses.replace(one.evaluation, **changes)
-    one = dataclasses.replace(one, evaluation=evaluation)
-  return _changed_fields(one, other, "")
-
-
-def _changed_fields(one: Any, other: Any, prefix: str) -> dict[str, Any]:
-  found = {}
-  for f in dataclasses.fields(other):
-    old, new = getattr(one, f.name), getattr(other, f.name)
-    path = f"{prefix}{f.name}"
-    if new is None or old == new:
-      continue
-    if "several" in f.metadata:
-      # They lie in the group that holds them.
-      group = prefix.removesuffix(".")
-      if old is None or [*old] != [*new]:
-        found[group] = tuple(new)
-      for name, variant in new.items():
-        before = (old or {}).get(name, type(variant)())
-        found |= _changed_fields(before, variant, f"{group}.{name}.")
-    elif "kind" in f.metadata:
-      if type(old) is not type(new):
-        found[path], old = f.metadata["kind"].name_of(new), type(new)()
-      found |= _changed_fields(old, new, f"{path}.")
-    elif "section" in f.metadata:
-      found |= _changed_fields(old or type(new)(), new, f"{path}.")
-    else:
-      found[path] = new
-  return found
 
 
 def reading(out: pathlib.Path, name: str) -> str:

@@ -6,9 +6,9 @@ import shlex
 import statistics
 from typing import Any
 
+from contrastive_jax.programs import command_line, reporting
+from contrastive_jax.programs.sweep.types import Arm, Runs, Sweep
 from contrastive_jax.training import config as config_lib
-from experiments import reporting
-from experiments.sweep.types import Arm, Runs, Sweep
 
 
 def read(sweep: Sweep, out: pathlib.Path) -> Runs:
@@ -150,10 +150,9 @@ def page(
     ]
   elif reading:
     lines += [reading, ""]
-  words = ["python", "-m", "experiments.sweep", f"--sweep={sweep.source}"]
   lines += [
     "```sh",
-    shlex.join(words),
+    f"{command_line.command('sweep')} {shlex.quote(f'--sweep={sweep.source}')}",
     "```",
     "",
     f"Mean ± half of the 95 % interval over seeds {seeds}, and in brackets the"

@@ -20,11 +20,12 @@ from typing import Any
 
 import jax
 
+from contrastive_jax.programs import command_line
+from contrastive_jax.programs.sweep import report as report_lib
+from contrastive_jax.programs.sweep.types import Job, Runs, Sweep
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import errors, workdirs
 from contrastive_jax.training.runs import runner
-from experiments.sweep import report as report_lib
-from experiments.sweep.types import Job, Runs, Sweep
 
 _LOOK_EVERY = 0.5
 
@@ -97,7 +98,7 @@ def run(
     out: folder of the record.
     processes: runs at a time, each in a process of its own; 1: in this one.
     minutes: begin no run after so many; 0 is no limit.
-    start: starts Python with arguments; None is a process of this machine.
+    start: starts the program with flags; None is a process of this machine.
     report: receives a line a run.
 
   Returns:
@@ -160,7 +161,7 @@ def _beside(
         if len(working) >= processes or late():
           break
         if job.key not in working:
-          working[job.key] = start(command(sweep, job, out))
+          working[job.key] = start(flags_of(sweep, job, out))
       if not working:
         return
       for key, process in list(working.items()):
@@ -182,20 +183,16 @@ def _beside(
       process.wait()
 
 
-def command(sweep: Sweep, job: Job, out: pathlib.Path) -> list[str]:
-  """The arguments of Python that make one run."""
-  return [
-    *("-m", "experiments.sweep"),
-    f"--sweep={sweep.source}",
-    f"--out={out}",
-    f"--job={job.key}",
-  ]
+def flags_of(sweep: Sweep, job: Job, out: pathlib.Path) -> list[str]:
+  """The flags that make one run."""
+  return [f"--sweep={sweep.source}", f"--out={out}", f"--job={job.key}"]
 
 
 def lines(sweep: Sweep, out: pathlib.Path) -> list[str]:
   """A shell command for each run that is `ready`."""
+  program = command_line.command("sweep")
   return [
-    shlex.join(["python", *command(sweep, job, out)])
+    f"{program} {shlex.join(flags_of(sweep, job, out))}"
     for job in ready(sweep, collect(sweep, out))
   ]
 
@@ -248,7 +245,8 @@ def collect(sweep: Sweep, out: pathlib.Path) -> Runs:
 
 
 def _start(arguments: Sequence[str]) -> subprocess.Popen:
-  return subprocess.Popen([sys.executable, *arguments])
+  program = ("-m", "contrastive_jax.programs", "sweep")
+  return subprocess.Popen([sys.executable, *program, *arguments])
 
 
 def _folder(sweep: Sweep, out: pathlib.Path) -> pathlib.Path:
