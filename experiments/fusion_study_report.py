@@ -1,4 +1,4 @@
-"""Records the stages of `experiments.fusion_study` in `experiments/results/`.
+"""Records finished stages of experiments.fusion_study: NAME.json, .md, .png.
 
 python -m experiments.fusion_study_report --workdir=runs/fusion --name=fusion_scenes
 """
@@ -20,25 +20,20 @@ from experiments.fusion_study import PRETRAINING
 
 _FLAGS = flags.FlagValues()
 _WORKDIR = flags.DEFINE_string(
-  "workdir", "runs/fusion", "Folder of the stages.", flag_values=_FLAGS
+  "workdir",
+  "runs/fusion",
+  "Folder of experiments.fusion_study.",
+  flag_values=_FLAGS,
 )
 _NAME = flags.DEFINE_string(
   "name", "fusion_scenes", "Name of the record.", flag_values=_FLAGS
 )
 _OUT = flags.DEFINE_string(
-  "out", str(reporting.RESULTS), "Folder it goes to.", flag_values=_FLAGS
+  "out",
+  str(reporting.RESULTS),
+  "Folder it goes to, whose NAME.reading.md, if there is one, becomes part of the page.",
+  flag_values=_FLAGS,
 )
-
-_USAGE = """Records finished stages of experiments.fusion_study: NAME.json, .md, .png.
-
-  python -m experiments.fusion_study_report --workdir=runs/fusion --name=fusion_scenes
-
-Flags:
-  --workdir=DIR   of experiments.fusion_study
-  --name=NAME     of the record
-  --out=DIR       where it goes; default experiments/results. Its NAME.reading.md, if
-                  there is one, becomes part of the page
-"""
 
 _TITLES = {
   "vqa": "questions (VQA)",
@@ -102,7 +97,8 @@ def _curve(
     else "_validation/accuracy"
   )
   minutes, step = 0.0, 0
-  for row in metric_log.read_metrics(folder):
+  last = {k: v for k, v in results.items() if not k.startswith("train/")}
+  for row in (*metric_log.read_metrics(folder), last):
     speed = row.get("train/examples_per_second")
     if speed:
       minutes += (row["step"] - step) * batch_size / speed / 60
@@ -110,9 +106,6 @@ def _curve(
     for key, value in row.items():
       if key.endswith(metric):
         yield minutes, value
-  for key, value in results.items():
-    if key.endswith(metric):
-      yield minutes, value
 
 
 def page(name: str, record: Mapping[str, Any], reading: str = "") -> str:
@@ -168,9 +161,9 @@ def _command(stages: Mapping[str, Any], tasks: list[str]) -> str:
     f"--tasks={','.join(tasks)}",
     f"--seed={seed}",
   ]
-  recipes = fusion_study.recipes(tasks)
+  usual = fusion_study.stages(pathlib.Path(), tasks)
   shares = {
-    round(stage["config"]["steps"] / recipes[name].steps, 2)
+    round(stage["config"]["steps"] / usual[name].steps, 2)
     for name, stage in stages.items()
   }
   if shares == {1.0}:
@@ -223,12 +216,10 @@ def draw(record: Mapping[str, Any], path: pathlib.Path) -> None:
     record: by `collect`.
     path: of the picture.
   """
-  import matplotlib
+  from matplotlib import figure
 
-  matplotlib.use("agg")
-  from matplotlib import pyplot as plt
-
-  figure, axis = plt.subplots(figsize=(7, 4.2), layout="constrained")
+  canvas = figure.Figure(figsize=(7, 4.2), layout="constrained")
+  axis = canvas.subplots()
   for number, (name, stage) in enumerate(record["stages"].items()):
     if not stage["curve"]:
       continue
@@ -249,8 +240,7 @@ def draw(record: Mapping[str, Any], path: pathlib.Path) -> None:
   )
   axis.grid(alpha=0.3)
   axis.legend(loc="lower right", fontsize=8, title="dotted: texts alone")
-  figure.savefig(path, dpi=150)
-  plt.close(figure)
+  canvas.savefig(path, dpi=150)
 
 
 def main() -> None:
@@ -264,4 +254,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  command_line.run(main, flag_values=_FLAGS, usage=_USAGE)
+  command_line.run(main, flag_values=_FLAGS, usage=__doc__)

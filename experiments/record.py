@@ -1,7 +1,6 @@
-"""Records finished runs of several seeds in `experiments/results/`.
+"""Records finished runs of several seeds: NAME.json, NAME.md, a plot.
 
-python -m experiments.record --name=clip_emoji \
-    --workdirs=runs/seed0,runs/seed1,runs/seed2
+python -m experiments.record --name=clip_emoji --workdirs=runs/a,runs/b
 """
 
 import dataclasses
@@ -23,7 +22,10 @@ from contrastive_jax.training.runs import runner
 
 _FLAGS = flags.FlagValues()
 _WORKDIRS = flags.DEFINE_list(
-  "workdirs", [], "Finished runs, one a seed.", flag_values=_FLAGS
+  "workdirs",
+  [],
+  "Finished runs of one configuration, of different seeds.",
+  flag_values=_FLAGS,
 )
 _NAME = flags.DEFINE_string(
   "name", "", "Name of the record.", flag_values=_FLAGS
@@ -31,24 +33,12 @@ _NAME = flags.DEFINE_string(
 _RECIPE = flags.DEFINE_string(
   "recipe",
   command_line.DEFAULT_RECIPE,
-  "Recipe by which the page tells how the runs were made.",
+  "Recipe, or its file, by which the page tells how the runs were made.",
   flag_values=_FLAGS,
 )
 _OUT = flags.DEFINE_string(
   "out", str(reporting.RESULTS), "Folder it goes to.", flag_values=_FLAGS
 )
-
-_USAGE = """Records finished runs of several seeds: NAME.json, NAME.md, a plot.
-
-  python -m experiments.record --name=clip_emoji --workdirs=runs/a,runs/b
-
-Flags:
-  --workdirs=A,B,C   finished runs of one configuration, of different seeds
-  --name=NAME        of the record
-  --recipe=NAME      recipe, or its file, by which the page tells how the runs were
-                     made; default clip_emoji
-  --out=DIR          where it goes; default experiments/results
-"""
 
 # Which of the numbers the page tells; the JSON file has all.
 _RETRIEVAL = (
@@ -321,4 +311,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  command_line.run(main, flag_values=_FLAGS, usage=_USAGE)
+  command_line.run(main, flag_values=_FLAGS, usage=__doc__)

@@ -66,7 +66,7 @@ def run(
   main: Callable[[], None],
   *,
   flag_values: flags.FlagValues,
-  usage: str,
+  usage: str | None,
   interrupted: str = "",
 ) -> NoReturn:
   """Parses the command line and calls `main`.
@@ -117,7 +117,7 @@ def run(
 
 def parse(
   argv: Sequence[str],
-  usage: str,
+  usage: str | None,
   flag_values: flags.FlagValues,
 ) -> list[str]:
   """Parses a command line; a mistake in it ends the program.
@@ -143,7 +143,8 @@ def parse(
       _print_and_exit(
         "\n".join(f"{n:<24} {recipes.description(n)}" for n in recipes.names())
       )
-  usage = f"{usage.rstrip()}{_flag_help(usage, flag_values)}"
+  usage = (usage or "").rstrip()  # Without docstrings, as of -OO, it is None.
+  usage += _flag_help(usage, flag_values)
   if topics and config is None:
     _print_and_exit(usage)
   try:
@@ -266,9 +267,11 @@ def _flag_help(usage: str, flag_values: flags.FlagValues) -> str:
     flag = flag_values[name]
     if re.search(rf"^ +--{name}\b", usage, re.MULTILINE):
       continue
-    text = flag.help.rstrip(".")
-    if flag.default not in (None, "", False):
-      text += f"; default {flag.default}"
+    text, default = flag.help.rstrip("."), flag.default
+    if isinstance(default, list):
+      default = ",".join(default)
+    if default not in (None, "", False):
+      text += f"; default {default}"
     head = f"  --{name:<15} "
     lines += textwrap.wrap(
       f"{text}.", 86, initial_indent=head, subsequent_indent=" " * len(head)
@@ -278,7 +281,7 @@ def _flag_help(usage: str, flag_values: flags.FlagValues) -> str:
 
 def _overview(usage: str, config: ConfigFlag) -> str:
   return (
-    f"{usage.rstrip()}\n\nFields of the recipe {config.recipe}"
+    f"{usage}\n\nFields of the recipe {config.recipe}"
     " (--config.NAME=VALUE changes one, --help=NAME\ntells more of a group):\n"
     f"{help.overview(config.value)}"
   )

@@ -34,16 +34,25 @@ def half_width(values: Sequence[float]) -> float:
   return quantile * statistics.stdev(values) / math.sqrt(n)
 
 
-def interval(values: Sequence[float], digits: int) -> str:
-  """Mean ± half of the 95 % interval, as a table's cell.
+def spread(values: Sequence[float]) -> tuple[float, float]:
+  """Mean and half of the 95 % interval, 0 for one value.
+
+  >>> spread([1.0])
+  (1.0, 0.0)
+  """
+  half = half_width(values) if len(values) > 1 else 0.0
+  return statistics.fmean(values), half
+
+
+def interval(values: Sequence[float], digits: int, sign: str = "") -> str:
+  """Mean ± half of the 95 % interval, as a table's cell; sign "+" shows all.
 
   >>> interval([1.0, 2.0, 3.0], 2)
   '2.00 ± 2.48'
   """
-  mean = f"{statistics.fmean(values):.{digits}f}"
-  if len(values) < 2:
-    return mean
-  return f"{mean} ± {half_width(values):.{digits}f}"
+  mean, half = spread(values)
+  text = f"{mean:{sign}.{digits}f}"
+  return f"{text} ± {half:.{digits}f}" if len(values) > 1 else text
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -18,6 +18,7 @@ from contrastive_jax.programs.sweep import (
   files,
   jobs,
   program,
+  record,
   report,
 )
 from contrastive_jax.training import config as config_lib
@@ -54,7 +55,7 @@ def test_a_signal_leaves_the_record_and_says_so(tmp_path):
 
   with pytest.raises(errors.Stopped):
     small_sweep.run(tmp_path, train_fn=stop_at_third)
-  assert len(report.read(small_sweep.make(), tmp_path)) == 2
+  assert len(record.read(small_sweep.make(), tmp_path).runs) == 2
 
 
 def test_rates_are_chosen_for_each_arm_and_seeds_are_compared_in_pairs(
@@ -77,8 +78,8 @@ def test_rates_are_chosen_for_each_arm_and_seeds_are_compared_in_pairs(
   assert f"| ours | +0.152 ± {half:.3f} |" in page
   assert "**0.002: 0.500**" in page
   assert (tmp_path / "small.png").stat().st_size > 1000
-  record = json.loads((tmp_path / "small.json").read_text(encoding="utf-8"))
-  assert record["runs"] == runs
+  written = json.loads((tmp_path / "small.json").read_text(encoding="utf-8"))
+  assert written["runs"] == runs
 
 
 def test_what_a_person_wrote_is_in_the_page_of_a_whole_record(tmp_path):
@@ -133,8 +134,8 @@ def test_it_goes_on_where_it_was_stopped(tmp_path):
   whole = []
   runs = small_sweep.run(tmp_path, whole, name="whole")
   assert stopped + seen[10:] == whole
-  record = json.loads((tmp_path / "small.json").read_text(encoding="utf-8"))
-  assert record["runs"].keys() == runs.keys()
+  written = json.loads((tmp_path / "small.json").read_text(encoding="utf-8"))
+  assert written["runs"].keys() == runs.keys()
 
 
 def test_a_limit_of_minutes_begins_no_run(tmp_path):
@@ -260,13 +261,11 @@ def test_sweeps_that_ship_are_whole(name):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_pages_that_ship_follow_from_their_records(name):
   found = files.load(name)
-  record = json.loads(
-    (reporting.RESULTS / f"{found.name}.json").read_text(encoding="utf-8")
-  )
-  runs = report.read(found, reporting.RESULTS)
-  assert report.finished(found, runs) == found.total_runs
+  made = record.read(found, reporting.RESULTS)
+  versions = json.loads(made.path.read_text(encoding="utf-8"))["versions"]
+  assert made.finished() == found.total_runs
   reading = reporting.reading(reporting.RESULTS, found.name)
-  page = report.page(found, runs, record["versions"], reading)
+  page = report.page(made, versions, reading)
   kept = (reporting.RESULTS / f"{found.name}.md").read_text(encoding="utf-8")
   assert page == kept and reading
 
@@ -393,8 +392,14 @@ def test_a_sweep_that_fails_is_one_sentence(tmp_path, capsys, body, said):
   assert re.fullmatch(rf"Error: --sweep={path}( failed)?: {said}\.\n", err)
 
 
-def test_differences_are_of_the_seeds_that_both_have():
-  assert report.difference({0: 3.0, 2: 1.0}, {2: 0.5, 5: 9.0}) == [0.5]
+def test_differences_are_of_the_seeds_that_both_have(tmp_path):
+  runs = small_sweep.run(tmp_path)
+  for key, run in [*runs.items()]:
+    if (run["arm"], run["seed"]) in (("ours @ 16", 1), ("base @ 16", 0)):
+      del runs[key]
+  made = record.Record(small_sweep.make(), tmp_path, runs)
+  found = made.gains("ours", 16, "score/test")
+  assert found == pytest.approx([0.4])
 
 
 def one_setting(**changes):
@@ -450,8 +455,9 @@ def test_a_metric_that_the_baseline_lacks_is_not_compared(tmp_path):
   for entry in runs.values():
     if entry["arm"].startswith("ours"):
       entry["results"]["score/other"] = 0.5
-  assert report.comparable(grid, runs, 64) == [("score/test", "score")]
-  report.plot(grid, runs, tmp_path / "some.png")
+  made = record.Record(grid, tmp_path, runs)
+  assert made.comparable(64) == [("score/test", "score")]
+  report.plot(made, tmp_path / "some.png")
   assert (tmp_path / "some.png").stat().st_size > 1000
 
 
@@ -463,19 +469,19 @@ def test_a_sweep_may_begin_with_another_method_than_the_baseline(tmp_path):
   assert len(runs) == len(arms) * len(made.seeds) == len(lines)
   assert (tmp_path / "small.png").stat().st_size > 1000
   del runs["base @ 64 | seed 1"], runs["base @ 64 | seed 2"]
-  report.write(made, runs, tmp_path)
+  report.write(record.Record(made, tmp_path, runs))
 
 
 def test_a_record_from_before_a_field_was_there_goes_on(tmp_path):
   runs = small_sweep.run(tmp_path)
   path = tmp_path / "small.json"
-  record = json.loads(path.read_text(encoding="utf-8"))
-  del record["config"]["structure"], record["config"]["loss"]["block_size"]
-  path.write_text(json.dumps(record), encoding="utf-8")
+  values = json.loads(path.read_text(encoding="utf-8"))
+  del values["config"]["structure"], values["config"]["loss"]["block_size"]
+  path.write_text(json.dumps(values), encoding="utf-8")
   seen = []
   assert small_sweep.run(tmp_path, seen) == runs and not seen
-  record["config"]["loss"]["none"] = 1
-  path.write_text(json.dumps(record), encoding="utf-8")
+  values["config"]["loss"]["none"] = 1
+  path.write_text(json.dumps(values), encoding="utf-8")
   with pytest.raises(config_lib.UserError, match=r"config\.loss\.none"):
     small_sweep.run(tmp_path)
 

@@ -115,13 +115,26 @@ class Sweep:
       self.configurations(Job(arm, self.seeds[0], (*arm.candidates, None)[0]))
 
   @property
+  def methods(self) -> list[str]:
+    """What is compared, in order."""
+    return list(dict.fromkeys(arm.method for arm in self.arms))
+
+  @property
+  def settings(self) -> list[float]:
+    """Where it is compared, sorted."""
+    return sorted({arm.setting for arm in self.arms})
+
+  def arm(self, method: str, setting: float) -> Arm:
+    """The arm of a method at a setting."""
+    (found,) = (
+      a for a in self.arms if (a.method, a.setting) == (method, setting)
+    )
+    return found
+
+  @property
   def total_runs(self) -> int:
     """How many runs it has, those that choose included."""
     return sum(len(arm.candidates) + len(self.seeds) for arm in self.arms)
-
-  def configuration(self, job: Job) -> config_lib.Config:
-    """The configuration of a run."""
-    return self.configurations(job)[0]
 
   def configurations(
     self, job: Job
