@@ -55,8 +55,6 @@ _TIMES = flags.DEFINE_float(
 
 PRETRAINING = "pretraining"
 
-Train = Callable[[config_lib.Config, pathlib.Path], Mapping[str, float]]
-
 
 def stages(
   workdir: pathlib.Path,
@@ -106,20 +104,10 @@ def run(
   workdir: pathlib.Path,
   configs: Mapping[str, config_lib.Config],
   *,
-  train: Train = runner.train,
+  train: Callable[..., Mapping[str, float]] = runner.train,
   report: Callable[[str], None] = print,
 ) -> dict[str, float]:
-  """Makes the stages one after the other.
-
-  Args:
-    workdir: the folder of the stages.
-    configs: by `stages`.
-    train: makes one.
-    report: receives lines for the user.
-
-  Returns:
-    The results of all, names beginning with the stage's.
-  """
+  """The results of all stages, made in order; names begin with the stage's."""
   out = {}
   for number, (name, config) in enumerate(configs.items(), start=1):
     report(f"Stage {number} of {len(configs)}: {name}.")

@@ -48,14 +48,10 @@ _WAYS = {
 
 
 def collect(workdir: pathlib.Path) -> dict[str, Any]:
-  """Reads the finished stages of a folder.
+  """Versions, and the finished stages of a folder by name.
 
-  Args:
-    workdir: of `experiments.fusion_study`.
-
-  Returns:
-    Versions, and by stage its configuration, its results and its curve: minutes
-    of training and the score on validation.
+  Of each there is the configuration, the results and the curve: minutes of training
+  and the score on validation.
 
   Raises:
     config_lib.UserError: if the pre-training is not there, or not finished.
@@ -166,11 +162,11 @@ def _command(stages: Mapping[str, Any], tasks: list[str]) -> str:
     round(stage["config"]["steps"] / usual[name].steps, 2)
     for name, stage in stages.items()
   }
-  if shares == {1.0}:
-    return " ".join(words)
-  if len(shares) == 1:
-    return " ".join([*words, f"--times={shares.pop():g}"])
-  return "# Each stage by hand, with the steps of the table."
+  if len(shares) > 1:
+    return "# Each stage by hand, with the steps of the table."
+  if shares != {1.0}:
+    words.append(f"--times={shares.pop():g}")
+  return " ".join(words)
 
 
 def _objective(stage: Mapping[str, Any]) -> str:
@@ -210,12 +206,7 @@ def _kinds(title: str, stage: Mapping[str, Any]) -> list[str]:
 
 
 def draw(record: Mapping[str, Any], path: pathlib.Path) -> None:
-  """Draws the scores on validation over the minutes of training.
-
-  Args:
-    record: by `collect`.
-    path: of the picture.
-  """
+  """Draws the scores on validation over the minutes of training."""
   from matplotlib import figure
 
   canvas = figure.Figure(figsize=(7, 4.2), layout="constrained")

@@ -8,7 +8,6 @@ import json
 import pathlib
 import shlex
 import shutil
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -70,30 +69,14 @@ _OTHERS = (
 
 
 def summarize(values: Sequence[float]) -> dict[str, Any]:
-  """Mean with a 95 % interval (Student's t) over seeds.
-
-  Args:
-    values: one number a seed.
-
-  Returns:
-    `mean`, `half_width` (None for one seed) and the `values`.
-  """
-  half = reporting.half_width(values) if len(values) > 1 else None
-  return {
-    "mean": statistics.fmean(values),
-    "half_width": half,
-    "values": list(values),
-  }
+  """Mean, half of its 95 % interval over seeds (None for one), and the values."""
+  mean, half = reporting.spread(values)
+  half = half if len(values) > 1 else None
+  return {"mean": mean, "half_width": half, "values": list(values)}
 
 
 def collect(workdirs: Sequence[pathlib.Path]) -> dict[str, Any]:
-  """Reads finished runs that differ in nothing but the seed.
-
-  Args:
-    workdirs: of the runs.
-
-  Returns:
-    Seeds, configuration, versions and a summary of every number.
+  """Seeds, configuration, versions and numbers of runs that differ in the seed alone.
 
   Raises:
     config_lib.UserError: if a run is not finished or of another configuration.
@@ -133,14 +116,7 @@ def collect(workdirs: Sequence[pathlib.Path]) -> dict[str, Any]:
 def command(
   config: Mapping[str, Any], recipe: str = command_line.DEFAULT_RECIPE
 ) -> list[str]:
-  """Flags that make a configuration (but its seed) of a recipe.
-
-  Args:
-    config: as `Config.to_dict` gives it.
-    recipe: its name or file.
-
-  Returns:
-    Quoted flags for `experiments.train`.
+  """Quoted flags of `train` that make a configuration (but its seed) of a recipe.
 
   Raises:
     UserError: if there is no such recipe.
@@ -159,14 +135,10 @@ def command(
     begun = dataclasses.replace(config_lib.parse(draft), data=None)
   fields = changed_fields(begun, config_lib.parse(config))
   fields.pop("seed", None)
-  chosen = [] if recipe == command_line.DEFAULT_RECIPE else [recipe]
-  return [
-    *(shlex.quote(f"--config={name}") for name in chosen),
-    *(
-      shlex.quote(f"--config.{name}={_text(value)}")
-      for name, value in fields.items()
-    ),
-  ]
+  found = [f"--config.{name}={_text(value)}" for name, value in fields.items()]
+  if recipe != command_line.DEFAULT_RECIPE:
+    found.insert(0, f"--config={recipe}")
+  return [shlex.quote(flag) for flag in found]
 
 
 def changed_fields(
@@ -174,12 +146,7 @@ def changed_fields(
 ) -> dict[str, Any]:
   """What `ConfigDraft.override` makes the second of two configurations of.
 
-  Args:
-    one: the configuration that is changed.
-    other: the one that comes out.
-
-  Returns:
-    Values by dotted name; those of choices are names.
+  Values by dotted name; those of choices are names.
 
   >>> first, second = config_lib.default_config(), config_lib.default_config()
   >>> second.loss, second.loss.temperature = "decoupled", 0.1
@@ -232,13 +199,7 @@ def page(
   record: Mapping[str, Any],
   recipe: str = command_line.DEFAULT_RECIPE,
 ) -> str:
-  """The record as Markdown.
-
-  Args:
-    name: of the record.
-    record: by `collect`.
-    recipe: by which the runs' commands are told.
-  """
+  """The record of `collect` as Markdown; commands are told by the recipe."""
   numbers = record["numbers"]
 
   def cell(key: str) -> str:

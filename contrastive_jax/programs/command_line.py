@@ -116,20 +116,9 @@ def run(
 
 
 def parse(
-  argv: Sequence[str],
-  usage: str | None,
-  flag_values: flags.FlagValues,
+  argv: Sequence[str], usage: str | None, flag_values: flags.FlagValues
 ) -> list[str]:
-  """Parses a command line; a mistake in it ends the program.
-
-  Args:
-    argv: program and arguments.
-    usage: what `--help` prints first.
-    flag_values: the flags that there are.
-
-  Returns:
-    The program and what is no flag.
-  """
+  """The program and what is no flag of a command line; a mistake ends the program."""
   config = _CONFIGS.get(id(flag_values))
   program, *arguments = argv
   topics = [m.group(1) or "" for a in arguments if (m := _HELP.match(a))]
@@ -175,12 +164,7 @@ def parse(
 
 
 def failure(path: str, error: Exception) -> str:
-  """The error that a user's program raised, and the line of it.
-
-  Args:
-    path: of the program.
-    error: what it raised, or something that it called.
-  """
+  """The error that a user's program raised, and the line of its file."""
   reason = _last_line(f"{type(error).__name__}: {error}")
   if isinstance(error, SyntaxError):
     return reason  # It says where.

@@ -59,18 +59,10 @@ _WORKDIR = flags.DEFINE_string(
 def configure(
   values: Any, *, preset: str, weights: str, tokenizer: str, fit: str = ""
 ) -> config_lib.Config:
-  """The configuration of a run of no steps.
+  """The configuration of a run of no steps, from a recipe's.
 
-  Args:
-    values: of a recipe, a `ConfigDraft`.
-    preset: the model.
-    weights: of it.
-    tokenizer: of its texts.
-    fit: how pictures become squares; "" as the model was evaluated, cropped, or
-      stretched for SigLIP.
-
-  Returns:
-    The configuration.
+  Pictures become squares by `fit`; "" is as the model was evaluated, cropped, or
+  stretched for SigLIP.
 
   Raises:
     UserError: if something is missing or wrong.

@@ -18,20 +18,15 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "grain")
 
 
 def half_width(values: Sequence[float]) -> float:
-  """Half of the 95 % confidence interval of a mean (Student's t).
+  """Half of the 95 % confidence interval of the mean of two values or more.
 
-  Args:
-    values: one number a seed, at least two.
-
-  Returns:
-    t * s / sqrt(n), with the 97.5 % quantile at n - 1 degrees of freedom.
+  It is t * s / sqrt(n), with Student's 97.5 % quantile at n - 1 degrees of freedom.
 
   >>> round(half_width([1.0, 2.0, 3.0]), 3)
   2.484
   """
-  n = len(values)
-  quantile = float(stats.t.ppf(0.975, n - 1))
-  return quantile * statistics.stdev(values) / math.sqrt(n)
+  quantile = float(stats.t.ppf(0.975, len(values) - 1))
+  return quantile * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def spread(values: Sequence[float]) -> tuple[float, float]:
@@ -69,11 +64,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def versions(*packages: str) -> dict[str, str]:
-  """Versions of Python and of the packages that are installed.
-
-  Args:
-    *packages: their names; none are those of a training run.
-  """
+  """Versions of Python and of those packages, by default a run's, that are there."""
   found = {"python": platform.python_version()}
   for package in packages or PACKAGES:
     try:
@@ -107,15 +98,7 @@ def picture_and_source(
 
 
 def reading(out: pathlib.Path, name: str) -> str:
-  """What a person wrote about a record, to be part of its page.
-
-  Args:
-    out: folder of the record.
-    name: of the record.
-
-  Returns:
-    The text of NAME.reading.md; "" if there is no such file.
-  """
+  """What a person wrote about a record, NAME.reading.md; "" if there is no such file."""
   path = out / f"{name}.reading.md"
   return path.read_text(encoding="utf-8").strip() if path.exists() else ""
 
@@ -128,15 +111,7 @@ def write(
   *,
   indent: int | None = 1,
 ) -> None:
-  """Writes NAME.json, all of it or nothing, and NAME.md.
-
-  Args:
-    out: the folder, which is made.
-    name: of the record.
-    record: what the JSON file holds.
-    page: Markdown.
-    indent: of the JSON file; None is one line.
-  """
+  """Writes NAME.json, all of it or nothing, and the page NAME.md; makes the folder."""
   out.mkdir(parents=True, exist_ok=True)
   path = out / f"{name}.json"
   temporary = path.with_suffix(".tmp")

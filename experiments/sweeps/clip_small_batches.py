@@ -77,7 +77,6 @@ def get_sweep() -> Sweep:
     config=config,
     arms=arms,
     baseline="InfoNCE",
-    setting="batch size",
     seeds=(0, 1, 2),
     metrics={
       "retrieval/image_to_text/recall_at_10": "unseen things, image to text R@10",

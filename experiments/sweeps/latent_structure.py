@@ -113,7 +113,6 @@ def _sweep(
     config=config(),
     arms=arms,
     baseline="CLIP",
-    setting="batch size",
     seeds=(0, 1, 2, 3, 4),
     metrics=_METRICS,
     tune_metric=validation if tuned else "",

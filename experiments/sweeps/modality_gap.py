@@ -35,7 +35,6 @@ def get_sweep() -> Sweep:
       ),
     ],
     baseline="alignment 0",
-    setting="batch size",
     seeds=(0, 1, 2, 3, 4),
     metrics={
       "geometry/modality_gap_centroid_distance": "gap of the centroids",

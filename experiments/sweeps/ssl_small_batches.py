@@ -106,7 +106,6 @@ def get_sweep(variant: str) -> Sweep:
     config=config,
     arms=arms,
     baseline="InfoNCE",
-    setting="batch size",
     seeds=(0, 1, 2, 3, 4),
     metrics={
       "knn/accuracy": "kNN accuracy",

@@ -42,7 +42,6 @@ def make(candidates=(1e-3, 2e-3), **changes):
     "config": config_lib.default_config(),
     "arms": arms,
     "baseline": "base",
-    "setting": "batch size",
     "seeds": (0, 1, 2),
     "metrics": {"score/test": "score"},
     "tune_metric": "score/validation",

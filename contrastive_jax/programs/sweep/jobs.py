@@ -177,12 +177,7 @@ def lines(sweep: Sweep, out: pathlib.Path) -> list[str]:
 
 
 def run_one(sweep: Sweep, key: str, out: pathlib.Path) -> None:
-  """Makes one run, unless the record has it, and leaves it for `collect`.
-
-  Args:
-    sweep: the grid.
-    key: the job's.
-    out: folder of the record.
+  """Makes the run of a job's key, unless the record has it; leaves it for `collect`.
 
   Raises:
     UserError: if there is no such run to be made.

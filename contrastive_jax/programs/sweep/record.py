@@ -103,11 +103,7 @@ class Record:
   ) -> list[float]:
     """Paired differences from the baseline, over the seeds that both have.
 
-    Args:
-      method: that is compared.
-      setting: where it is.
-      metric: what is compared.
-      against: the baseline's setting; None is the same.
+    The baseline is at the setting `against`; None is the same.
     """
     base = setting if against is None else against
     theirs = self.scores(self.sweep.baseline, base, metric)

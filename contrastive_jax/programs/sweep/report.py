@@ -26,13 +26,7 @@ def write(record: Record) -> None:
 
 
 def page(record: Record, versions: dict[str, str], reading: str = "") -> str:
-  """The record as Markdown.
-
-  Args:
-    record: what is finished.
-    versions: that made it.
-    reading: what the record shows, for the page of a record that is whole.
-  """
+  """The record as Markdown; only a whole one's page has what was read in it."""
   sweep, runs = record.sweep, record.runs
   seeds = sorted({r["seed"] for r in runs.values()} & set(sweep.seeds))
   lines = [f"# {sweep.title}", "", sweep.text, ""]
