@@ -12,7 +12,7 @@ import pytest
 
 from contrastive_jax.programs.sweep import Job, jobs, record
 from contrastive_jax.training import config as config_lib
-from tests.experiments import small_sweep
+from tests.programs import small_sweep
 
 
 @pytest.fixture(name="grid")
@@ -121,7 +121,7 @@ def test_a_run_that_fails_ends_the_sweep_and_keeps_the_others(
 
 
 _FILE = """
-from tests.experiments import small_sweep
+from tests.programs import small_sweep
 def get_sweep():
   return small_sweep.make(seeds=(0,), candidates=(1e-3,))
 """

@@ -24,7 +24,7 @@ from contrastive_jax.programs.sweep import (
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import errors
 from experiments import sweep
-from tests.experiments import small_sweep
+from tests.programs import small_sweep
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -278,7 +278,7 @@ def test_sweeps_that_ship_are_found_by_name_and_by_file():
 
 
 _VARIANTS = """
-from tests.experiments import small_sweep
+from tests.programs import small_sweep
 VARIANTS = ("a", "b")
 def get_sweep(variant):
   return small_sweep.make(name=variant)
