@@ -94,6 +94,6 @@ def start(shipped: str = "") -> None:
   command_line.run(
     main,
     flag_values=_FLAGS,
-    usage=f"{__doc__}{shipped}",
+    usage=f"{__doc__ or ''}{shipped}",
     interrupted="the same command goes on with the runs that are missing",
   )
