@@ -1,13 +1,13 @@
-"""Pre-trains a fusion model on scenes, and fine-tunes it on the tasks.
+r"""Pre-trains a fusion model on scenes, and fine-tunes it on the tasks.
 
-python -m experiments.fusion_study --workdir=runs/fusion
+  python -m experiments.fusion_study --workdir=runs/fusion
+  python -m experiments.fusion_study --tasks=vqa --steps=20 --workdir=runs/smoke
 
-The stages are runs of the trainer, each in a folder of the workdir: `pretraining`,
-then of every task one that begins with it, but for nlvr2, which begins with vqa.
-Started again, the program goes on where it was.
+The stages are runs of the trainer. One stage by hand, with any field changed:
+  python -m experiments.train --config=vqa_scenes --config.initial=run \
+      --config.initial.workdir=runs/fusion/pretraining --workdir=runs/vqa
 """
 
-import copy
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
@@ -21,10 +21,18 @@ from contrastive_jax.training.runs import runner
 
 _FLAGS = flags.FlagValues()
 _WORKDIR = flags.DEFINE_string(
-  "workdir", "runs/fusion", "Folder of the stages.", flag_values=_FLAGS
+  "workdir",
+  "runs/fusion",
+  "Gets a folder a stage: pretraining/, vqa/, ... and results.json; the same command"
+  " again goes on where it was.",
+  flag_values=_FLAGS,
 )
 _TASKS = flags.DEFINE_list(
-  "tasks", list(_fusion.TASKS), "Tasks to fine-tune on.", flag_values=_FLAGS
+  "tasks",
+  list(_fusion.TASKS),
+  "Tasks to fine-tune on, of vqa, nlvr2, entailment, easy_vqa; easy_vqa needs the"
+  " package easy-vqa; nlvr2 begins with the model of vqa, which is made before it.",
+  flag_values=_FLAGS,
 )
 _SEED = flags.DEFINE_integer(
   "seed", 0, "Random seed of all stages.", lower_bound=0, flag_values=_FLAGS
@@ -32,103 +40,62 @@ _SEED = flags.DEFINE_integer(
 _STEPS = flags.DEFINE_integer(
   "steps",
   0,
-  "Steps of each stage; 0 keeps the recipe's.",
+  "Steps of each stage, instead of the usual ones.",
   lower_bound=0,
   flag_values=_FLAGS,
 )
 _TIMES = flags.DEFINE_float(
   "times",
   1.0,
-  "Factor of the recipes' steps.",
+  "Factor of the usual steps of each stage; another number of steps needs another"
+  " --workdir.",
   lower_bound=0.001,
   flag_values=_FLAGS,
 )
 
-_USAGE = """Pre-trains a fusion model on scenes, and fine-tunes it on the tasks.
-
-  python -m experiments.fusion_study --workdir=runs/fusion
-  python -m experiments.fusion_study --tasks=vqa --steps=20 --workdir=runs/smoke
-
-Flags:
-  --workdir=DIR   gets a folder a stage: pretraining/, vqa/, ... and results.json;
-                  the same command again goes on where it was
-  --tasks=A,B     of vqa, nlvr2, entailment, easy_vqa; default the first three;
-                  easy_vqa needs the package easy-vqa; nlvr2 begins with the
-                  model of vqa, which is made before it
-  --seed=N        of all stages
-  --steps=N       of each stage, instead of the usual ones
-  --times=X       X times the usual steps of each stage; another number of steps
-                  needs another --workdir
-One stage by hand, with any field changed:
-  python -m experiments.train --config=vqa_scenes --config.initial=run \\
-      --config.initial.workdir=runs/fusion/pretraining --workdir=runs/vqa
-"""
-
 PRETRAINING = "pretraining"
-
-Train = Callable[[config_lib.Config, pathlib.Path], Mapping[str, float]]
-
-
-def recipes(tasks: Sequence[str]) -> dict[str, config_lib.ConfigDraft]:
-  """What each stage is made with.
-
-  Args:
-    tasks: of `recipes._fusion.ALL_TASKS`.
-
-  Returns:
-    Recipes by the name of the stage, each after the one that it begins with.
-
-  Raises:
-    UserError: if there is no such task.
-  """
-  for name in tasks:
-    if name not in _fusion.ALL_TASKS:
-      raise config_lib.UserError(
-        f"--tasks must be some of {', '.join(_fusion.ALL_TASKS)}; got {name!r}."
-      )
-  out = {PRETRAINING: _fusion.pretraining()}
-  for name in tasks:
-    for stage in (_fusion.BEGINS.get(name), name):
-      if stage is not None and stage not in out:
-        out[stage] = _fusion.task(stage)
-  return out
 
 
 def stages(
   workdir: pathlib.Path,
-  recipes: Mapping[str, config_lib.ConfigDraft],
+  tasks: Sequence[str],
   *,
-  seed: int,
+  seed: int = 0,
   steps: int = 0,
   times: float = 1.0,
-  begins: Mapping[str, str] | None = None,
 ) -> dict[str, config_lib.Config]:
-  """The configuration of each stage, in order.
+  """The configuration of each stage, each after the one that it begins with.
 
   Args:
     workdir: the folder of the stages.
-    recipes: of each.
+    tasks: of `recipes._fusion.ALL_TASKS`.
     seed: of all of them.
     steps: of each; 0 is as the recipes have it.
     times: factor of the recipes' steps.
-    begins: of tasks that do not begin with the pre-training, the stage that they
-      begin with; None is `recipes._fusion.BEGINS`.
 
   Returns:
     Configurations by the name of the stage.
 
   Raises:
-    ConfigError: if a recipe is wrong.
+    UserError: if there is no such task.
   """
-  begins = _fusion.BEGINS if begins is None else begins
+  names = {PRETRAINING: None}
+  for name in tasks:
+    if name not in _fusion.ALL_TASKS:
+      raise config_lib.UserError(
+        f"--tasks must be some of {', '.join(_fusion.ALL_TASKS)}; got {name!r}."
+      )
+    names |= {_fusion.BEGINS.get(name, name): None, name: None}
   out = {}
-  for name, recipe in recipes.items():
-    values = copy.deepcopy(recipe)
+  for name in names:
+    first = name == PRETRAINING
+    values = _fusion.pretraining() if first else _fusion.task(name)
     values.seed = seed
     values.steps = steps or max(1, round(times * values.steps))
-    if name != PRETRAINING:
+    if not first:
       values.initial = "run"
-      values.initial.workdir = str(workdir / begins.get(name, PRETRAINING))
+      begun = _fusion.BEGINS.get(name, PRETRAINING)
+      values.initial.workdir = str(workdir / begun)
     out[name] = config_lib.parse(values)
   return out
 
@@ -137,20 +104,10 @@ def run(
   workdir: pathlib.Path,
   configs: Mapping[str, config_lib.Config],
   *,
-  train: Train = runner.train,
+  train: Callable[..., Mapping[str, float]] = runner.train,
   report: Callable[[str], None] = print,
 ) -> dict[str, float]:
-  """Makes the stages one after the other.
-
-  Args:
-    workdir: the folder of the stages.
-    configs: by `stages`.
-    train: makes one.
-    report: receives lines for the user.
-
-  Returns:
-    The results of all, names beginning with the stage's.
-  """
+  """The results of all stages, made in order; names begin with the stage's."""
   out = {}
   for number, (name, config) in enumerate(configs.items(), start=1):
     report(f"Stage {number} of {len(configs)}: {name}.")
@@ -166,7 +123,7 @@ def main() -> None:
   workdir = pathlib.Path(_WORKDIR.value).expanduser()
   configs = stages(
     workdir,
-    recipes(_TASKS.value),
+    _TASKS.value,
     seed=_SEED.value,
     steps=_STEPS.value,
     times=_TIMES.value,
@@ -184,6 +141,6 @@ if __name__ == "__main__":
   command_line.run(
     main,
     flag_values=_FLAGS,
-    usage=_USAGE,
+    usage=__doc__,
     interrupted="the same command goes on where it was",
   )

@@ -1,4 +1,4 @@
-"""Records the stages of `experiments.fusion_study` in `experiments/results/`.
+"""Records finished stages of experiments.fusion_study: NAME.json, .md, .png.
 
 python -m experiments.fusion_study_report --workdir=runs/fusion --name=fusion_scenes
 """
@@ -9,36 +9,31 @@ from typing import Any
 
 from absl import flags
 
-from contrastive_jax.programs import command_line
+from contrastive_jax.programs import command_line, reporting
 from contrastive_jax.recipes import _fusion
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import workdirs
 from contrastive_jax.training.runs import runner
 from contrastive_jax.training.trainer import metric_log
-from experiments import fusion_study, reporting
+from experiments import fusion_study
 from experiments.fusion_study import PRETRAINING
 
 _FLAGS = flags.FlagValues()
 _WORKDIR = flags.DEFINE_string(
-  "workdir", "runs/fusion", "Folder of the stages.", flag_values=_FLAGS
+  "workdir",
+  "runs/fusion",
+  "Folder of experiments.fusion_study.",
+  flag_values=_FLAGS,
 )
 _NAME = flags.DEFINE_string(
   "name", "fusion_scenes", "Name of the record.", flag_values=_FLAGS
 )
 _OUT = flags.DEFINE_string(
-  "out", str(reporting.RESULTS), "Folder it goes to.", flag_values=_FLAGS
+  "out",
+  str(reporting.RESULTS),
+  "Folder it goes to, whose NAME.reading.md, if there is one, becomes part of the page.",
+  flag_values=_FLAGS,
 )
-
-_USAGE = """Records finished stages of experiments.fusion_study: NAME.json, .md, .png.
-
-  python -m experiments.fusion_study_report --workdir=runs/fusion --name=fusion_scenes
-
-Flags:
-  --workdir=DIR   of experiments.fusion_study
-  --name=NAME     of the record
-  --out=DIR       where it goes; default experiments/results. Its NAME.reading.md, if
-                  there is one, becomes part of the page
-"""
 
 _TITLES = {
   "vqa": "questions (VQA)",
@@ -53,14 +48,10 @@ _WAYS = {
 
 
 def collect(workdir: pathlib.Path) -> dict[str, Any]:
-  """Reads the finished stages of a folder.
+  """Versions, and the finished stages of a folder by name.
 
-  Args:
-    workdir: of `experiments.fusion_study`.
-
-  Returns:
-    Versions, and by stage its configuration, its results and its curve: minutes
-    of training and the score on validation.
+  Of each there is the configuration, the results and the curve: minutes of training
+  and the score on validation.
 
   Raises:
     config_lib.UserError: if the pre-training is not there, or not finished.
@@ -102,7 +93,8 @@ def _curve(
     else "_validation/accuracy"
   )
   minutes, step = 0.0, 0
-  for row in metric_log.read_metrics(folder):
+  last = {k: v for k, v in results.items() if not k.startswith("train/")}
+  for row in (*metric_log.read_metrics(folder), last):
     speed = row.get("train/examples_per_second")
     if speed:
       minutes += (row["step"] - step) * batch_size / speed / 60
@@ -110,9 +102,6 @@ def _curve(
     for key, value in row.items():
       if key.endswith(metric):
         yield minutes, value
-  for key, value in results.items():
-    if key.endswith(metric):
-      yield minutes, value
 
 
 def page(name: str, record: Mapping[str, Any], reading: str = "") -> str:
@@ -168,16 +157,16 @@ def _command(stages: Mapping[str, Any], tasks: list[str]) -> str:
     f"--tasks={','.join(tasks)}",
     f"--seed={seed}",
   ]
-  recipes = fusion_study.recipes(tasks)
+  usual = fusion_study.stages(pathlib.Path(), tasks)
   shares = {
-    round(stage["config"]["steps"] / recipes[name].steps, 2)
+    round(stage["config"]["steps"] / usual[name].steps, 2)
     for name, stage in stages.items()
   }
-  if shares == {1.0}:
-    return " ".join(words)
-  if len(shares) == 1:
-    return " ".join([*words, f"--times={shares.pop():g}"])
-  return "# Each stage by hand, with the steps of the table."
+  if len(shares) > 1:
+    return "# Each stage by hand, with the steps of the table."
+  if shares != {1.0}:
+    words.append(f"--times={shares.pop():g}")
+  return " ".join(words)
 
 
 def _objective(stage: Mapping[str, Any]) -> str:
@@ -217,18 +206,11 @@ def _kinds(title: str, stage: Mapping[str, Any]) -> list[str]:
 
 
 def draw(record: Mapping[str, Any], path: pathlib.Path) -> None:
-  """Draws the scores on validation over the minutes of training.
+  """Draws the scores on validation over the minutes of training."""
+  from matplotlib import figure
 
-  Args:
-    record: by `collect`.
-    path: of the picture.
-  """
-  import matplotlib
-
-  matplotlib.use("agg")
-  from matplotlib import pyplot as plt
-
-  figure, axis = plt.subplots(figsize=(7, 4.2), layout="constrained")
+  canvas = figure.Figure(figsize=(7, 4.2), layout="constrained")
+  axis = canvas.subplots()
   for number, (name, stage) in enumerate(record["stages"].items()):
     if not stage["curve"]:
       continue
@@ -249,8 +231,7 @@ def draw(record: Mapping[str, Any], path: pathlib.Path) -> None:
   )
   axis.grid(alpha=0.3)
   axis.legend(loc="lower right", fontsize=8, title="dotted: texts alone")
-  figure.savefig(path, dpi=150)
-  plt.close(figure)
+  canvas.savefig(path, dpi=150)
 
 
 def main() -> None:
@@ -264,4 +245,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  command_line.run(main, flag_values=_FLAGS, usage=_USAGE)
+  command_line.run(main, flag_values=_FLAGS, usage=__doc__)

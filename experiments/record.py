@@ -1,7 +1,6 @@
-"""Records finished runs of several seeds in `experiments/results/`.
+"""Records finished runs of several seeds: NAME.json, NAME.md, a plot.
 
-python -m experiments.record --name=clip_emoji \
-    --workdirs=runs/seed0,runs/seed1,runs/seed2
+python -m experiments.record --name=clip_emoji --workdirs=runs/a,runs/b
 """
 
 import dataclasses
@@ -9,22 +8,23 @@ import json
 import pathlib
 import shlex
 import shutil
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
 from contrastive_jax import recipes
-from contrastive_jax.programs import command_line
+from contrastive_jax.programs import command_line, reporting
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import workdirs as workdirs_lib
 from contrastive_jax.training.runs import runner
-from experiments import reporting
 
 _FLAGS = flags.FlagValues()
 _WORKDIRS = flags.DEFINE_list(
-  "workdirs", [], "Finished runs, one a seed.", flag_values=_FLAGS
+  "workdirs",
+  [],
+  "Finished runs of one configuration, of different seeds.",
+  flag_values=_FLAGS,
 )
 _NAME = flags.DEFINE_string(
   "name", "", "Name of the record.", flag_values=_FLAGS
@@ -32,24 +32,12 @@ _NAME = flags.DEFINE_string(
 _RECIPE = flags.DEFINE_string(
   "recipe",
   command_line.DEFAULT_RECIPE,
-  "Recipe by which the page tells how the runs were made.",
+  "Recipe, or its file, by which the page tells how the runs were made.",
   flag_values=_FLAGS,
 )
 _OUT = flags.DEFINE_string(
   "out", str(reporting.RESULTS), "Folder it goes to.", flag_values=_FLAGS
 )
-
-_USAGE = """Records finished runs of several seeds: NAME.json, NAME.md, a plot.
-
-  python -m experiments.record --name=clip_emoji --workdirs=runs/a,runs/b
-
-Flags:
-  --workdirs=A,B,C   finished runs of one configuration, of different seeds
-  --name=NAME        of the record
-  --recipe=NAME      recipe, or its file, by which the page tells how the runs were
-                     made; default clip_emoji
-  --out=DIR          where it goes; default experiments/results
-"""
 
 # Which of the numbers the page tells; the JSON file has all.
 _RETRIEVAL = (
@@ -81,30 +69,14 @@ _OTHERS = (
 
 
 def summarize(values: Sequence[float]) -> dict[str, Any]:
-  """Mean with a 95 % interval (Student's t) over seeds.
-
-  Args:
-    values: one number a seed.
-
-  Returns:
-    `mean`, `half_width` (None for one seed) and the `values`.
-  """
-  half = reporting.half_width(values) if len(values) > 1 else None
-  return {
-    "mean": statistics.fmean(values),
-    "half_width": half,
-    "values": list(values),
-  }
+  """Mean, half of its 95 % interval over seeds (None for one), and the values."""
+  mean, half = reporting.spread(values)
+  half = half if len(values) > 1 else None
+  return {"mean": mean, "half_width": half, "values": list(values)}
 
 
 def collect(workdirs: Sequence[pathlib.Path]) -> dict[str, Any]:
-  """Reads finished runs that differ in nothing but the seed.
-
-  Args:
-    workdirs: of the runs.
-
-  Returns:
-    Seeds, configuration, versions and a summary of every number.
+  """Seeds, configuration, versions and numbers of runs that differ in the seed alone.
 
   Raises:
     config_lib.UserError: if a run is not finished or of another configuration.
@@ -144,14 +116,7 @@ def collect(workdirs: Sequence[pathlib.Path]) -> dict[str, Any]:
 def command(
   config: Mapping[str, Any], recipe: str = command_line.DEFAULT_RECIPE
 ) -> list[str]:
-  """Flags that make a configuration (but its seed) of a recipe.
-
-  Args:
-    config: as `Config.to_dict` gives it.
-    recipe: its name or file.
-
-  Returns:
-    Quoted flags for `experiments.train`.
+  """Quoted flags of `train` that make a configuration (but its seed) of a recipe.
 
   Raises:
     UserError: if there is no such recipe.
@@ -168,16 +133,58 @@ def command(
   except config_lib.ConfigError:  # It lacks its data, which the runs have.
     draft.data = config["data"]
     begun = dataclasses.replace(config_lib.parse(draft), data=None)
-  fields = reporting.changed_fields(begun, config_lib.parse(config))
+  fields = changed_fields(begun, config_lib.parse(config))
   fields.pop("seed", None)
-  chosen = [] if recipe == command_line.DEFAULT_RECIPE else [recipe]
-  return [
-    *(shlex.quote(f"--config={name}") for name in chosen),
-    *(
-      shlex.quote(f"--config.{name}={_text(value)}")
-      for name, value in fields.items()
-    ),
-  ]
+  found = [f"--config.{name}={_text(value)}" for name, value in fields.items()]
+  if recipe != command_line.DEFAULT_RECIPE:
+    found.insert(0, f"--config={recipe}")
+  return [shlex.quote(flag) for flag in found]
+
+
+def changed_fields(
+  one: config_lib.Config, other: config_lib.Config
+) -> dict[str, Any]:
+  """What `ConfigDraft.override` makes the second of two configurations of.
+
+  Values by dotted name; those of choices are names.
+
+  >>> first, second = config_lib.default_config(), config_lib.default_config()
+  >>> second.loss, second.loss.temperature = "decoupled", 0.1
+  >>> changed_fields(config_lib.checked(first), config_lib.checked(second))
+  {'loss': 'decoupled', 'loss.temperature': 0.1}
+  """
+  if type(one.objective) is not type(other.objective):
+    # Another objective brings evaluators of its own.
+    changes: Any = {"evaluators": None}
+    evaluation = dataclasses.replace(one.evaluation, **changes)
+    one = dataclasses.replace(one, evaluation=evaluation)
+  return _changed_fields(one, other, "")
+
+
+def _changed_fields(one: Any, other: Any, prefix: str) -> dict[str, Any]:
+  found = {}
+  for f in dataclasses.fields(other):
+    old, new = getattr(one, f.name), getattr(other, f.name)
+    path = f"{prefix}{f.name}"
+    if new is None or old == new:
+      continue
+    if "several" in f.metadata:
+      # They lie in the group that holds them.
+      group = prefix.removesuffix(".")
+      if old is None or [*old] != [*new]:
+        found[group] = tuple(new)
+      for name, variant in new.items():
+        before = (old or {}).get(name, type(variant)())
+        found |= _changed_fields(before, variant, f"{group}.{name}.")
+    elif "kind" in f.metadata:
+      if type(old) is not type(new):
+        found[path], old = f.metadata["kind"].name_of(new), type(new)()
+      found |= _changed_fields(old, new, f"{path}.")
+    elif "section" in f.metadata:
+      found |= _changed_fields(old or type(new)(), new, f"{path}.")
+    else:
+      found[path] = new
+  return found
 
 
 def _text(value: Any) -> str:
@@ -192,13 +199,7 @@ def page(
   record: Mapping[str, Any],
   recipe: str = command_line.DEFAULT_RECIPE,
 ) -> str:
-  """The record as Markdown.
-
-  Args:
-    name: of the record.
-    record: by `collect`.
-    recipe: by which the runs' commands are told.
-  """
+  """The record of `collect` as Markdown; commands are told by the recipe."""
   numbers = record["numbers"]
 
   def cell(key: str) -> str:
@@ -271,4 +272,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  command_line.run(main, flag_values=_FLAGS, usage=_USAGE)
+  command_line.run(main, flag_values=_FLAGS, usage=__doc__)

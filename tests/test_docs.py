@@ -10,9 +10,9 @@ import pytest
 from jax.sharding import AxisType
 
 from contrastive_jax import ops, recipes
+from contrastive_jax.programs.sweep import files
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import names
-from experiments.sweep import files
 
 ROOT = pathlib.Path(__file__).parents[1]
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
@@ -72,8 +72,6 @@ def test_code_runs(path):
 def program_flags(module):
   """The flags of a program, or of the one that a thin entry starts."""
   program = importlib.import_module(module)
-  if hasattr(program, "__path__"):
-    program = importlib.import_module(f"{module}.__main__")
   found = [program, *vars(program).values()]
   return next(m._FLAGS for m in found if hasattr(m, "_FLAGS"))
 

@@ -7,6 +7,7 @@ import sys
 _PROGRAMS = {
   "train": "trains and evaluates a model",
   "evaluate": "scores a finished run on other data and published sets",
+  "sweep": "trains a grid of configurations over seeds, and compares them",
   "convert": "converts image-text pairs into ArrayRecord files",
   "import_weights": "makes a run of published weights",
   "export_weights": "writes a run's weights under published names",

@@ -66,7 +66,7 @@ def run(
   main: Callable[[], None],
   *,
   flag_values: flags.FlagValues,
-  usage: str,
+  usage: str | None,
   interrupted: str = "",
 ) -> NoReturn:
   """Parses the command line and calls `main`.
@@ -116,20 +116,9 @@ def run(
 
 
 def parse(
-  argv: Sequence[str],
-  usage: str,
-  flag_values: flags.FlagValues,
+  argv: Sequence[str], usage: str | None, flag_values: flags.FlagValues
 ) -> list[str]:
-  """Parses a command line; a mistake in it ends the program.
-
-  Args:
-    argv: program and arguments.
-    usage: what `--help` prints first.
-    flag_values: the flags that there are.
-
-  Returns:
-    The program and what is no flag.
-  """
+  """The program and what is no flag of a command line; a mistake ends the program."""
   config = _CONFIGS.get(id(flag_values))
   program, *arguments = argv
   topics = [m.group(1) or "" for a in arguments if (m := _HELP.match(a))]
@@ -143,7 +132,8 @@ def parse(
       _print_and_exit(
         "\n".join(f"{n:<24} {recipes.description(n)}" for n in recipes.names())
       )
-  usage = f"{usage.rstrip()}{_flag_help(usage, flag_values)}"
+  usage = (usage or "").rstrip()  # Without docstrings, as of -OO, it is None.
+  usage += _flag_help(usage, flag_values)
   if topics and config is None:
     _print_and_exit(usage)
   try:
@@ -174,12 +164,7 @@ def parse(
 
 
 def failure(path: str, error: Exception) -> str:
-  """The error that a user's program raised, and the line of it.
-
-  Args:
-    path: of the program.
-    error: what it raised, or something that it called.
-  """
+  """The error that a user's program raised, and the line of its file."""
   reason = _last_line(f"{type(error).__name__}: {error}")
   if isinstance(error, SyntaxError):
     return reason  # It says where.
@@ -266,9 +251,11 @@ def _flag_help(usage: str, flag_values: flags.FlagValues) -> str:
     flag = flag_values[name]
     if re.search(rf"^ +--{name}\b", usage, re.MULTILINE):
       continue
-    text = flag.help.rstrip(".")
-    if flag.default not in (None, "", False):
-      text += f"; default {flag.default}"
+    text, default = flag.help.rstrip("."), flag.default
+    if isinstance(default, list):
+      default = ",".join(default)
+    if default not in (None, "", False):
+      text += f"; default {default}"
     head = f"  --{name:<15} "
     lines += textwrap.wrap(
       f"{text}.", 86, initial_indent=head, subsequent_indent=" " * len(head)
@@ -278,7 +265,7 @@ def _flag_help(usage: str, flag_values: flags.FlagValues) -> str:
 
 def _overview(usage: str, config: ConfigFlag) -> str:
   return (
-    f"{usage.rstrip()}\n\nFields of the recipe {config.recipe}"
+    f"{usage}\n\nFields of the recipe {config.recipe}"
     " (--config.NAME=VALUE changes one, --help=NAME\ntells more of a group):\n"
     f"{help.overview(config.value)}"
   )

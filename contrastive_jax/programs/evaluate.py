@@ -1,15 +1,21 @@
-"""Evaluates a checkpoint of a workdir again.
+"""Evaluates a checkpoint of a run and prints its numbers.
 
-python -m experiments.evaluate --workdir=runs/clip_emoji --step=400
+  python -m experiments.evaluate --workdir=runs/clip_emoji
+  python -m experiments.evaluate --workdir=runs/clip --suite=zero_shot --suite_dir=DIR
+
+The numbers go to evaluation_STEP.json in the workdir. Answers to questions whose own
+answers are kept back go to answers_SPLIT_STEP.json (without the step for the last).
 """
 
 import dataclasses
 import json
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 from absl import flags
 
+from contrastive_jax.data import benchmarks
 from contrastive_jax.programs import command_line
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import checks
@@ -76,21 +82,13 @@ _PLOTS = flags.DEFINE_bool(
 
 _WITH_TEXTS = ("zero_shot", "retrieval")
 
-_USAGE = """Evaluates a checkpoint of a run and prints its numbers.
-
-  python -m experiments.evaluate --workdir=runs/clip_emoji
-  python -m experiments.evaluate --workdir=runs/clip --suite=zero_shot --suite_dir=DIR
-
-The numbers go to evaluation_STEP.json in the workdir. Answers to questions whose own
-answers are kept back go to answers_SPLIT_STEP.json (without the step for the last)."""
-
 
 def main() -> None:
   """Runs the program."""
   from contrastive_jax.training.runs import runner
 
   workdir = pathlib.Path(_WORKDIR.value).expanduser()
-  _check_benchmarks(_BENCHMARKS.value)
+  _named(_BENCHMARKS, benchmarks.BENCHMARKS)  # Before anything is opened.
   names = _suites()
   run, state = runner.restore(workdir, step=_STEP.value)
   if names:
@@ -109,16 +107,21 @@ def main() -> None:
   print(f"\nStep {step}; the numbers are in {path}.")
 
 
-def _suites() -> list[str]:
-  """Suites of --suite; raises on one that is not known, or without data."""
-  from contrastive_jax.data import benchmarks
-
-  names = [n.strip() for n in _SUITE.value.split(",") if n.strip()]
+def _named(flag: flags.FlagHolder, known: Iterable[str]) -> tuple[str, ...]:
+  """The names that a flag lists; raises on one that is not known."""
+  names = (name.strip() for name in (flag.value or "").split(","))
+  names = tuple(name for name in names if name)
   for name in names:
-    if name not in benchmarks.SUITES:
+    if name not in known:
       raise config_lib.UserError(
-        f"--suite must be some of {', '.join(benchmarks.SUITES)}; got {name!r}."
+        f"--{flag.name} must be some of {', '.join(known)}; got {name!r}."
       )
+  return names
+
+
+def _suites() -> tuple[str, ...]:
+  """Suites of --suite; raises on one that is not known, or without data."""
+  names = _named(_SUITE, benchmarks.SUITES)
   where = pathlib.Path(_SUITE_DIR.value).expanduser()
   if names and not (_SUITE_DIR.value and where.is_dir()):
     raise config_lib.UserError(
@@ -130,7 +133,6 @@ def _suites() -> list[str]:
 
 def _score_suite(name: str, run, state, workdir: pathlib.Path) -> None:
   """Scores one, and writes its table."""
-  from contrastive_jax.data import benchmarks
   from contrastive_jax.training.evaluators import benchmark_suites
 
   objective = OBJECTIVES.name_of(run.chosen)
@@ -170,18 +172,6 @@ def _score_suite(name: str, run, state, workdir: pathlib.Path) -> None:
   print(f"\n{name}\n\n{text}\nThe numbers are in {path}.")
 
 
-def _check_benchmarks(text: str | None) -> None:
-  """Raises on a set that is not known, before anything is opened."""
-  from contrastive_jax.data import benchmarks
-
-  for name in (text or "").split(","):
-    known = benchmarks.BENCHMARKS
-    if name.strip() and name.strip() not in known:
-      raise config_lib.UserError(
-        f"--benchmarks must be some of {', '.join(known)}; got {name.strip()!r}."
-      )
-
-
 def _own_fit(config: config_lib.Config) -> str:
   """How a run's model sees pictures that are not square."""
   chosen = config.evaluation.evaluators.get("benchmarks", config.data)
@@ -203,8 +193,7 @@ def _evaluators(config: config_lib.Config) -> dict[str, Any]:
     "sets": None,
   }
   if _BENCHMARKS.value is not None:
-    names = (name.strip() for name in _BENCHMARKS.value.split(","))
-    given["sets"] = tuple(name for name in names if name)
+    given["sets"] = _named(_BENCHMARKS, benchmarks.BENCHMARKS)
   chosen = dataclasses.replace(
     chosen, **{k: v for k, v in given.items() if v is not None}
   )
@@ -223,7 +212,7 @@ def _evaluators(config: config_lib.Config) -> dict[str, Any]:
 
 def start() -> None:
   """Parses the command line and runs the program."""
-  command_line.run(main, flag_values=_FLAGS, usage=_USAGE)
+  command_line.run(main, flag_values=_FLAGS, usage=__doc__)
 
 
 if __name__ == "__main__":

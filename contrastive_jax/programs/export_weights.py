@@ -1,6 +1,8 @@
-"""Writes a run's model as safetensors under the names that others read.
+"""Writes a run's model as safetensors, under the names of open_clip or ALBEF.
 
-python -m experiments.export_weights --workdir=runs/clip --out=clip.safetensors
+  python -m experiments.export_weights --workdir=runs/clip --out=clip.safetensors
+
+The parameters are those that evaluation uses (averaged, if the run averages them).
 """
 
 import pathlib
@@ -30,12 +32,6 @@ _OUT = flags.DEFINE_string(
   "File that is written; model.safetensors in the workdir if empty.",
   flag_values=_FLAGS,
 )
-
-_USAGE = """Writes a run's model as safetensors, under the names of open_clip or ALBEF.
-
-  python -m experiments.export_weights --workdir=runs/clip --out=clip.safetensors
-
-The parameters are those that evaluation uses (averaged, if the run averages them)."""
 
 
 def main() -> None:
@@ -67,7 +63,7 @@ def main() -> None:
 
 def start() -> None:
   """Parses the command line and runs the program."""
-  command_line.run(main, flag_values=_FLAGS, usage=_USAGE)
+  command_line.run(main, flag_values=_FLAGS, usage=__doc__)
 
 
 if __name__ == "__main__":

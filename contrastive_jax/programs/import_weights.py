@@ -1,7 +1,14 @@
 r"""Makes a workdir of published weights, and evaluates it.
 
-python -m experiments.import_weights --preset=vit_b32 --weights=FILE \
-    --workdir=runs/clip_vit_b32
+  python -m experiments.import_weights --preset=vit_b32 --weights=FILE
+  python -m experiments.import_weights --preset=siglip_b16 --weights=FILE \
+      --tokenizer=tokenizer.json --config.augment.normalization=symmetric
+
+OpenAI's models have quick GELU, as the presets; open_clip's without it need
+--config.model.overrides='{"image": {"activation": "gelu"},
+"text": {"activation": "gelu"}}'. Weights that do not fit exactly need
+--config.initial=weights --config.initial.allow=missing,unexpected.
+Training that begins with weights needs no import: --config.initial=weights.
 """
 
 import pathlib
@@ -48,34 +55,14 @@ _WORKDIR = flags.DEFINE_string(
   flag_values=_FLAGS,
 )
 
-_USAGE = """Makes a workdir of published weights, and evaluates it.
-
-  python -m experiments.import_weights --preset=vit_b32 --weights=FILE
-  python -m experiments.import_weights --preset=siglip_b16 --weights=FILE \\
-      --tokenizer=tokenizer.json --config.augment.normalization=symmetric
-
-OpenAI's models have quick GELU, as the presets; open_clip's without it need
---config.model.overrides='{"image": {"activation": "gelu"},
-"text": {"activation": "gelu"}}'. Weights that do not fit exactly need
---config.initial=weights --config.initial.allow=missing,unexpected.
-Training that begins with weights needs no import: --config.initial=weights."""
-
 
 def configure(
   values: Any, *, preset: str, weights: str, tokenizer: str, fit: str = ""
 ) -> config_lib.Config:
-  """The configuration of a run of no steps.
+  """The configuration of a run of no steps, from a recipe's.
 
-  Args:
-    values: of a recipe, a `ConfigDraft`.
-    preset: the model.
-    weights: of it.
-    tokenizer: of its texts.
-    fit: how pictures become squares; "" as the model was evaluated, cropped, or
-      stretched for SigLIP.
-
-  Returns:
-    The configuration.
+  Pictures become squares by `fit`; "" is as the model was evaluated, cropped, or
+  stretched for SigLIP.
 
   Raises:
     UserError: if something is missing or wrong.
@@ -135,7 +122,7 @@ def main() -> None:
 
 def start() -> None:
   """Parses the command line and runs the program."""
-  command_line.run(main, flag_values=_FLAGS, usage=_USAGE)
+  command_line.run(main, flag_values=_FLAGS, usage=__doc__)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """Trains and evaluates a model.
 
-python -m experiments.train
-python -m experiments.train --config.steps=20 --workdir=runs/smoke
-python -m experiments.train --config.data=folder --config.data.path=DIR
+  python -m experiments.train                      the default: CLIP on emoji, CPU
+  python -m experiments.train --config=simclr_emoji --workdir=runs/simclr
+  python -m experiments.train --config.data=folder --config.data.path=DIR
+
+SIGTERM and Ctrl-C finish the step and save. Exit codes: 0 done, 75 saved (rerun the
+same command to resume), 2 a mistake in flags or data, 1 a non-finite loss.
 """
 
 import pathlib
@@ -47,15 +50,6 @@ _START_WITHIN = flags.DEFINE_float(
   flag_values=_FLAGS,
 )
 
-_USAGE = """Trains and evaluates a model.
-
-  python -m experiments.train                      the default: CLIP on emoji, CPU
-  python -m experiments.train --config=simclr_emoji --workdir=runs/simclr
-  python -m experiments.train --config.data=folder --config.data.path=DIR
-
-SIGTERM and Ctrl-C finish the step and save. Exit codes: 0 done, 75 saved (rerun the
-same command to resume), 2 a mistake in flags or data, 1 a non-finite loss."""
-
 
 def main() -> None:
   """Runs the program."""
@@ -94,7 +88,7 @@ def start() -> None:
   command_line.run(
     main,
     flag_values=_FLAGS,
-    usage=_USAGE,
+    usage=__doc__,
     interrupted="the same command resumes at the last checkpoint",
   )
 

@@ -25,11 +25,7 @@ def description(name: str) -> str:
 
 
 def path_of(recipe: str) -> pathlib.Path | None:
-  """The file of a recipe; None if there is none.
-
-  Args:
-    recipe: a name, or the path of a Python file; with `:variant` after it.
-  """
+  """The file of a recipe, a name or a path with or without `:variant`, or None."""
   place = recipe.partition(":")[0]
   named = _FOLDER / f"{place}.py"
   if place.isidentifier() and not place.startswith("_") and named.is_file():
@@ -41,13 +37,8 @@ def path_of(recipe: str) -> pathlib.Path | None:
 def load(recipe: str) -> Any:
   """The configuration that a recipe's `get_config` returns, a draft.
 
-  A recipe is a program: it may raise anything.
-
-  Args:
-    recipe: as of `path_of`; what comes after a colon is given to `get_config`.
-
-  Raises:
-    FileNotFoundError: if there is none.
+  What comes after a colon is given to it. A recipe is a program: it may raise
+  anything, and FileNotFoundError if there is none.
   """
   path = path_of(recipe)
   if path is None:

@@ -14,18 +14,9 @@ def pretraining(
   batch_size: int,
   temperature: float,
 ) -> config_lib.ConfigDraft:
-  """Data, sizes and the changes of both views.
+  """Data, sizes, loss of a fixed temperature and the changes of both views.
 
-  Args:
-    objective: simclr or moco_v3.
-    loss: its name.
-    optimizer: its name.
-    epochs: of training.
-    batch_size: of a step.
-    temperature: of the loss, fixed.
-
-  Returns:
-    A configuration that lacks its tower, heads and learning rate.
+  A recipe adds tower, heads and learning rate.
   """
   config = config_lib.default_config()
   config.objective = objective

@@ -17,11 +17,7 @@ def packaged(package: str, folder: str, pattern: str) -> str:
 
 
 def maps() -> config_lib.ConfigDraft:
-  """Linear maps on EfficientNet-Lite0 and MiniLM, which stay as they are.
-
-  Returns:
-    A configuration that lacks its data.
-  """
+  """Linear maps on EfficientNet-Lite0 and MiniLM, which stay as they are; no data."""
   config = config_lib.default_config()
   config.objective.frozen = ("image", "text")
   config.objective.cache_features = True

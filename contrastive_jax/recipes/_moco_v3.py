@@ -23,7 +23,7 @@ def imagenet(
   temperature: float,
   log_alpha: float,
 ) -> config_lib.ConfigDraft:
-  """Data, views, loss and momentum of all towers.
+  """Data, views, loss and momentum of all towers; lacks tower, heads and rate.
 
   Args:
     variant: "" is InfoNCE at 4,096; "augmented" the augmented loss at 2,048.
@@ -31,12 +31,6 @@ def imagenet(
     epochs: of training.
     temperature: of both losses.
     log_alpha: of the augmented loss's conjugate E-step.
-
-  Returns:
-    A configuration that lacks its tower, heads and learning rate.
-
-  Raises:
-    ValueError: on another variant.
   """
   if variant not in ("", "augmented"):
     raise ValueError(f"variant must be 'augmented' or none; got {variant!r}")

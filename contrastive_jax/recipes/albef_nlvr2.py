@@ -28,17 +28,7 @@ _STATEMENTS, _EPOCHS = 86_373, 10
 
 
 def get_config(variant: str = "") -> config_lib.ConfigDraft:
-  """The recipe.
-
-  Args:
-    variant: "assignment" is the run before it.
-
-  Returns:
-    The configuration.
-
-  Raises:
-    ValueError: if there is no such variant.
-  """
+  """The recipe; variant "assignment" is the run before it."""
   if variant == "assignment":
     config = _albef.pretraining()
     config.objective = "text_assignment"

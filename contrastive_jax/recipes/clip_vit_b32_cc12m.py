@@ -20,6 +20,7 @@ which has no learning rate of its own here (1e-4 there) and is learned as its
 logarithm. experiments.convert_pairs has written DIR from the pairs.
 """
 
+from contrastive_jax.recipes import clip_rn50_cc3m
 from contrastive_jax.training import config as config_lib
 
 _PAIRS = 9_100_000  # About as many as can still be downloaded.
@@ -29,31 +30,13 @@ _WARMUP = 10_000
 
 def get_config() -> config_lib.ConfigDraft:
   """The recipe."""
-  config = config_lib.default_config()
+  # Data, precision, changes of images and loss are the same.
+  config = clip_rn50_cc3m.get_config()
   config.batch_size = 2048
   config.steps = _EPOCHS * _PAIRS // config.batch_size
-  config.num_threads = 32
-  config.log_every = 50
-  config.checkpoint_every = 1000
-  config.data = "records"
-  config.data.vocab_size = 49408
   config.model.preset = "vit_b32"
-  config.model.image_size = 224
-  config.model.context_length = 77
-  config.model.dtype = "bfloat16"
-  config.model.remat = True
-  config.augment.crop_scale = (0.9, 1.0)
-  config.augment.color_jitter = 0.0
-  config.loss = "augmented"
-  config.loss.e_step = "conjugate"
-  config.loss.log_alpha = 10.0
-  config.loss.temperature_mode = "robust"
   config.loss.rho = 8.5
-  config.loss.group_positives = False
   config.optimizer.learning_rate = 4e-4
   config.optimizer.warmup_share = _WARMUP / config.steps
-  config.optimizer.weight_decay = 0.1
   config.optimizer.beta2 = 0.98
-  config.optimizer.clip_norm = 0.0
-  config.evaluation.retrieval.every = 5000
   return config

@@ -10,14 +10,8 @@ Hardware: 32 chips of v5e (4x8), 4.5 of 16 GiB each. Compiled, not run: a step t
 least 0.32 s by its memory traffic, 93,835 of them 8.3 hours. The augmented loss at its
 half takes 1.9 GiB (compiled with little effort, not run).
 Expected: 73.2 % linear top-1 on ImageNet (81.4 fine-tuned), as published:
-https://github.com/facebookresearch/moco-v3. Its settings are these, but weight decay acts
-on matrices alone, and both views share the statistics of batch normalisation in the
-heads. No figure has been published for the augmented loss; the claim to test is that at
-2,048 it is no worse.
-
-TFDS_DIR has ImageNet as `tfds build imagenet2012 --file_format=array_record` makes it.
-One in a hundred of its training images is held out to choose the probe's strength, and
-crops are of the square in the middle of an image, not of all of it.
+https://github.com/facebookresearch/moco-v3. What differs there, the claim to test for the
+augmented loss, and what TFDS_DIR has, moco_v3_vit_b16 says.
 """
 
 from contrastive_jax.recipes import _moco_v3

@@ -51,17 +51,7 @@ _WARMUP = 10_000
 
 
 def get_config(variant: str = "") -> config_lib.ConfigDraft:
-  """The recipe.
-
-  Args:
-    variant: a row of the paper; "" is separation.
-
-  Returns:
-    The configuration.
-
-  Raises:
-    ValueError: if there is no such variant.
-  """
+  """The recipe; a variant is a row of the paper, "" is separation."""
   if variant not in _ROWS:
     raise ValueError(
       f"variant must be one of {', '.join(filter(None, _ROWS))} or none; got"

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any
 
-from experiments import reporting
+from contrastive_jax.programs import reporting
 
 _PACKAGES = (
   "jax",

@@ -21,8 +21,8 @@ from absl import flags
 
 from contrastive_jax import losses
 from contrastive_jax.programs import command_line as flags_lib
+from contrastive_jax.programs import reporting
 from contrastive_jax.training import config as config_lib
-from experiments import reporting
 from experiments.durability import cases
 from tests.losses import rounding
 

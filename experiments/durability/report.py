@@ -4,8 +4,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from contrastive_jax.programs import reporting
 from contrastive_jax.training.config import workdirs
-from experiments import reporting
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
 _PACKAGES = ("jax", "jaxlib", "orbax-checkpoint", "grain", "numpy")

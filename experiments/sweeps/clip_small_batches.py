@@ -8,8 +8,8 @@ chosen for every method at every batch size on the validation things. On one CPU
 core a run takes about 40 seconds, all 144 of them 90 minutes.
 """
 
+from contrastive_jax.programs.sweep import Arm, Sweep
 from contrastive_jax.training import config as config_lib
-from experiments.sweep import Arm, Sweep
 
 _EXAMPLES = 32_000
 _BATCHES = (16, 64, 256)
@@ -77,7 +77,6 @@ def get_sweep() -> Sweep:
     config=config,
     arms=arms,
     baseline="InfoNCE",
-    setting="batch size",
     seeds=(0, 1, 2),
     metrics={
       "retrieval/image_to_text/recall_at_10": "unseen things, image to text R@10",

@@ -15,6 +15,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from contrastive_jax.programs.sweep import Arm, Sweep, jobs
 from contrastive_jax.recipes import (
   _lit,
   clip_emoji,
@@ -23,8 +24,7 @@ from contrastive_jax.recipes import (
   structure_emoji,
 )
 from contrastive_jax.training import config as config_lib
-from experiments import reporting
-from experiments.sweep import Arm, Sweep, jobs
+from experiments import record
 
 # In place of files, whose paths would stand in the record.
 _NAMES = {
@@ -127,7 +127,7 @@ def _changes(recipe: config_lib.ConfigDraft) -> dict[str, Any]:
   kept = ("log_every", "checkpoint_every", "evaluation")
   return {
     name: _NAMES.get(name, value)
-    for name, value in reporting.changed_fields(default, ours).items()
+    for name, value in record.changed_fields(default, ours).items()
     if not name.startswith(kept)
   }
 

@@ -19,12 +19,12 @@ import pathlib
 import tempfile
 from collections.abc import Mapping
 
+from contrastive_jax.programs.sweep import Arm, Sweep, jobs
 from contrastive_jax.recipes import _fusion
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.runs import initial_choices, runner
 from experiments import fusion_study
 from experiments.fusion_study import PRETRAINING
-from experiments.sweep import Arm, Sweep, jobs
 from experiments.sweeps import latent_structure
 
 # Steps of the stages: a run takes some three minutes of two CPU cores.
@@ -75,7 +75,6 @@ def _tasks_of_one_image() -> Sweep:
       Arm(name, config.batch_size, fields) for name, fields in _METHODS.items()
     ],
     baseline="ALBEF",
-    setting="batch size",
     seeds=(0, 1, 2),
     metrics={
       "vqa/vqa/accuracy": "questions",
@@ -139,14 +138,7 @@ def _config() -> config_lib.ConfigDraft:
 
 
 def tasks(steps: Mapping[str, int]) -> dict[str, config_lib.ConfigDraft]:
-  """The recipes of the tasks, at the length of a sweep.
-
-  Args:
-    steps: of each stage; they name the tasks.
-
-  Returns:
-    Recipes by name.
-  """
+  """The recipes by the names of the tasks, each with the steps of its stage."""
   recipes = {}
   for name, count in steps.items():
     if name == PRETRAINING:

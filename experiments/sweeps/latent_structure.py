@@ -29,9 +29,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from contrastive_jax.programs.sweep import Arm, Sweep
 from contrastive_jax.recipes import structure_emoji
 from contrastive_jax.training import config as config_lib
-from experiments.sweep import Arm, Sweep
 
 BATCH = 128
 # What validation chose on the emoji.
@@ -113,7 +113,6 @@ def _sweep(
     config=config(),
     arms=arms,
     baseline="CLIP",
-    setting="batch size",
     seeds=(0, 1, 2, 3, 4),
     metrics=_METRICS,
     tune_metric=validation if tuned else "",

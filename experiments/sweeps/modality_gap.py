@@ -6,7 +6,7 @@ The paper's figure 2 at our scale: CLIP with 0, .5 and 1 times its alignment los
 15 runs of half a minute on one CPU core.
 """
 
-from experiments.sweep import Arm, Sweep
+from contrastive_jax.programs.sweep import Arm, Sweep
 from experiments.sweeps import latent_structure
 
 
@@ -35,7 +35,6 @@ def get_sweep() -> Sweep:
       ),
     ],
     baseline="alignment 0",
-    setting="batch size",
     seeds=(0, 1, 2, 3, 4),
     metrics={
       "geometry/modality_gap_centroid_distance": "gap of the centroids",

@@ -8,8 +8,8 @@ runs each; simclr_emoji and moco_v3_emoji, on two artists' drawings of each thin
 batch sizes, 40 runs each. A run takes about half a minute on one CPU core.
 """
 
+from contrastive_jax.programs.sweep import Arm, Sweep
 from contrastive_jax.training import config as config_lib
-from experiments.sweep import Arm, Sweep
 
 # The objective, its InfoNCE, the temperature of all losses, and the data.
 VARIANTS = {
@@ -106,7 +106,6 @@ def get_sweep(variant: str) -> Sweep:
     config=config,
     arms=arms,
     baseline="InfoNCE",
-    setting="batch size",
     seeds=(0, 1, 2, 3, 4),
     metrics={
       "knn/accuracy": "kNN accuracy",

@@ -27,8 +27,8 @@ import numpy as np
 from absl import flags
 
 from contrastive_jax.programs import command_line as flags_lib
+from contrastive_jax.programs import reporting
 from contrastive_jax.training import config as config_lib
-from experiments import reporting
 from experiments.synthetic import (
   gradient_estimates,
   gradient_methods,

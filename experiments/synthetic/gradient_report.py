@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import reporting
+from contrastive_jax.programs import reporting
 
 # Batch sizes of the page's tables with intervals, where they were measured.
 _SHOWN = (8, 64)

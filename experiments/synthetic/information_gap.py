@@ -24,7 +24,7 @@ import numpy as np
 from absl import flags
 
 from contrastive_jax.programs import command_line as flags_lib
-from experiments import reporting
+from contrastive_jax.programs import reporting
 from experiments.synthetic import discrete, worlds
 
 _FLAGS = flags.FlagValues()

@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags
 
 from contrastive_jax.programs import command_line as flags_lib
-from experiments import reporting
+from contrastive_jax.programs import reporting
 from experiments.synthetic import encoders, scalar
 
 _FLAGS = flags.FlagValues()

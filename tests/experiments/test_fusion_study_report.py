@@ -16,9 +16,7 @@ from experiments import fusion_study, fusion_study_report
 @pytest.fixture(name="workdir")
 def fixture_workdir(tmp_path):
   """A pre-training and one task, as the trainer leaves them."""
-  stages = fusion_study.stages(
-    tmp_path, fusion_study.recipes(["vqa", "nlvr2"]), seed=3
-  )
+  stages = fusion_study.stages(tmp_path, ["vqa", "nlvr2"], seed=3)
   recall = "image_to_text/recall_at_1"
   results = {
     "pretraining": {

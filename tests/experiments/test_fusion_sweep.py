@@ -8,12 +8,12 @@ import pathlib
 import pytest
 
 from contrastive_jax.data.sets.choices import DATA_SETS
+from contrastive_jax.programs.sweep import Job, jobs
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.objectives import views
 from contrastive_jax.training.objectives.choices import OBJECTIVES
 from contrastive_jax.training.objectives.contrasts import LOSSES
 from contrastive_jax.training.runs import runner
-from experiments.sweep import Job, jobs
 from experiments.sweeps import fusion_structure
 
 

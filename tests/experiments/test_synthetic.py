@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import reporting
+from contrastive_jax.programs import reporting
 from experiments.synthetic import encoders, noise, scalar
 
 SHORT = dataclasses.replace(scalar.Settings(), steps=6000, points=10)

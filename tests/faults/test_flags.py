@@ -322,6 +322,7 @@ PROGRAMS = (
     f"contrastive_jax.programs.{name}_weights" for name in ("import", "export")
   ),
   "contrastive_jax.programs.convert",
+  "contrastive_jax.programs.sweep.program",
   *(f"experiments.{name}" for name in ("record", "durability.numbers")),
 )
 
@@ -337,7 +338,7 @@ def test_flags_of_programs(name, capsys):
       assert len(program._FLAGS[flag].help.split()) >= 4
     typo = flag[:1] + flag[2:]
     with pytest.raises(SystemExit) as caught:
-      flags_lib.parse([name, f"--{typo}=1"], program._USAGE, program._FLAGS)
+      flags_lib.parse([name, f"--{typo}=1"], "", program._FLAGS)
     out, err = capsys.readouterr()
     assert (caught.value.code, out) == (2, "")
     assert f"--{typo}" in err and f"--{flag}" in err and err.count("\n") == 1
@@ -356,13 +357,14 @@ def test_flags_of_programs(name, capsys):
     ("contrastive_jax.programs.convert", "--shorter_side=x"),
     ("contrastive_jax.programs.convert", "--workers=-1"),
     ("contrastive_jax.programs.convert", "--validation=half"),
+    ("contrastive_jax.programs.sweep.program", "--processes=0"),
     ("experiments.durability.numbers", "--cases=0"),
   ],
 )
 def test_values_of_flags(name, argument, capsys):
   program = importlib.import_module(name)
   with pytest.raises(SystemExit) as caught:
-    flags_lib.parse([name, argument], program._USAGE, program._FLAGS)
+    flags_lib.parse([name, argument], "", program._FLAGS)
   out, err = capsys.readouterr()
   assert (caught.value.code, out, err.count("\n")) == (2, "", 1)
   flag, _, value = argument.removeprefix("--").partition("=")

@@ -78,9 +78,10 @@ def test_scores(trained):
 def test_evaluate_takes_other_sets(trained, root):
   workdir, results, _ = trained
   run, state = runner.restore(workdir, report=lambda line: None)
-  evaluate._FLAGS(["evaluate", "--benchmarks=cifar10"])
+  evaluate._FLAGS(["evaluate", "--benchmarks=cifar10, cifer10"])
   with pytest.raises(config_lib.UserError, match="got 'cifer10'"):
-    evaluate._check_benchmarks("cifar10, cifer10")
+    evaluate._evaluators(run.config)
+  evaluate._FLAGS(["evaluate", "--benchmarks=cifar10"])
   evaluators = evaluate._evaluators(run.config)
   assert evaluators["benchmarks"].sets == ("cifar10",)
   assert evaluators["benchmarks"].data_dir == str(root)

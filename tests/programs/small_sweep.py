@@ -1,8 +1,8 @@
 """A sweep of two methods at two batch sizes whose runs are arithmetic."""
 
+from contrastive_jax.programs.sweep import Arm, Sweep, jobs
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.objectives.contrasts import LOSSES
-from experiments.sweep import Arm, Sweep, jobs
 
 
 def is_ours(config):
@@ -42,7 +42,6 @@ def make(candidates=(1e-3, 2e-3), **changes):
     "config": config_lib.default_config(),
     "arms": arms,
     "baseline": "base",
-    "setting": "batch size",
     "seeds": (0, 1, 2),
     "metrics": {"score/test": "score"},
     "tune_metric": "score/validation",

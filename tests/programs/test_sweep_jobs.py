@@ -1,6 +1,7 @@
-"""Tests of experiments.sweep.jobs: runs beside each other, and by a scheduler."""
+"""Tests of the jobs of sweeps: runs beside each other, and by a scheduler."""
 
 import json
+import pathlib
 import re
 import shlex
 import subprocess
@@ -9,9 +10,9 @@ import types
 
 import pytest
 
+from contrastive_jax.programs.sweep import Job, jobs, record
 from contrastive_jax.training import config as config_lib
-from experiments.sweep import Job, jobs, report
-from tests.experiments import small_sweep
+from tests.programs import small_sweep
 
 
 @pytest.fixture(name="grid")
@@ -42,13 +43,13 @@ def fixture_start(grid, tmp_path, monkeypatch):
 
 
 def test_those_that_choose_come_first_and_the_others_when_they_are_there(grid):
-  runs = {}
-  first = list(jobs.ready(grid, runs))
+  made = record.Record(grid, pathlib.Path("unused"))
+  first = list(made.ready())
   assert len(first) == 4 * 2 and {j.seed for j in first} == {grid.tune_seed}
   # Of one arm both are made: its seeds are ready, the other arms' are not.
   for job in first[:2]:
-    runs[job.key] = jobs.measure(grid, job)
-  later = list(jobs.ready(grid, runs))
+    made.runs[job.key] = jobs.measure(grid, job)
+  later = list(made.ready())
   assert [j.key for j in later[:6]] == [j.key for j in first[2:]]
   assert {j.arm.name for j in later[6:]} == {first[0].arm.name}
   assert [j.seed for j in later[6:]] == [0, 1, 2]
@@ -57,7 +58,7 @@ def test_those_that_choose_come_first_and_the_others_when_they_are_there(grid):
 def test_a_scheduler_gets_a_line_a_run(grid, tmp_path):
   found = jobs.lines(grid, tmp_path)
   assert len(found) == 8 and len(set(found)) == 8
-  for line, job in zip(found, jobs.ready(grid, {})):
+  for line, job in zip(found, jobs.collect(grid, tmp_path).ready()):
     assert "\n" not in line
     assert shlex.split(line) == [
       *("python", "-m", "experiments.sweep"),
@@ -68,15 +69,15 @@ def test_a_scheduler_gets_a_line_a_run(grid, tmp_path):
 
 
 def test_what_jobs_leave_is_put_into_the_record(grid, tmp_path):
-  first = list(jobs.ready(grid, {}))[:3]
+  first = list(jobs.collect(grid, tmp_path).ready())[:3]
   for job in first:
     jobs.run_one(grid, job.key, tmp_path)
   assert not (tmp_path / "small.json").exists()
-  runs = jobs.collect(grid, tmp_path)
+  runs = jobs.collect(grid, tmp_path).runs
   assert runs.keys() == {job.key for job in first}
-  assert report.read(grid, tmp_path) == runs
+  assert record.read(grid, tmp_path).runs == runs
   assert not (tmp_path / "small.jobs").exists()
-  assert jobs.collect(grid, tmp_path) == runs
+  assert jobs.collect(grid, tmp_path).runs == runs
   # Made already: it is not made again.
   jobs.run_one(grid, first[0].key, tmp_path)
   assert not (tmp_path / "small.jobs").exists()
@@ -110,17 +111,17 @@ def test_beside_each_other_they_make_the_same_record(
 def test_a_run_that_fails_ends_the_sweep_and_keeps_the_others(
   grid, tmp_path, start
 ):
-  start.fails = list(jobs.ready(grid, {}))[2].key
+  start.fails = list(jobs.collect(grid, tmp_path).ready())[2].key
   with pytest.raises(
     config_lib.UserError, match=f"{re.escape(start.fails)}.* 7"
   ):
     jobs.run(grid, tmp_path, processes=2, start=start, report=lambda line: None)
-  kept = report.read(grid, tmp_path).keys()
+  kept = record.read(grid, tmp_path).runs.keys()
   assert kept == set(start.made) - {start.fails} and len(kept) >= 2
 
 
 _FILE = """
-from tests.experiments import small_sweep
+from tests.programs import small_sweep
 def get_sweep():
   return small_sweep.make(seeds=(0,), candidates=(1e-3,))
 """
@@ -144,6 +145,6 @@ def test_the_program_makes_them_in_processes(tmp_path):
     [*program, "--processes=3"], capture_output=True, text=True
   )
   assert done.returncode == 0, done.stderr
-  record = json.loads((tmp_path / "small.json").read_text())
-  assert len(record["runs"]) == 8
+  written = json.loads((tmp_path / "small.json").read_text())
+  assert len(written["runs"]) == 8
   assert "8/8" in done.stdout

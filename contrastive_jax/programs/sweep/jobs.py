@@ -9,58 +9,32 @@ import contextlib
 import hashlib
 import pathlib
 import shlex
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import jax
 
+from contrastive_jax.programs import command_line
+from contrastive_jax.programs.sweep import record as record_lib
+from contrastive_jax.programs.sweep import report as report_lib
+from contrastive_jax.programs.sweep.record import Record
+from contrastive_jax.programs.sweep.types import Job, Runs, Sweep
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import errors, workdirs
 from contrastive_jax.training.runs import runner
-from experiments.sweep import report as report_lib
-from experiments.sweep.types import Job, Runs, Sweep
 
 _LOOK_EVERY = 0.5
 
 
-def ready(sweep: Sweep, runs: Runs) -> Iterator[Job]:
-  """The runs that are missing and depend on none that is.
-
-  Args:
-    sweep: the grid.
-    runs: what is finished.
-
-  Yields:
-    First those that choose the tuned field, then seed by seed all arms, so that a
-    record that is not finished compares pairs.
-  """
-  choosing = {
-    arm.name: [Job(arm, sweep.tune_seed, value) for value in arm.candidates]
-    for arm in sweep.arms
-  }
-  for jobs in choosing.values():
-    yield from (job for job in jobs if job.key not in runs)
-  for seed in sweep.seeds:
-    for arm in sweep.arms:
-      if all(job.key in runs for job in choosing[arm.name]):
-        job = Job(arm, seed, report_lib.chosen(sweep, arm, runs))
-        if job.key not in runs:
-          yield job
-
-
 def train(config: config_lib.Config) -> dict[str, float]:
   """A run in a folder of its own, which is not kept."""
-  folder = tempfile.mkdtemp()
-  try:
+  with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
     return runner.train(config, folder, report=lambda line: None)
-  finally:
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def measure(sweep: Sweep, job: Job) -> dict[str, Any]:
@@ -97,7 +71,7 @@ def run(
     out: folder of the record.
     processes: runs at a time, each in a process of its own; 1: in this one.
     minutes: begin no run after so many; 0 is no limit.
-    start: starts Python with arguments; None is a process of this machine.
+    start: starts the program with flags; None is a process of this machine.
     report: receives a line a run.
 
   Returns:
@@ -108,67 +82,73 @@ def run(
       others that are at work are ended.
     errors.Stopped: if a signal stopped a run, which is not in the record.
   """
-  runs = collect(sweep, out)
+  record = collect(sweep, out)
   began, total = time.monotonic(), sweep.total_runs
 
   def late() -> bool:
     return bool(minutes) and time.monotonic() - began > 60 * minutes
 
   if processes == 1:
-    made = _here(sweep, runs, out, late)
+    made = _here(record, late)
   else:
-    made = _beside(sweep, runs, out, late, processes, start or _start)
+    made = _beside(record, late, processes, start or _start)
   with contextlib.closing(made):
     for key in made:
-      done = report_lib.finished(sweep, runs)
-      usual = statistics.median(r["seconds"] for r in runs.values())
-      name, value = next(iter(runs[key]["results"].items()))
+      done, ours = record.finished(), record.runs[key]
+      usual = statistics.median(r["seconds"] for r in record.runs.values())
+      name, value = next(iter(ours["results"].items()))
       report(
-        f"{done}/{total}  {key}: {name} {value:.4f}  {runs[key]['seconds']:.0f} s"
+        f"{done}/{total}  {key}: {name} {value:.4f}  {ours['seconds']:.0f} s"
         f"  ETA {usual * (total - done) / processes / 60:.0f} min"
       )
-  report_lib.write(sweep, runs, out)
-  if any(ready(sweep, runs)):
-    done = report_lib.finished(sweep, runs)
+  report_lib.write(record)
+  if any(record.ready()):
+    done = record.finished()
     report(f"Stopped after {minutes:g} minutes, {done} of {total} runs.")
-  return runs
+  return record.runs
 
 
-def _here(sweep, runs, out, late) -> Generator[str, None, None]:
+def _here(
+  record: Record, late: Callable[[], bool]
+) -> Generator[str, None, None]:
   """Makes the missing runs one after the other; yields their keys."""
-  while not late() and (job := next(ready(sweep, runs), None)):
+  while not late() and (job := next(record.ready(), None)):
     try:
-      runs[job.key] = measure(sweep, job)
+      record.runs[job.key] = measure(record.sweep, job)
     except errors.Stopped as stopped:
       raise errors.Stopped(
         "the record has all runs but the one in hand; the same command goes on with"
         " that one from its beginning."
       ) from stopped
-    report_lib.write(sweep, runs, out)
+    report_lib.write(record)
     yield job.key
     jax.clear_caches()
 
 
 def _beside(
-  sweep, runs, out, late, processes, start
+  record: Record,
+  late: Callable[[], bool],
+  processes: int,
+  start: Callable[[Sequence[str]], subprocess.Popen],
 ) -> Generator[str, None, None]:
   """Makes the missing runs in processes; yields their keys as they come."""
+  sweep, out = record.sweep, record.out
   working: dict[str, subprocess.Popen] = {}
   try:
     while True:
-      for job in ready(sweep, runs):
+      for job in record.ready():
         if len(working) >= processes or late():
           break
         if job.key not in working:
-          working[job.key] = start(command(sweep, job, out))
+          working[job.key] = start(flags_of(sweep, job, out))
       if not working:
         return
       for key, process in list(working.items()):
         if process.poll() is None:
           continue
         del working[key]
-        runs |= collect(sweep, out)
-        if key not in runs:
+        record.runs |= collect(sweep, out).runs
+        if key not in record.runs:
           raise config_lib.UserError(
             f"The run {key!r} failed with code {process.returncode}; its own words"
             " are above. The same command goes on with the runs that are missing."
@@ -182,39 +162,30 @@ def _beside(
       process.wait()
 
 
-def command(sweep: Sweep, job: Job, out: pathlib.Path) -> list[str]:
-  """The arguments of Python that make one run."""
-  return [
-    *("-m", "experiments.sweep"),
-    f"--sweep={sweep.source}",
-    f"--out={out}",
-    f"--job={job.key}",
-  ]
+def flags_of(sweep: Sweep, job: Job, out: pathlib.Path) -> list[str]:
+  """The flags that make one run."""
+  return [f"--sweep={sweep.source}", f"--out={out}", f"--job={job.key}"]
 
 
 def lines(sweep: Sweep, out: pathlib.Path) -> list[str]:
   """A shell command for each run that is `ready`."""
+  program = command_line.command("sweep")
   return [
-    shlex.join(["python", *command(sweep, job, out)])
-    for job in ready(sweep, collect(sweep, out))
+    f"{program} {shlex.join(flags_of(sweep, job, out))}"
+    for job in collect(sweep, out).ready()
   ]
 
 
 def run_one(sweep: Sweep, key: str, out: pathlib.Path) -> None:
-  """Makes one run, unless the record has it, and leaves it for `collect`.
-
-  Args:
-    sweep: the grid.
-    key: the job's.
-    out: folder of the record.
+  """Makes the run of a job's key, unless the record has it; leaves it for `collect`.
 
   Raises:
     UserError: if there is no such run to be made.
   """
-  runs = report_lib.read(sweep, out)
-  if key in runs:
+  record = record_lib.read(sweep, out)
+  if key in record.runs:
     return
-  jobs = {job.key: job for job in ready(sweep, runs)}
+  jobs = {job.key: job for job in record.ready()}
   if key not in jobs:
     raise config_lib.UserError(
       f"--job must be a run that is ready, as --list prints them; got {key!r}."
@@ -226,29 +197,30 @@ def run_one(sweep: Sweep, key: str, out: pathlib.Path) -> None:
   workdirs.write_json(folder / f"{part}.json", found)
 
 
-def collect(sweep: Sweep, out: pathlib.Path) -> Runs:
-  """The finished runs, what jobs have left put into the record.
+def collect(sweep: Sweep, out: pathlib.Path) -> Record:
+  """The record, what jobs have left put into it.
 
   Raises:
     UserError: if the record is of another sweep, or a job's file is damaged.
   """
-  runs, folder = report_lib.read(sweep, out), _folder(sweep, out)
+  record, folder = record_lib.read(sweep, out), _folder(sweep, out)
   parts = sorted(folder.glob("*.json"))
   for part in parts:
     found = workdirs.read_json(part)
-    runs[found.pop("key")] = found
+    record.runs[found.pop("key")] = found
   if parts:
-    report_lib.write(sweep, runs, out)
+    report_lib.write(record)
   for part in parts:
     part.unlink()
   # Others may still be at work.
   with contextlib.suppress(OSError):
     folder.rmdir()
-  return runs
+  return record
 
 
 def _start(arguments: Sequence[str]) -> subprocess.Popen:
-  return subprocess.Popen([sys.executable, *arguments])
+  program = ("-m", "contrastive_jax.programs", "sweep")
+  return subprocess.Popen([sys.executable, *program, *arguments])
 
 
 def _folder(sweep: Sweep, out: pathlib.Path) -> pathlib.Path:

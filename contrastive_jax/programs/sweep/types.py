@@ -64,7 +64,6 @@ class Sweep:
     config: what all runs have in common.
     arms: the configurations.
     baseline: the method that the others are compared with, at each setting.
-    setting: what the settings are, such as "batch size".
     seeds: of every arm; runs of one seed are paired.
     metrics: names in `results.json` and what the page calls them; a run may lack
       some, but not the first.
@@ -74,6 +73,7 @@ class Sweep:
     train_fn: gives a configuration's results; None is a run of the trainer. It is
       called with the configuration, and with those of `others` if there are any.
     others: what else `train_fn` trains, by name.
+    setting: what the settings of arms are.
     source: what --sweep calls it; `files.load` fills it in.
   """
 
@@ -83,7 +83,6 @@ class Sweep:
   config: config_lib.ConfigDraft
   arms: Sequence[Arm]
   baseline: str
-  setting: str
   seeds: Sequence[int]
   metrics: Mapping[str, str]
   tune_metric: str = ""
@@ -92,6 +91,7 @@ class Sweep:
   others: Mapping[str, config_lib.ConfigDraft] = dataclasses.field(
     default_factory=dict
   )
+  setting: str = "batch size"
   source: str = ""
 
   def __post_init__(self):
@@ -115,13 +115,26 @@ class Sweep:
       self.configurations(Job(arm, self.seeds[0], (*arm.candidates, None)[0]))
 
   @property
+  def methods(self) -> list[str]:
+    """What is compared, in order."""
+    return list(dict.fromkeys(arm.method for arm in self.arms))
+
+  @property
+  def settings(self) -> list[float]:
+    """Where it is compared, sorted."""
+    return sorted({arm.setting for arm in self.arms})
+
+  def arm(self, method: str, setting: float) -> Arm:
+    """The arm of a method at a setting."""
+    (found,) = (
+      a for a in self.arms if (a.method, a.setting) == (method, setting)
+    )
+    return found
+
+  @property
   def total_runs(self) -> int:
     """How many runs it has, those that choose included."""
     return sum(len(arm.candidates) + len(self.seeds) for arm in self.arms)
-
-  def configuration(self, job: Job) -> config_lib.Config:
-    """The configuration of a run."""
-    return self.configurations(job)[0]
 
   def configurations(
     self, job: Job

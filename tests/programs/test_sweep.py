@@ -1,23 +1,37 @@
-"""Tests of experiments.sweep: grids, files and records."""
+"""Tests of the program sweep: grids, files and records."""
 
 import dataclasses
 import importlib
 import json
+import os
+import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 
-from contrastive_jax.programs import command_line
+from contrastive_jax.programs import command_line, reporting
+from contrastive_jax.programs.sweep import (
+  Arm,
+  Job,
+  files,
+  jobs,
+  program,
+  record,
+  report,
+)
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import errors
-from experiments import reporting
-from experiments.sweep import Arm, Job, __main__, files, jobs, report
-from tests.experiments import small_sweep
+from experiments import sweep
+from tests.programs import small_sweep
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def shipped():
   """Names of the sweeps that ship, variants included."""
-  for path in sorted(files.SHIPPED.glob("[a-z]*.py")):
+  for path in sorted(files.FOLDER.glob("[a-z]*.py")):
     module = importlib.import_module(f"experiments.sweeps.{path.stem}")
     for variant in getattr(module, "VARIANTS", ("",)):
       yield f"{path.stem}:{variant}" if variant else path.stem
@@ -41,7 +55,7 @@ def test_a_signal_leaves_the_record_and_says_so(tmp_path):
 
   with pytest.raises(errors.Stopped):
     small_sweep.run(tmp_path, train_fn=stop_at_third)
-  assert len(report.read(small_sweep.make(), tmp_path)) == 2
+  assert len(record.read(small_sweep.make(), tmp_path).runs) == 2
 
 
 def test_rates_are_chosen_for_each_arm_and_seeds_are_compared_in_pairs(
@@ -64,8 +78,8 @@ def test_rates_are_chosen_for_each_arm_and_seeds_are_compared_in_pairs(
   assert f"| ours | +0.152 ± {half:.3f} |" in page
   assert "**0.002: 0.500**" in page
   assert (tmp_path / "small.png").stat().st_size > 1000
-  record = json.loads((tmp_path / "small.json").read_text(encoding="utf-8"))
-  assert record["runs"] == runs
+  written = json.loads((tmp_path / "small.json").read_text(encoding="utf-8"))
+  assert written["runs"] == runs
 
 
 def test_what_a_person_wrote_is_in_the_page_of_a_whole_record(tmp_path):
@@ -120,8 +134,8 @@ def test_it_goes_on_where_it_was_stopped(tmp_path):
   whole = []
   runs = small_sweep.run(tmp_path, whole, name="whole")
   assert stopped + seen[10:] == whole
-  record = json.loads((tmp_path / "small.json").read_text(encoding="utf-8"))
-  assert record["runs"].keys() == runs.keys()
+  written = json.loads((tmp_path / "small.json").read_text(encoding="utf-8"))
+  assert written["runs"].keys() == runs.keys()
 
 
 def test_a_limit_of_minutes_begins_no_run(tmp_path):
@@ -233,7 +247,7 @@ def test_a_grid_that_makes_no_sense_is_refused(changes, said):
 def test_sweeps_that_ship_are_whole(name):
   found = files.load(name)
   assert found.source == name
-  assert f"  {name} " in re.sub("[,\n]", " ", __main__._USAGE)
+  assert f"  {name} " in re.sub("[,\n]", " ", sweep.SHIPPED)
   configs = [
     found.configurations(Job(arm, 0, (*arm.candidates, None)[0]))
     for arm in found.arms
@@ -247,26 +261,24 @@ def test_sweeps_that_ship_are_whole(name):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_pages_that_ship_follow_from_their_records(name):
   found = files.load(name)
-  record = json.loads(
-    (reporting.RESULTS / f"{found.name}.json").read_text(encoding="utf-8")
-  )
-  runs = report.read(found, reporting.RESULTS)
-  assert report.finished(found, runs) == found.total_runs
+  made = record.read(found, reporting.RESULTS)
+  versions = json.loads(made.path.read_text(encoding="utf-8"))["versions"]
+  assert made.finished() == found.total_runs
   reading = reporting.reading(reporting.RESULTS, found.name)
-  page = report.page(found, runs, record["versions"], reading)
+  page = report.page(made, versions, reading)
   kept = (reporting.RESULTS / f"{found.name}.md").read_text(encoding="utf-8")
   assert page == kept and reading
 
 
 def test_sweeps_that_ship_are_found_by_name_and_by_file():
   by_name = files.load("latent_structure:bridge")
-  by_file = files.load(f"{files.SHIPPED}/latent_structure.py:bridge")
+  by_file = files.load(f"{files.FOLDER}/latent_structure.py:bridge")
   assert by_name.source == by_file.source == "latent_structure:bridge"
   assert by_name.name == by_file.name == "latent_structure_bridge"
 
 
 _VARIANTS = """
-from tests.experiments import small_sweep
+from tests.programs import small_sweep
 VARIANTS = ("a", "b")
 def get_sweep(variant):
   return small_sweep.make(name=variant)
@@ -282,6 +294,51 @@ def test_a_file_of_variants(tmp_path):
     said = re.escape(f"{path}:a, {path}:b; got {name!r}")
     with pytest.raises(config_lib.UserError, match=said):
       files.load(name)
+
+
+def test_a_module(tmp_path, monkeypatch):
+  package = tmp_path / "own_sweeps"
+  package.mkdir()
+  (package / "__init__.py").touch()
+  (package / "grids.py").write_text(_VARIANTS)
+  monkeypatch.syspath_prepend(tmp_path)
+  found = files.load("own_sweeps.grids:b")
+  assert (found.name, found.source) == ("b", "own_sweeps.grids:b")
+  with pytest.raises(config_lib.UserError, match="own_sweeps.grids:a, .*:c'"):
+    files.load("own_sweeps.grids:c")
+
+
+_ELSEWHERE = """
+import sys
+from contrastive_jax.programs.sweep import Arm, Sweep
+from contrastive_jax.training import config
+def train(config):
+  assert "experiments" not in sys.modules
+  return {"score": config.seed + config.optimizer.learning_rate}
+def get_sweep():
+  arms = [Arm("a", 1, {}), Arm("b", 1, {"optimizer.learning_rate": 0.5})]
+  return Sweep(
+    name="mine", title="Mine", text="A test.", config=config.default_config(),
+    arms=arms, baseline="a", setting="size", seeds=(0, 1),
+    metrics={"score": "score"}, train_fn=train,
+  )
+"""
+
+
+def test_an_installed_package_runs_sweeps_from_anywhere(tmp_path):
+  (tmp_path / "mine.py").write_text(_ELSEWHERE)
+  code = "from contrastive_jax.programs.__main__ import main; main()"
+  done = subprocess.run(
+    [sys.executable, "-c", code, "sweep", "--sweep=mine", "--out=runs"],
+    cwd=tmp_path,
+    env={**os.environ, "PYTHONPATH": str(ROOT)},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  assert "4/4" in done.stdout
+  page = (tmp_path / "runs" / "mine.md").read_text(encoding="utf-8")
+  assert "```sh\ncontrastive-jax sweep --sweep=mine\n```" in page
 
 
 def test_a_file_without_a_sweep_is_refused(tmp_path):
@@ -326,17 +383,23 @@ def test_a_sweep_that_fails_is_one_sentence(tmp_path, capsys, body, said):
     patch.setattr(command_line, "app", Program)
     with pytest.raises(SystemExit) as caught:
       command_line.run(
-        __main__.main,
-        flag_values=__main__._FLAGS,
-        usage=__main__._USAGE,
+        program.main,
+        flag_values=program._FLAGS,
+        usage="",
       )
   out, err = capsys.readouterr()
   assert (caught.value.code, out) == (2, "")
   assert re.fullmatch(rf"Error: --sweep={path}( failed)?: {said}\.\n", err)
 
 
-def test_differences_are_of_the_seeds_that_both_have():
-  assert report.difference({0: 3.0, 2: 1.0}, {2: 0.5, 5: 9.0}) == [0.5]
+def test_differences_are_of_the_seeds_that_both_have(tmp_path):
+  runs = small_sweep.run(tmp_path)
+  for key, run in [*runs.items()]:
+    if (run["arm"], run["seed"]) in (("ours @ 16", 1), ("base @ 16", 0)):
+      del runs[key]
+  made = record.Record(small_sweep.make(), tmp_path, runs)
+  found = made.gains("ours", 16, "score/test")
+  assert found == pytest.approx([0.4])
 
 
 def one_setting(**changes):
@@ -392,8 +455,9 @@ def test_a_metric_that_the_baseline_lacks_is_not_compared(tmp_path):
   for entry in runs.values():
     if entry["arm"].startswith("ours"):
       entry["results"]["score/other"] = 0.5
-  assert report.comparable(grid, runs, 64) == [("score/test", "score")]
-  report.plot(grid, runs, tmp_path / "some.png")
+  made = record.Record(grid, tmp_path, runs)
+  assert made.comparable(64) == [("score/test", "score")]
+  report.plot(made, tmp_path / "some.png")
   assert (tmp_path / "some.png").stat().st_size > 1000
 
 
@@ -405,19 +469,19 @@ def test_a_sweep_may_begin_with_another_method_than_the_baseline(tmp_path):
   assert len(runs) == len(arms) * len(made.seeds) == len(lines)
   assert (tmp_path / "small.png").stat().st_size > 1000
   del runs["base @ 64 | seed 1"], runs["base @ 64 | seed 2"]
-  report.write(made, runs, tmp_path)
+  report.write(record.Record(made, tmp_path, runs))
 
 
 def test_a_record_from_before_a_field_was_there_goes_on(tmp_path):
   runs = small_sweep.run(tmp_path)
   path = tmp_path / "small.json"
-  record = json.loads(path.read_text(encoding="utf-8"))
-  del record["config"]["structure"], record["config"]["loss"]["block_size"]
-  path.write_text(json.dumps(record), encoding="utf-8")
+  values = json.loads(path.read_text(encoding="utf-8"))
+  del values["config"]["structure"], values["config"]["loss"]["block_size"]
+  path.write_text(json.dumps(values), encoding="utf-8")
   seen = []
   assert small_sweep.run(tmp_path, seen) == runs and not seen
-  record["config"]["loss"]["none"] = 1
-  path.write_text(json.dumps(record), encoding="utf-8")
+  values["config"]["loss"]["none"] = 1
+  path.write_text(json.dumps(values), encoding="utf-8")
   with pytest.raises(config_lib.UserError, match=r"config\.loss\.none"):
     small_sweep.run(tmp_path)
 

@@ -1,0 +1,121 @@
+"""What the records of all studies share: files, tables, intervals, versions."""
+
+import importlib.metadata
+import json
+import math
+import os
+import pathlib
+import platform
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from scipy import stats
+
+# Where records go, from wherever a program is started.
+RESULTS = pathlib.Path("experiments") / "results"
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "grain")
+
+
+def half_width(values: Sequence[float]) -> float:
+  """Half of the 95 % confidence interval of the mean of two values or more.
+
+  It is t * s / sqrt(n), with Student's 97.5 % quantile at n - 1 degrees of freedom.
+
+  >>> round(half_width([1.0, 2.0, 3.0]), 3)
+  2.484
+  """
+  quantile = float(stats.t.ppf(0.975, len(values) - 1))
+  return quantile * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def spread(values: Sequence[float]) -> tuple[float, float]:
+  """Mean and half of the 95 % interval, 0 for one value.
+
+  >>> spread([1.0])
+  (1.0, 0.0)
+  """
+  half = half_width(values) if len(values) > 1 else 0.0
+  return statistics.fmean(values), half
+
+
+def interval(values: Sequence[float], digits: int, sign: str = "") -> str:
+  """Mean ± half of the 95 % interval, as a table's cell; sign "+" shows all.
+
+  >>> interval([1.0, 2.0, 3.0], 2)
+  '2.00 ± 2.48'
+  """
+  mean, half = spread(values)
+  text = f"{mean:{sign}.{digits}f}"
+  return f"{text} ± {half:.{digits}f}" if len(values) > 1 else text
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+  """The lines of a Markdown table.
+
+  >>> table(["a", "b"], [["1", "2"]])
+  ['| a | b |', '|---|---|', '| 1 | 2 |']
+  """
+  return [
+    "| " + " | ".join(head) + " |",
+    "|" + "---|" * len(head),
+    *("| " + " | ".join(row) + " |" for row in rows),
+  ]
+
+
+def versions(*packages: str) -> dict[str, str]:
+  """Versions of Python and of those packages, by default a run's, that are there."""
+  found = {"python": platform.python_version()}
+  for package in packages or PACKAGES:
+    try:
+      found[package] = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+      continue
+  return found
+
+
+def listed(versions: Mapping[str, str]) -> str:
+  """Versions as part of a sentence.
+
+  >>> listed({"python": "3.11", "jax": "0.10"})
+  'python 3.11, jax 0.10'
+  """
+  return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def picture_and_source(
+  name: str, caption: str, versions: Mapping[str, str]
+) -> list[str]:
+  """The last lines of a page: its plot, its JSON file, what made them."""
+  return [
+    "",
+    f"![{caption}]({name}.png)",
+    "",
+    f"All numbers are in [{name}.json]({name}.json). Recorded with"
+    f" {listed(versions)}, {os.cpu_count()} CPU cores.",
+    "",
+  ]
+
+
+def reading(out: pathlib.Path, name: str) -> str:
+  """What a person wrote about a record, NAME.reading.md; "" if there is no such file."""
+  path = out / f"{name}.reading.md"
+  return path.read_text(encoding="utf-8").strip() if path.exists() else ""
+
+
+def write(
+  out: pathlib.Path,
+  name: str,
+  record: Mapping[str, Any],
+  page: str,
+  *,
+  indent: int | None = 1,
+) -> None:
+  """Writes NAME.json, all of it or nothing, and the page NAME.md; makes the folder."""
+  out.mkdir(parents=True, exist_ok=True)
+  path = out / f"{name}.json"
+  temporary = path.with_suffix(".tmp")
+  text = json.dumps(record, indent=indent) + "\n"
+  temporary.write_text(text, encoding="utf-8")
+  temporary.replace(path)
+  (out / f"{name}.md").write_text(page, encoding="utf-8")

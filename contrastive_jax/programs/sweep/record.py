@@ -1,0 +1,187 @@
+"""The record of a sweep: its finished runs in a JSON file, and what they score."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from contrastive_jax.programs.sweep.types import Arm, Job, Runs, Sweep
+from contrastive_jax.training import config as config_lib
+
+
+@dataclasses.dataclass
+class Record:
+  """What is finished of a sweep.
+
+  Attributes:
+    sweep: the grid.
+    out: folder of the record.
+    runs: the finished runs.
+  """
+
+  sweep: Sweep
+  out: pathlib.Path
+  runs: Runs = dataclasses.field(default_factory=dict)
+
+  @property
+  def path(self) -> pathlib.Path:
+    """The JSON file."""
+    return self.out / f"{self.sweep.name}.json"
+
+  def ready(self) -> Iterator[Job]:
+    """The runs that are missing and depend on none that is.
+
+    Yields:
+      First those that choose the tuned field, then seed by seed all arms, so that a
+      record that is not finished compares pairs.
+    """
+    choosing = {
+      arm.name: [Job(arm, self.sweep.tune_seed, v) for v in arm.candidates]
+      for arm in self.sweep.arms
+    }
+    for jobs in choosing.values():
+      yield from (job for job in jobs if job.key not in self.runs)
+    for seed in self.sweep.seeds:
+      for arm in self.sweep.arms:
+        if all(job.key in self.runs for job in choosing[arm.name]):
+          job = Job(arm, seed, self.chosen(arm))
+          if job.key not in self.runs:
+            yield job
+
+  def finished(self) -> int:
+    """How many of the sweep's runs there are; the record may have others."""
+    metric = next(iter(self.sweep.metrics))
+    return sum(
+      len(self.choosing(arm).keys() & set(arm.candidates))
+      + len(self.scores(arm.method, arm.setting, metric))
+      for arm in self.sweep.arms
+    )
+
+  def choosing(self, arm: Arm) -> dict[float, float]:
+    """The scores of the runs that choose an arm's value, by value."""
+    return {
+      r["value"]: r["results"][self.sweep.tune_metric]
+      for r in self.runs.values()
+      if r["arm"] == arm.name and r["seed"] == self.sweep.tune_seed
+    }
+
+  def chosen(self, arm: Arm) -> float | None:
+    """The tuned field's best value of an arm; None if nothing is tuned.
+
+    Raises:
+      KeyError: if a run that chooses it is missing.
+    """
+    found = self.choosing(arm)
+    return max(arm.candidates, key=lambda value: found[value], default=None)
+
+  def scores(
+    self, method: str, setting: float, metric: str
+  ) -> dict[int, float]:
+    """An arm's numbers by seed, at the value that is chosen for it."""
+    arm = self.sweep.arm(method, setting)
+    try:
+      value = self.chosen(arm)
+    except KeyError:  # Not all that choose it are there.
+      return {}
+    return {
+      r["seed"]: r["results"][metric]
+      for r in self.runs.values()
+      if r["arm"] == arm.name
+      and r["seed"] in self.sweep.seeds
+      and r["value"] == value
+      and metric in r["results"]
+    }
+
+  def gains(
+    self,
+    method: str,
+    setting: float,
+    metric: str,
+    *,
+    against: float | None = None,
+  ) -> list[float]:
+    """Paired differences from the baseline, over the seeds that both have.
+
+    The baseline is at the setting `against`; None is the same.
+    """
+    base = setting if against is None else against
+    theirs = self.scores(self.sweep.baseline, base, metric)
+    ours = self.scores(method, setting, metric)
+    return [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+
+  def comparable(self, setting: float) -> list[tuple[str, str]]:
+    """The metrics that the baseline has: from others there is no difference."""
+    return [
+      (metric, label)
+      for metric, label in self.sweep.metrics.items()
+      if self.scores(self.sweep.baseline, setting, metric)
+    ]
+
+
+def read(sweep: Sweep, out: pathlib.Path) -> Record:
+  """The record in a folder, without runs if there is none yet.
+
+  Raises:
+    UserError: if the record is of other configurations, or no record.
+  """
+  made = Record(sweep, out)
+  path = made.path
+  if not path.exists():
+    return made
+  advice = "move it away, or choose another --out"
+  ours = grid(sweep)
+  try:
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if not record["runs"]:
+      return made
+    # Fields that are newer than the record have the default there.
+    config, others = _parsed(record["config"], record["others"])
+    theirs = _plain({"config": config, "others": others})
+    for part in ("arms", "tuned"):
+      both = ours[part].keys() & record[part].keys()
+      theirs[part] = {name: record[part][name] for name in both}
+      ours[part] = {name: ours[part][name] for name in both}
+  except config_lib.ConfigError as error:
+    raise config_lib.UserError(
+      f"{path} holds runs of another version ({error}): {advice}."
+    ) from error
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
+    raise config_lib.UserError(
+      f"{path} is no record of a sweep ({type(error).__name__}: {error}): {advice}."
+    ) from error
+  difference = config_lib.first_difference(theirs, ours)
+  if difference:
+    field, then, now = difference
+    raise config_lib.UserError(
+      f"{path} holds runs of another sweep ({field} was {then!r}, and is {now!r}"
+      f" now): {advice}."
+    )
+  made.runs = record["runs"]
+  return made
+
+
+def grid(sweep: Sweep) -> dict[str, Any]:
+  """What two records must have in common for their runs to be one record's."""
+  config, others = _parsed(sweep.config, sweep.others)
+  return _plain(
+    {
+      "config": config,
+      "arms": {arm.name: dict(arm.fields) for arm in sweep.arms},
+      # The values to choose from may become more.
+      "tuned": {arm.name: arm.tuned for arm in sweep.arms},
+      "others": others,
+    }
+  )
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+  """As JSON gives them back."""
+  return json.loads(json.dumps(values))
+
+
+def _parsed(config, others) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Configurations with all fields."""
+  return config_lib.parse(config).to_dict(), {
+    name: config_lib.parse(values).to_dict() for name, values in others.items()
+  }

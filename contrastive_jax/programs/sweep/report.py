@@ -1,0 +1,236 @@
+"""The files of a record: its JSON, its page with paired differences, its plot."""
+
+import json
+import pathlib
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from contrastive_jax.programs import command_line, reporting
+from contrastive_jax.programs.sweep.record import Record, grid
+from contrastive_jax.programs.sweep.types import Sweep
+
+
+def write(record: Record) -> None:
+  """Writes NAME.json, .md and .png."""
+  sweep, out, versions = record.sweep, record.out, reporting.versions()
+  if record.path.exists():
+    earlier = json.loads(record.path.read_text(encoding="utf-8"))
+    if earlier["runs"] == record.runs:  # A page may be written again later.
+      versions = earlier["versions"]
+  values = {**grid(sweep), "versions": versions, "runs": record.runs}
+  text = page(record, versions, reporting.reading(out, sweep.name))
+  reporting.write(out, sweep.name, values, text)
+  if any(r["seed"] in sweep.seeds for r in record.runs.values()):
+    plot(record, out / f"{sweep.name}.png")
+
+
+def page(record: Record, versions: dict[str, str], reading: str = "") -> str:
+  """The record as Markdown; only a whole one's page has what was read in it."""
+  sweep, runs = record.sweep, record.runs
+  seeds = sorted({r["seed"] for r in runs.values()} & set(sweep.seeds))
+  lines = [f"# {sweep.title}", "", sweep.text, ""]
+  there = record.finished()
+  if there < sweep.total_runs:
+    lines += [
+      f"**Not finished**: {there} of {sweep.total_runs} runs. A number of one seed"
+      " has no interval, and shows little.",
+      "",
+    ]
+  elif reading:
+    lines += [reading, ""]
+  lines += [
+    "```sh",
+    f"{command_line.command('sweep')} {shlex.quote(f'--sweep={sweep.source}')}",
+    "```",
+    "",
+    f"Mean ± half of the 95 % interval over seeds {seeds}, and in brackets the"
+    f" paired difference from {sweep.baseline} at the same {sweep.setting} with"
+    " its own interval (bold where it does not hold 0).",
+    "",
+  ]
+  if len(sweep.settings) == 1:
+    (setting,) = sweep.settings
+    names = [f"{label} (`{metric}`)" for metric, label in sweep.metrics.items()]
+    lines += [f"{sweep.setting} {setting:g}:", ""]
+    lines += _table(
+      sweep.methods,
+      names,
+      lambda method: [_cell(record, method, setting, m) for m in sweep.metrics],
+    )
+  else:
+    for metric, label in sweep.metrics.items():
+      lines += [f"## {label}", "", f"`{metric}`", ""]
+      lines += _over_settings(record, metric)
+  lines += [f"![{sweep.title}]({sweep.name}.png)", "", *_tunings(record)]
+  minutes = sum(r["seconds"] for r in runs.values()) / 60
+  made = reporting.listed(versions)
+  lines += [f"{len(runs)} runs, {minutes:.0f} minutes, with {made}.", ""]
+  return "\n".join(lines)
+
+
+def _table(
+  methods: Iterable[str], head: Sequence[str], row: Callable[[str], list[str]]
+) -> list[str]:
+  rows = ([method, *row(method)] for method in methods)
+  return [*reporting.table(["method", *head], rows), ""]
+
+
+def _over_settings(record: Record, metric: str) -> list[str]:
+  """Scores at each setting, and against the baseline at the next larger one."""
+  sweep = record.sweep
+  pairs = list(zip(sweep.settings, sweep.settings[1:]))
+  return [
+    *_table(
+      sweep.methods,
+      _heads(sweep),
+      lambda method: [
+        _cell(record, method, setting, metric) for setting in sweep.settings
+      ],
+    ),
+    f"Paired difference from {sweep.baseline} at the next larger {sweep.setting}:",
+    "",
+    *_table(
+      sweep.methods,
+      [f"{small:g} against {large:g}" for small, large in pairs],
+      lambda method: [
+        _gain(record.gains(method, small, metric, against=large))
+        for small, large in pairs
+      ],
+    ),
+  ]
+
+
+def _tunings(record: Record) -> list[str]:
+  """What was chosen for each arm, field by field."""
+  sweep, lines = record.sweep, []
+  by_field: dict[tuple[str, tuple[float, ...]], dict[str, None]] = {}
+  for arm in sweep.arms:
+    if arm.tuned:
+      key = arm.tuned, tuple(arm.candidates)
+      by_field.setdefault(key, {})[arm.method] = None
+  for (field, candidates), methods in by_field.items():
+    fields = " = ".join(f"`{name}`" for name in field.split(","))
+    lines += [
+      f"{fields} was chosen for each arm among"
+      f" {', '.join(f'{v:g}' for v in candidates)} by"
+      f" `{sweep.tune_metric}` of seed {sweep.tune_seed}:",
+      "",
+      *_table(
+        methods,
+        _heads(sweep),
+        lambda method: [_tuning(record, method, s) for s in sweep.settings],
+      ),
+    ]
+  return lines
+
+
+def _tuning(record: Record, method: str, setting: float) -> str:
+  """The scores of all values, the best one bold."""
+  found = record.choosing(record.sweep.arm(method, setting))
+  best = max(found, key=lambda v: found[v], default=None)
+  cells = (
+    f"**{v:g}: {found[v]:.3f}**" if v == best else f"{v:g}: {found[v]:.3f}"
+    for v in sorted(found)
+  )
+  return ", ".join(cells) or "–"
+
+
+def _cell(record: Record, method: str, setting: float, metric: str) -> str:
+  ours = record.scores(method, setting, metric)
+  if not ours:
+    return "–"
+  text = reporting.interval(list(ours.values()), 3)
+  found = record.gains(method, setting, metric)
+  if method == record.sweep.baseline or not found:
+    return text
+  return f"{text} ({_gain(found)})"
+
+
+def _gain(found: list[float]) -> str:
+  """Mean and interval of paired differences, bold where it does not hold 0."""
+  if not found:
+    return "–"
+  text = reporting.interval(found, 3, sign="+")
+  mean, half = reporting.spread(found)
+  return f"**{text}**" if len(found) > 1 and abs(mean) > half else text
+
+
+def _heads(sweep: Sweep) -> list[str]:
+  return [f"{sweep.setting} {setting:g}" for setting in sweep.settings]
+
+
+def plot(record: Record, path: pathlib.Path) -> None:
+  """Each metric over the settings, a line a method, with intervals.
+
+  With one setting alone, each method's paired difference from the baseline.
+  """
+  from matplotlib import figure
+
+  canvas = figure.Figure(layout="constrained")
+  if len(record.sweep.settings) > 1:
+    _draw_scores(record, canvas)
+  elif record.comparable(*record.sweep.settings):
+    _draw_gains(record, canvas)
+  else:
+    return  # The baseline has no run yet.
+  canvas.savefig(path, dpi=110)
+
+
+def _draw_scores(record: Record, canvas: Any) -> None:
+  sweep = record.sweep
+  metrics, settings = sweep.metrics, sweep.settings
+  canvas.set_size_inches(4.2 * len(metrics), 3.8)
+  axes = canvas.subplots(1, len(metrics), squeeze=False)[0]
+  for ax, (metric, label) in zip(axes, metrics.items()):
+    for number, method in enumerate(sweep.methods):
+      found = [record.scores(method, s, metric) for s in settings]
+      kept = [i for i, f in enumerate(found) if f]
+      spreads = [reporting.spread([*found[i].values()]) for i in kept]
+      # Side by side, or intervals would hide each other.
+      shift = 2 ** (0.08 * (number - (len(sweep.methods) - 1) / 2))
+      ax.errorbar(
+        [settings[i] * shift for i in kept],
+        [mean for mean, _ in spreads],
+        yerr=[half for _, half in spreads],
+        marker="o",
+        markersize=4,
+        linewidth=1.2,
+        capsize=2,
+        label=method,
+      )
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(settings, [f"{s:g}" for s in settings])
+    ax.set_xlabel(sweep.setting)
+    ax.set_title(label, fontsize=9)
+    ax.grid(alpha=0.3)
+  canvas.legend(
+    *axes[0].get_legend_handles_labels(),
+    loc="outside lower center",
+    ncols=4,
+    fontsize=7,
+  )
+
+
+def _draw_gains(record: Record, canvas: Any) -> None:
+  sweep = record.sweep
+  (setting,) = sweep.settings
+  methods = [m for m in sweep.methods if m != sweep.baseline]
+  metrics = record.comparable(setting)
+  canvas.set_size_inches(2.2 + 2.4 * len(metrics), 1.2 + 0.28 * len(methods))
+  axes = canvas.subplots(1, len(metrics), squeeze=False, sharey=True)[0]
+  for ax, (metric, label) in zip(axes, metrics):
+    for place, method in enumerate(methods):
+      found = record.gains(method, setting, metric)
+      if found:
+        mean, half = reporting.spread(found)
+        colour = "grey" if abs(mean) <= half else "C0"
+        ax.errorbar(mean, place, xerr=half, marker="o", capsize=3, color=colour)
+    ax.axvline(0.0, color="black", linewidth=0.8)
+    ax.set_title(label, fontsize=8)
+    ax.tick_params(labelsize=7)
+    ax.locator_params(axis="x", nbins=4)
+    ax.grid(alpha=0.3, axis="x")
+  axes[0].set_yticks(range(len(methods)), methods, fontsize=8)
+  axes[0].set_ylim(len(methods) - 0.5, -0.5)
+  canvas.supxlabel(f"paired difference from {sweep.baseline}", fontsize=8)
