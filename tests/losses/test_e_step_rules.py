@@ -176,7 +176,7 @@ def test_conjugate_is_scent_is_an_adaptive_moving_average():
   rng = np.random.default_rng(0)
   old, batch = rng.normal(scale=8, size=(2, 500))
   for log_alpha in (-3.0, 0.0, 6.0, 10.0):
-    rule = losses.Conjugate(log_alpha)
+    rule = losses.Conjugate(log_alpha, min_rate=0.0)
     new = losses.e_step(rule, jnp.float32(old), jnp.float32(batch))
     alpha = np.exp(log_alpha)
     scent = (
