@@ -628,6 +628,10 @@ def _e_step(
     return jnp.logaddexp(log_z, 0.0) if include_positive else log_z
 
   used = after
+  if hasattr(rule, "weigh"):
+    used = jnp.where(
+      jnp.isfinite(batch), rule.weigh(after, batch + mass), after
+    )
   if lagged:
     used = jnp.where(jnp.isfinite(before), before + mass, after)
   places = ops.global_row_ids(n, axes)[:, None] + jnp.arange(views) * (

@@ -127,6 +127,5 @@ def on_mesh(
 
 
 def _is_array(value: Any) -> bool:
-  return isinstance(value, jax.Array) or (
-    isinstance(value, float) or hasattr(value, "__array__")
-  )
+  """An array, traced or not; a Python number is checked and used as it is."""
+  return isinstance(value, jax.Array) or hasattr(value, "__array__")
