@@ -102,9 +102,9 @@ def simulate(family, steps, rate, margins, level_rate):
       if i in entries:
         read[row] = entries[i] + level
     gaps = kept - read / unit
-    gaps = np.clip(gaps[~np.isnan(gaps[:, 0, 0])], -3, 3) * unit
+    gaps = np.clip(gaps[~np.isnan(gaps[:, 0, 0])], -3, 3)
     if len(gaps):
-      level = level + level_rate * gaps.mean((0, 1))
+      level = level + level_rate * unit * np.log(np.exp(gaps).mean((0, 1)))
     new = {}
     known = np.empty_like(log_z)
     for row, i in enumerate(index):
@@ -260,6 +260,29 @@ def test_a_level_carries_entries_that_are_not_visited():
     error[level_rate] = np.abs(np.log(last.loss)).max()
   np.testing.assert_allclose(error[0.0], 2.9, rtol=1e-3)
   assert error[0.1] < 1.0
+
+
+def test_a_level_has_no_bias():
+  """Of independent batches of a fixed encoder it stays at the log-partition."""
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(200, D))
+  x = np.float32(x / np.linalg.norm(x, axis=1, keepdims=True))
+  full = losses.log_partition(jnp.asarray(x), jnp.asarray(x), temperature=0.2)
+  steps = []
+  for _ in range(400):
+    rows = rng.choice(200, N, replace=False)
+    steps.append(((x[rows], x[rows]), rows, 0.2))
+  state = losses.em_init(200, sides=1)
+  found = run("contrastive", steps, state=state, rule=losses.MovingAverage(0.1))
+  ratio = np.concatenate([step.loss for step in found[200:]])
+  error = np.concatenate(
+    [
+      step.details["log_partition"][:, 0, 0] - full[rows]
+      for step, (_, rows, _) in zip(found[200:], steps[200:])
+    ]
+  )
+  assert abs(ratio.mean() - 1) < 0.1
+  assert abs(error.mean()) < 0.1
 
 
 @pytest.mark.parametrize("change", [0.95, 1.05])
