@@ -202,7 +202,7 @@ def e_step(
     details["age"] = jnp.where(seen, state.count - last, jnp.nan).reshape(n, -1)
     entries = jnp.where(seen[:, None], entries, jnp.nan).reshape(shape)
     gap = batch + positive - (entries + level) / unit
-    level += level_rate * jnp.mean(unit, axis=(0, 1)) * _log_mean(gap, axes)
+    level += level_rate * _level_step(gap, unit, axes)
     before = (entries + level) / unit - positive
   after = jnp.stack(
     [
@@ -272,26 +272,27 @@ def _units(pairs, temperatures, margins, shape):
   return jnp.broadcast_to(unit, shape), cosine[:, :, None] / unit
 
 
-def _log_mean(gap, axes):
-  """Log of the mean ratio Z-hat / Z over all rows and views [S], 0 if there is none.
+def _level_step(gap, unit, axes):
+  """Log of the mean ratio Z-hat / Z [S], in the unit of entries; 0 if there is none.
 
   The mean of the logarithms would be biased like log Z-hat itself, and would pull
   the level down for ever.
   """
   says = jnp.isfinite(gap)
   ratio = jnp.exp(jnp.clip(gap, -_LARGEST_GAP, _LARGEST_GAP))
-  n = gap.shape[0]
-  rows = ops.global_row_ids(n, axes)
+  rows = ops.global_row_ids(gap.shape[0], axes)
+  whole = (gap.shape[0] * ops.axis_size(axes), *gap.shape[1:])
 
-  def total_of(x):
+  def total(x):
     # Every device adds up the rows of all in one order, so that the bits do not
     # depend on how many there are.
-    every = jnp.zeros((n * ops.axis_size(axes), *x.shape[1:]), x.dtype)
-    return jnp.sum(ops.sum_over(every.at[rows].set(x), axes), axis=(0, 1))
+    every = jnp.zeros(whole).at[rows].set(jnp.where(says, x, 0.0))
+    return jnp.sum(ops.sum_over(every, axes), axis=(0, 1))
 
-  count = total_of(says.astype(jnp.float32))
-  total = total_of(jnp.where(says, ratio, 0.0))
-  return jnp.log(jnp.where(count > 0, total / jnp.maximum(count, 1.0), 1.0))
+  count = total(jnp.ones_like(gap))
+  some = jnp.maximum(count, 1.0)
+  mean = jnp.where(count > 0, total(ratio) / some, 1.0)
+  return jnp.log(mean) * total(unit) / some
 
 
 def _drawn(key, log_z, concentration, prior, axes):
