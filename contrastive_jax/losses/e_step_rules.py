@@ -2,15 +2,14 @@ r"""The E-step: from estimates of the log-partition to the anchors' weights.
 
 A rule folds a batch's estimate into what is known of its examples' log Z, and
 `draw_auxiliary` turns that into the log-weights log u that the augmented losses
-take. A step of training, its state and keys explicit:
+take. `losses.em` makes a whole step of both, with the memory of all examples.
 
-    batch = log_partition(queries, keys, temperature=tau)
-    known = e_step(MovingAverage(0.5), ops.tables.read(table, index), batch)
-    log_u = draw_auxiliary(key, known, concentration=8.0, index=index)
-    loss = augmented_contrastive(queries, keys, log_u, temperature=tau)
-    table = ops.tables.update(table, index, known)
+The estimate Z-hat of the batch enters with a weight u = 1 / Z that it is part of
+itself, so each rule bounds u Z-hat, the sum of an anchor's weights, and its
+docstring says by what. A rule without a bound would let one stale entry decide a
+whole step.
 
-All of it is in log space and float32. Examples not seen yet are NaN in a table.
+All of it is in log space and float32. Examples that were not seen yet are NaN.
 An anchor that had no negatives in its batch comes with an estimate of -inf,
 "nothing seen": a rule leaves it out, and where nothing else is known its weight
 is zero. All functions raise `ValueError`, naming the argument, on wrong shapes,
@@ -25,6 +24,7 @@ from typing import Any, TypeVar, dataclass_transform
 import jax
 import jax.numpy as jnp
 
+from contrastive_jax import ops
 from contrastive_jax._types import Scalar
 from contrastive_jax.losses._shared import (
   check_range,
@@ -61,9 +61,20 @@ def _rule(cls: _Class) -> _Class:
   return made
 
 
+def _log(eps):
+  return jnp.log(jnp.asarray(eps, jnp.float32))
+
+
+def _check_eps(eps):
+  check_range("eps", eps, "a finite number >= 0", lambda x: x >= 0)
+
+
 @_rule
 class BatchEstimate:
-  """The batch's own estimate: InfoNCE's and DCL's gradient, bias included."""
+  """The batch's own estimate: InfoNCE's and DCL's gradient, bias included.
+
+  u Z-hat is 1.
+  """
 
   def combine(self, previous, batch, visits):
     """The log-partition of examples that have a previous one."""
@@ -80,22 +91,26 @@ class MovingAverage:
 
   at the visit after v earlier ones. `decay=0` is a constant rate, `rate=1,
   decay=1` the mean of all estimates. With a rate of gamma the variance is that
-  of a batch (2 - gamma) / gamma times as large.
+  of a batch (2 - gamma) / gamma times as large. u Z-hat is at most 1 / gamma.
 
   Attributes:
-    rate: gamma_0 in (0, 1], a number or a traced scalar (a schedule's value).
+    rate: gamma_0 in (0, 1], a number or a traced scalar (a schedule's value);
+      `rate_of_epochs` gives the published one for the length of a run.
     decay: delta >= 0.
     min_rate: gamma_min in [0, 1].
+    eps: added to every Z-hat (FastCLIP), >= 0.
   """
 
   rate: Any = 0.5
   decay: Any = 0.0
   min_rate: Any = 0.0
+  eps: Any = 0.0
 
   def __post_init__(self):
     check_range("rate", self.rate, "in (0, 1]", lambda x: 0 < x <= 1)
     check_range("decay", self.decay, "a finite number >= 0", lambda x: x >= 0)
     check_range("min_rate", self.min_rate, "in [0, 1]", lambda x: 0 <= x <= 1)
+    _check_eps(self.eps)
 
   def combine(self, previous, batch, visits):
     """The log-partition of examples that have a previous one."""
@@ -106,6 +121,33 @@ class MovingAverage:
       rate = rate * (visits.astype(jnp.float32) + 1.0) ** -self.decay
     rate = jnp.maximum(rate, self.min_rate)
     return jnp.logaddexp(jnp.log1p(-rate) + previous, jnp.log(rate) + batch)
+
+
+def rate_of_epochs(epochs: float) -> float:
+  r"""The rate of a moving average for the length of a run (FastCLIP).
+
+  .. math:: \gamma = \min(1, 4.177 E^{-0.7265})
+
+  An entry is renewed once an epoch, so a short run needs a fast average.
+
+  Args:
+    epochs: E > 0, how often the run visits an example.
+
+  Returns:
+    A rate in (0, 1].
+
+  Raises:
+    ValueError: if `epochs` is not a finite number > 0.
+
+  References:
+    Wei et al., "FastCLIP: a suite of optimization techniques to accelerate CLIP
+    training with limited resources", 2024; the rule is that of its code.
+
+  >>> [round(rate_of_epochs(e), 3) for e in (2, 12, 40, 160)]
+  [1.0, 0.687, 0.286, 0.105]
+  """
+  check_range("epochs", epochs, "a finite number > 0", lambda x: x > 0)
+  return min(1.0, 4.177 * epochs**-0.7265)
 
 
 @_rule
@@ -120,38 +162,130 @@ class Conjugate:
     - \log(1 + \alpha Z)
 
   This is a moving average with the rate sigmoid(log Z + log alpha): it follows
-  fast where Z is large, and u is never pushed far by a single small estimate.
+  fast where Z is large. Where Z is small the rate vanishes and u Z-hat has no
+  bound, so the rate has a floor here: u Z-hat is at most 1 / min_rate. With eps,
+  which bounds the rate of an entry by alpha eps / (1 + alpha eps) from below
+  (SCENT), it is at most 1 + 1 / (alpha eps).
 
   Attributes:
     log_alpha: log of the prior's inverse strength, a number or a traced scalar.
-      Good where the rate is about .3 to .95: SCENT takes 10 for CLIP.
+      Good where the rate is about 0.3 to 0.95: SCENT takes 10 for CLIP.
+    min_rate: the floor of the rate, in [0, 1]; SCENT's own form has 0.
+    eps: added to every Z-hat, >= 0; SCENT takes 1e-6.
   """
 
   log_alpha: Any = 10.0
+  min_rate: Any = 0.3
+  eps: Any = 0.0
 
   def __post_init__(self):
     check_range("log_alpha", self.log_alpha, "a finite number", lambda _: True)
+    check_range("min_rate", self.min_rate, "in [0, 1]", lambda x: 0 <= x <= 1)
+    _check_eps(self.eps)
 
   def combine(self, previous, batch, visits):
     """The log-partition of examples that have a previous one."""
     del visits
-    logit = previous + self.log_alpha
-    return jnp.logaddexp(
-      jax.nn.log_sigmoid(-logit) + previous, jax.nn.log_sigmoid(logit) + batch
-    )
+    # An entry of estimates with eps is not below it, unless its positive came
+    # nearer since.
+    logit = jnp.maximum(previous, _log(self.eps)) + self.log_alpha
+    least = jnp.float32(self.min_rate)
+    # By their logarithms, for a rate within an ulp of 1 still keeps a share.
+    keep = jnp.minimum(jax.nn.log_sigmoid(-logit), jnp.log1p(-least))
+    rate = jnp.maximum(jax.nn.log_sigmoid(logit), jnp.log(least))
+    return jnp.logaddexp(keep + previous, rate + batch)
+
+
+@_rule
+class DualDescent:
+  r"""A gradient step on the dual variable nu = log Z (ASGD; U-max with a reset).
+
+  .. math:: \nu \leftarrow \nu - \gamma (1 - \hat Z e^{-\nu})
+
+  descends e^{-nu} Z + nu, whose least value is at log Z. Where the result is below
+  log Z-hat - reset, nu begins anew at log Z-hat (U-max), so u Z-hat is at most
+  exp(reset). ASGD has no reset, and takes weights from before the batch (`lagged`).
+
+  Attributes:
+    rate: gamma > 0, a number or a traced scalar.
+    reset: delta >= 0, or inf for none.
+  """
+
+  rate: Any = 0.5
+  reset: Any = 1.0
+
+  def __post_init__(self):
+    check_range("rate", self.rate, "a finite number > 0", lambda x: x > 0)
+    if not (is_number(self.reset) and math.isinf(self.reset)):
+      check_range("reset", self.reset, "a number >= 0", lambda x: x >= 0)
+
+  def combine(self, previous, batch, visits):
+    """The log-partition of examples that have a previous one."""
+    del visits
+    new = previous - self.rate * (1.0 - _ratio(batch, previous))
+    return jnp.where(new < batch - self.reset, batch, new)
+
+
+@_rule
+class Softplus:
+  r"""A step on the dual of a softplus in place of the exponential.
+
+  .. math:: \nu \leftarrow \nu - \gamma \Big( 1 - \frac{R}{1 + \rho R} \Big),
+    \qquad R = \hat Z e^{-\nu}, \qquad u = \frac{1}{e^\nu + \rho \hat Z}
+
+  with the batch's mean as the sample; with a single negative it is the published
+  form. A large estimate moves nu by at most gamma (1 / rho - 1), and u Z-hat is at
+  most 1 / rho. nu ends below log Z, by about rho times the mean of R^2.
+
+  Attributes:
+    rate: gamma > 0, a number or a traced scalar.
+    rho: in (0, 1).
+  """
+
+  rate: Any = 0.5
+  rho: Any = 0.1
+
+  def __post_init__(self):
+    check_range("rate", self.rate, "a finite number > 0", lambda x: x > 0)
+    check_range("rho", self.rho, "in (0, 1)", lambda x: 0 < x < 1)
+
+  def combine(self, previous, batch, visits):
+    """The log-partition of examples that have a previous one."""
+    del visits
+    ratio = _ratio(batch, previous)
+    return previous - self.rate * (1.0 - ratio / (1.0 + self.rho * ratio))
+
+  def weigh(self, known, batch):
+    """The log of 1 / u."""
+    return jnp.logaddexp(known, batch + _log(self.rho))
+
+
+def _ratio(batch, known):
+  """Z-hat / Z, of a size that squares to a float32."""
+  return jnp.exp(jnp.minimum(batch - known, ops.similarity.LARGEST_LOG / 2.0))
 
 
 @_rule
 class Amortized:
   """A network's prediction: pass it as `previous` (AmorLIP, NeuCLIP).
 
-  Fit the network with `amortized_loss`; `prototype_log_partition` is one.
+  Fit the network with `amortized_loss`; `prototype_log_partition` is one. Where
+  it predicts less than min_rate Z-hat, that counts, so that u Z-hat is at most
+  1 / min_rate.
+
+  Attributes:
+    min_rate: in [0, 1]; the published methods have 0, and no bound.
   """
+
+  min_rate: Any = 0.01
+
+  def __post_init__(self):
+    check_range("min_rate", self.min_rate, "in [0, 1]", lambda x: 0 <= x <= 1)
 
   def combine(self, previous, batch, visits):
     """The log-partition of examples that have a prediction."""
-    del batch, visits
-    return previous
+    del visits
+    return jnp.maximum(previous, batch + jnp.log(jnp.float32(self.min_rate)))
 
 
 @typing.runtime_checkable
@@ -167,6 +301,10 @@ class Rule(typing.Protocol):
       previous: [N] float32, log Z from earlier.
       batch: [N] float32, log Z-hat of this batch.
       visits: [N] integers, how often each was updated before, or None.
+
+    A rule may have `eps`, which is added to every Z-hat before it is combined, and a
+    method weigh(known [N], batch [N]) -> [N], the log of 1 / u where that is not
+    what is kept.
     """
     ...
 
@@ -189,7 +327,7 @@ def e_step(
 
   Args:
     rule: `BatchEstimate`, `MovingAverage`, `Conjugate`, `Amortized`, or an object
-      with their method `combine`.
+      with their method `combine`; its `eps`, if it has one, is added to Z-hat.
     previous: [N] floating, log Z from earlier (or the network's prediction),
       NaN where unseen.
     batch: [N] floating, log Z-hat: see `log_partition`.
@@ -205,8 +343,9 @@ def e_step(
   References:
     Moving average: Yuan et al., 2022; conjugate: "A geometry-aware efficient
     algorithm for compositional entropic risk minimization" (SCENT), 2026,
-    lemma 3.3; amortised: "NeuCLIP: efficient large-scale CLIP training with
-    neural normalizer optimization", 2025.
+    lemma 3.3; dual descent: Fagan and Iyengar, "Unbiased scalable softmax
+    optimization", 2018; softplus: Gladin et al., 2025; amortised: "NeuCLIP:
+    efficient large-scale CLIP training with neural normalizer optimization", 2025.
 
   >>> import jax.numpy as jnp
   >>> previous, batch = jnp.log(jnp.array([1.0, jnp.nan])), jnp.log(jnp.full(2, 3.0))
@@ -229,6 +368,9 @@ def e_step(
   seen, says = jnp.isfinite(previous), jnp.isfinite(batch)
   if visits is not None and not isinstance(rule, Amortized):
     seen &= visits > 0
+  batch = jnp.where(
+    says, jnp.logaddexp(batch, _log(getattr(rule, "eps", 0.0))), batch
+  )
   new = rule.combine(
     jnp.where(seen, previous, 0.0), jnp.where(says, batch, 0.0), visits
   )

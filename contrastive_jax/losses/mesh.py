@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec
 
+from contrastive_jax.losses.em_state import EMState, EMStep
+
 
 def on_mesh(
   loss: Callable[..., Any],
@@ -21,7 +23,8 @@ def on_mesh(
 
   What comes out is called like the loss, with arrays of the whole batch, in or
   outside of `jax.jit`, and gives the same values and gradients. Arrays with a row
-  an example are split by rows; scalars are the same on every device.
+  an example are split by rows; scalars are the same on every device. The tables of
+  an `EMState` are split by owner: make it with `num_devices`.
 
   Args:
     loss: a function of this package that takes `axes`.
@@ -30,8 +33,8 @@ def on_mesh(
       make a grid, whose sides are best of similar size.
 
   Returns:
-    The loss as a function of global arrays: `[N]` ([2N] for two views), or the
-    tuple of such arrays that `log_partition_clip` returns.
+    The loss as a function of global arrays: `[N]` ([2N] for two views), the
+    tuple of such arrays that `log_partition_clip` returns, or an `EMStep`.
 
   Raises:
     ValueError: if the mesh has no such axes, or Explicit ones; in the call, if
@@ -76,9 +79,17 @@ def on_mesh(
     split = {
       k: jnp.asarray(v)
       for k, v in options.items()
-      if _is_array(v) and jnp.ndim(v) and jnp.shape(v)[0] == length
+      if _is_array(v)
+      and k != "key"
+      and jnp.ndim(v)
+      and jnp.shape(v)[0] == length
     }
+    of_arrays: list[Any] = [
+      x.specs(names) if isinstance(x, EMState) else rows for x in arrays
+    ]
     for name, x in named.items():
+      if isinstance(x, EMState):
+        continue
       if (name in split or name not in options) and jnp.shape(x)[0] % devices:
         raise ValueError(
           f"{name} has {jnp.shape(x)[0]} rows, which do not divide over"
@@ -90,24 +101,31 @@ def on_mesh(
     }
     static = {k: v for k, v in options.items() if k not in {*split, *scalars}}
 
+    states = [x for x in of_arrays if isinstance(x, EMState)]
+
     def local(arrays, split, scalars):
       values = loss(*arrays, **split, **scalars, **static, axes=mapped_names)
+      if states:
+        return values
       # One row for each of the values that an example has (two in nt_xent).
       return jax.tree.map(lambda v: v.reshape(-1, arrays[0].shape[0]), values)
 
     mapped = jax.shard_map(
       local,
       mesh=mesh,
-      in_specs=(rows, rows, PartitionSpec()),
-      out_specs=PartitionSpec(None, names),
+      in_specs=(tuple(of_arrays), rows, PartitionSpec()),
+      out_specs=EMStep(rows, states[0], rows)
+      if states
+      else PartitionSpec(None, names),
     )
     values = mapped(arrays, split, scalars)
+    if states:
+      return values
     return jax.tree.map(lambda v: v.reshape(-1), values)
 
   return call
 
 
 def _is_array(value: Any) -> bool:
-  return isinstance(value, jax.Array) or (
-    isinstance(value, float) or hasattr(value, "__array__")
-  )
+  """An array, traced or not; a Python number is checked and used as it is."""
+  return isinstance(value, jax.Array) or hasattr(value, "__array__")

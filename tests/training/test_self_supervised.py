@@ -131,9 +131,10 @@ class TestSimCLR:
       mask=ids[:, None] != ids[None, :],
       positive=np.ones(2 * ROWS),
     )
-    table = np.asarray(state["auxiliary"]["tables"]["log_partition"])[:, 0]
-    # Both views say the same here.
-    np.testing.assert_allclose(table[:ROWS], log_z[:ROWS], rtol=1e-4)
+    table = np.asarray(state["auxiliary"]["em"].tables["entries"])[:, 0]
+    # Both views say the same here, and the cosine of the positives is 1.
+    expected = 0.2 * log_z[:ROWS] + 1.0
+    np.testing.assert_allclose(table[:ROWS], expected, rtol=1e-4, atol=1e-6)
     assert len(table) == example_tables.UNIT and np.isnan(table[ROWS:]).all()
 
 
@@ -191,7 +192,7 @@ def test_any_number_of_devices_makes_the_same_steps(objective, images):
     assert metrics.keys() == c.keys()
   one, four = (
     ops.tables.from_sharded(
-      np.asarray(steps[-1][3]["auxiliary"]["tables"]["log_partition"]),
+      np.asarray(steps[-1][3]["auxiliary"]["em"].tables["entries"]),
       example_tables.UNIT,
       devices,
     )

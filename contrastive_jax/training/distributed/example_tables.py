@@ -21,6 +21,11 @@ from contrastive_jax.training.distributed import sharding
 UNIT = 12288
 
 
+def entries_for(num_examples: int) -> int:
+  """Entries of a table that a checkpoint can hold: a multiple of `UNIT`."""
+  return -(-num_examples // UNIT) * UNIT
+
+
 def create(
   num_examples: int,
   mesh: jax.sharding.Mesh,
@@ -41,9 +46,12 @@ def create(
   Returns:
     [devices * rows, width].
   """
-  length = -(-num_examples // UNIT) * UNIT
   return ops.tables.create(
-    length, mesh.size, fill_value=fill_value, shape=(width,), dtype=dtype
+    entries_for(num_examples),
+    mesh.size,
+    fill_value=fill_value,
+    shape=(width,),
+    dtype=dtype,
   )
 
 

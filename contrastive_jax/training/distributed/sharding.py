@@ -120,7 +120,11 @@ def under_tables(path: Sequence[Any]) -> bool:
 
 
 def _under(path: Sequence[Any], name: str) -> bool:
-  return any(getattr(part, "key", None) == name for part in path)
+  # Keys of dicts, and fields of named tuples.
+  return any(
+    name in (getattr(part, "key", None), getattr(part, "name", None))
+    for part in path
+  )
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:

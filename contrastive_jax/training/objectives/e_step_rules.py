@@ -20,13 +20,13 @@ class Rule(Protocol):
   """An E-step: a frozen dataclass with these.
 
   Attributes:
-    keeps_entries: whether it keeps an entry an example in a table; without one
-      the estimate of the batch is all that is known.
+    keeps_entries: whether it keeps an entry an example in a table, as `Entries`
+      says; without one the estimate of the batch is all that is known.
   """
 
   keeps_entries: bool
 
-  def build(self, *, steps: int) -> Any:
+  def build(self, *, steps: int, epochs: float) -> Any:
     """Gives a function of the step's number (int32 []) that returns a rule.
 
     The rule is a pytree with the method that `losses.e_step` calls,
@@ -38,8 +38,28 @@ class Rule(Protocol):
 
     Args:
       steps: of the run.
+      epochs: of the run, how often it visits an example.
     """
     ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Entries:
+  """Fields of rules that keep an entry an example; your own may begin with them."""
+
+  margins: bool = field(
+    False,
+    "Whether entries hold the log-partition of margins (SogCLR, SCENT) instead"
+    " of that of the negatives, from which today's positive is subtracted.",
+  )
+  level_rate: float = field(
+    0.1,
+    "Rate of the level that all entries share; 0 has none.",
+    low=0,
+    high=1,
+  )
+
+  keeps_entries = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,11 +68,11 @@ class Batch:
 
   keeps_entries = False
 
-  def build(self, *, steps: int) -> Any:
+  def build(self, *, steps: int, epochs: float) -> Any:
     """`losses.BatchEstimate`."""
     from contrastive_jax import losses
 
-    del steps
+    del steps, epochs
     return lambda count: losses.BatchEstimate()
 
 
@@ -74,53 +94,66 @@ class Visits:
 
 
 @dataclasses.dataclass(frozen=True)
-class MovingAverage:
+class MovingAverage(Entries):
   """A moving average of the batches' estimates (SogCLR)."""
 
   rate: float = field(
-    0.5, "Weight of the batch in the moving average.", low=1e-6, high=1
+    0.0,
+    "Weight of the batch in the moving average; 0 takes the one for the number"
+    " of epochs, min(1, 4.177 epochs^-0.7265).",
+    low=0,
+    high=1,
   )
   rate_schedule: Any = choice(
     SCHEDULES, "constant", "How the rate changes in training."
   )
 
-  keeps_entries = True
-
-  def build(self, *, steps: int) -> Any:
+  def build(self, *, steps: int, epochs: float) -> Any:
     """`losses.MovingAverage` at the rate of a step."""
     import jax.numpy as jnp
 
     from contrastive_jax import losses
 
+    rate = self.rate or losses.rate_of_epochs(epochs)
+
     def rule(count):
       schedule = self.rate_schedule
       if isinstance(schedule, Visits):
-        return losses.MovingAverage(self.rate, schedule.decay)
+        return losses.MovingAverage(rate, schedule.decay)
       if isinstance(schedule, Constant):
-        return losses.MovingAverage(self.rate)
+        return losses.MovingAverage(rate)
       done = jnp.minimum(2.0 * count / steps, 1.0)
       share = 0.5 * (1.0 + jnp.cos(jnp.pi * done))
-      return losses.MovingAverage(self.rate + (1.0 - self.rate) * share)
+      return losses.MovingAverage(rate + (1.0 - rate) * share)
 
     return rule
 
 
 @dataclasses.dataclass(frozen=True)
-class Conjugate:
+class Conjugate(Entries):
   """A conjugate gamma posterior with a forgetting prior (SCENT)."""
 
   log_alpha: float = field(
     10.0, "Logarithm of the inverse strength of the prior."
   )
+  min_rate: float = field(
+    0.3,
+    "Least weight of the batch; a weight is at most its inverse too large.",
+    low=0,
+    high=1,
+  )
+  eps: float = field(
+    0.0, "Number added to the batch's estimate (SCENT: 1e-6).", low=0
+  )
 
-  keeps_entries = True
-
-  def build(self, *, steps: int) -> Any:
+  def build(self, *, steps: int, epochs: float) -> Any:
     """`losses.Conjugate`."""
     from contrastive_jax import losses
 
-    del steps
-    return lambda count: losses.Conjugate(self.log_alpha)
+    del steps, epochs
+    return lambda count: losses.Conjugate(
+      self.log_alpha, self.min_rate, self.eps
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,12 +170,18 @@ class Amortized:
   prototype_refill: int = field(
     500, "Steps between two refills of the prototypes with keys.", low=1
   )
+  min_rate: float = field(
+    0.01,
+    "Share of the batch's estimate below which no prediction falls.",
+    low=0,
+    high=1,
+  )
 
   keeps_entries = False
 
-  def build(self, *, steps: int) -> Any:
+  def build(self, *, steps: int, epochs: float) -> Any:
     """`losses.Amortized`."""
     from contrastive_jax import losses
 
-    del steps
-    return lambda count: losses.Amortized()
+    del steps, epochs
+    return lambda count: losses.Amortized(self.min_rate)

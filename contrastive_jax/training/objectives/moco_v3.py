@@ -96,8 +96,7 @@ class MoCoV3(SelfSupervised):
       method="project",
     )
     q, k = outputs["prediction"], jax.lax.stop_gradient(keys)
-    # q of one view with k of the other, twice.
-    arrays = (q[:count], k[count:], q[count:], k[:count])
+    arrays = (q[:count], q[count:], k[:count], k[count:])
     state = {
       **state,
       "model": collections,
@@ -112,24 +111,8 @@ class MoCoV3(SelfSupervised):
       values = sharding.map_rows(self._both, self._mesh)(None, arrays, groups)
       return jnp.mean(values), (state, metrics)
 
-    def estimate(arrays, groups, options):
-      q1, k2, q2, k1 = arrays
-      return tuple(
-        losses.log_partition(q, k, group_ids=groups, **options)
-        for q, k in ((q1, k2), (q2, k1))
-      )
-
-    def augmented(arrays, first_log_u, second_log_u, groups, options):
-      q1, k2, q2, k1 = arrays
-      return losses.augmented_moco_v3(
-        q1, k2, first_log_u, group_ids=groups, **options
-      ) + losses.augmented_moco_v3(
-        q2, k1, second_log_u, group_ids=groups, **options
-      )
-
-    values, state["auxiliary"], more = self.weighted(
-      estimate,
-      augmented,
+    values, state["auxiliary"], more = self.augmented(
+      losses.em_moco_v3,
       arrays,
       groups,
       index,
@@ -143,7 +126,7 @@ class MoCoV3(SelfSupervised):
     )
 
   def _both(self, _, arrays, groups) -> jax.Array:
-    q1, k2, q2, k1 = arrays
+    q1, q2, k1, k2 = arrays
     return (2.0 * self._temperature) * (
       self.plain(q1, k2, groups) + self.plain(q2, k1, groups)
     )

@@ -1,6 +1,5 @@
 """Prototypes that predict log-partitions, fitted at every step (NeuCLIP)."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from contrastive_jax import losses
+from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.objectives import e_step_rules
 
 
@@ -19,17 +19,12 @@ class Prototypes:
     self,
     rule: e_step_rules.Amortized,
     sides: Sequence[str],
-    *,
-    include_positive: bool,
-    negative_mass: float,
+    mesh: jax.sharding.Mesh,
   ):
-    """Takes the rule, the names of the sides, and options of the loss."""
+    """Takes the rule, the names of the sides, and the devices."""
     self._rule = rule
     self._sides = tuple(sides)
-    self._options: dict[str, Any] = {
-      "include_positive": include_positive,
-      "negative_mass": negative_mass,
-    }
+    self._mesh = mesh
     self._adagrad = optax.adagrad(rule.prototype_rate)
 
   def init(self, key: jax.Array, dim: int) -> dict[str, Any]:
@@ -42,15 +37,44 @@ class Prototypes:
     }
     return {"prototypes": params, "adagrad": self._adagrad.init(params)}
 
-  def fit(self, state, estimates, pairs, temperature, count):
-    """A few steps of the prototypes on the batch, then their prediction."""
-    fixed = jax.lax.stop_gradient(temperature)
+  def fit(self, state, image, text, groups, temperature, count):
+    """A few steps of the prototypes on the batch, then their prediction.
+
+    Args:
+      state: with `prototypes` and `adagrad`.
+      image: [N, d] unit-norm features.
+      text: [N, V, d], V captions of each.
+      groups: [N] ids, or None.
+      temperature: tau, a scalar.
+      count: steps made.
+
+    Returns:
+      The fitted part of the state, and log Z [N, V, S].
+    """
+    image, text, tau = jax.lax.stop_gradient((image, text, temperature))
+    texts = jnp.unstack(text, axis=1)
+    pairs = [[(image, t) for t in texts], [(t, image) for t in texts]]
+    axes = sharding.data_axes(self._mesh)
+
+    def estimate(tau, image, texts, groups):
+      found = [
+        losses.log_partition_clip(
+          image, t, temperature=tau, group_ids=groups, axes=axes
+        )
+        for t in texts
+      ]
+      return jnp.stack([jnp.stack(pair, axis=1) for pair in found], axis=1)
+
+    # [S, V, N]
+    estimates = sharding.map_rows(estimate, self._mesh)(
+      tau, image, texts, groups
+    ).transpose(2, 1, 0)
 
     def predict(params, side, s):
       return jnp.stack(
         [
           losses.prototype_log_partition(
-            params[side], queries, keys, temperature=fixed, **self._options
+            params[side], queries, keys, temperature=tau
           )
           for queries, keys in pairs[s]
         ]
@@ -73,12 +97,10 @@ class Prototypes:
       0, self._rule.prototype_steps, step, (params, adagrad)
     )
     predicted = jnp.stack(
-      [
-        log_mean(predict(params, side, s)[None])[0]
-        for s, side in enumerate(self._sides)
-      ]
+      [predict(params, side, s) for s, side in enumerate(self._sides)]
     )
-    return {"prototypes": params, "adagrad": adagrad}, predicted
+    fitted = {"prototypes": params, "adagrad": adagrad}
+    return fitted, predicted.transpose(2, 1, 0)
 
   def _refilled(self, state, pairs, count):
     """Prototypes with the batch's keys in their place, and AdaGrad's sums.
@@ -107,8 +129,3 @@ class Prototypes:
       lambda new, old: jnp.where(begins, new, old), fresh, state["adagrad"]
     )
     return params, adagrad
-
-
-def log_mean(estimates: jax.Array) -> jax.Array:
-  """[S, K, R] -> [S, R]: log of the mean; -inf where nothing was seen."""
-  return jax.nn.logsumexp(estimates, axis=1) - math.log(estimates.shape[1])

@@ -1,12 +1,13 @@
 """What the objectives of one modality share: two views of an example."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from contrastive_jax import models
+from contrastive_jax import losses, models
 from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.objectives import base, choices, contrasts
 from contrastive_jax.training.objectives.e_step import Auxiliary
@@ -119,7 +120,7 @@ class SelfSupervised(base.Trained):
   def views(
     self, batch: Batch, key: jax.Array
   ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
-    """Two views [N, S, S, 3], the index of their rows [2N], groups [N]."""
+    """Two views [N, S, S, 3], the examples [N] or [N, 2], groups [N]."""
     images, index = batch["image"], batch["index"]
     groups = batch["concept_id"] if self._loss.group_positives else None
     key_of_first = jax.random.fold_in(key, base.AUGMENT)
@@ -131,12 +132,12 @@ class SelfSupervised(base.Trained):
       return (
         first[0::2],
         second[1::2],
-        jnp.concatenate([index[0::2], index[1::2]]),
+        index.reshape(-1, 2),
         None if groups is None else groups[0::2],
       )
     again = jax.random.fold_in(key, base.AUGMENT_AGAIN)
     second = self._views.random(again, images, second=True)
-    return first, second, jnp.tile(index, 2), groups
+    return first, second, index, groups
 
   def plain(
     self, first: jax.Array, second: jax.Array, groups: jax.Array | None
@@ -152,51 +153,44 @@ class SelfSupervised(base.Trained):
       block_size=self._loss.block_size or "auto",
     )
 
-  def weighted(
+  def augmented(
     self,
-    estimate: Any,
-    loss: Any,
-    pairs: tuple[jax.Array, ...],
+    function: Callable[..., losses.EMStep],
+    arrays: Sequence[jax.Array],
     groups: jax.Array | None,
     index: jax.Array,
     state: Params,
     key: jax.Array,
   ) -> tuple[jax.Array, Params, dict[str, jax.Array]]:
-    """The augmented loss of two views: E-step, draw, M-step.
+    """The augmented loss of two views.
 
     Args:
-      estimate: (arrays, groups, options) -> log Z-hat of both views, [N] each.
-      loss: (arrays, log_u first, log_u second, groups, options) -> [N].
-      pairs: what both take, [N, d] each; first of them anchors and their keys.
+      function: `losses.em_nt_xent` or `em_moco_v3`.
+      arrays: the features that it takes, [N, d] each; first of them an anchor's.
       groups: [N] ids, or None.
-      index: [2N] the examples of both views' rows.
+      index: [N] or [N, 2], the examples.
       state: of the E-step.
-      key: of the draw.
+      key: of the draws.
 
     Returns:
       [N] values, the new state, metrics.
     """
-    auxiliary = self.auxiliary
-    assert auxiliary is not None
-    options = auxiliary.options | {"temperature": self._temperature}
-    first, second = sharding.map_rows(
-      lambda _, arrays, groups: estimate(arrays, groups, options), self._mesh
-    )(None, jax.lax.stop_gradient(pairs), groups)
-    estimates = jnp.concatenate([first, second])
-    weights, state, metrics = auxiliary.weigh(
+    assert self.auxiliary is not None
+    step, state, metrics = self.auxiliary.step(
+      function,
+      arrays,
       state,
-      index,
-      jnp.arange(index.shape[0], dtype=jnp.int32),
-      estimates[None, None],
-      key,
+      index=index,
+      key=key,
+      groups=groups,
+      temperature=self._temperature,
     )
-    log_u = jnp.split(weights.log_auxiliary[0], 2)
-    options["log_weight_cap"] = auxiliary.log_weight_cap
-    values = sharding.map_rows(
-      lambda _, arrays, a, b, groups: loss(arrays, a, b, groups, options),
-      self._mesh,
-    )(None, pairs, *log_u, groups)
-    metrics |= auxiliary.diagnose(
-      state["count"], pairs[0], pairs[1], groups, log_u[0], self._temperature
+    metrics |= self.auxiliary.diagnose(
+      step.state.count,
+      arrays[0],
+      arrays[-1],
+      groups,
+      step.details["log_auxiliary"][:, 0, 0],
+      self._temperature,
     )
-    return values, state, metrics
+    return step.loss, state, metrics

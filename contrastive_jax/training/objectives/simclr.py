@@ -50,19 +50,8 @@ class SimCLR(SelfSupervised):
       )(None, pair, groups)
       return jnp.mean(values), (state, metrics)
 
-    def estimate(pair, groups, options):
-      return losses.log_partition_nt_xent(*pair, group_ids=groups, **options)
-
-    def augmented(pair, first_log_u, second_log_u, groups, options):
-      a, b = pair
-      values = losses.augmented_nt_xent(
-        a, b, first_log_u, second_log_u, group_ids=groups, **options
-      )
-      return values.reshape(2, -1).mean(0)
-
-    values, state["auxiliary"], more = self.weighted(
-      estimate,
-      augmented,
+    values, state["auxiliary"], more = self.augmented(
+      losses.em_nt_xent,
       pair,
       groups,
       index,

@@ -1,0 +1,562 @@
+"""Stochastic EM in one call: memory, level, bounds, meshes, going through JAX."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, PartitionSpec
+
+from contrastive_jax import losses, ops
+from tests.losses import augmented_references as references
+
+N, D, COUNT = 8, 6, 20  # Rows of a batch, width, examples.
+SIDES = {"clip": 2, "contrastive": 1, "nt_xent": 1, "moco_v3": 1}
+ARRAYS = {"clip": 2, "contrastive": 2, "nt_xent": 2, "moco_v3": 4}
+
+
+def make_steps(family, steps=5, captions=0, seed=0):
+  """Features, examples and a temperature for each step, in float32."""
+  rng = np.random.default_rng(seed)
+  made = []
+  for t in range(steps):
+    shapes = [(N, D)] * ARRAYS[family]
+    if captions:
+      shapes[1] = (N, captions, D)
+    arrays = [rng.normal(size=shape) for shape in shapes]
+    arrays = [x / np.linalg.norm(x, axis=-1, keepdims=True) for x in arrays]
+    index = rng.integers(0, COUNT, N)  # Some of them twice.
+    made.append((tuple(map(np.float32, arrays)), index, 0.2 * 0.9**t))
+  return made
+
+
+def run(family, steps, fn=None, state=None, **options):
+  """Every `EMStep` of some steps, compiled once."""
+  fn = fn or getattr(losses, f"em_{family}")
+  state = state or losses.em_init(COUNT, sides=SIDES[family])
+  compiled = jax.jit(functools.partial(fn, **options))
+  found = []
+  for t, (arrays, index, tau) in enumerate(steps):
+    found.append(
+      compiled(
+        *map(jnp.asarray, arrays),
+        state,
+        index=jnp.asarray(index),
+        key=jax.random.key(t),
+        temperature=jnp.float32(tau),
+      )
+    )
+    state = found[-1].state
+  return found
+
+
+def views_of(family, arrays):
+  """(anchors, keys, mask, positives) of every view and side, whole matrices."""
+  a = [np.float64(x) for x in arrays]
+  plain = references.negatives(None, N)
+  if family == "nt_xent":
+    z, twice = np.concatenate(a), np.tile(plain, (2, 2))
+    own = np.tile((a[0] * a[1]).sum(1), 2)
+    return [
+      [(z, z, twice, own, slice(N))],
+      [(z, z, twice, own, slice(N, None))],
+    ]
+  pairs = [(a[0], a[1])]
+  if family == "moco_v3":
+    pairs = [(a[0], a[3]), (a[1], a[2])]
+  if family == "clip" and a[1].ndim == 3:
+    pairs = [(a[0], a[1][:, v]) for v in range(a[1].shape[1])]
+  out = []
+  for q, k in pairs:
+    sides = [(q, k)] + ([(k, q)] if family == "clip" else [])
+    out.append([(x, y, plain, (x * y).sum(1), slice(None)) for x, y in sides])
+  return out
+
+
+def simulate(family, steps, rate, margins, level_rate):
+  """The memory in float64 and dictionaries; losses, entries, level, log Z."""
+  entries, visits = {}, {}
+  level = np.zeros(SIDES[family])
+  made = []
+  for arrays, index, tau in steps:
+    views = views_of(family, arrays)
+    log_z, positive = (
+      np.stack([np.stack(side, axis=1) for side in found], axis=1)
+      for found in (
+        [
+          [
+            references.log_z(q, k, temperature=tau, mask=m, positive=p)[rows]
+            for q, k, m, p, rows in sides
+          ]
+          for sides in views
+        ],
+        [[p[rows] / tau for _, _, _, p, rows in sides] for sides in views],
+      )
+    )
+    unit = 1.0 if margins else tau
+    kept = log_z + (0.0 if margins else positive)
+    read = np.full_like(kept, np.nan)
+    for row, i in enumerate(index):
+      if i in entries:
+        read[row] = entries[i] + level
+    gaps = kept - read / unit
+    gaps = np.clip(gaps[~np.isnan(gaps[:, 0, 0])], -3, 3)
+    if len(gaps):
+      level = level + level_rate * unit * np.log(np.exp(gaps).mean((0, 1)))
+    new = {}
+    known = np.empty_like(log_z)
+    for row, i in enumerate(index):
+      after = log_z[row]
+      if i in entries:
+        before = (entries[i] + level) / unit
+        before = before - (0.0 if margins else positive[row])
+        g = rate(visits[i], before)
+        after = np.log((1 - g) * np.exp(before) + g * np.exp(after))
+      known[row] = after
+      back = (after + (0.0 if margins else positive[row])) * unit - level
+      new.setdefault(i, []).append(back)
+    for i, values in new.items():
+      entries[i] = np.mean(values, axis=(0, 1))
+      visits[i] = visits.get(i, 0) + 1
+    made.append((np.exp(log_z - known), known, dict(entries), level))
+  return made
+
+
+RULES = {
+  "average": (losses.MovingAverage(0.3), lambda v, z: 0.3),
+  "decay": (losses.MovingAverage(1.0, 0.7), lambda v, z: (v + 1) ** -0.7),
+  "conjugate": (
+    losses.Conjugate(2.0, min_rate=0.2),
+    lambda v, z: np.maximum(1 / (1 + np.exp(-z - 2.0)), 0.2),
+  ),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("margins, level_rate", [(False, 0.1), (True, 0.0)])
+@pytest.mark.parametrize(
+  "family, captions",
+  [
+    ("clip", 0),
+    ("clip", 3),
+    ("contrastive", 0),
+    ("nt_xent", 0),
+    ("moco_v3", 0),
+  ],
+)
+def test_against_a_simulation(family, captions, margins, level_rate, rule):
+  """In float64, with a temperature that changes at each step."""
+  chosen, rate = RULES[rule]
+  steps = make_steps(family, captions=captions)
+  found = run(
+    family, steps, rule=chosen, margins=margins, level_rate=level_rate
+  )
+  expected = simulate(family, steps, rate, margins, level_rate)
+  for (_, _, tau), step, (ratio, known, entries, level) in zip(
+    steps, found, expected, strict=True
+  ):
+    loss = ratio.mean((1, 2))
+    if family == "moco_v3":
+      loss = 4 * tau * loss
+    np.testing.assert_allclose(step.loss, loss, rtol=2e-5)
+    np.testing.assert_allclose(
+      step.details["log_partition"], known, rtol=1e-5, atol=1e-5
+    )
+    np.testing.assert_allclose(step.state.level, level, rtol=1e-4, atol=1e-6)
+    table = np.asarray(step.state.tables["entries"])
+    for i in range(COUNT):
+      wanted = entries.get(i, np.full(SIDES[family], np.nan))
+      np.testing.assert_allclose(table[i], wanted, rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("family", SIDES)
+def test_gradients_are_those_of_the_m_step(family):
+  """First and second ones, with the weights that the details name."""
+  arrays, index, tau = make_steps(family, 1)[0]
+  state = run(family, make_steps(family, 3))[-1].state
+  key = jax.random.key(7)
+  call = functools.partial(
+    getattr(losses, f"em_{family}"),
+    state=state,
+    index=jnp.asarray(index),
+    key=key,
+    temperature=jnp.float32(tau),
+    concentration=2.0,
+  )
+  log_u = call(*arrays).details["log_auxiliary"]
+
+  def whole(*arrays):
+    return call(*arrays).loss.sum()
+
+  def by_parts(*arrays):
+    options = {"temperature": jnp.float32(tau)}
+    if family == "moco_v3":
+      q1, q2, k1, k2 = arrays
+      return sum(
+        losses.augmented_moco_v3(q, k, log_u[:, v, 0], **options).sum()
+        for v, (q, k) in enumerate([(q1, k2), (q2, k1)])
+      )
+    if family == "nt_xent":
+      values = losses.augmented_nt_xent(*arrays, *log_u[:, :, 0].T, **options)
+      return values.sum() / 2
+    augmented = getattr(losses, f"augmented_{family}")
+    return augmented(*arrays, *log_u[:, 0].T, **options).sum()
+
+  every = tuple(range(len(arrays)))
+  rng = np.random.default_rng(1)
+  directions = tuple(jnp.float32(rng.normal(size=x.shape)) for x in arrays)
+
+  def twice(fn):
+    first = jax.grad(fn, every)
+    slope = jax.grad(
+      lambda *x: sum(jnp.vdot(a, b) for a, b in zip(first(*x), directions)),
+      every,
+    )
+    return *first(*arrays), *slope(*arrays)
+
+  for a, b in zip(twice(whole), twice(by_parts), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_a_positive_that_moves_does_not_make_entries_stale():
+  """Negatives stay, positives come near: only margins' weights go wrong."""
+  basis = np.eye(D)
+  text, rows = basis[:4], np.arange(4)
+
+  def step(positive):
+    # A similarity of 0.1 with each negative, whatever the positive's is.
+    image = 0.1 * (text.sum(0) - text) + positive * text
+    rest = np.sqrt(1.0 - (image**2).sum(1, keepdims=True))
+    image = image + rest * basis[5]
+    return (np.float32(image), np.float32(text)), rows, 0.05
+
+  steps = [step(positive) for positive in (0.2, 0.5, 0.8)]
+  options = {"rule": losses.MovingAverage(0.2), "level_rate": 0.0}
+  free, margins = (
+    run("contrastive", steps, margins=m, **options)[-1] for m in (False, True)
+  )
+  np.testing.assert_allclose(free.loss, 1.0, rtol=1e-4)
+  assert np.max(margins.loss) < 0.01  # All gradient is lost.
+
+
+def test_a_level_carries_entries_that_are_not_visited():
+  """All similarities of negatives rise by as much; entries follow unread."""
+  groups = np.arange(90).reshape(30, 3)
+  basis = np.eye(91)
+
+  def step(rows, common):
+    x = np.sqrt(1 - common) * basis[rows] + np.sqrt(common) * basis[-1]
+    return (np.float32(x), np.float32(x)), rows, 0.1
+
+  steps = [step(rows, 0.0) for rows in groups]
+  steps += [step(rows, 0.01 * t) for t, rows in enumerate(groups)]
+  error = {}
+  for level_rate in (0.0, 0.1):
+    state = losses.em_init(90, sides=1)
+    options = {"level_rate": level_rate, "lagged": True}
+    last = run("contrastive", steps, state=state, **options)[-1]
+    error[level_rate] = np.abs(np.log(last.loss)).max()
+  np.testing.assert_allclose(error[0.0], 2.9, rtol=1e-3)
+  assert error[0.1] < 1.0
+
+
+def test_a_level_has_no_bias():
+  """Of independent batches of a fixed encoder it stays at the log-partition."""
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(200, D))
+  x = np.float32(x / np.linalg.norm(x, axis=1, keepdims=True))
+  full = losses.log_partition(jnp.asarray(x), jnp.asarray(x), temperature=0.2)
+  steps = []
+  for _ in range(400):
+    rows = rng.choice(200, N, replace=False)
+    steps.append(((x[rows], x[rows]), rows, 0.2))
+  state = losses.em_init(200, sides=1)
+  found = run("contrastive", steps, state=state, rule=losses.MovingAverage(0.1))
+  ratio = np.concatenate([step.loss for step in found[200:]])
+  error = np.concatenate(
+    [
+      step.details["log_partition"][:, 0, 0] - full[rows]
+      for step, (_, rows, _) in zip(found[200:], steps[200:])
+    ]
+  )
+  assert abs(ratio.mean() - 1) < 0.1
+  assert abs(error.mean()) < 0.1
+
+
+@pytest.mark.parametrize("change", [0.95, 1.05])
+def test_a_temperature_that_moved_is_accounted_for(change):
+  """To first order but for the divergence of the softmax over negatives."""
+  (arrays, _, _), *_ = make_steps("contrastive", 1)
+  steps = [(arrays, np.arange(N), 0.1), (arrays, np.arange(N), 0.1 * change)]
+  step = run("contrastive", steps, lagged=True, level_rate=0.0)[-1]
+  # Features are the same: what is left is the temperature's own error.
+  q, k = map(np.float64, arrays)
+  logits = np.where(references.negatives(None, N), q @ k.T / 0.1, -np.inf)
+  softmax = np.exp(logits - np.logaddexp.reduce(logits, 1)[:, None])
+  uniform = 1.0 / (N - 1)
+  with np.errstate(divide="ignore", invalid="ignore"):
+    terms = np.where(softmax > 0, softmax * np.log(softmax / uniform), 0.0)
+  bound = 1.1 * abs(1 / change - 1) * terms.sum(1)
+  error = np.abs(np.log(step.loss))
+  assert np.all(error <= bound + 1e-5)
+  # Without the unit it would be this, many times as much.
+  unscaled = np.abs(np.logaddexp.reduce(logits, 1)) * abs(1 / change - 1)
+  assert error.mean() < unscaled.mean()
+
+
+BOUNDS = {
+  "batch": (losses.BatchEstimate(), 1.0),
+  "average": (losses.MovingAverage(0.1), 10.0),
+  "decay": (losses.MovingAverage(1.0, 1.0, min_rate=0.05), 20.0),
+  "conjugate": (losses.Conjugate(), 1 / 0.3),
+  "scent": (
+    losses.Conjugate(10.0, min_rate=0.0, eps=1e-6),
+    1 + math.exp(-10.0) / 1e-6,
+  ),
+  "amortized": (losses.Amortized(), 100.0),
+  "u_max": (losses.DualDescent(), math.e),
+  "softplus": (losses.Softplus(), 10.0),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_no_weight_exceeds_the_bound_of_its_rule(name):
+  """Over 10,000 random histories of 30 visits, of estimates that jump."""
+  rule, bound = BOUNDS[name]
+  rng = np.random.default_rng(0)
+  moves = rng.normal(
+    scale=rng.choice([0.1, 2.0, 8.0], (10_000, 1)), size=(10_000, 30)
+  )
+  batches = jnp.float32(np.clip(np.cumsum(moves, 1), -60, 20).T)
+
+  def visit(carry, batch):
+    known, visits = carry
+    known = losses.e_step(rule, known, batch, visits)
+    used = rule.weigh(known, batch) if hasattr(rule, "weigh") else known
+    return (known, visits + 1), batch - used
+
+  start = jnp.full(10_000, jnp.nan), jnp.zeros(10_000, jnp.int32)
+  if name == "amortized":  # Predictions that have nothing to do with it.
+    start = jnp.float32(rng.uniform(-60, 20, 10_000)), start[1]
+  _, log_ratio = jax.lax.scan(visit, start, batches)
+  assert np.isfinite(log_ratio).all()
+  assert np.max(log_ratio) <= math.log(bound) + 1e-4
+  if name != "scent":  # Reached, or the statement would be idle.
+    assert np.max(log_ratio) >= 0.9 * math.log(bound)
+
+
+MESHES = [((2,), ("data",)), ((2, 2), ("row", "col")), ((8,), ("data",))]
+
+
+@pytest.mark.parametrize("shape, names", MESHES, ids=str)
+@pytest.mark.parametrize("family", SIDES)
+def test_on_a_mesh_it_is_the_same(family, shape, names):
+  devices = math.prod(shape)
+  mesh = jax.make_mesh(
+    shape,
+    names,
+    axis_types=(AxisType.Auto,) * len(names),
+    devices=jax.devices()[:devices],
+  )
+  options = {"concentration": 3.0, "rule": losses.MovingAverage(0.4)}
+  if len(names) == 2:
+    options["concentration"] = math.inf
+  steps = make_steps(family, 3)
+  expected = run(family, steps, **options)
+  found = run(
+    family,
+    steps,
+    losses.on_mesh(getattr(losses, f"em_{family}"), mesh),
+    losses.em_init(COUNT, sides=SIDES[family], num_devices=devices),
+    **options,
+  )
+  for a, b in zip(found, expected, strict=True):
+    np.testing.assert_allclose(a.loss, b.loss, rtol=2e-5)
+    for name in b.details:
+      np.testing.assert_allclose(
+        a.details[name], b.details[name], rtol=1e-5, atol=1e-5
+      )
+  a, b = found[-1].state, expected[-1].state
+  np.testing.assert_allclose(a.level, b.level, rtol=1e-4, atol=1e-7)
+  for name in b.tables:
+    np.testing.assert_allclose(
+      ops.tables.from_sharded(np.asarray(a.tables[name]), COUNT, devices),
+      b.tables[name],
+      rtol=1e-5,
+      atol=1e-6,
+    )
+
+
+def test_by_hand_in_shard_map():
+  """With `EMState.specs`, as one writes a training step of one's own."""
+  mesh = jax.make_mesh(
+    (4,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4]
+  )
+  state = losses.em_init(COUNT, num_devices=4)
+  rows, specs = PartitionSpec("data"), state.specs("data")
+
+  @jax.jit
+  @functools.partial(
+    jax.shard_map,
+    mesh=mesh,
+    in_specs=(rows, rows, specs, rows),
+    out_specs=losses.EMStep(rows, specs, rows),
+  )
+  def step(image, text, state, index):
+    return losses.em_clip(
+      image, text, state, index=index, temperature=0.2, axes="data"
+    )
+
+  (image, text), index, _ = make_steps("clip", 1)[0]
+  found = step(image, text, state, index)
+  expected = losses.em_clip(
+    image,
+    text,
+    losses.em_init(COUNT),
+    index=jnp.asarray(index),
+    temperature=0.2,
+  )
+  np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-5)
+  assert found.state.tables["entries"].sharding.spec == rows
+
+
+def test_through_scan_with_a_donated_state():
+  steps = make_steps("clip", 4)
+  expected = run("clip", steps, concentration=2.0)
+  stacked = jax.tree.map(lambda *x: jnp.stack(x), *steps)
+
+  @functools.partial(jax.jit, donate_argnums=0)
+  def whole(state, steps):
+    def body(state, inputs):
+      (arrays, index, tau), t = inputs
+      step = losses.em_clip(
+        *arrays,
+        state,
+        index=index,
+        key=jax.random.key(t),
+        temperature=tau,
+        concentration=2.0,
+      )
+      return step.state, step.loss
+
+    return jax.lax.scan(body, state, (steps, jnp.arange(4)))
+
+  state = losses.em_init(COUNT)
+  made, values = whole(state, stacked)
+  assert state.tables["entries"].is_deleted()
+  for a, b in zip(values, expected, strict=True):
+    np.testing.assert_allclose(a, b.loss, rtol=1e-5)
+  for a, b in zip(jax.tree.leaves(made), jax.tree.leaves(expected[-1].state)):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_the_positive_in_the_denominator_and_the_mass():
+  """c_0 = 1 and kappa = N - 1, from the batch alone: InfoNCE's gradient."""
+  (image, text), index, tau = make_steps("clip", 1)[0]
+
+  def ours(image, text):
+    return losses.em_clip(
+      image,
+      text,
+      losses.em_init(COUNT),
+      index=jnp.asarray(index),
+      temperature=tau,
+      include_positive=True,
+      negative_mass=N - 1.0,
+    ).loss.mean()
+
+  def clip(image, text):
+    return losses.clip(image, text, logit_scale=1 / tau).mean()
+
+  for a, b in zip(
+    jax.grad(ours, (0, 1))(image, text), jax.grad(clip, (0, 1))(image, text)
+  ):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_network_needs_no_entries():
+  (image, text), index, tau = make_steps("clip", 1)[0]
+  found = losses.em_clip(
+    image,
+    text,
+    losses.em_init(0),
+    index=jnp.asarray(index),
+    temperature=tau,
+    rule=losses.Amortized(),
+    prediction=jnp.full((N, 1, 2), 0.5),
+  )
+  expected = losses.augmented_clip(
+    image, text, *jnp.full((2, N), -0.5), temperature=tau
+  )
+  np.testing.assert_allclose(found.loss, expected, rtol=1e-5)
+  assert not found.state.tables and int(found.state.count) == 1
+
+
+def test_a_temperature_each_has_its_slope():
+  (image, text), index, _ = make_steps("clip", 1)[0]
+  taus = jnp.float32(np.random.default_rng(3).uniform(0.1, 0.3, (2, N)))
+
+  def log_z(taus):
+    found = losses.log_partition_clip(
+      image, text, temperature=taus[0], text_temperature=taus[1]
+    )
+    return jnp.stack(found)
+
+  step = losses.em_clip(
+    image,
+    text,
+    losses.em_init(COUNT),
+    index=jnp.asarray(index),
+    temperature=taus[0],
+    text_temperature=taus[1],
+    weights=taus.T,
+  )
+  (slopes,) = jax.vjp(log_z, taus)[1](jnp.ones((2, N)))
+  np.testing.assert_allclose(step.details["slope"], slopes.T, rtol=1e-4)
+  np.testing.assert_allclose(step.loss, taus.mean(0), rtol=1e-5)
+
+
+def test_rows_that_the_table_lacks_and_rows_without_negatives():
+  (image, text), index, tau = make_steps("clip", 1)[0]
+  index = np.where(np.arange(N) == 2, -1, index)
+  step = losses.em_clip(
+    image,
+    text,
+    losses.em_init(COUNT),
+    index=jnp.asarray(index),
+    temperature=tau,
+    group_ids=jnp.zeros(N, jnp.int32),
+  )
+  np.testing.assert_array_equal(step.loss, 0.0)
+  assert np.isnan(step.state.tables["entries"]).all()
+  np.testing.assert_array_equal(step.state.level, 0.0)
+
+
+@pytest.mark.parametrize(
+  "changes, named",
+  [
+    ({"state": None}, "state"),
+    ({"state": losses.em_init(COUNT, sides=1)}, "state"),
+    ({"index": jnp.zeros(N - 1, jnp.int32)}, "index"),
+    ({"index": jnp.zeros(N)}, "index"),
+    ({"index": [0] * N}, "index"),
+    ({"prediction": jnp.zeros(N)}, "prediction"),
+    ({"level_rate": 1.5}, "level_rate"),
+    ({"concentration": 1.0}, "key"),
+    ({"rule": "moving_average"}, "rule"),
+    ({"temperature": -1.0}, "temperature"),
+    ({"weights": jnp.zeros(3)}, "weights"),
+  ],
+)
+def test_a_mistake_names_the_argument(changes, named):
+  x = jnp.eye(N)
+  options = {
+    "state": losses.em_init(COUNT),
+    "index": jnp.arange(N),
+    "temperature": 0.1,
+    **changes,
+  }
+  with pytest.raises(ValueError, match=named):
+    losses.em_clip(x, x, **options)
