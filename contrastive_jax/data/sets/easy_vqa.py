@@ -175,8 +175,7 @@ def _images(
       list(pool.map(read, range(len(numbers))))
     except RowError as error:
       raise DataError(
-        f"A picture in {root} cannot be read ({': '.join(error.args)}):"
-        f" {_INSTALL} again."
+        f"A picture in {root} cannot be read ({error}): {_INSTALL} again."
       ) from error
   return images
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import pathlib
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent import futures
 from typing import IO, NamedTuple
 
 import numpy as np
@@ -157,3 +161,45 @@ def decode(
   width, height = rgb.size
   square.paste(rgb, ((size - width) // 2, (size - height) // 2))
   return np.array(square)
+
+
+def decode_each(
+  paths: Sequence[str],
+  size: int,
+  max_pixels: int = MAX_PIXELS,
+  fit: str = "pad",
+  *,
+  into: np.ndarray | None = None,
+  num_threads: int | None = None,
+) -> Iterator[RowError | None]:
+  """Decodes image files in threads.
+
+  Args:
+    paths: the files.
+    size: side of the squares, pixels.
+    max_pixels: larger images are refused.
+    fit: see `decode`.
+    into: receives the squares, unless None.
+    num_threads: by default the number of processors, at most 16.
+
+  Yields:
+    Of each file in order why it cannot be decoded, or None.
+  """
+
+  def check(row: int) -> RowError | None:
+    try:
+      decoded = decode(paths[row], size, max_pixels, fit)
+    except RowError as error:
+      return error
+    if into is not None:
+      into[row] = decoded
+    return None
+
+  pool = futures.ThreadPoolExecutor(num_threads or min(16, os.cpu_count() or 1))
+  with warnings.catch_warnings():
+    # Pillow's remarks on odd metadata are not a user's concern.
+    warnings.simplefilter("ignore")
+    try:
+      yield from pool.map(check, range(len(paths)))
+    finally:
+      pool.shutdown(cancel_futures=True)

@@ -176,6 +176,9 @@ def load(
   image_size: int,
   fit: str = "pad",
   report: Callable[[str], None] = print,
+  report_path: "_files.Path | None" = None,
+  max_bad_share: float = 0.05,
+  verify: bool = False,
   **options: Any,
 ) -> dict[str, sources.Source] | tasks_lib.TaskData:
   """Opens data of a task and format of the table above.
@@ -183,13 +186,18 @@ def load(
   Args:
     task: `captions`, `vqa`, `nlvr2` or `entailment`.
     format: one that the task has.
-    path: a file, a folder or the files of each split.
+    path: a file; a folder, if it has files of the usual names; or the file or
+      files of each split, as {"train": FILE, "validation": FILE}.
     image_root: the folder below which the images are.
     image_size: side of the images.
     fit: how images become squares, see `folder_images.decode`.
     report: receives lines for the user.
+    report_path: receives a line for each row that cannot be used.
+    max_bad_share: of a split's rows; more of them are an error.
+    verify: whether to open every image once: what cannot be decoded is a bad
+      row then, and would stop a training run later.
     **options: further ones of the task's function, `captions.load_captions`,
-      `vqa.load_vqa`, `nlvr2.load_nlvr2` or `entailment.load_entailment`.
+      `vqa.load_vqa`, `statements.load_nlvr2` or `statements.load_entailment`.
 
   Returns:
     A source a split for `captions`, a data set for the others.
@@ -199,29 +207,36 @@ def load(
     ValueError: there is no such task or format.
   """
   from contrastive_jax.data.sets.official import (
+    _files,
+    _problems,
+    _questions,
+    _rows,
     captions,
-    entailment,
-    nlvr2,
+    statements,
     vqa,
   )
 
-  loaders: dict[str, Callable[..., Any]] = {
-    "captions": captions.load_captions,
-    "vqa": vqa.load_vqa,
-    "nlvr2": nlvr2.load_nlvr2,
-    "entailment": entailment.load_entailment,
+  loaders: dict[str, tuple[Any, Callable[..., Any]]] = {
+    "captions": (captions.FORMATS, captions.load_captions),
+    "vqa": (_questions.FORMATS, vqa.load_vqa),
+    "nlvr2": (statements.NLVR2, statements.load_nlvr2),
+    "entailment": (statements.ENTAILMENT, statements.load_entailment),
   }
   if task not in loaders:
     raise ValueError(f"task must be one of {', '.join(loaders)}, got {task!r}.")
-  found: Any = loaders[task](
-    format,
-    path,
-    image_root,
+  formats, loader = loaders[task]
+  if format not in formats:
+    raise ValueError(
+      f"format must be one of {', '.join(formats)}, got {format!r}."
+    )
+  opening = _rows.Opening(
+    format=format,
+    example=formats[format].example,
+    path=path,
+    files=_files.find(path, formats[format].files),
+    image_root=image_root,
     image_size=image_size,
-    report=report,
-    **options,
+    fit=fit,
+    rules=_problems.Rules(max_bad_share, report_path, verify, report),
   )
-  if task == "captions":
-    return {name: source.fitted(fit) for name, source in found.items()}
-  splits = {name: source.fitted(fit) for name, source in found.splits.items()}
-  return dataclasses.replace(found, splits=splits)
+  return loader(opening, **options)

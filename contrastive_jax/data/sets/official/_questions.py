@@ -9,8 +9,7 @@ from typing import Any
 
 from contrastive_jax.answers import normalize_answer
 from contrastive_jax.data import tasks
-from contrastive_jax.data.sets.folder import reading
-from contrastive_jax.data.sets.folder.folder_rows import RowError
+from contrastive_jax.data.sets.folder.folder_rows import DataError, RowError
 from contrastive_jax.data.sets.official import _files, _rows
 
 _QUESTIONS = (
@@ -20,12 +19,30 @@ _ANNOTATIONS = (
   '{"annotations": [{"question_id": 1, "answer_type": "number",'
   ' "answers": [{"answer": "2"}]}]}'
 )
-EXAMPLES = {
-  "vqa_v2": f"{_QUESTIONS} with {_ANNOTATIONS}",
-  "visual_genome": '[{"id": 9, "qas": [{"qa_id": 1, "question": "How many?",'
-  ' "answer": "Two."}]}]',
-  "albef": '[{"image": "val2014/a.jpg", "dataset": "vqa", "question_id": 1,'
-  ' "question": "How many?", "answer": ["2", "2", "two"]}]',
+FORMATS: Mapping[str, _files.Format] = {
+  "vqa_v2": _files.Format(
+    {
+      "train": ("*OpenEnded_mscoco_train*_questions.json",),
+      "validation": ("*OpenEnded_mscoco_val*_questions.json",),
+      "test": ("*OpenEnded_mscoco_test2*_questions.json",),
+      "test_dev": ("*OpenEnded_mscoco_test-dev*_questions.json",),
+    },
+    f"{_QUESTIONS} with {_ANNOTATIONS}",
+  ),
+  "visual_genome": _files.Format(
+    {"train": ("question_answers.json",)},
+    '[{"id": 9, "qas": [{"qa_id": 1, "question": "How many?",'
+    ' "answer": "Two."}]}]',
+  ),
+  "albef": _files.Format(
+    {
+      "train": ("vqa_train.json", "vg_qa.json"),
+      "validation": ("vqa_val.json",),
+      "test": ("vqa_test.json",),
+    },
+    '[{"image": "val2014/a.jpg", "dataset": "vqa", "question_id": 1,'
+    ' "question": "How many?", "answer": ["2", "2", "two"]}]',
+  ),
 }
 _ANNOTATORS = 10
 _GENOME_WEIGHT = 0.5
@@ -62,12 +79,9 @@ class Answers:
     ordered = sorted(
       counts.items(), key=lambda item: (item[0] != first, -item[1])
     )
+    n = len(texts)
     return tuple(
-      self._answer(
-        text,
-        count / len(texts),
-        max(1, round(_ANNOTATORS * count / len(texts))),
-      )
+      self._answer(text, count / n, max(1, round(_ANNOTATORS * count / n)))
       for text, count in ordered
     )
 
@@ -89,8 +103,8 @@ def _fields(
   kind: str = "",
 ) -> dict[str, Any]:
   return {
-    "question": _files.text_of(row, "question"),
     "question_id": question_id,
+    "question": _files.text_of(row, "question"),
     "answers": answers,
     "kind": kind,
     "dataset": dataset,
@@ -117,12 +131,12 @@ def vqa_v2(
   """The questions of VQA v2, with their annotations unless they have none."""
   expected = f"questions of VQA v2, {_QUESTIONS}"
   value = _files.load_json(questions, expected)
-  rows = _files.numbered(_files.listed(value, "questions", questions, expected))
+  rows = _files.listed(value, "questions", questions, expected)
   subset = _SUBSET.search(str(value.get("data_subtype", ""))) or _SUBSET.search(
     questions.name
   )
   if subset is None:
-    raise reading.DataError(
+    raise DataError(
       f'{questions} has no "data_subtype" such as "train2014", and no such'
       " name: the names of its images are not known."
     )
@@ -152,7 +166,7 @@ def vqa_v2(
     fields = _fields(row, question_id, answers, "vqa", kind)
     return _rows.Named(([f"{images}/{name}", name],), fields, "vqa")
 
-  parts = [_rows.Part(questions, rows, parse)]
+  parts = [_rows.Part(questions, list(enumerate(rows, 1)), parse)]
   if annotations is not None and bad:
     parts.append(_rows.Part(annotations, bad, parse))
   return parts
@@ -160,15 +174,16 @@ def vqa_v2(
 
 def _annotations(
   path: pathlib.Path | None,
-) -> tuple[dict[int | str, Any], list[tuple[int, Any]]]:
+) -> tuple[dict[int | str, Any], _files.Rows]:
   """Annotations by their question, and rows that are none."""
   if path is None:
     return {}, []
   expected = f"annotations of VQA v2, {_ANNOTATIONS}"
   known: dict[int | str, Any] = {}
-  bad: list[tuple[int, Any]] = []
-  rows = _files.table(path, "annotations", expected)
-  for number, row in _files.numbered(rows):
+  bad: _files.Rows = []
+  value = _files.load_json(path, expected)
+  rows = _files.listed(value, "annotations", path, expected)
+  for number, row in enumerate(rows, 1):
     try:
       known[_files.identifier(row, "question_id")] = row
     except RowError as error:
@@ -180,14 +195,13 @@ def genome(
   path: pathlib.Path, image_data: _files.Path | None, make: Answers
 ) -> _rows.Part:
   """The questions of Visual Genome."""
-  expected = f"Visual Genome's questions, {EXAMPLES['visual_genome']}"
+  example = FORMATS["visual_genome"].example
+  expected = f"Visual Genome's questions, {example}"
   beside = path.with_name("image_data.json")
-  names: Mapping[int, str] = {}
-  if image_data is not None:
-    names = _genome_names(pathlib.Path(image_data))
-  elif beside.is_file():
-    names = _genome_names(beside)
-  rows: list[tuple[int, Any]] = []
+  if image_data is None and beside.is_file():
+    image_data = beside
+  names = _genome_names(pathlib.Path(image_data)) if image_data else {}
+  rows: _files.Rows = []
   for number, image in _files.load_rows(path, expected):
     try:
       key = "id" if isinstance(image, dict) and "id" in image else "image_id"
@@ -221,36 +235,28 @@ def _genome_names(path: pathlib.Path) -> dict[int, str]:
       url = urllib.parse.urlsplit(_files.text_of(row, "url")).path
       names[_files.member(row, key, int)] = "/".join(url.split("/")[-2:])
     except RowError as error:
-      raise reading.DataError(
-        f"Row {number:,} of {path} is wrong ({': '.join(error.args)}); expected"
-        f" {expected}."
+      raise DataError(
+        f"Row {number:,} of {path} is wrong ({error}); expected {expected}."
       ) from error
   return names
 
 
-def albef(path: pathlib.Path, make: Answers) -> _rows.Part:
-  """ALBEF's questions on both data sets."""
-  expected = f"a list, {EXAMPLES['albef']}"
-
-  def parse(row: Any) -> _rows.Named:
-    image = _files.text_of(row, "image")
-    dataset = _files.member(row, "dataset", str)
-    if dataset not in ("vqa", "vg"):
-      raise RowError(
-        "unknown dataset", f'{dataset!r} is neither "vqa" nor "vg"'
-      )
-    answers: tuple[tasks.Answer, ...] = ()
-    if "answer" in row:  # Test questions have none.
-      given = _files.member(row, "answer", (str, list))
-      texts = given if isinstance(given, list) else [given]
-      if dataset == "vqa":
-        answers = make.of_annotators(texts)
-      elif len(texts) == 1 and isinstance(texts[0], str):
-        answers = make.of_genome(texts[0])
-      else:
-        raise RowError("wrong type", "a question of Visual Genome has 1 answer")
-    question_id = _optional(row, "question_id")
-    fields = _fields(row, question_id, answers, dataset)
-    return _rows.Named(([image],), fields, dataset)
-
-  return _rows.Part(path, _files.load_rows(path, expected), parse)
+def albef(row: Any, make: Answers) -> _rows.Named:
+  """A row of ALBEF's questions on both data sets."""
+  image = _files.text_of(row, "image")
+  dataset = _files.member(row, "dataset", str)
+  if dataset not in ("vqa", "vg"):
+    raise RowError("unknown dataset", f'{dataset!r} is neither "vqa" nor "vg"')
+  answers: tuple[tasks.Answer, ...] = ()
+  if "answer" in row:  # Test questions have none.
+    given = _files.member(row, "answer", (str, list))
+    texts = given if isinstance(given, list) else [given]
+    if dataset == "vqa":
+      answers = make.of_annotators(texts)
+    elif len(texts) == 1 and isinstance(texts[0], str):
+      answers = make.of_genome(texts[0])
+    else:
+      raise RowError("wrong type", "a question of Visual Genome has 1 answer")
+  question_id = _optional(row, "question_id")
+  fields = _fields(row, question_id, answers, dataset)
+  return _rows.Named(([image],), fields, dataset)

@@ -7,48 +7,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from contrastive_jax.data import sources, tasks
-from contrastive_jax.data.sets.folder import reading
-from contrastive_jax.data.sets.official import (
-  _files,
-  _problems,
-  _questions,
-  _rows,
-)
+from contrastive_jax.data.sets.folder.folder_rows import DataError
+from contrastive_jax.data.sets.official import _files, _questions, _rows
 
-# Of each format: the names of its files in a folder, by split.
-FILES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-  "vqa_v2": {
-    "train": ("*OpenEnded_mscoco_train*_questions.json",),
-    "validation": ("*OpenEnded_mscoco_val*_questions.json",),
-    "test": ("*OpenEnded_mscoco_test2*_questions.json",),
-    "test_dev": ("*OpenEnded_mscoco_test-dev*_questions.json",),
-  },
-  "visual_genome": {"train": ("question_answers.json",)},
-  "albef": {
-    "train": ("vqa_train.json", "vg_qa.json"),
-    "validation": ("vqa_val.json",),
-    "test": ("vqa_test.json",),
-  },
-}
 _ANSWERS = '["yes", "no"]'
 
 
 def load_vqa(
-  format: str,
-  path: _files.Paths,
-  image_root: _rows.Roots,
+  opening: _rows.Opening,
   *,
-  image_size: int,
   annotations: Mapping[str, Any] | None = None,
   visual_genome: _files.Path | None = None,
   image_data: _files.Path | None = None,
   answers: Sequence[str] | _files.Path | None = None,
   min_count: int = 9,
   answer_splits: Sequence[str] = (sources.TRAIN,),
-  report: Callable[[str], None] = print,
-  report_path: _files.Path | None = None,
-  max_bad_share: float = 0.05,
-  verify: bool = False,
 ) -> tasks.TaskData:
   """Opens questions about images that others publish.
 
@@ -72,15 +45,14 @@ def load_vqa(
   ALBEF, and its count 10, so that scoring takes it for the right one. Questions
   without annotations, as those of a test split, have no answers.
 
+  ALBEF trains on the validation questions too: its `path` is
+  `{"train": ["vqa_train.json", "vqa_val.json", "vg_qa.json"]}`. COCO's images
+  are in the folder of the images or in folders such as `train2014`, Visual
+  Genome's in it, in `VG_100K` or in `VG_100K_2`. Or each data set has a folder,
+  as {"vqa": FOLDER, "vg": FOLDER}.
+
   Args:
-    format: one of the table.
-    path: the file of questions, the folder of the files, or the files of each
-      split. ALBEF trains on the validation questions too:
-      `{"train": ["vqa_train.json", "vqa_val.json", "vg_qa.json"]}`.
-    image_root: the folder below which the images are: COCO's in it or in
-      folders such as `train2014`, Visual Genome's in it, in `VG_100K` or in
-      `VG_100K_2`. Or one each, as {"vqa": FOLDER, "vg": FOLDER}.
-    image_size: side of the images.
+    opening: what is opened.
     annotations: of VQA v2, the files of a split if they are elsewhere, as many
       as those of its questions.
     visual_genome: of VQA v2, a `question_answers.json` to train on as well.
@@ -92,23 +64,12 @@ def load_vqa(
       train and validation of VQA v2 together give the 3,129 that are usual.
     answer_splits: where candidates are counted. Visual Genome is left out where
       there are other questions.
-    report: receives lines for the user.
-    report_path: receives a line for each row that cannot be used.
-    max_bad_share: of a split's rows; more of them are an error.
-    verify: whether to open every image once: what cannot be decoded is a bad
-      row then, and would stop a training run later.
-
-  Returns:
-    The data set.
 
   Raises:
-    folder.DataError: a file cannot be used, or too many rows.
+    DataError: a file cannot be used, or too many rows.
     ValueError: an argument is wrong, or is not for the format.
   """
-  if format not in FILES:
-    raise ValueError(
-      f"format must be one of {', '.join(FILES)}, got {format!r}."
-    )
+  format = opening.format
   if min_count < 1:
     raise ValueError(f"min_count must be at least 1, got {min_count}.")
   for name, value, formats in (
@@ -120,94 +81,71 @@ def load_vqa(
       raise ValueError(
         f"{name} is for the format {' or '.join(formats)}, got {format!r}."
       )
-  files = _files.find(path, FILES[format])
   make = _questions.Answers()
-  parts: dict[str, list[_rows.Part]]
   if format == "albef":
-    parts = {
-      split: [_questions.albef(file, make) for file in split_files]
-      for split, split_files in files.items()
-    }
-    answers = _beside(answers, files)
+    parts = opening.json_parts(
+      "a list", lambda row: _questions.albef(row, make)
+    )
+    answers = _beside(answers, opening.files)
   elif format == "visual_genome":
-    parts = {
-      split: [_questions.genome(file, image_data, make) for file in split_files]
-      for split, split_files in files.items()
-    }
+    parts = opening.parts(
+      lambda path: _questions.genome(path, image_data, make)
+    )
   else:
-    parts = _vqa_v2(files, annotations, make)
+    parts = _vqa_v2(opening.files, annotations, make)
     if visual_genome is not None:
       part = _questions.genome(pathlib.Path(visual_genome), image_data, make)
       parts.setdefault(sources.TRAIN, []).append(part)
-  rows = _rows.read(
-    _files.in_order(parts),
-    image_root,
-    image_size=image_size,
-    rules=_problems.Rules(max_bad_share, report_path, verify, report),
-    example=_questions.EXAMPLES[format],
-  )
+  rows = opening.read(_files.in_order(parts))
   for split, found in rows.items():
     unanswered = sum(not row.fields["answers"] for row in found)
     if split == sources.TRAIN and unanswered:
-      raise reading.DataError(
+      raise DataError(
         f"{unanswered:,} of {len(found):,} training questions have no answers:"
         " their annotations are missing."
       )
     if unanswered:
-      report(
+      opening.rules.report(
         f"Note: {unanswered:,} of {len(found):,} questions of the split"
         f" {split!r} have no answers: they cannot be scored here."
       )
-  splits = _rows.sources_of(
-    _rows.by_image(rows), ("image",), image_size, _record
-  )
-  return tasks.TaskData(
-    name=format,
-    task="vqa",
-    splits=splits,
-    answers=_counted(rows, answer_splits, min_count)
-    if answers is None
-    else _given(answers, make.normalize),
-    fingerprint=_rows.fingerprint_of(splits),
+  if answers is None:
+    candidates = _counted(rows, answer_splits, min_count)
+  else:
+    candidates = _given(answers, make.normalize)
+  return opening.task_data(
+    rows, task="vqa", name=format, answers=candidates, record=_record
   )
 
 
 def _record(row: _rows.Row) -> dict[str, Any]:
-  given = row.fields["question_id"]
-  return {
-    "index": row.index,
-    "image_id": row.numbers[0],
-    "question_id": row.index if given is None else given,
-    "question": row.fields["question"],
-    "answers": row.fields["answers"],
-    "kind": row.fields["kind"],
-    "dataset": row.fields["dataset"],
-  }
+  record = _rows.labelled(row)
+  if record["question_id"] is None:
+    record["question_id"] = row.index
+  return record
 
 
 def _vqa_v2(
   files: Mapping[str, list[pathlib.Path]],
   annotations: Mapping[str, Any] | None,
   make: _questions.Answers,
-) -> dict[str, list[_rows.Part]]:
+) -> _rows.Parts:
   named = {} if annotations is None else _files.find(annotations, {})
   if not named.keys() <= files.keys():
     raise ValueError(
       f"annotations must be of the splits {', '.join(files)}, got"
       f" {', '.join(named)}."
     )
-  parts: dict[str, list[_rows.Part]] = {}
+  parts: _rows.Parts = {}
   for split, questions in files.items():
-    beside: list[pathlib.Path | None] = [
-      _questions.annotations_of(q) for q in questions
+    beside: Sequence[pathlib.Path | None] = named.get(split) or [
+      _questions.annotations_of(path) for path in questions
     ]
-    if split in named:
-      beside = list(named[split])
-      if len(beside) != len(questions):
-        raise ValueError(
-          f"annotations must have {len(questions)} file(s) for the split"
-          f" {split!r}, got {len(beside)}."
-        )
+    if len(beside) != len(questions):
+      raise ValueError(
+        f"annotations must have {len(questions)} file(s) for the split"
+        f" {split!r}, got {len(beside)}."
+      )
     parts[split] = []
     for question_file, annotation_file in zip(questions, beside):
       parts[split] += _questions.vqa_v2(question_file, annotation_file, make)
@@ -239,11 +177,9 @@ def _given(
   if not isinstance(listed, (list, tuple)) or not all(
     isinstance(text, str) and text.strip() for text in listed
   ):
-    raise reading.DataError(f"{what} must be a list of texts, {_ANSWERS}.")
+    raise DataError(f"{what} must be a list of texts, {_ANSWERS}.")
   if not listed:
-    raise reading.DataError(
-      f"{what} must have at least one answer, {_ANSWERS}."
-    )
+    raise DataError(f"{what} must have at least one answer, {_ANSWERS}.")
   return tuple(dict.fromkeys(normalize(text) for text in listed))
 
 
@@ -269,7 +205,7 @@ def _counted(
   ordered = sorted(total.items(), key=lambda item: (-item[1], item[0]))
   candidates = tuple(text for text, count in ordered if count >= min_count)
   if not candidates:
-    raise reading.DataError(
+    raise DataError(
       f"No answer is the first one of {min_count} questions (min_count); the"
       f" most frequent, {ordered[0][0]!r}, is of {ordered[0][1]}."
     )

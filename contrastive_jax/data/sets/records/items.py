@@ -120,7 +120,7 @@ def make(
       raise RowError("no caption", "there is none")
     return Item(key, bytes(image), texts, label_of(label))
   except RowError as error:
-    return Problem(key, ": ".join(error.args))
+    return Problem(key, str(error))
 
 
 def checked(item: Item, shorter_side: int) -> Item | Problem:
@@ -139,7 +139,7 @@ def checked(item: Item, shorter_side: int) -> Item | Problem:
       io.BytesIO(item.image), shorter_side or 32, folder_images.MAX_PIXELS
     )
   except RowError as error:
-    return Problem(item.key, ": ".join(error.args))
+    return Problem(item.key, str(error))
   if shorter_side and min(image.full_size) > shorter_side:
     try:
       return item._replace(image=folder_images.encode(image.rgb, shorter_side))

@@ -227,7 +227,7 @@ def read_list(rows: Sequence[Row], root: pathlib.Path) -> items.Found:
         raise RowError("too large", f"{size:,} bytes")
       image = file.read_bytes()
     except RowError as error:
-      yield items.Problem(key, ": ".join(error.args))
+      yield items.Problem(key, str(error))
       continue
     except OSError as error:
       yield items.Problem(key, f"missing file: {error}")
