@@ -75,7 +75,9 @@ class Loaded(NamedTuple):
   full_size: tuple[int, int]
 
 
-def load(file: str | IO[bytes], size: int, max_pixels: int) -> Loaded:
+def load(
+  file: str | IO[bytes], size: int, max_pixels: int = MAX_PIXELS
+) -> Loaded:
   """Decodes an image file that is to be made `size` pixels large.
 
   Raises:
@@ -123,7 +125,10 @@ def encode(image: Image.Image, shorter_side: int) -> bytes:
 
 
 def decode(
-  file: str | IO[bytes], size: int, max_pixels: int, fit: str = "pad"
+  file: str | IO[bytes],
+  size: int,
+  max_pixels: int = MAX_PIXELS,
+  fit: str = "pad",
 ) -> np.ndarray:
   """An image file's first frame as a square.
 

@@ -2,11 +2,10 @@
 
 import hashlib
 import io
-import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from contrastive_jax.data.sets.folder import folder_images
+from contrastive_jax.data.sets.folder import folder_images, folder_rows
 from contrastive_jax.data.sets.folder.folder_rows import RowError
 
 # Tokenizers read a few hundred tokens; captions of a megabyte are mistakes.
@@ -37,8 +36,8 @@ class Item(NamedTuple):
     Images of one caption are positives of each other. Two captions share an id
     by chance in 1 of 2e9 pairs.
     """
-    text = unicodedata.normalize("NFKC", self.captions[0]).casefold()
-    digest = hashlib.sha256(" ".join(text.split()).encode()).digest()
+    text = folder_rows.normal(self.captions[0])
+    digest = hashlib.sha256(text.encode()).digest()
     return int.from_bytes(digest[:4]) >> 1
 
 
@@ -78,12 +77,7 @@ def text_of(value: Any) -> str:
       raise RowError("invalid UTF-8", f"byte {error.start}") from error
   if isinstance(value, bool) or not isinstance(value, str | int | float):
     raise RowError("no caption", f"{type(value).__name__} is no text")
-  text = " ".join(str(value)[:MAX_CAPTION].split())
-  try:
-    text.encode()
-  except UnicodeEncodeError as error:  # A lone surrogate, from JSON.
-    raise RowError("invalid UTF-8", "a lone surrogate") from error
-  return text
+  return folder_rows.clean(str(value)[:MAX_CAPTION])
 
 
 def label_of(value: Any) -> str:
@@ -135,9 +129,7 @@ def checked(item: Item, shorter_side: int) -> Item | Problem:
     The example, or what is wrong with its image.
   """
   try:
-    image = folder_images.load(
-      io.BytesIO(item.image), shorter_side or 32, folder_images.MAX_PIXELS
-    )
+    image = folder_images.load(io.BytesIO(item.image), shorter_side or 32)
   except RowError as error:
     return Problem(item.key, str(error))
   if shorter_side and min(image.full_size) > shorter_side:

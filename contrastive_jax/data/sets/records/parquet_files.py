@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from contrastive_jax.data.sets.folder import reading
+from contrastive_jax.data.sets.folder.folder_rows import DataError
 from contrastive_jax.data.sets.records import items, pages, tables
 
 # What rows hold may take so many times their bytes in the file, and a file these.
@@ -37,7 +37,7 @@ def groups_of(path: pathlib.Path, rows: int) -> list[tuple[int, int]]:
     taken += sum(sizes)
     # Or the same bytes would be read again and again.
     if taken > path.stat().st_size or min(found.num_rows, *sizes, 0) < 0:
-      raise reading.DataError(
+      raise DataError(
         f"{path} cannot be read as parquet (its parts are larger than the file);"
         " fetch it anew or leave it out."
       )
@@ -57,25 +57,17 @@ def check(path: pathlib.Path, columns: tables.Columns) -> dict[str, str]:
   import pyarrow
 
   schema = _open(path).schema_arrow
-  found = {
-    what: tables.column(path, schema.names, getattr(columns, what), usual, what)
-    for what, usual in (
-      ("image", tables.IMAGE),
-      ("caption", tables.CAPTION),
-      ("label", tables.LABEL),
-      ("key", tables.KEY),
-    )
-  }
+  found = columns.find(path, schema.names, tables.PARQUET)
   for name in filter(None, found.values()):
     if schema.names.count(name) > 1:
-      raise reading.DataError(
+      raise DataError(
         f"{path} has several columns {name!r}; name another one, or write it anew."
       )
   kind = schema.field(found["image"]).type
   if pyarrow.types.is_struct(kind) and "bytes" in [f.name for f in kind]:
     kind = kind.field("bytes").type
   if not (pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)):
-    raise reading.DataError(
+    raise DataError(
       f"{path}: column {found['image']!r} holds {kind}, no image files. If these"
       " are addresses, fetch the images first (img2dataset writes tar shards and"
       " parquet files that can be read)."
@@ -84,7 +76,7 @@ def check(path: pathlib.Path, columns: tables.Columns) -> dict[str, str]:
   if _is_list(kind):
     kind = kind.value_type
   if pyarrow.types.is_nested(kind):
-    raise reading.DataError(
+    raise DataError(
       f"{path}: column {found['caption']!r} holds {kind}, no texts nor lists of"
       " texts; name another one (--caption_column)."
     )
@@ -267,6 +259,6 @@ def _open(path: pathlib.Path, **options: Any) -> Any:
     return parquet.ParquetFile(path, **options)
   except (pyarrow.ArrowException, OSError) as error:
     text = " ".join(str(error).split())[:200]
-    raise reading.DataError(
+    raise DataError(
       f"{path} cannot be read as parquet ({text}); fetch it anew or leave it out."
     ) from error

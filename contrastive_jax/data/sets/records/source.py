@@ -14,8 +14,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from contrastive_jax.data import sources
-from contrastive_jax.data.sets.folder import folder_images, reading
-from contrastive_jax.data.sets.folder.folder_rows import SPLITS, RowError
+from contrastive_jax.data.sets.folder import folder_images
+from contrastive_jax.data.sets.folder.folder_rows import (
+  SPLITS,
+  DataError,
+  RowError,
+)
 from contrastive_jax.data.sets.records import conversion
 
 # Files that a process opens beside the records.
@@ -99,10 +103,7 @@ class RecordSource(sources.Source):
     fields = self.fields(index)
     try:
       image = folder_images.decode(
-        io.BytesIO(self._files[0][int(index)]),
-        self._image_size,
-        folder_images.MAX_PIXELS,
-        self._fit,
+        io.BytesIO(self._files[0][int(index)]), self._image_size, fit=self._fit
       )
     except (RowError, RuntimeError, OSError) as error:
       raise self._unreadable(int(index), 0, error) from error
@@ -122,18 +123,14 @@ class RecordSource(sources.Source):
     except (RuntimeError, OSError, ValueError, KeyError, TypeError) as error:
       raise self._unreadable(index, 1, error) from error
 
-  def _unreadable(
-    self, index: int, kind: int, error: Exception
-  ) -> reading.DataError:
+  def _unreadable(self, index: int, kind: int, error: Exception) -> DataError:
     """What is said of a pair whose image (0) or text (1) cannot be read."""
-    place = bisect.bisect_right(self._stops, index)
-    file = conversion.files_of(self._root, self._split, self._numbers[place])[
-      kind
-    ]
+    number = self._numbers[bisect.bisect_right(self._stops, index)]
+    file = conversion.files_of(self._root, self._split, number)[kind]
     advice = "remove the file and start the conversion again"
     if "open files" in str(error):
       advice = "let the process open more files (ulimit -n)"
-    return reading.DataError(
+    return DataError(
       f"Pair {index} in {file} cannot be read ({error}); {advice}."
     )
 
@@ -229,23 +226,28 @@ def load(
       for part in parts:
         paths = conversion.files_of(root, split, part["number"])
         for each, size in zip(paths, part["bytes"], strict=True):
-          _check_size(each, size)
+          found = each.stat().st_size
+          if found != size:
+            raise DataError(
+              f"{each} has {found:,} bytes instead of {size:,}; remove it and"
+              " start the conversion again."
+            )
     return {
       split: RecordSource(root, split, parts, image_size=image_size, fit=fit)
       for split, parts in splits.items()
     }
   except OSError as error:
-    raise reading.DataError(
+    raise DataError(
       f"{root} holds no finished conversion ({error.strerror or error}:"
       f" {error.filename}); make one with python -m experiments.convert_pairs."
     ) from error
+  except DataError:
+    raise
   except (
     *(ValueError, KeyError, TypeError),
     *(AttributeError, OverflowError, RecursionError),
   ) as error:
-    if isinstance(error, reading.DataError):
-      raise
-    raise reading.DataError(
+    raise DataError(
       f"{file} is damaged ({error}); start the conversion again."
     ) from error
 
@@ -264,12 +266,3 @@ def _allow_open_files(more: int) -> None:
     if hard != resource.RLIM_INFINITY:
       wanted = min(wanted, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
-
-
-def _check_size(path: pathlib.Path, size: int) -> None:
-  found = path.stat().st_size
-  if found != size:
-    raise reading.DataError(
-      f"{path} has {found:,} bytes instead of {size:,}; remove it and start the"
-      " conversion again."
-    )
