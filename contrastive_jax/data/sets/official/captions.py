@@ -50,15 +50,9 @@ def load_captions(
 ) -> dict[str, sources.Source]:
   """Opens captioned images that others publish.
 
-  | format | file | split |
-  |---|---|---|
-  | `coco` | `captions_train2017.json` and the like | by file |
-  | `karpathy` | `dataset_coco.json`, `dataset_flickr30k.json` | in the file |
-  | `albef` | JSON of `{"image", "caption"}`: one caption or a list | by file |
-  | `list` | a line `caption<TAB>URL or path` (Conceptual Captions) | by file |
-  | `list` | JSON of pairs, or SBU's of `image_urls` and `captions` | by file |
-
-  Of a Karpathy split, `restval` is train. COCO's images may be in the folder of
+  A `list` is lines of a caption, a tab and a URL or path (Conceptual Captions),
+  JSON of pairs, or SBU's of `image_urls` and `captions`. Files of `karpathy` have
+  all splits in them, those of other formats are of one each. Of a Karpathy split, `restval` is train. COCO's images may be in the folder of
   the images or in folders such as `train2017`. Records are those of
   `data.sources`, with all captions of an image in one. `concept_id` is the number
   of the image in the data set, the same in all splits, `index` too, and `label`

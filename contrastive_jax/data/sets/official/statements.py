@@ -61,12 +61,6 @@ _SUFFIXES = (".jpg", ".jpeg", ".png")
 def load_nlvr2(opening: _rows.Opening) -> tasks.TaskData:
   """Opens NLVR2.
 
-  | format | file |
-  |---|---|
-  | `nlvr2` | lines `{"identifier", "sentence", "label"}`: `train.json`, |
-  | | `dev.json`, `test1.json`, `test2.json` |
-  | `albef` | JSON of `{"images", "sentence", "label"}` |
-
   Beside the fields of its task a record has `image_id` and `second_image_id`
   (the numbers of its images in all of the data; records of a first image follow
   each other) and `identifier` ("" in ALBEF's files). `index` is the number of
@@ -85,11 +79,6 @@ def load_nlvr2(opening: _rows.Opening) -> tasks.TaskData:
 
 def load_entailment(opening: _rows.Opening) -> tasks.TaskData:
   """Opens SNLI-VE: does a photo entail a hypothesis?
-
-  | format | file |
-  |---|---|
-  | `snli_ve` | lines `{"Flickr30K_ID", "sentence2", "gold_label"}` |
-  | `albef` | JSON of `{"image", "sentence", "label"}` |
 
   Beside the fields of its task a record has `image_id` (the number of its image
   in all of the data; records of an image follow each other) and `identifier`

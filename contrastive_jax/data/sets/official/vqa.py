@@ -25,14 +25,6 @@ def load_vqa(
 ) -> tasks.TaskData:
   """Opens questions about images that others publish.
 
-  | format | file |
-  |---|---|
-  | `vqa_v2` | `v2_OpenEnded_mscoco_train2014_questions.json` |
-  | | and beside it `v2_mscoco_train2014_annotations.json` |
-  | `visual_genome` | `question_answers.json`, beside it `image_data.json` |
-  | `albef` | JSON with `image`, `question`, `question_id`, `answer` and |
-  | | `dataset`, beside it `answer_list.json` |
-
   Beside the fields of its task a record has `question_id` (the data set's, or
   else the record's `index`), `image_id` (the number of its image in all of the
   data: records of an image follow each other, so that it need be encoded but

@@ -36,65 +36,52 @@ _COCO = _Plan(
 
 
 class _Split(benchmarks.BenchmarkSource):
-  """A split whose examples are numbered from `first` on."""
+  """A split whose captions are the names of classes, or its own without these."""
 
-  def __init__(self, *args: Any, first: int, **options: Any):
+  def __init__(
+    self,
+    *args: Any,
+    first: int,
+    classes: Sequence[str],
+    shared: bool,
+    **options: Any,
+  ):
+    """Takes the number of the first example, and whether a class is a concept."""
     super().__init__(*args, **options)
     self._first = first
+    self._classes = [
+      {"captions": sources.name_captions([name], _LANGUAGE), "label": name}
+      | ({"concept_id": label} if shared else {})
+      for label, name in enumerate(classes)
+    ]
 
   @property
   def index_bound(self) -> int:
     """One more than the largest index."""
     return self._first + len(self)
 
-
-class _Classes(_Split):
-  """A split whose captions are the names of classes."""
-
-  def __init__(
-    self, *args: Any, classes: Sequence[str], shared: bool, **options: Any
-  ):
-    super().__init__(*args, **options)
-    self._classes = tuple(classes)
-    self._captions = [
-      sources.name_captions([name], _LANGUAGE) for name in classes
-    ]
-    self._shared = shared
-
   @property
   def labels(self) -> set[str]:
     """The names of the classes; no record is read."""
-    return set(self._classes)
+    return {str(known["label"]) for known in self._classes}
 
-  def _about(self, row: Any) -> int:
+  def fields(self, index: int) -> dict[str, Any]:
+    """One record; no image is decoded."""
+    number = self._first + int(index)
+    return {"index": number, "concept_id": number, **self.about(index)}
+
+  def _about(self, row: Any) -> dict[str, Any]:
+    if not self._classes:
+      return {"captions": self._captions(row), "label": ""}
     label = int(row["label"])
     if not 0 <= label < len(self._classes):
       raise benchmarks.BenchmarkError(
         f"{self._name} has an example without a class (label {label}): choose a set"
         " whose splits are labelled."
       )
-    return label
+    return self._classes[label]
 
-  def fields(self, index: int) -> dict[str, Any]:
-    """The class; no image is decoded."""
-    label, number = self.about(index), self._first + int(index)
-    return {
-      "index": number,
-      "concept_id": label if self._shared else number,
-      "captions": self._captions[label],
-      "label": self._classes[label],
-    }
-
-
-class _Captions(_Split):
-  """A split of images with captions of their own."""
-
-  @property
-  def labels(self) -> set[str]:
-    """None; no record is read."""
-    return set()
-
-  def _about(self, row: Any) -> tuple[sources.Caption, ...]:
+  def _captions(self, row: Any) -> tuple[sources.Caption, ...]:
     texts = [text.decode(errors="replace") for text in row["captions"]["text"]]
     captions = sources.name_captions(
       (" ".join(text.split()) for text in texts if text.strip()), _LANGUAGE
@@ -104,16 +91,6 @@ class _Captions(_Split):
         f"{self._name} has an image without a caption: choose another set."
       )
     return captions
-
-  def fields(self, index: int) -> dict[str, Any]:
-    """The captions; no image is decoded."""
-    number = self._first + int(index)
-    return {
-      "index": number,
-      "concept_id": number,
-      "captions": self.about(index),
-      "label": "",
-    }
 
 
 def load(tfds: Tfds, request: Request) -> sources.PairData:
@@ -135,12 +112,7 @@ def load(tfds: Tfds, request: Request) -> sources.PairData:
       " choose another set, or config.objective=simclr or moco_v3."
     )
   parts = _parts(plan, prepared, tfds.validation_share)
-  classes: tuple[str, ...] = ()
-  options: dict[str, Any] = {"fit": tfds.fit}
-  kind: type[_Split] = _Captions
-  if not plan.captioned:
-    kind, classes = _Classes, prepared.classes(plan.classes)
-    options |= {"classes": classes, "shared": texts}
+  classes = () if plan.captioned else prepared.classes(plan.classes)
   splits: dict[str, sources.Source] = {}
   first = 0
   for split, wanted in parts.items():
@@ -148,12 +120,14 @@ def load(tfds: Tfds, request: Request) -> sources.PairData:
       empty = np.zeros((0, stored_size, stored_size, 3), np.uint8)
       splits[split] = sources.ArraySource(empty, [])
       continue
-    splits[split] = kind(
+    splits[split] = _Split(
       prepared.rows(wanted),
       stored_size,
       f"{name}'s split {wanted}",
+      tfds.fit,
       first=first,
-      **options,
+      classes=classes,
+      shared=texts,
     )
     first += len(splits[split])
     # Some tests have no labels: not to be found out when all is trained.
