@@ -208,8 +208,6 @@ def load(
   """
   from contrastive_jax.data.sets.official import (
     _files,
-    _problems,
-    _questions,
     _rows,
     captions,
     statements,
@@ -218,7 +216,7 @@ def load(
 
   loaders: dict[str, tuple[Any, Callable[..., Any]]] = {
     "captions": (captions.FORMATS, captions.load_captions),
-    "vqa": (_questions.FORMATS, vqa.load_vqa),
+    "vqa": (vqa.FORMATS, vqa.load_vqa),
     "nlvr2": (statements.NLVR2, statements.load_nlvr2),
     "entailment": (statements.ENTAILMENT, statements.load_entailment),
   }
@@ -237,6 +235,9 @@ def load(
     image_root=image_root,
     image_size=image_size,
     fit=fit,
-    rules=_problems.Rules(max_bad_share, report_path, verify, report),
+    report=report,
+    report_path=report_path,
+    max_bad_share=max_bad_share,
+    verify=verify,
   )
   return loader(opening, **options)

@@ -1,15 +1,16 @@
 """From rows that name images to sources: what all official formats share."""
 
+import collections
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from contrastive_jax.data import sources, tasks
-from contrastive_jax.data.sets.folder import folder_images
+from contrastive_jax.data.sets.folder import folder_images, folder_rows
 from contrastive_jax.data.sets.folder.folder_rows import DataError, RowError
 from contrastive_jax.data.sets.folder.image_source import ImageSource, digest
-from contrastive_jax.data.sets.official import _files, _problems
+from contrastive_jax.data.sets.official import _files
 
 # The folder of the images, or those of the data sets that a file draws on.
 Roots = _files.Path | Mapping[str, _files.Path]
@@ -59,6 +60,80 @@ class Row(NamedTuple):
   fields: dict[str, Any]
 
 
+class UnlabelledError(RowError):
+  """A row that is left out, but is as it must be: it is no fault."""
+
+
+class _Where(NamedTuple):
+  """A row: its split, its file and its number there."""
+
+  split: str
+  path: pathlib.Path
+  number: int
+
+
+class _Problems:
+  """Counts the rows of each split that cannot be used, and lists them."""
+
+  def __init__(self, opening: "Opening"):
+    self._opening = opening
+    self._found: list[tuple[_Where, str | None, RowError]] = []
+    self.rows: collections.Counter[str] = collections.Counter()
+
+  def add(self, where: _Where, image: str | None, error: RowError) -> None:
+    """Notes that a row cannot be used."""
+    self._found.append((where, image, error))
+
+  def check(self) -> None:
+    """Writes the list; raises `DataError` if a split is not good enough."""
+    listed = ""
+    if path := self._opening.report_path:
+      listed = f" They are listed in {path}."
+      entries = [
+        dict(file=str(w.path), row=w.number, image=image, problem=str(error))
+        for w, image, error in self._found
+      ]
+      folder_rows.write_lines(pathlib.Path(path), entries)
+    for split, rows in self.rows.items():
+      kinds = self._kinds(split)
+      bad = [
+        (where, error)
+        for where, _, error in self._found
+        if where.split == split and not isinstance(error, UnlabelledError)
+      ]
+      if len(bad) > self._opening.max_bad_share * rows:
+        (_, path, number), error = bad[0]
+        raise DataError(
+          f"{len(bad):,} of {rows:,} rows of the split {split!r} cannot be used"
+          f" ({folder_rows.counted(kinds)}), more than the allowed share of"
+          f" {self._opening.max_bad_share:g} (max_bad_share); the first is"
+          f" row {number:,} of {path}: {error}. A good row is"
+          f" {self._opening.example}.{listed}"
+        )
+      if kinds.total() == rows:
+        raise DataError(
+          f"The split {split!r} has no row that can be used"
+          f" ({folder_rows.counted(kinds) or 'none at all'}); a good row is"
+          f" {self._opening.example}.{listed}"
+        )
+
+  def tell(self) -> None:
+    """Says what is left out, if anything is."""
+    path = self._opening.report_path
+    listed = f"; {path} lists them" if path else ""
+    for split in dict.fromkeys(where.split for where, *_ in self._found):
+      kinds = self._kinds(split)
+      self._opening.report(
+        f"Note: {kinds.total():,} of {self.rows[split]:,} rows of the split"
+        f" {split!r} are left out ({folder_rows.counted(kinds)}){listed}."
+      )
+
+  def _kinds(self, split: str) -> collections.Counter[str]:
+    return collections.Counter(
+      error.args[0] for where, _, error in self._found if where.split == split
+    )
+
+
 def labelled(row: Row) -> dict[str, Any]:
   """The record of a row, with the numbers of its images, without these."""
   numbers = zip(("image_id", "second_image_id"), row.numbers)
@@ -77,7 +152,12 @@ class Opening:
     image_root: where the images are.
     image_size: side of the images.
     fit: how images become squares, see `folder_images.decode`.
-    rules: what is done with rows that cannot be used.
+    report: receives lines for the user.
+    report_path: receives a JSON object `{"file", "row", "image", "problem"}` a
+      row that cannot be used, if given.
+    max_bad_share: of a split's rows; more of them are an error.
+    verify: whether to open every image once, so that a broken one is found now
+      instead of in training.
   """
 
   format: str
@@ -87,10 +167,17 @@ class Opening:
   image_root: Roots
   image_size: int
   fit: str
-  rules: _problems.Rules
+  report: Callable[[str], None]
+  report_path: _files.Path | None
+  max_bad_share: float
+  verify: bool
 
   def __post_init__(self) -> None:
-    """Raises `ValueError` for images of no size."""
+    """Raises `ValueError` for a share that is none and images of no size."""
+    if not 0.0 <= self.max_bad_share <= 1.0:
+      raise ValueError(
+        f"max_bad_share must be within 0..1, got {self.max_bad_share}."
+      )
     if self.image_size < 1:
       raise ValueError(f"image_size must be at least 1, got {self.image_size}.")
 
@@ -116,15 +203,15 @@ class Opening:
         many that cannot.
     """
     images = _Images(self.image_root)
-    problems = _problems.Problems(self.rules, self.example)
-    found: dict[str, list[tuple[_problems.Where, Row]]] = {}
+    problems = _Problems(self)
+    found: dict[str, list[tuple[_Where, Row]]] = {}
     index = 0
     for split, split_parts in parts.items():
       usable = found[split] = []
       problems.rows[split] = 0
       for part in split_parts:
         for number, raw in part.rows:
-          where = _problems.Where(split, part.path, number)
+          where = _Where(split, part.path, number)
           problems.rows[split] += 1
           names: tuple[Sequence[str], ...] = ()
           try:
@@ -140,20 +227,20 @@ class Opening:
             problems.add(where, names[0][0] if names else None, error)
           index += 1
     problems.check()  # Before the long part.
-    if self.rules.verify:
+    if self.verify:
       self._verify(found, problems)
       problems.check()
     problems.tell()
     rows = {
       split: [row for _, row in usable] for split, usable in found.items()
     }
-    _note_overlaps(rows, self.rules.report)
+    _note_overlaps(rows, self.report)
     return rows
 
   def _verify(
     self,
-    found: dict[str, list[tuple[_problems.Where, Row]]],
-    problems: _problems.Problems,
+    found: dict[str, list[tuple[_Where, Row]]],
+    problems: _Problems,
   ) -> None:
     """Leaves out the rows whose images do not decode."""
     rows = [row for usable in found.values() for _, row in usable]

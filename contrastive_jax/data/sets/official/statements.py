@@ -7,7 +7,7 @@ from typing import Any
 
 from contrastive_jax.data import tasks
 from contrastive_jax.data.sets.folder.folder_rows import RowError
-from contrastive_jax.data.sets.official import _files, _problems, _rows
+from contrastive_jax.data.sets.official import _files, _rows
 
 NLVR2: Mapping[str, _files.Format] = {
   "nlvr2": _files.Format(
@@ -143,9 +143,7 @@ def _hypothesis(
   hypothesis = _files.text_of(row, text_key)
   label = _files.member(row, label_key, str).strip().lower()
   if label == "-":
-    raise _problems.UnlabelledError(
-      "no gold label", "the annotators did not agree"
-    )
+    raise _rows.UnlabelledError("no gold label", "the annotators did not agree")
   known = tasks.ENTAILMENT_LABELS
   if label not in known:
     raise RowError("wrong label", f"{label!r} is none of {', '.join(known)}")

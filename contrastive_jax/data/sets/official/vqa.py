@@ -1,15 +1,53 @@
 """Visual question answering: VQA v2, Visual Genome, ALBEF's own files."""
 
 import collections
+import functools
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+import urllib.parse
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from contrastive_jax.answers import normalize_answer
 from contrastive_jax.data import sources, tasks
-from contrastive_jax.data.sets.folder.folder_rows import DataError
-from contrastive_jax.data.sets.official import _files, _questions, _rows
+from contrastive_jax.data.sets.folder.folder_rows import DataError, RowError
+from contrastive_jax.data.sets.official import _files, _rows
 
+_QUESTIONS = (
+  '{"questions": [{"question_id": 1, "image_id": 9, "question": "How many?"}]}'
+)
+_ANNOTATIONS = (
+  '{"annotations": [{"question_id": 1, "answer_type": "number",'
+  ' "answers": [{"answer": "2"}]}]}'
+)
+FORMATS: Mapping[str, _files.Format] = {
+  "vqa_v2": _files.Format(
+    {
+      "train": ("*OpenEnded_mscoco_train*_questions.json",),
+      "validation": ("*OpenEnded_mscoco_val*_questions.json",),
+      "test": ("*OpenEnded_mscoco_test2*_questions.json",),
+      "test_dev": ("*OpenEnded_mscoco_test-dev*_questions.json",),
+    },
+    f"{_QUESTIONS} with {_ANNOTATIONS}",
+  ),
+  "visual_genome": _files.Format(
+    {"train": ("question_answers.json",)},
+    '[{"id": 9, "qas": [{"qa_id": 1, "question": "How many?",'
+    ' "answer": "Two."}]}]',
+  ),
+  "albef": _files.Format(
+    {
+      "train": ("vqa_train.json", "vg_qa.json"),
+      "validation": ("vqa_val.json",),
+      "test": ("vqa_test.json",),
+    },
+    '[{"image": "val2014/a.jpg", "dataset": "vqa", "question_id": 1,'
+    ' "question": "How many?", "answer": ["2", "2", "two"]}]',
+  ),
+}
+_ANNOTATORS = 10
+_SUBSET = re.compile(r"(train|val|test)(?:-dev)?(\d{4})")
 _ANSWERS = '["yes", "no"]'
 
 
@@ -73,20 +111,16 @@ def load_vqa(
       raise ValueError(
         f"{name} is for the format {' or '.join(formats)}, got {format!r}."
       )
-  make = _questions.Answers()
   if format == "albef":
-    parts = opening.json_parts(
-      "a list", lambda row: _questions.albef(row, make)
-    )
-    answers = _beside(answers, opening.files)
+    parts = opening.json_parts("a list", _albef)
+    first = next(iter(opening.files.values()))[0]
+    answers = _beside(first, "answer_list.json") if answers is None else answers
   elif format == "visual_genome":
-    parts = opening.parts(
-      lambda path: _questions.genome(path, image_data, make)
-    )
+    parts = opening.parts(lambda path: _genome(path, image_data))
   else:
-    parts = _vqa_v2(opening.files, annotations, make)
+    parts = _all_vqa_v2(opening.files, annotations)
     if visual_genome is not None:
-      part = _questions.genome(pathlib.Path(visual_genome), image_data, make)
+      part = _genome(pathlib.Path(visual_genome), image_data)
       parts.setdefault(sources.TRAIN, []).append(part)
   rows = opening.read(_files.in_order(parts))
   for split, found in rows.items():
@@ -97,16 +131,18 @@ def load_vqa(
         " their annotations are missing."
       )
     if unanswered:
-      opening.rules.report(
+      opening.report(
         f"Note: {unanswered:,} of {len(found):,} questions of the split"
         f" {split!r} have no answers: they cannot be scored here."
       )
-  if answers is None:
-    candidates = _counted(rows, answer_splits, min_count)
-  else:
-    candidates = _given(answers, make.normalize)
   return opening.task_data(
-    rows, task="vqa", name=format, answers=candidates, record=_record
+    rows,
+    task="vqa",
+    name=format,
+    answers=_counted(rows, answer_splits, min_count)
+    if answers is None
+    else _given(answers),
+    record=_record,
   )
 
 
@@ -117,49 +153,7 @@ def _record(row: _rows.Row) -> dict[str, Any]:
   return record
 
 
-def _vqa_v2(
-  files: Mapping[str, list[pathlib.Path]],
-  annotations: Mapping[str, Any] | None,
-  make: _questions.Answers,
-) -> _rows.Parts:
-  named = {} if annotations is None else _files.find(annotations, {})
-  if not named.keys() <= files.keys():
-    raise ValueError(
-      f"annotations must be of the splits {', '.join(files)}, got"
-      f" {', '.join(named)}."
-    )
-  parts: _rows.Parts = {}
-  for split, questions in files.items():
-    beside: Sequence[pathlib.Path | None] = named.get(split) or [
-      _questions.annotations_of(path) for path in questions
-    ]
-    if len(beside) != len(questions):
-      raise ValueError(
-        f"annotations must have {len(questions)} file(s) for the split"
-        f" {split!r}, got {len(beside)}."
-      )
-    parts[split] = []
-    for question_file, annotation_file in zip(questions, beside):
-      parts[split] += _questions.vqa_v2(question_file, annotation_file, make)
-  return parts
-
-
-def _beside(
-  answers: Sequence[str] | _files.Path | None,
-  files: Mapping[str, list[pathlib.Path]],
-) -> Sequence[str] | _files.Path | None:
-  """The candidates, or ALBEF's list of them beside its first file."""
-  if answers is None:
-    first = next(iter(files.values()))[0]
-    path = first.with_name("answer_list.json")
-    if path.is_file():
-      return path
-  return answers
-
-
-def _given(
-  answers: Sequence[str] | _files.Path, normalize: Callable[[str], str]
-) -> tuple[str, ...]:
+def _given(answers: Sequence[str] | _files.Path) -> tuple[str, ...]:
   """Candidates from a list or a file, each once."""
   what = "answers"
   listed: Any = answers
@@ -172,7 +166,7 @@ def _given(
     raise DataError(f"{what} must be a list of texts, {_ANSWERS}.")
   if not listed:
     raise DataError(f"{what} must have at least one answer, {_ANSWERS}.")
-  return tuple(dict.fromkeys(normalize(text) for text in listed))
+  return tuple(dict.fromkeys(_normalized(text) for text in listed))
 
 
 def _counted(
@@ -181,20 +175,22 @@ def _counted(
   min_count: int,
 ) -> tuple[str, ...]:
   """The first answers of enough questions, the most frequent one first."""
-  counts: dict[str, collections.Counter[str]] = collections.defaultdict(
-    collections.Counter
-  )
-  for split in splits:
-    for row in rows.get(split, ()):
-      if row.fields["answers"]:
-        counts[row.fields["dataset"]][row.fields["answers"][0].text] += 1
+  answered = [
+    row.fields
+    for split in splits
+    for row in rows.get(split, ())
+    if row.fields["answers"]
+  ]
   # Visual Genome's answers are whole phrases, which VQA's scoring never meets.
-  if len(counts) > 1:
-    counts.pop("vg", None)
-  total: collections.Counter[str] = sum(counts.values(), collections.Counter())
-  if not total:
+  mixed = len({fields["dataset"] for fields in answered}) > 1
+  counts = collections.Counter(
+    fields["answers"][0].text
+    for fields in answered
+    if not (mixed and fields["dataset"] == "vg")
+  )
+  if not counts:
     return ()  # Nothing is to be ranked, as in a test split alone.
-  ordered = sorted(total.items(), key=lambda item: (-item[1], item[0]))
+  ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
   candidates = tuple(text for text, count in ordered if count >= min_count)
   if not candidates:
     raise DataError(
@@ -202,3 +198,233 @@ def _counted(
       f" most frequent, {ordered[0][0]!r}, is of {ordered[0][1]}."
     )
   return candidates
+
+
+def _beside(path: pathlib.Path, name: str) -> pathlib.Path | None:
+  """Another file of the same folder, if it is there."""
+  other = path.with_name(name)
+  return other if other.is_file() and other != path else None
+
+
+# Many questions share their answers.
+@functools.lru_cache(2**16)
+def _normalized(text: str) -> str:
+  """The form in which answers are scored."""
+  # "a" is an article to the rules, but also the answer to some questions.
+  return normalize_answer(text) or _files.clean(text).lower()
+
+
+_answer = functools.lru_cache(2**16)(tasks.Answer)
+
+
+def _of_annotators(
+  texts: Sequence[Any], most_common: str | None = None
+) -> tuple[tasks.Answer, ...]:
+  """What annotators gave, `most_common` first, then by frequency."""
+  counts: collections.Counter[str] = collections.Counter()
+  for text in texts:
+    if not isinstance(text, str):
+      raise RowError("wrong type", "an answer is no text")
+    if text.strip():
+      counts[_normalized(_files.clean(text))] += 1
+  if not counts:
+    raise RowError("no answer", "every answer is empty")
+  first = None if most_common is None else _normalized(most_common)
+  ordered = sorted(
+    counts.items(), key=lambda item: (item[0] != first, -item[1])
+  )
+  n = len(texts)
+  return tuple(
+    _answer(text, count / n, max(1, round(_ANNOTATORS * count / n)))
+    for text, count in ordered
+  )
+
+
+def _of_genome(text: str) -> tuple[tasks.Answer, ...]:
+  """What the one person gave who wrote the question."""
+  return (_answer(_normalized(_files.clean(text)), 0.5, _ANNOTATORS),)
+
+
+def _fields(
+  row: Any,
+  question_id: int | str | None,
+  answers: tuple[tasks.Answer, ...],
+  dataset: str,
+  kind: str = "",
+) -> dict[str, Any]:
+  return {
+    "question_id": question_id,
+    "question": _files.text_of(row, "question"),
+    "answers": answers,
+    "kind": kind,
+    "dataset": dataset,
+  }
+
+
+def _optional(row: Mapping[str, Any], key: str) -> int | str | None:
+  return _files.identifier(row, key) if row.get(key) is not None else None
+
+
+def _all_vqa_v2(
+  files: Mapping[str, list[pathlib.Path]],
+  annotations: Mapping[str, Any] | None,
+) -> _rows.Parts:
+  named = {} if annotations is None else _files.find(annotations, {})
+  if not named.keys() <= files.keys():
+    raise ValueError(
+      f"annotations must be of the splits {', '.join(files)}, got"
+      f" {', '.join(named)}."
+    )
+  parts: _rows.Parts = {}
+  for split, questions in files.items():
+    beside: Sequence[pathlib.Path | None] = named.get(split) or [
+      _beside(
+        path,
+        path.name.replace("OpenEnded_", "").replace(
+          "_questions", "_annotations"
+        ),
+      )
+      for path in questions
+    ]
+    if len(beside) != len(questions):
+      raise ValueError(
+        f"annotations must have {len(questions)} file(s) for the split"
+        f" {split!r}, got {len(beside)}."
+      )
+    parts[split] = []
+    for question_file, annotation_file in zip(questions, beside):
+      parts[split] += _vqa_v2(question_file, annotation_file)
+  return parts
+
+
+def _vqa_v2(
+  questions: pathlib.Path, annotations: pathlib.Path | None
+) -> list[_rows.Part]:
+  """The questions of VQA v2, with their annotations unless they have none."""
+  expected = f"questions of VQA v2, {_QUESTIONS}"
+  value = _files.load_json(questions, expected)
+  rows = _files.listed(value, "questions", questions, expected)
+  subset = _SUBSET.search(str(value.get("data_subtype", ""))) or _SUBSET.search(
+    questions.name
+  )
+  if subset is None:
+    raise DataError(
+      f'{questions} has no "data_subtype" such as "train2014", and no such'
+      " name: the names of its images are not known."
+    )
+  # test-dev2015 is about images of test2015.
+  images = subset.group(1) + subset.group(2)
+  known, bad = _annotations(annotations)
+
+  def parse(row: Any) -> _rows.Named:
+    question_id = _files.identifier(row, "question_id")
+    number = _files.member(row, "image_id", int)
+    name = f"COCO_{images}_{number:012d}.jpg"
+    answers: tuple[tasks.Answer, ...] = ()
+    kind = ""
+    if annotations is not None:
+      if question_id not in known:
+        raise RowError("no annotation", f"of question {question_id!r}")
+      annotation = known[question_id]
+      common = annotation.get("multiple_choice_answer")
+      answers = _of_annotators(
+        [
+          _files.member(answer, "answer", str)
+          for answer in _files.member(annotation, "answers", list)
+        ],
+        common if isinstance(common, str) else None,
+      )
+      kind = _files.text_of(annotation, "answer_type").replace("/", "_")
+    fields = _fields(row, question_id, answers, "vqa", kind)
+    return _rows.Named(([f"{images}/{name}", name],), fields, "vqa")
+
+  parts = [_rows.Part(questions, list(enumerate(rows, 1)), parse)]
+  if annotations is not None and bad:
+    parts.append(_rows.Part(annotations, bad, parse))
+  return parts
+
+
+def _annotations(
+  path: pathlib.Path | None,
+) -> tuple[dict[int | str, Any], _files.Rows]:
+  """Annotations by their question, and rows that are none."""
+  if path is None:
+    return {}, []
+  expected = f"annotations of VQA v2, {_ANNOTATIONS}"
+  known: dict[int | str, Any] = {}
+  bad: _files.Rows = []
+  value = _files.load_json(path, expected)
+  rows = _files.listed(value, "annotations", path, expected)
+  for number, row in enumerate(rows, 1):
+    try:
+      known[_files.identifier(row, "question_id")] = row
+    except RowError as error:
+      bad.append((number, error))
+  return known, bad
+
+
+def _genome(path: pathlib.Path, image_data: _files.Path | None) -> _rows.Part:
+  """The questions of Visual Genome."""
+  example = FORMATS["visual_genome"].example
+  expected = f"Visual Genome's questions, {example}"
+  image_data = image_data or _beside(path, "image_data.json")
+  names = _genome_names(pathlib.Path(image_data)) if image_data else {}
+  rows: _files.Rows = []
+  for number, image in _files.load_rows(path, expected):
+    try:
+      key = "id" if isinstance(image, dict) and "id" in image else "image_id"
+      image_id = _files.member(image, key, int)
+      # The number of a question is not known before all of them are.
+      rows += [
+        (number, (image_id, qa)) for qa in _files.member(image, "qas", list)
+      ]
+    except RowError as error:
+      rows.append((number, error))
+
+  def parse(row: Any) -> _rows.Named:
+    image_id, qa = row
+    answers = _of_genome(_files.member(qa, "answer", str))
+    places = [f"VG_100K/{image_id}.jpg", f"VG_100K_2/{image_id}.jpg"]
+    if image_id in names:
+      places.insert(0, names[image_id])
+    fields = _fields(qa, _optional(qa, "qa_id"), answers, "vg")
+    return _rows.Named(([*places, f"{image_id}.jpg"],), fields, "vg")
+
+  return _rows.Part(path, rows, parse)
+
+
+def _genome_names(path: pathlib.Path) -> dict[int, str]:
+  """Folder and file of each image, as the end of its URL says."""
+  expected = 'a list, [{"image_id": 9, "url": "https://host/VG_100K_2/9.jpg"}]'
+  names = {}
+  for number, row in _files.load_rows(path, expected):
+    try:
+      key = "image_id" if isinstance(row, dict) and "image_id" in row else "id"
+      url = urllib.parse.urlsplit(_files.text_of(row, "url")).path
+      names[_files.member(row, key, int)] = "/".join(url.split("/")[-2:])
+    except RowError as error:
+      raise DataError(
+        f"Row {number:,} of {path} is wrong ({error}); expected {expected}."
+      ) from error
+  return names
+
+
+def _albef(row: Any) -> _rows.Named:
+  """A row of ALBEF's questions on both data sets."""
+  image = _files.text_of(row, "image")
+  dataset = _files.member(row, "dataset", str)
+  if dataset not in ("vqa", "vg"):
+    raise RowError("unknown dataset", f'{dataset!r} is neither "vqa" nor "vg"')
+  answers: tuple[tasks.Answer, ...] = ()
+  if "answer" in row:  # Test questions have none.
+    given = _files.member(row, "answer", (str, list))
+    texts = given if isinstance(given, list) else [given]
+    if dataset == "vqa":
+      answers = _of_annotators(texts)
+    elif len(texts) == 1 and isinstance(texts[0], str):
+      answers = _of_genome(texts[0])
+    else:
+      raise RowError("wrong type", "a question of Visual Genome has 1 answer")
+  question_id = _optional(row, "question_id")
+  fields = _fields(row, question_id, answers, dataset)
+  return _rows.Named(([image],), fields, dataset)
