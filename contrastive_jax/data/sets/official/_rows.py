@@ -220,7 +220,7 @@ class Opening:
             names, fields, root = part.parse(raw)
             # All get their numbers, whichever of them is there.
             numbers = tuple(images.number(n, root) for n in names)
-            paths = tuple(images.find(n, root) for n in names)
+            paths = tuple(images.path(n) for n in numbers)
             first = tuple(n[0] for n in names)
             usable.append((where, Row(index, numbers, first, paths, fields)))
           except RowError as error:
@@ -324,34 +324,32 @@ class _Images:
         )
       self._roots[name] = (path.absolute(), path.resolve())
     self._numbers: dict[tuple[str, str], int] = {}
-    self._found: dict[tuple[str, str], str | RowError] = {}
+    self._found: list[str | RowError] = []
 
   def number(self, names: Sequence[str], root: str) -> int:
     """That of the image; raises `RowError` if there is no such folder."""
-    return self._numbers.setdefault(self._key(names, root), len(self._numbers))
-
-  def find(self, names: Sequence[str], root: str) -> str:
-    """The path of the image; raises `RowError` if there is none."""
-    key = self._key(names, root)
-    if key not in self._found:
-      try:
-        self._found[key] = self._locate(names, key[0])
-      except RowError as error:
-        self._found[key] = error
-    found = self._found[key]
-    if isinstance(found, RowError):
-      raise found
-    return found
-
-  def _key(self, names: Sequence[str], root: str) -> tuple[str, str]:
-    """Folder and name: numbers stay when a file comes or goes."""
     if root not in self._roots:
       if "" not in self._roots:
         raise RowError(
           "unknown folder", f"image_root has no folder for {root!r}"
         )
       root = ""
-    return root, pathlib.PurePosixPath(names[0]).as_posix()
+    # Folder and name: numbers stay when a file comes or goes.
+    key = root, pathlib.PurePosixPath(names[0]).as_posix()
+    if key not in self._numbers:
+      self._numbers[key] = len(self._numbers)
+      try:
+        self._found.append(self._locate(names, root))
+      except RowError as error:
+        self._found.append(error)
+    return self._numbers[key]
+
+  def path(self, number: int) -> str:
+    """The path of the image; raises `RowError` if there is none."""
+    found = self._found[number]
+    if isinstance(found, RowError):
+      raise found
+    return found
 
   def _locate(self, names: Sequence[str], root: str) -> str:
     given, resolved = self._roots[root]

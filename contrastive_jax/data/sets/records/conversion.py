@@ -176,41 +176,36 @@ def _sweep(root: pathlib.Path) -> None:
 
 
 class _Progress:
-  """Counts what is done, and tells every few seconds."""
+  """Keeps what is done, and tells of it every few seconds."""
 
   def __init__(self, num_files: int, report: Callable[[str], None]):
     self.results: list[dict[str, Any]] = []
     self._num_files, self._report = num_files, report
-    self._files: set[str] = set()
-    self._new_files: set[str] = set()
     self._start = self._last = time.monotonic()
-    self._examples = self._bad = self._new = 0
 
   def add(self, result: dict[str, Any]) -> None:
     self.results.append(result)
-    examples = sum(result["examples"].values())
-    self._examples += examples
-    self._bad += sum(result["problems"].values())
-    self._files.add(result["file"])
-    if result["new"]:
-      self._new += examples
-      self._new_files.add(result["file"])
     now = time.monotonic()
-    if now - self._last >= _REPORT_EVERY:
-      self._last = now
-      self._report(
-        f"{len(self._files):,} of {self._num_files:,} files,"
-        f" {self._examples:,} examples, {self._bad:,} bad;"
-        f" {self._new / (now - self._start):,.0f} examples/s{self._eta(now)}"
-      )
+    if now - self._last < _REPORT_EVERY:
+      return
+    self._last = now
+    passed = now - self._start
+    new = [result for result in self.results if result["new"]]
+    files = len({result["file"] for result in self.results})
+    new_files = len({result["file"] for result in new})
+    bad = sum(sum(result["problems"].values()) for result in self.results)
+    eta = ""
+    if new_files and self._num_files > 1:  # Of a single one nobody knows.
+      minutes = passed / new_files * (self._num_files - files) / 60
+      eta = f"  ETA {minutes:.0f} min"
+    self._report(
+      f"{files:,} of {self._num_files:,} files, {_examples(self.results):,}"
+      f" examples, {bad:,} bad; {_examples(new) / passed:,.0f} examples/s{eta}"
+    )
 
-  def _eta(self, now: float) -> str:
-    """Minutes to go by the files; of a single one nobody knows."""
-    if not self._new_files or self._num_files == 1:
-      return ""
-    left = self._num_files - len(self._files)
-    minutes = (now - self._start) / len(self._new_files) * left / 60
-    return f"  ETA {minutes:.0f} min"
+
+def _examples(results: Iterable[dict[str, Any]]) -> int:
+  return sum(sum(result["examples"].values()) for result in results)
 
 
 def _claim(root: pathlib.Path, settings: Settings) -> None:

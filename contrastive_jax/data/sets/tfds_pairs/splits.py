@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -17,21 +17,12 @@ _CAPTIONS_TO_LEARN = 20_000
 _LANGUAGE = "en"
 
 
-class _Plan(NamedTuple):
-  """Where a set is in TFDS, and which splits of it are what; "" is none."""
-
-  builder: str
-  train: str
-  validation: str
-  test: str
-  prompts: tuple[str, ...] = sources.PHOTO_PROMPTS
-  classes: tuple[str, ...] = ()
-  named: bool = True
-  captioned: bool = False
-
-
-_COCO = _Plan(
-  "coco_captions/2014", "train+restval", "val", "test", captioned=True
+_COCO = benchmarks.Benchmark(
+  "coco_captions/2014",
+  test="test",
+  train="train+restval",
+  validation="val",
+  prompts=sources.PHOTO_PROMPTS,
 )
 
 
@@ -98,7 +89,7 @@ def load(tfds: Tfds, request: Request) -> sources.PairData:
   name, texts = tfds.dataset, request.task != "images"
   # A random crop makes a whole image of a part of one.
   stored_size = request.image_size * (1 + request.random_crops)
-  plan = _plan(name)
+  plan = _known(name)
   prepared = benchmarks.Prepared(plan.builder if plan else name, tfds.data_dir)
   plan = plan or _usual(name, prepared)
   if not plan.train:
@@ -106,13 +97,13 @@ def load(tfds: Tfds, request: Request) -> sources.PairData:
       f"{name} has no split to train on: choose another set (a run is scored on"
       " those of config.evaluation.benchmarks.sets)."
     )
-  if texts and not plan.named:
+  if texts and not plan.prompts:
     raise benchmarks.BenchmarkError(
       f"TFDS's form of {name} does not name its classes, so that there are no texts:"
       " choose another set, or config.objective=simclr or moco_v3."
     )
   parts = _parts(plan, prepared, tfds.validation_share)
-  classes = () if plan.captioned else prepared.classes(plan.classes)
+  classes = () if plan is _COCO else prepared.classes(plan.classes)
   splits: dict[str, sources.Source] = {}
   first = 0
   for split, wanted in parts.items():
@@ -132,8 +123,9 @@ def load(tfds: Tfds, request: Request) -> sources.PairData:
     first += len(splits[split])
     # Some tests have no labels: not to be found out when all is trained.
     splits[split].fields(0)
+  prompts = plan.prompts or ("{}",)
   if classes:
-    learn = (text.format(name) for name in classes for text in plan.prompts)
+    learn = (text.format(name) for name in classes for text in prompts)
   else:
     learn = sources.caption_texts(splits[sources.TRAIN], _CAPTIONS_TO_LEARN)
   return sources.PairData(
@@ -142,12 +134,12 @@ def load(tfds: Tfds, request: Request) -> sources.PairData:
     languages=(_LANGUAGE,),
     tokenizer=request.learned(learn, tfds.vocab_size),
     fingerprint=_fingerprint(prepared, parts[sources.TRAIN], classes),
-    prompts=plan.prompts,
+    prompts=prompts,
   )
 
 
-def _plan(name: str) -> _Plan | None:
-  """That of a set which is known here."""
+def _known(name: str) -> benchmarks.Benchmark | None:
+  """A set that is known here; "" are the splits that it has not."""
   if name in ("coco_captions", _COCO.builder):
     return _COCO
   for key, benchmark in benchmarks.BENCHMARKS.items():
@@ -157,20 +149,12 @@ def _plan(name: str) -> _Plan | None:
           f"Images of {name} show several classes each: choose another set (a run"
           " is scored on those of config.evaluation.benchmarks.sets)."
         )
-      return _Plan(
-        benchmark.builder,
-        benchmark.train,
-        benchmark.validation,
-        benchmark.test,
-        benchmark.prompts or ("{}",),
-        benchmark.classes,
-        bool(benchmark.prompts),
-      )
+      return benchmark
   return None
 
 
-def _usual(name: str, prepared: benchmarks.Prepared) -> _Plan:
-  """The plan of another set, by the names of its splits."""
+def _usual(name: str, prepared: benchmarks.Prepared) -> benchmarks.Benchmark:
+  """Another set, by the names of its splits."""
   features, found = prepared.builder.info.features, prepared.builder.info.splits
   if not {"image", "label"} <= set(features) or not hasattr(
     features["label"], "names"
@@ -184,11 +168,13 @@ def _usual(name: str, prepared: benchmarks.Prepared) -> _Plan:
   )
   if not test:
     validation, test = "", validation
-  return _Plan(name, train, validation, test)
+  return benchmarks.Benchmark(
+    name, test, train, validation, sources.PHOTO_PROMPTS
+  )
 
 
 def _parts(
-  plan: _Plan, prepared: benchmarks.Prepared, share: float
+  plan: benchmarks.Benchmark, prepared: benchmarks.Prepared, share: float
 ) -> dict[str, str]:
   """What each of our splits is in TFDS's words; "" is nothing."""
   train, validation = plan.train, plan.validation
