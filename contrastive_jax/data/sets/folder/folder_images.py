@@ -8,7 +8,7 @@ import pathlib
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent import futures
-from typing import IO, NamedTuple
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -63,22 +63,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
   return image.convert("RGB")
 
 
-class Loaded(NamedTuple):
-  """A decoded image.
-
-  Attributes:
-    rgb: its first frame; a JPEG may come at a fraction of its size.
-    full_size: width and height of the file's image, pixels.
-  """
-
-  rgb: Image.Image
-  full_size: tuple[int, int]
-
-
 def load(
   file: str | IO[bytes], size: int, max_pixels: int = MAX_PIXELS
-) -> Loaded:
+) -> tuple[Image.Image, tuple[int, int]]:
   """Decodes an image file that is to be made `size` pixels large.
+
+  Returns:
+    Its first frame in RGB, of which a JPEG may come at a fraction of its size, and
+    the width and height of the file's image.
 
   Raises:
     RowError: if it cannot be decoded, or has more than `max_pixels`.
@@ -99,7 +91,7 @@ def load(
         image = ImageOps.exif_transpose(image)
       except Exception:  # Broken metadata, sound pixels.
         pass
-      return Loaded(_to_rgb(image), (width, height))
+      return _to_rgb(image), (width, height)
   except RowError:
     raise
   # Decoders raise whatever comes to hand: OSError, SyntaxError, struct.error.
@@ -146,7 +138,7 @@ def decode(
   Raises:
     RowError: if it cannot be decoded.
   """
-  rgb = load(file, size, max_pixels).rgb
+  rgb, _ = load(file, size, max_pixels)
   if fit == "stretch":
     rgb = rgb.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
     return np.array(rgb)  # A copy: the view of an image is read-only.

@@ -14,7 +14,7 @@ from typing import Any
 
 SPLITS = ("train", "validation", "test")
 # Other names of splits in files.
-SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation"}
+_SPLIT_NAMES = dict.fromkeys(("val", "valid", "dev"), "validation")
 
 
 class DataError(ValueError):
@@ -38,6 +38,11 @@ class Row:
   label: str = ""
   split: str = ""
   concept: str = ""
+
+
+def split_name(name: str) -> str:
+  """What a split is called here: `val` and `dev` are "validation"."""
+  return _SPLIT_NAMES.get(name, name)
 
 
 class Report:
@@ -164,7 +169,7 @@ def _make_row(line: int, fields: Any, report: Report) -> Row:
   if not kept:
     raise RowError("no caption", "every caption is empty")
   given = _text(fields, "split").lower()
-  split = SPLIT_NAMES.get(given, given)
+  split = split_name(given)
   if split and split not in SPLITS:
     raise RowError(
       "unknown split", f"{given!r} is not one of {', '.join(SPLITS)}"

@@ -34,11 +34,6 @@ class Format(NamedTuple):
   example: str
 
 
-def split_name(name: str) -> str:
-  """What a split is called here: `val` and `dev` are "validation"."""
-  return folder_rows.SPLIT_NAMES.get(name, name)
-
-
 def in_order(splits: Mapping[str, Any]) -> dict[str, Any]:
   """The splits with train, validation and test first."""
   first = [split for split in folder_rows.SPLITS if split in splits]
@@ -61,10 +56,10 @@ def find(
     DataError: a file is missing, or a folder has none or too many.
   """
   if isinstance(paths, Mapping):
-    found = {
-      split_name(split): [pathlib.Path(file) for file in _listed(files)]
-      for split, files in paths.items()
-    }
+    found = {}
+    for split, files in paths.items():
+      files = [files] if isinstance(files, (str, os.PathLike)) else files
+      found[folder_rows.split_name(split)] = list(map(pathlib.Path, files))
     if not found or not all(found.values()):
       raise DataError(
         f"path must name at least one file for every split, got {dict(paths)}."
@@ -76,7 +71,7 @@ def find(
   if not path.is_dir():
     _require(path)
     named = _NAMED_SPLIT.search(path.name)
-    split = split_name(named.group(1).lower()) if named else "train"
+    split = folder_rows.split_name(named.group(1).lower()) if named else "train"
     return {split: [path]}
   found = {}
   for split, names in patterns.items():
@@ -208,10 +203,6 @@ _KINDS: Mapping[type, str] = {
 
 def _kind(value: Any) -> str:
   return _KINDS.get(type(value), type(value).__name__)
-
-
-def _listed(files: Any) -> list[Path]:
-  return [files] if isinstance(files, (str, os.PathLike)) else list(files)
 
 
 def _require(path: pathlib.Path) -> None:

@@ -142,22 +142,11 @@ def labelled(row: Row) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Opening:
-  """What is opened, whatever its task.
+  """What is opened, whatever its task; see `official.load`.
 
   Attributes:
-    format: the name of its format.
-    example: a good row of that.
-    path: the file, folder or files that the user named.
+    example: a good row of the format.
     files: those of each split.
-    image_root: where the images are.
-    image_size: side of the images.
-    fit: how images become squares, see `folder_images.decode`.
-    report: receives lines for the user.
-    report_path: receives a JSON object `{"file", "row", "image", "problem"}` a
-      row that cannot be used, if given.
-    max_bad_share: of a split's rows; more of them are an error.
-    verify: whether to open every image once, so that a broken one is found now
-      instead of in training.
   """
 
   format: str

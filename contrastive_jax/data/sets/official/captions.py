@@ -165,7 +165,7 @@ def _karpathy(opening: _rows.Opening) -> _rows.Parts:
       split = "train"
       try:
         name = _files.text_of(row, "split")
-        split = _KARPATHY_SPLITS.get(name, _files.split_name(name))
+        split = _KARPATHY_SPLITS.get(name, folder_rows.split_name(name))
         if split not in folder_rows.SPLITS:
           split = "train"
           raise RowError("unknown split", repr(name))

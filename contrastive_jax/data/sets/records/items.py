@@ -129,12 +129,14 @@ def checked(item: Item, shorter_side: int) -> Item | Problem:
     The example, or what is wrong with its image.
   """
   try:
-    image = folder_images.load(io.BytesIO(item.image), shorter_side or 32)
+    rgb, full_size = folder_images.load(
+      io.BytesIO(item.image), shorter_side or 32
+    )
   except RowError as error:
     return Problem(item.key, str(error))
-  if shorter_side and min(image.full_size) > shorter_side:
+  if shorter_side and min(full_size) > shorter_side:
     try:
-      return item._replace(image=folder_images.encode(image.rgb, shorter_side))
+      return item._replace(image=folder_images.encode(rgb, shorter_side))
     except (OSError, ValueError):  # JPEG has no sides above 65,500 pixels.
       pass
   return item

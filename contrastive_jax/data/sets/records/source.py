@@ -10,8 +10,9 @@ import operator
 import os
 import pathlib
 import resource
+import types
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from contrastive_jax.data import sources
 from contrastive_jax.data.sets.folder import folder_images
@@ -24,15 +25,6 @@ from contrastive_jax.data.sets.records import conversion
 
 # Files that a process opens beside the records.
 _SPARE_FILES = 256
-
-
-class _File(NamedTuple):
-  """What Grain needs to know of a file to open it only when it is read."""
-
-  filename: str
-  skip: int
-  take: int
-  examples_in_shard: int
 
 
 class RecordSource(sources.Source):
@@ -67,14 +59,15 @@ class RecordSource(sources.Source):
     from grain import sources as grain_sources
 
     def opened(kind: int) -> Any:
+      # With these Grain opens a file only when it is read.
       files: Any = [
-        _File(
-          str(conversion.files_of(self._root, self._split, number)[kind]),
-          0,
-          count,
-          count,
+        types.SimpleNamespace(
+          filename=str(self._file(place, kind)),
+          skip=0,
+          take=count,
+          examples_in_shard=count,
         )
-        for number, count in zip(self._numbers, self._counts)
+        for place, count in enumerate(self._counts)
       ]
       return grain_sources.ArrayRecordDataSource(files)
 
@@ -123,10 +116,14 @@ class RecordSource(sources.Source):
     except (RuntimeError, OSError, ValueError, KeyError, TypeError) as error:
       raise self._unreadable(index, 1, error) from error
 
+  def _file(self, place: int, kind: int) -> pathlib.Path:
+    """The images (0) or texts (1) of a part."""
+    number = self._numbers[place]
+    return conversion.files_of(self._root, self._split, number)[kind]
+
   def _unreadable(self, index: int, kind: int, error: Exception) -> DataError:
     """What is said of a pair whose image (0) or text (1) cannot be read."""
-    number = self._numbers[bisect.bisect_right(self._stops, index)]
-    file = conversion.files_of(self._root, self._split, number)[kind]
+    file = self._file(bisect.bisect_right(self._stops, index), kind)
     advice = "remove the file and start the conversion again"
     if "open files" in str(error):
       advice = "let the process open more files (ulimit -n)"
