@@ -69,8 +69,8 @@ def load(
   """Decodes an image file that is to be made `size` pixels large.
 
   Returns:
-    Its first frame in RGB, of which a JPEG may come at a fraction of its size, and
-    the width and height of the file's image.
+    Its first frame in RGB, of which a JPEG may come at a fraction of its size,
+    and the width and height of the file's image.
 
   Raises:
     RowError: if it cannot be decoded, or has more than `max_pixels`.

@@ -15,8 +15,8 @@ from contrastive_jax.data.sets.folder.folder_rows import DataError, RowError
 class ImageSource(sources.Source):
   """Random access to records whose images are decoded when they are asked for.
 
-  `source[i]` has the images (uint8 [S, S, 3], see `folder_images.decode`) and the
-  other fields, `source.fields(i)` those alone.
+  `source[i]` has the images (uint8 [S, S, 3], see `folder_images.decode`) and
+  the other fields, `source.fields(i)` those alone.
 
   A pickled copy leaves images in memory behind and decodes on access: a worker
   process then starts at once, and decoding is what it is for.

@@ -247,8 +247,8 @@ def scan_folder(
     progress: called as `progress(images done, all images)`.
 
   Returns:
-    `FolderRecords`, with an `ImageSource` a split. Images are sorted by path, so
-    that their `index` is the same in every run on the same folder.
+    `FolderRecords`, with an `ImageSource` a split. Images are sorted by path,
+    so that their `index` is the same in every run on the same folder.
 
   Raises:
     DataError: the folder cannot be used, or too many rows are bad.
@@ -356,8 +356,8 @@ def scan_folder(
         "label": [image.label for image in found],
       },
       stored_size,
-      advice="it could be when the folder was scanned: restore it or start a new"
-      " run",
+      advice="it could be when the folder was scanned: restore it or start a"
+      " new run",
       fingerprint=digest(
         [image.name, number, list(image.captions), image.label]
         for image, number in zip(found, ids)

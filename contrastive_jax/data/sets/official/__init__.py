@@ -108,10 +108,24 @@ class Official:
       return dataclasses.replace(found, tokenizer=tokenizer)
     if not request.trains:
       _score_what_is_there(splits, request.report)
-    return _as_pairs(splits, request, self.vocab_size)
+    import numpy as np
+
+    empty = sources.ArraySource(np.zeros((0, 1, 1, 3), np.uint8), [])
+    for name in (sources.VALIDATION, sources.TEST):
+      splits.setdefault(name, empty)
+    train = splits[sources.TRAIN]
+    return sources.PairData(
+      name="official",
+      splits=splits,
+      languages=(sources.ANY_LANGUAGE,),
+      tokenizer=request.learned(sources.caption_texts(train), self.vocab_size),
+      fingerprint=train.fingerprint,
+      prompts=sources.PHOTO_PROMPTS,
+    )
 
   def _load(self, task: str, request: Request) -> Any:
     path = os.path.expanduser(self.path)
+    # Options may say these in another way.
     arguments: dict[str, Any] = {
       "path": path,
       "image_root": os.path.expanduser(self.image_root) or path,
@@ -145,26 +159,6 @@ def _score_what_is_there(
     report(f"Note: there is no split test; scores are of {found}.")
   splits[sources.TEST] = splits[found]
   splits.setdefault(sources.TRAIN, splits[found])
-
-
-def _as_pairs(
-  splits: dict[str, Any], request: Request, vocab_size: int
-) -> sources.PairData:
-  """The data set, its absent splits empty."""
-  import numpy as np
-
-  for name in (sources.VALIDATION, sources.TEST):
-    if name not in splits:
-      splits[name] = sources.ArraySource(np.zeros((0, 1, 1, 3), np.uint8), [])
-  train = splits[sources.TRAIN]
-  return sources.PairData(
-    name="official",
-    splits=splits,
-    languages=(sources.ANY_LANGUAGE,),
-    tokenizer=request.learned(sources.caption_texts(train), vocab_size),
-    fingerprint=train.fingerprint,
-    prompts=sources.PHOTO_PROMPTS,
-  )
 
 
 def load(

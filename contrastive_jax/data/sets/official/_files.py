@@ -114,7 +114,7 @@ def load_rows(path: pathlib.Path, expected: str, *, text: bool = False) -> Rows:
   `RowError` among the rows.
 
   Raises:
-    DataError: the file is missing, empty, or a list that is no UTF-8 or no JSON.
+    DataError: the file is missing, empty, or a list that is no UTF-8 or JSON.
   """
   data = _bytes(path, expected)
   if not text and data.lstrip().startswith(b"["):

@@ -50,14 +50,15 @@ def load_captions(
 ) -> dict[str, sources.Source]:
   """Opens captioned images that others publish.
 
-  A `list` is lines of a caption, a tab and a URL or path (Conceptual Captions),
-  JSON of pairs, or SBU's of `image_urls` and `captions`. Files of `karpathy` have
-  all splits in them, those of other formats are of one each. Of a Karpathy split, `restval` is train. COCO's images may be in the folder of
-  the images or in folders such as `train2017`. Records are those of
-  `data.sources`, with all captions of an image in one. `concept_id` is the number
-  of the image in the data set, the same in all splits, `index` too, and `label`
-  is "". A row without a caption or an image is a bad one: lists from the web need
-  a larger `max_bad_share`, as many of their images are gone.
+  A `list` is lines of a caption, a tab and a URL or path (Conceptual
+  Captions), JSON of pairs, or SBU's of `image_urls` and `captions`. Files of
+  `karpathy` have all splits in them (`restval` is train), those of other
+  formats are of one each. COCO's images may be in the folder of the images or
+  in folders such as `train2017`. Records are those of `data.sources`, with all
+  captions of an image in one. `concept_id` is the number of the image in the
+  data set, the same in all splits, `index` too, and `label` is "". A row
+  without a caption or an image is a bad one: lists from the web need a larger
+  `max_bad_share`, as many of their images are gone.
 
   Args:
     opening: what is opened.
@@ -86,27 +87,25 @@ def load_captions(
     parts = {only: parts[only]}
   rows = opening.read(parts)
   merged = {split: _merged(found) for split, found in rows.items()}
-  return opening.as_sources(merged, _record)
-
-
-def _record(row: _rows.Row) -> dict[str, Any]:
-  return {
-    "index": row.numbers[0],
-    "concept_id": row.numbers[0],
-    "captions": sources.name_captions(row.fields["captions"]),
-    "label": "",
-  }
+  return opening.as_sources(merged, lambda row: row.fields)
 
 
 def _merged(rows: Iterable[_rows.Row]) -> list[_rows.Row]:
-  """One row an image, with the captions of all of its rows, each once."""
+  """One row an image, whose record has the captions of all, each once."""
   first: dict[int, _rows.Row] = {}
   captions: dict[int, dict[str, None]] = collections.defaultdict(dict)
   for row in rows:
     first.setdefault(row.numbers[0], row)
     captions[row.numbers[0]].update(dict.fromkeys(row.fields["captions"]))
   return [
-    row._replace(fields={"captions": tuple(captions[number])})
+    row._replace(
+      fields={
+        "index": number,
+        "concept_id": number,
+        "captions": sources.name_captions(captions[number]),
+        "label": "",
+      }
+    )
     for number, row in first.items()
   ]
 
@@ -123,15 +122,13 @@ def _coco(path: pathlib.Path, expected: str) -> _rows.Part:
   value = _files.load_json(path, expected)
   images = _files.listed(value, "images", path, expected)
   annotations = _files.listed(value, "annotations", path, expected)
-  captions: dict[int | str, list[str]] = collections.defaultdict(list)
-  first: dict[int | str, int] = {}
+  # Of each image, the texts by the number of their row.
+  captions: dict[int | str, dict[int, str]] = collections.defaultdict(dict)
   rows: _files.Rows = []
   for number, row in enumerate(annotations, 1):
     try:
       text = _files.member(row, "caption", str)
-      image = _files.identifier(row, "image_id")
-      captions[image].append(text)
-      first.setdefault(image, number)
+      captions[_files.identifier(row, "image_id")][number] = text
     except RowError as error:
       rows.append((number, error))
   rows += enumerate(images, 1)
@@ -139,8 +136,8 @@ def _coco(path: pathlib.Path, expected: str) -> _rows.Part:
   known = {name for name in ids if isinstance(name, (int, str))}
   # The annotations of an image that is not listed have no name to go by.
   rows += [
-    (number, RowError("unknown image", f"captions of image {image!r}"))
-    for image, number in first.items()
+    (min(texts), RowError("unknown image", f"captions of image {image!r}"))
+    for image, texts in captions.items()
     if image not in known
   ]
   # captions_train2017.json is about images that may be in train2017.
@@ -149,7 +146,8 @@ def _coco(path: pathlib.Path, expected: str) -> _rows.Part:
   def parse(row: Any) -> _rows.Named:
     name = _files.text_of(row, "file_name")
     places = [name] + ([f"{subset.group()}/{name}"] if subset else [])
-    return _named(places, captions.get(_files.identifier(row, "id"), ()))
+    texts = captions.get(_files.identifier(row, "id"), {})
+    return _named(places, texts.values())
 
   return _rows.Part(path, rows, parse)
 

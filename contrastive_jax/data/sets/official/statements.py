@@ -1,4 +1,4 @@
-"""Texts and labels of photos: NLVR2 of two, SNLI-VE of one; also ALBEF's files."""
+"""Texts with labels: NLVR2 of two photos, SNLI-VE of one; ALBEF's files."""
 
 import functools
 import pathlib
@@ -65,8 +65,8 @@ def load_nlvr2(opening: _rows.Opening) -> tasks.TaskData:
   (the numbers of its images in all of the data; records of a first image follow
   each other) and `identifier` ("" in ALBEF's files). `index` is the number of
   the row among all rows, and `kind` is "". The images of `train-4-0-1`,
-  `train-4-0-img0.png` and `train-4-0-img1.png`, are in the folder of the images,
-  in `train`, or in the row's `directory` in either.
+  `train-4-0-img0.png` and `train-4-0-img1.png`, are in the folder of the
+  images, in `train`, or in the row's `directory` in either.
   """
   parse = _nlvr2 if opening.format == "nlvr2" else _nlvr2_of_albef
   return opening.task_data(
@@ -84,8 +84,8 @@ def load_entailment(opening: _rows.Opening) -> tasks.TaskData:
   in all of the data; records of an image follow each other) and `identifier`
   (the row's `pairID`, or ""). `index` is the number of the row among all rows,
   and `kind` is "". Rows on which the annotators did not agree, whose label is
-  "-", are left out and counted, but not held against `max_bad_share`. Images are
-  Flickr30K's, as `1000092795.jpg`.
+  "-", are left out and counted, but not held against `max_bad_share`. Images
+  are Flickr30K's, as `1000092795.jpg`.
   """
   parse = functools.partial(_hypothesis, *_KEYS[opening.format])
   rows = opening.read(opening.json_parts("SNLI-VE", parse))

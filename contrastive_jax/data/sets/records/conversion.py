@@ -22,6 +22,7 @@ from concurrent import futures
 from typing import Any
 
 from contrastive_jax.data.files import links
+from contrastive_jax.data.sets.folder import folder_rows
 from contrastive_jax.data.sets.folder.folder_rows import SPLITS, DataError
 from contrastive_jax.data.sets.records import items, sharing, tables, units
 
@@ -353,6 +354,7 @@ class _Writer:
     (root / split).mkdir(exist_ok=True)
     self.count = 0
     self.sizes: list[int] = []
+    self.digest = ""  # Of all that was written.
     self._hash = hashlib.sha256()
     self._final = files_of(root, split, number)
     self._paths = [_partial(path) for path in self._final]
@@ -376,13 +378,9 @@ class _Writer:
       self._hash.update(hashlib.sha256(record).digest())
     self.count += 1
 
-  @property
-  def digest(self) -> str:
-    """Of all that was written."""
-    return self._hash.hexdigest()[:16]
-
   def close(self) -> None:
     """Moves the files into place."""
+    self.digest = self._hash.hexdigest()[:16]
     for writer in self._writers:
       writer.close()
     for path, final in zip(self._paths, self._final):
@@ -448,7 +446,7 @@ def _finish(
     for split, parts in splits.items()
   }
   good, bad = sum(examples.values()), problems.total()
-  counts = ", ".join(f"{kind}: {n:,}" for kind, n in sorted(problems.items()))
+  counts = folder_rows.counted(problems)
   if broken > max_bad_share * len(results):
     raise DataError(
       f"{broken:,} of {len(results):,} parts of the inputs are broken ({counts}), more"

@@ -154,8 +154,8 @@ def read(
           if room < 0:
             yield items.Problem(
               path.name,
-              f"too large: rows {number:,} to {stops[-1] - 1:,} (those before take"
-              f" {_RATIO:,} times their bytes in the file)",
+              f"too large: rows {number:,} to {stops[-1] - 1:,} (those before"
+              f" take {_RATIO:,} times their bytes in the file)",
               stops[-1] - number,
             )
             return

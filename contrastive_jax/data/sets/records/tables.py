@@ -83,8 +83,8 @@ class Columns:
       found[what] = wanted or next((lower[n] for n in known if n in lower), "")
       if not found[what] and what in ("image", "caption"):
         raise DataError(
-          f"{path} has the columns {', '.join(names)}, none of which is known to"
-          f" hold the {what}: name it (--{what}_column)."
+          f"{path} has the columns {', '.join(names)}, none of which is known"
+          f" to hold the {what}: name it (--{what}_column)."
         )
     return found
 

@@ -27,7 +27,7 @@ _COCO = benchmarks.Benchmark(
 
 
 class _Split(benchmarks.BenchmarkSource):
-  """A split whose captions are the names of classes, or its own without these."""
+  """A split whose captions are names of classes, or its own without these."""
 
   def __init__(
     self,
@@ -37,7 +37,7 @@ class _Split(benchmarks.BenchmarkSource):
     shared: bool,
     **options: Any,
   ):
-    """Takes the number of the first example, and whether a class is a concept."""
+    """Takes the first example's number, and whether a class is a concept."""
     super().__init__(*args, **options)
     self._first = first
     self._classes = [
