@@ -169,13 +169,13 @@ def decode_each(
   into: np.ndarray | None = None,
   num_threads: int | None = None,
 ) -> Iterator[RowError | None]:
-  """Decodes image files in threads.
+  """Decodes image files in threads, as `decode` does.
 
   Args:
     paths: the files.
     size: side of the squares, pixels.
     max_pixels: larger images are refused.
-    fit: see `decode`.
+    fit: how images become squares.
     into: receives the squares, unless None.
     num_threads: by default the number of processors, at most 16.
 

@@ -95,11 +95,7 @@ def find(
 
 
 def load_json(path: pathlib.Path, expected: str) -> Any:
-  """What a JSON file holds.
-
-  Args:
-    path: the file.
-    expected: what it should hold, for the error.
+  """What a JSON file holds; what it should hold is for the error.
 
   Raises:
     DataError: it is missing, no UTF-8 or no JSON.

@@ -95,14 +95,7 @@ def make(
 ) -> Item | Problem:
   """Checks the parts of an example; the image is not decoded.
 
-  Args:
-    key: its name.
-    image: encoded, or None if there is none.
-    captions: texts, or bytes of them.
-    label: its class; what is no text or number is none.
-
-  Returns:
-    The example, or what is wrong with it.
+  Captions are texts, or bytes of them; a label that is no text or number is none.
   """
   try:
     if not image:
@@ -118,15 +111,10 @@ def make(
 
 
 def checked(item: Item, shorter_side: int) -> Item | Problem:
-  """Decodes an example's image once, and makes it smaller if it is to be.
+  """Decodes an example's image once, and makes a larger one smaller.
 
-  Args:
-    item: the example.
-    shorter_side: of a larger image, pixels, which is encoded as JPEG anew; 0
-      keeps all bytes as they are.
-
-  Returns:
-    The example, or what is wrong with its image.
+  Its shorter side becomes `shorter_side` pixels, encoded as JPEG anew; 0 keeps
+  all bytes as they are.
   """
   try:
     rgb, full_size = folder_images.load(

@@ -99,16 +99,7 @@ def _is_list(kind: Any) -> bool:
 def read(
   path: pathlib.Path, groups: tuple[int, int], columns: tables.Columns
 ) -> items.Found:
-  """The examples of some row groups of a parquet file.
-
-  Args:
-    path: the file.
-    groups: the first row group and the one behind the last.
-    columns: what is read.
-
-  Yields:
-    Examples and problems.
-  """
+  """The examples of a range of row groups of a parquet file."""
   import pyarrow
 
   names = check(path, columns)

@@ -201,15 +201,7 @@ class Mixture(sources.Source):
 def load(
   path: str, *, image_size: int, fit: str = "pad"
 ) -> dict[str, RecordSource]:
-  """Opens what `experiments.convert_pairs` wrote.
-
-  Args:
-    path: its folder.
-    image_size: side of the images, pixels.
-    fit: how images become squares, see `folder_images.decode`.
-
-  Returns:
-    A source a split; those without examples are empty.
+  """A source a split of what `experiments.convert_pairs` wrote into a folder.
 
   Raises:
     DataError: if the folder is none, or files of it are missing or cut short.

@@ -199,15 +199,7 @@ def _json_rows(
 
 
 def read_list(rows: Sequence[Row], root: pathlib.Path) -> items.Found:
-  """The examples of some lines of a list.
-
-  Args:
-    rows: the lines.
-    root: the folder below which the images are.
-
-  Yields:
-    Examples and problems.
-  """
+  """The examples of some lines of a list, whose images are below a folder."""
   root = root.resolve()
   for row in rows:
     key = row.path or f"line {row.number}"

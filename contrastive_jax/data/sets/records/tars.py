@@ -61,12 +61,6 @@ def read(path: pathlib.Path) -> items.Found:
   `text` or `title`), and perhaps `.cls` (the class). Nothing is unpacked to disk,
   so that names of members have no power. Behind damaged bytes reading goes on at
   the next sound member.
-
-  Args:
-    path: the archive.
-
-  Yields:
-    Examples and problems.
   """
   parts: dict[str, bytes] = {}
   current: str | None = None

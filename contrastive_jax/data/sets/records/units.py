@@ -25,7 +25,7 @@ class Unit:
   Attributes:
     number: its place among all.
     path: the input.
-    format: of it.
+    format: one of `FORMATS`, but not "auto".
     part: which row groups of a parquet file, or lines of a list.
     digest: changes when the input does (of a list: its lines).
     rows: of a list.
@@ -62,13 +62,8 @@ class Unit:
 def find(patterns: Sequence[str], format: str = "auto") -> list[pathlib.Path]:
   """The input files, in order of their names.
 
-  Args:
-    patterns: paths, or patterns with `*`; a folder is all that can be read in it,
-      but for parquet files beside tar shards of their name.
-    format: one of `FORMATS`.
-
-  Returns:
-    The files.
+  Patterns are paths, or have a `*`; a folder is all that can be read in it, but
+  for parquet files beside tar shards of their name.
 
   Raises:
     DataError: if a pattern finds nothing, or a file is of no known format.
@@ -108,16 +103,10 @@ def split(
   columns: tables.Columns = tables.USUAL,
   root: str = "",
 ) -> Iterator[Unit]:
-  """Cuts the inputs into units.
+  """Units of the files of `find`, in order; see `Unit`.
 
-  Args:
-    files: of `find`.
-    format: one of `FORMATS`.
-    columns: of parquet files and lists.
-    root: the folder below which a list's images are; "" is the list's own.
-
-  Yields:
-    Units in order. Lists are read while units are asked for.
+  Lists are read while units are asked for. Their images are below `root`; "" is
+  the folder of the list.
 
   Raises:
     DataError: if a file cannot be read as its format says.
