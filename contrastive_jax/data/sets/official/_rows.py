@@ -234,7 +234,7 @@ class Opening:
     """Leaves out the rows whose images do not decode."""
     rows = [row for usable in found.values() for _, row in usable]
     paths = list(dict.fromkeys(path for row in rows for path in row.paths))
-    errors = folder_images.decode_each(paths, self.image_size)
+    errors = list(folder_images.decode_each(paths, self.image_size))
     broken = {p: error for p, error in zip(paths, errors) if error is not None}
     for split, usable in found.items():
       found[split] = []
