@@ -139,20 +139,17 @@ def decode(
     RowError: if it cannot be decoded.
   """
   rgb, _ = load(file, size, max_pixels)
-  if fit == "stretch":
-    rgb = rgb.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
-    return np.array(rgb)  # A copy: the view of an image is read-only.
-  if fit == "crop":
-    # Cut before it is scaled: a line of pixels would become a huge picture.
-    side = min(rgb.size)
-    left, top = ((length - side) / 2 for length in rgb.size)
+  if fit in ("crop", "stretch"):
+    box = None
+    if fit == "crop":
+      # Cut before it is scaled: a line of pixels would become a huge picture.
+      side = min(rgb.size)
+      left, top = ((length - side) / 2 for length in rgb.size)
+      box = (left, top, left + side, top + side)
     rgb = rgb.resize(
-      (size, size),
-      Image.Resampling.BICUBIC,
-      box=(left, top, left + side, top + side),
-      reducing_gap=3.0,
+      (size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0
     )
-    return np.array(rgb)
+    return np.array(rgb)  # A copy: the view of an image is read-only.
   rgb = _scaled(rgb, size / max(rgb.size))
   square = Image.new("RGB", (size, size), (255, 255, 255))
   width, height = rgb.size
