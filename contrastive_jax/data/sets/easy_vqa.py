@@ -12,7 +12,6 @@ import importlib.util
 import json
 import pathlib
 from collections.abc import Sequence
-from concurrent import futures
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from contrastive_jax.data import sources
@@ -28,9 +27,13 @@ _INSTALL = "run `pip install easy-vqa`"
 _EXAMPLE = '[["what is the blue shape?", "rectangle", 0]]'
 # The last training images: no image is then in two splits.
 _VALIDATION = 10
-_YES_NO = ("yes", "no")
-_SHAPES = ("circle", "rectangle", "triangle")
-_COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
+_KINDS = {
+  "yes_no": ("yes", "no"),
+  "shape": ("circle", "rectangle", "triangle"),
+  "colour": (
+    *("black", "blue", "brown", "gray", "green", "red", "teal", "yellow"),
+  ),
+}
 
 
 class Question(NamedTuple):
@@ -141,13 +144,9 @@ def _questions(part: pathlib.Path) -> list[Question]:
     raise DataError(
       f"{path} cannot be read ({error}): {_INSTALL} again."
     ) from error
-  if (
-    not isinstance(rows, list)
-    or not rows
-    or not all(
-      isinstance(row, list) and [type(v) for v in row] == [str, str, int]
-      for row in rows
-    )
+  if not (isinstance(rows, list) and rows) or any(
+    not isinstance(row, list) or [type(v) for v in row] != [str, str, int]
+    for row in rows
   ):
     raise DataError(f"{path} must hold rows such as {_EXAMPLE}.")
   return [Question(*row) for row in rows]
@@ -163,30 +162,19 @@ def _images(
 
   images = np.empty((len(numbers), image_size, image_size, 3), np.uint8)
   resolved = root.resolve()
-
-  def read(row: int) -> None:
-    path = folder_images.locate(resolved, f"{numbers[row]}.png")
-    images[row] = folder_images.decode(
-      str(path), image_size, folder_images.MAX_PIXELS
-    )
-
-  with futures.ThreadPoolExecutor(4) as pool:
-    try:
-      list(pool.map(read, range(len(numbers))))
-    except RowError as error:
-      raise DataError(
-        f"A picture in {root} cannot be read ({': '.join(error.args)}):"
-        f" {_INSTALL} again."
-      ) from error
+  try:
+    paths = [
+      str(folder_images.locate(resolved, f"{number}.png")) for number in numbers
+    ]
+    for error in folder_images.decode_each(paths, image_size, into=images):
+      if error is not None:
+        raise error
+  except RowError as error:
+    raise DataError(
+      f"A picture in {root} cannot be read ({error}): {_INSTALL} again."
+    ) from error
   return images
 
 
 def _kind(answer: str) -> str:
-  for kind, answers in (
-    ("yes_no", _YES_NO),
-    ("shape", _SHAPES),
-    ("colour", _COLOURS),
-  ):
-    if answer in answers:
-      return kind
-  return ""
+  return next((kind for kind, known in _KINDS.items() if answer in known), "")

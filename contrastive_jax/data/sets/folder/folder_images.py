@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import pathlib
-from typing import IO, NamedTuple
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent import futures
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -59,20 +63,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
   return image.convert("RGB")
 
 
-class Loaded(NamedTuple):
-  """A decoded image.
-
-  Attributes:
-    rgb: its first frame; a JPEG may come at a fraction of its size.
-    full_size: width and height of the file's image, pixels.
-  """
-
-  rgb: Image.Image
-  full_size: tuple[int, int]
-
-
-def load(file: str | IO[bytes], size: int, max_pixels: int) -> Loaded:
+def load(
+  file: str | IO[bytes], size: int, max_pixels: int = MAX_PIXELS
+) -> tuple[Image.Image, tuple[int, int]]:
   """Decodes an image file that is to be made `size` pixels large.
+
+  Returns:
+    Its first frame in RGB, of which a JPEG may come at a fraction of its size,
+    and the width and height of the file's image.
 
   Raises:
     RowError: if it cannot be decoded, or has more than `max_pixels`.
@@ -93,7 +91,7 @@ def load(file: str | IO[bytes], size: int, max_pixels: int) -> Loaded:
         image = ImageOps.exif_transpose(image)
       except Exception:  # Broken metadata, sound pixels.
         pass
-      return Loaded(_to_rgb(image), (width, height))
+      return _to_rgb(image), (width, height)
   except RowError:
     raise
   # Decoders raise whatever comes to hand: OSError, SyntaxError, struct.error.
@@ -119,7 +117,10 @@ def encode(image: Image.Image, shorter_side: int) -> bytes:
 
 
 def decode(
-  file: str | IO[bytes], size: int, max_pixels: int, fit: str = "pad"
+  file: str | IO[bytes],
+  size: int,
+  max_pixels: int = MAX_PIXELS,
+  fit: str = "pad",
 ) -> np.ndarray:
   """An image file's first frame as a square.
 
@@ -137,23 +138,62 @@ def decode(
   Raises:
     RowError: if it cannot be decoded.
   """
-  rgb = load(file, size, max_pixels).rgb
-  if fit == "stretch":
-    rgb = rgb.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
-    return np.array(rgb)  # A copy: the view of an image is read-only.
-  if fit == "crop":
-    # Cut before it is scaled: a line of pixels would become a huge picture.
-    side = min(rgb.size)
-    left, top = ((length - side) / 2 for length in rgb.size)
+  rgb, _ = load(file, size, max_pixels)
+  if fit in ("crop", "stretch"):
+    box = None
+    if fit == "crop":
+      # Cut before it is scaled: a line of pixels would become a huge picture.
+      side = min(rgb.size)
+      left, top = ((length - side) / 2 for length in rgb.size)
+      box = (left, top, left + side, top + side)
     rgb = rgb.resize(
-      (size, size),
-      Image.Resampling.BICUBIC,
-      box=(left, top, left + side, top + side),
-      reducing_gap=3.0,
+      (size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0
     )
-    return np.array(rgb)
+    return np.array(rgb)  # A copy: the view of an image is read-only.
   rgb = _scaled(rgb, size / max(rgb.size))
   square = Image.new("RGB", (size, size), (255, 255, 255))
   width, height = rgb.size
   square.paste(rgb, ((size - width) // 2, (size - height) // 2))
   return np.array(square)
+
+
+def decode_each(
+  paths: Sequence[str],
+  size: int,
+  max_pixels: int = MAX_PIXELS,
+  fit: str = "pad",
+  *,
+  into: np.ndarray | None = None,
+  num_threads: int | None = None,
+) -> Iterator[RowError | None]:
+  """Decodes image files in threads, as `decode` does.
+
+  Args:
+    paths: the files.
+    size: side of the squares, pixels.
+    max_pixels: larger images are refused.
+    fit: how images become squares.
+    into: receives the squares, unless None.
+    num_threads: by default the number of processors, at most 16.
+
+  Yields:
+    Of each file in order why it cannot be decoded, or None.
+  """
+
+  def check(row: int) -> RowError | None:
+    try:
+      decoded = decode(paths[row], size, max_pixels, fit)
+    except RowError as error:
+      return error
+    if into is not None:
+      into[row] = decoded
+    return None
+
+  pool = futures.ThreadPoolExecutor(num_threads or min(16, os.cpu_count() or 1))
+  with warnings.catch_warnings():
+    # Pillow's remarks on odd metadata are not a user's concern.
+    warnings.simplefilter("ignore")
+    try:
+      yield from pool.map(check, range(len(paths)))
+    finally:
+      pool.shutdown(cancel_futures=True)

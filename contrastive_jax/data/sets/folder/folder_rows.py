@@ -8,15 +8,13 @@ import dataclasses
 import io
 import json
 import pathlib
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Callable, Iterator
 from typing import Any
 
 SPLITS = ("train", "validation", "test")
-_SPLIT_NAMES = {s: s for s in SPLITS} | {
-  "val": "validation",
-  "valid": "validation",
-  "dev": "validation",
-}
+# Other names of splits in files.
+_SPLIT_NAMES = dict.fromkeys(("val", "valid", "dev"), "validation")
 
 
 class DataError(ValueError):
@@ -25,6 +23,9 @@ class DataError(ValueError):
 
 class RowError(Exception):
   """One row cannot be used: (kind, detail)."""
+
+  def __str__(self) -> str:
+    return ": ".join(part for part in self.args if part)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,55 +40,116 @@ class Row:
   concept: str = ""
 
 
+def split_name(name: str) -> str:
+  """What a split is called here: `val` and `dev` are "validation"."""
+  return _SPLIT_NAMES.get(name, name)
+
+
 class Report:
   """Counts problems and writes them, one JSON object a line."""
 
   def __init__(self) -> None:
-    self.lines: list[tuple[int, str | None, str, bool]] = []
+    self.lines: list[dict[str, Any]] = []
     self.counts: collections.Counter[str] = collections.Counter()
     self.skipped = 0
 
   def add(
-    self,
-    line: int,
-    image: str | None,
-    kind: str,
-    detail: str = "",
-    *,
-    skipped: bool = True,
+    self, line: int, image: Any, error: RowError, *, skipped: bool = True
   ) -> None:
     """Notes one problem; `skipped` says that the row was lost by it."""
-    self.counts[kind] += 1
+    self.counts[error.args[0]] += 1
     self.skipped += skipped
-    problem = f"{kind}: {detail}" if detail else kind
-    self.lines.append((line, image, problem, skipped))
+    self.lines.append(
+      {
+        "line": line,
+        "image": image if isinstance(image, str) else None,
+        "problem": str(error),
+        "skipped": skipped,
+      }
+    )
 
   def write(self, path: pathlib.Path) -> None:
-    """Writes all problems, by line, over whatever `path` held."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", encoding="utf-8") as file:
-      for line, image, problem, skipped in sorted(
-        self.lines, key=lambda entry: entry[0]
-      ):
-        entry = dict(line=line, image=image, problem=problem, skipped=skipped)
-        file.write(json.dumps(entry) + "\n")
+    """Writes all problems, by line."""
+    write_lines(path, sorted(self.lines, key=lambda entry: entry["line"]))
 
   def __str__(self) -> str:
-    counts = sorted(self.counts.items())
-    return ", ".join(f"{kind}: {count:,}" for kind, count in counts)
+    return counted(self.counts)
 
 
-def _text(value: Any, what: str) -> str:
+def counted(kinds: collections.Counter[str]) -> str:
+  """Numbers of problems by their kind, in words."""
+  return ", ".join(f"{kind}: {n:,}" for kind, n in sorted(kinds.items()))
+
+
+def write_lines(path: pathlib.Path, entries: list[dict[str, Any]]) -> None:
+  """Writes JSON objects, one a line, over whatever `path` held."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with open(path, "w", encoding="utf-8") as file:
+    file.writelines(json.dumps(entry) + "\n" for entry in entries)
+
+
+def read_bytes(path: pathlib.Path) -> bytes:
+  """What a text file holds, without its byte order mark.
+
+  Raises:
+    DataError: it is UTF-16.
+    OSError: it cannot be read.
+  """
+  data = path.read_bytes()
+  if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+    raise DataError(f"{path} is UTF-16; save it as UTF-8.")
+  return data.removeprefix(b"\xef\xbb\xbf")
+
+
+def lines_of(
+  data: bytes, read: Callable[[str], Any] = json.loads
+) -> Iterator[tuple[int, Any]]:
+  """(line, what `read` makes of it or `RowError`) of all that are not blank."""
+  for number, line in enumerate(data.split(b"\n"), 1):
+    if not line.strip():
+      continue
+    try:
+      value = read(line.decode("utf-8"))
+    except UnicodeDecodeError:
+      value = RowError("invalid UTF-8")
+    except (ValueError, RecursionError) as error:
+      value = RowError("malformed row", f"not JSON ({error})")
+    yield number, value
+
+
+def clean(text: str) -> str:
+  """Text with single spaces.
+
+  Raises:
+    RowError: it has half of a surrogate pair, which stands for bytes that were
+      no UTF-8 (or a JSON escape) and can neither be encoded nor written.
+  """
+  try:
+    text.encode()
+  except UnicodeEncodeError as error:
+    raise RowError("invalid UTF-8") from error
+  return " ".join(text.split())
+
+
+def normal(text: str) -> str:
+  """Text without the differences of case, width and spaces."""
+  return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _text(fields: dict[str, Any], key: str) -> str:
   """A label or concept as text; numbers are welcome, anything else is not."""
+  value = fields.get(key)
   if value is None:
     return ""
   if isinstance(value, (list, dict, bool)):
-    raise RowError("malformed row", f'"{what}" must be text')
+    raise RowError("malformed row", f'"{key}" must be text')
   return str(value).strip()
 
 
-def _make_row(line: int, fields: dict[str, Any], report: Report) -> Row:
+def _make_row(line: int, fields: Any, report: Report) -> Row:
   """Checks one row's fields; raises `RowError`."""
+  if not isinstance(fields, dict):
+    raise RowError("malformed row", "not a JSON object")
   image = fields.get("image")
   if not isinstance(image, str) or not image.strip():
     raise RowError("malformed row", '"image" must name a file')
@@ -100,44 +162,22 @@ def _make_row(line: int, fields: dict[str, Any], report: Report) -> Row:
       captions += value if isinstance(value, list) else [value]
   if not all(isinstance(caption, str) for caption in captions):
     raise RowError("malformed row", '"captions" must be a list of texts')
-  stripped = [" ".join(caption.split()) for caption in captions]
-  kept = tuple(dict.fromkeys(caption for caption in stripped if caption))
-  label = _text(fields.get("label"), "label")
-  concept = _text(fields.get("concept_id"), "concept_id")
-  # A lone surrogate stands for bytes that were no UTF-8 (or a JSON escape).
-  try:
-    "".join((image, label, concept, *kept)).encode()
-  except UnicodeEncodeError as error:
-    raise RowError("invalid UTF-8") from error
+  label, concept = _text(fields, "label"), _text(fields, "concept_id")
+  clean("".join((image, label, concept)))
+  stripped = [clean(caption) for caption in captions]
+  kept = tuple(dict.fromkeys(filter(None, stripped)))
   if not kept:
     raise RowError("no caption", "every caption is empty")
-  given = _text(fields.get("split"), "split").lower()
-  if given and given not in _SPLIT_NAMES:
+  given = _text(fields, "split").lower()
+  split = split_name(given)
+  if split and split not in SPLITS:
     raise RowError(
       "unknown split", f"{given!r} is not one of {', '.join(SPLITS)}"
     )
   if not all(stripped):
-    report.add(line, image, "empty caption", "left out", skipped=False)
-  split = _SPLIT_NAMES.get(given, "")
+    empty = RowError("empty caption", "left out")
+    report.add(line, image, empty, skipped=False)
   return Row(line, image.strip(), kept, label, split, concept)
-
-
-def _jsonl_fields(data: bytes) -> Iterator[tuple[int, Any]]:
-  """(line, parsed object or `RowError`) of every line that is not blank."""
-  for line, raw in enumerate(data.split(b"\n"), 1):
-    if not raw.strip():
-      continue
-    try:
-      value = json.loads(raw.decode("utf-8"))
-      if not isinstance(value, dict):
-        raise RowError("malformed row", "not a JSON object")
-      yield line, value
-    except UnicodeDecodeError:
-      yield line, RowError("invalid UTF-8", "")
-    except (ValueError, RecursionError) as error:
-      yield line, RowError("malformed row", f"not JSON ({error})")
-    except RowError as error:
-      yield line, error
 
 
 def _csv_fields(data: bytes) -> Iterator[tuple[int, Any]]:
@@ -166,37 +206,27 @@ def _csv_fields(data: bytes) -> Iterator[tuple[int, Any]]:
           '"image" and "caption" (or "captions", several separated by "|"); '
           '"label", "split" and "concept_id" are optional.'
         )
-    elif len(cells) != len(header):
-      yield (
-        reader.line_num,
-        RowError(
-          "malformed row", f"{len(cells)} columns instead of {len(header)}"
-        ),
-      )
-    else:
-      fields: dict[str, Any] = dict(zip(header, cells))
-      if "captions" in fields:
-        fields["captions"] = fields["captions"].split("|")
-      yield reader.line_num, fields
+      continue
+    fields: Any = dict(zip(header, cells))
+    if len(cells) != len(header):
+      wrong = f"{len(cells)} columns instead of {len(header)}"
+      fields = RowError("malformed row", wrong)
+    elif "captions" in fields:
+      fields["captions"] = fields["captions"].split("|")
+    yield reader.line_num, fields
 
 
 def read_rows(path: pathlib.Path, report: Report) -> tuple[list[Row], int]:
   """The rows that are well formed, and the number of all."""
-  data = path.read_bytes()
-  if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-    raise DataError(f"{path} is UTF-16; save it as UTF-8.")
-  data = data.removeprefix(b"\xef\xbb\xbf")
-  read = _jsonl_fields if path.suffix == ".jsonl" else _csv_fields
+  read = lines_of if path.suffix == ".jsonl" else _csv_fields
   rows, count = [], 0
-  for line, fields in read(data):
+  for line, fields in read(read_bytes(path)):
     count += 1
-    image = None
     try:
       if isinstance(fields, RowError):
         raise fields
-      image = fields.get("image")
       rows.append(_make_row(line, fields, report))
     except RowError as error:
-      kind, detail = (*error.args, "")[:2]
-      report.add(line, image if isinstance(image, str) else None, kind, detail)
+      image = fields.get("image") if isinstance(fields, dict) else None
+      report.add(line, image, error)
   return rows, count

@@ -16,24 +16,25 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
 import os
 import pathlib
-import unicodedata
-import warnings
 from collections.abc import Callable, Sequence
-from concurrent import futures
-from typing import Any
 
 import numpy as np
 
 from contrastive_jax.data import sources
 from contrastive_jax.data.sets.folder import folder_images, folder_rows
-from contrastive_jax.data.sets.folder.folder_rows import SPLITS, DataError
+from contrastive_jax.data.sets.folder.folder_rows import (
+  SPLITS,
+  DataError,
+  RowError,
+)
+from contrastive_jax.data.sets.folder.image_source import ImageSource, digest
 
 _FILES = ("captions.jsonl", "captions.csv")
 _EXAMPLE = '{"image": "a.png", "captions": ["a red cup"], "label": "cup"}'
+_MERGED = ("label", "split", "concept")
 _MIN_CONCEPTS = 10  # Fewer make no meaningful validation and test splits.
 
 
@@ -47,94 +48,6 @@ class _Image:
   label: str = ""
   split: str = ""
   concept: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Entry:
-  path: str  # Absolute.
-  name: str
-  concept_id: int
-  captions: tuple[str, ...]
-  label: str
-
-
-class FolderSource(sources.Source):
-  """Random access to the images of one split, for Grain or a plain loop.
-
-  `source[i]` is a dict of `image` (uint8 [S, S, 3], see `folder_images.decode`),
-  `index` (= i; images are sorted by path, so
-  it is the same in every run on the same folder), `concept_id` (equal for
-  images of one concept, over all splits), `captions` and `label` ("" if none).
-  The fingerprint is of names, captions, labels and concepts, in order.
-
-  A pickled copy leaves the decoded images behind and decodes on access: a
-  worker process then starts at once, and decoding is what it is for.
-  """
-
-  def __init__(
-    self,
-    split: str,
-    entries: Sequence[_Entry],
-    *,
-    stored_size: int,
-    max_pixels: int = folder_images.MAX_PIXELS,
-    fit: str = "pad",
-    cache: np.ndarray | None = None,
-    cache_rows: Sequence[int] = (),
-  ) -> None:
-    self._split = split
-    self._entries = tuple(entries)
-    self._stored_size = stored_size
-    self._max_pixels = max_pixels
-    self._fit = fit
-    self._cache = cache
-    self._cache_rows = tuple(cache_rows)
-    digest = hashlib.sha256()
-    for e in self._entries:
-      fields = [e.name, e.concept_id, e.captions, e.label]
-      digest.update(json.dumps(fields).encode())
-    self.fingerprint = digest.hexdigest()[:16]
-
-  def __len__(self) -> int:
-    return len(self._entries)
-
-  def __getitem__(self, index: int) -> dict[str, Any]:
-    index = self._checked(index)
-    entry = self._entries[index]
-    if self._cache is not None:
-      image = self._cache[self._cache_rows[index]].copy()
-    else:
-      try:
-        image = folder_images.decode(
-          entry.path, self._stored_size, self._max_pixels, self._fit
-        )
-      except folder_rows.RowError as error:
-        raise DataError(
-          f"{entry.path} could be read when the folder was scanned, but no "
-          f"longer ({error.args[1]}); restore it or start a new run."
-        ) from error
-    return {"image": image, **self.fields(index)}
-
-  def fields(self, index: int) -> dict[str, Any]:
-    """One record without its image."""
-    index = self._checked(index)
-    entry = self._entries[index]
-    return {
-      "index": index,
-      "concept_id": entry.concept_id,
-      "captions": sources.name_captions(entry.captions),
-      "label": entry.label,
-    }
-
-  def __getstate__(self) -> dict[str, Any]:
-    return self.__dict__ | {"_cache": None, "_cache_rows": ()}
-
-  def __repr__(self) -> str:
-    # A log that names the source then tells when the data has changed.
-    return (
-      f"FolderSource({self._split!r}, images={len(self)}, "
-      f"stored_size={self._stored_size}, fingerprint={self.fingerprint!r})"
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,9 +65,9 @@ class FolderRecords:
     warnings: sentences that a user should read before training.
   """
 
-  train: FolderSource
-  validation: FolderSource
-  test: FolderSource
+  train: ImageSource
+  validation: ImageSource
+  test: ImageSource
   num_rows: int
   num_skipped: int
   problems: dict[str, int]
@@ -162,7 +75,7 @@ class FolderRecords:
   warnings: tuple[str, ...]
 
   @property
-  def splits(self) -> dict[str, FolderSource]:
+  def splits(self) -> dict[str, ImageSource]:
     """The sources by the names of their splits."""
     return dict(zip(SPLITS, (self.train, self.validation, self.test)))
 
@@ -174,83 +87,38 @@ def _merge_rows(
 ) -> list[_Image]:
   """One `_Image` a file, sorted by name."""
   images: dict[str, _Image] = {}
-  located: dict[str, pathlib.Path | folder_rows.RowError] = {}
+  located: dict[str, pathlib.Path | RowError] = {}
   for row in rows:
     if row.image not in located:
       try:
         located[row.image] = folder_images.locate(root, row.image)
-      except folder_rows.RowError as error:
+      except RowError as error:
         located[row.image] = error
     path = located[row.image]
-    if isinstance(path, folder_rows.RowError):
-      report.add(row.line, row.image, *path.args)
+    if isinstance(path, RowError):
+      report.add(row.line, row.image, path)
       continue
     name = path.relative_to(root).as_posix()
     image = images.setdefault(name, _Image(name, []))
     differing = [
       f"{field} {new!r} after {old!r}"
-      for field in ("label", "split", "concept")
+      for field in _MERGED
       if (new := getattr(row, field))
       and (old := getattr(image, field))
       and new != old
     ]
     if differing:
-      report.add(row.line, row.image, "conflicting row", ", ".join(differing))
+      error = RowError("conflicting row", ", ".join(differing))
+      report.add(row.line, row.image, error)
       continue
     if image.rows and not set(row.captions) - set(image.captions):
-      report.add(row.line, row.image, "duplicated row", skipped=False)
+      error = RowError("duplicated row")
+      report.add(row.line, row.image, error, skipped=False)
     image.rows.append(row)
     image.captions.update(dict.fromkeys(row.captions))
-    for field in ("label", "split", "concept"):
+    for field in _MERGED:
       setattr(image, field, getattr(image, field) or getattr(row, field))
   return [images[name] for name in sorted(images)]
-
-
-def _decode_all(
-  root: pathlib.Path,
-  images: Sequence[_Image],
-  report: folder_rows.Report,
-  *,
-  stored_size: int,
-  max_pixels: int,
-  fit: str,
-  cache: np.ndarray | None,
-  num_threads: int,
-  progress: Callable[[int, int], None] | None,
-) -> list[int]:
-  """Positions of the images that decode; what they show goes into `cache`."""
-
-  def check(position: int) -> folder_rows.RowError | None:
-    path = str(root / images[position].name)
-    try:
-      decoded = folder_images.decode(path, stored_size, max_pixels, fit)
-    except folder_rows.RowError as error:
-      return error
-    if cache is not None:
-      cache[position] = decoded
-    return None
-
-  usable = []
-  pool = futures.ThreadPoolExecutor(num_threads)
-  with warnings.catch_warnings():
-    # Pillow's remarks on odd metadata are not a user's concern.
-    warnings.simplefilter("ignore")
-    try:
-      for i, error in enumerate(pool.map(check, range(len(images)))):
-        if error is None:
-          usable.append(i)
-        else:
-          for row in images[i].rows:
-            report.add(row.line, row.image, *error.args)
-        if progress is not None:
-          progress(i + 1, len(images))
-    finally:
-      pool.shutdown(cancel_futures=True)
-  return usable
-
-
-def _normal(text: str) -> str:
-  return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def _concepts(images: Sequence[_Image]) -> list[str]:
@@ -265,7 +133,7 @@ def _concepts(images: Sequence[_Image]) -> list[str]:
     if image.concept:
       result.append(f"id:{image.concept}")
       continue
-    captions = [_normal(caption) for caption in image.captions]
+    captions = [folder_rows.normal(caption) for caption in image.captions]
     first = f"caption:{captions[0]}"
     result.append(by_set.setdefault(frozenset(captions), first))
   return result
@@ -379,7 +247,8 @@ def scan_folder(
     progress: called as `progress(images done, all images)`.
 
   Returns:
-    `FolderRecords`, with a `FolderSource` a split.
+    `FolderRecords`, with an `ImageSource` a split. Images are sorted by path,
+    so that their `index` is the same in every run on the same folder.
 
   Raises:
     DataError: the folder cannot be used, or too many rows are bad.
@@ -452,38 +321,47 @@ def scan_folder(
   cache = None
   if size <= cache_bytes:
     cache = np.empty((len(images), stored_size, stored_size, 3), np.uint8)
-  usable = _decode_all(
-    root,
-    images,
-    report,
-    stored_size=stored_size,
-    max_pixels=max_pixels,
-    fit=fit,
-    cache=cache,
-    num_threads=num_threads or min(16, os.cpu_count() or 1),
-    progress=progress,
+  usable = []
+  errors = folder_images.decode_each(
+    [str(root / image.name) for image in images],
+    stored_size,
+    max_pixels,
+    fit,
+    into=cache,
+    num_threads=num_threads,
   )
+  for i, error in enumerate(errors):
+    if error is None:
+      usable.append(i)
+    else:
+      for row in images[i].rows:
+        report.add(row.line, row.image, error)
+    if progress is not None:
+      progress(i + 1, len(images))
   check_share()
   images = [images[i] for i in usable]
   concepts = _concepts(images)
   numbers = {name: i for i, name in enumerate(sorted(set(concepts)))}
   parts = _assign_splits(images, concepts, fractions, notes)
 
-  def source(split: str) -> FolderSource:
-    entries = [
-      _Entry(
-        path=str(root / images[i].name),
-        name=images[i].name,
-        concept_id=numbers[concepts[i]],
-        captions=tuple(images[i].captions),
-        label=images[i].label,
-      )
-      for i in parts[split]
-    ]
-    return FolderSource(
-      split,
-      entries,
-      stored_size=stored_size,
+  def source(split: str) -> ImageSource:
+    found = [images[i] for i in parts[split]]
+    ids = [numbers[concepts[i]] for i in parts[split]]
+    return ImageSource(
+      {"image": [str(root / image.name) for image in found]},
+      {
+        "index": range(len(found)),
+        "concept_id": ids,
+        "captions": [sources.name_captions(image.captions) for image in found],
+        "label": [image.label for image in found],
+      },
+      stored_size,
+      advice="it could be when the folder was scanned: restore it or start a"
+      " new run",
+      fingerprint=digest(
+        [image.name, number, list(image.captions), image.label]
+        for image, number in zip(found, ids)
+      ),
       max_pixels=max_pixels,
       fit=fit,
       cache=cache,

@@ -108,10 +108,24 @@ class Official:
       return dataclasses.replace(found, tokenizer=tokenizer)
     if not request.trains:
       _score_what_is_there(splits, request.report)
-    return _as_pairs(splits, request, self.vocab_size)
+    import numpy as np
+
+    empty = sources.ArraySource(np.zeros((0, 1, 1, 3), np.uint8), [])
+    for name in (sources.VALIDATION, sources.TEST):
+      splits.setdefault(name, empty)
+    train = splits[sources.TRAIN]
+    return sources.PairData(
+      name="official",
+      splits=splits,
+      languages=(sources.ANY_LANGUAGE,),
+      tokenizer=request.learned(sources.caption_texts(train), self.vocab_size),
+      fingerprint=train.fingerprint,
+      prompts=sources.PHOTO_PROMPTS,
+    )
 
   def _load(self, task: str, request: Request) -> Any:
     path = os.path.expanduser(self.path)
+    # Options may say these in another way.
     arguments: dict[str, Any] = {
       "path": path,
       "image_root": os.path.expanduser(self.image_root) or path,
@@ -147,26 +161,6 @@ def _score_what_is_there(
   splits.setdefault(sources.TRAIN, splits[found])
 
 
-def _as_pairs(
-  splits: dict[str, Any], request: Request, vocab_size: int
-) -> sources.PairData:
-  """The data set, its absent splits empty."""
-  import numpy as np
-
-  for name in (sources.VALIDATION, sources.TEST):
-    if name not in splits:
-      splits[name] = sources.ArraySource(np.zeros((0, 1, 1, 3), np.uint8), [])
-  train = splits[sources.TRAIN]
-  return sources.PairData(
-    name="official",
-    splits=splits,
-    languages=(sources.ANY_LANGUAGE,),
-    tokenizer=request.learned(sources.caption_texts(train), vocab_size),
-    fingerprint=train.fingerprint,
-    prompts=sources.PHOTO_PROMPTS,
-  )
-
-
 def load(
   task: str,
   format: str,
@@ -176,6 +170,9 @@ def load(
   image_size: int,
   fit: str = "pad",
   report: Callable[[str], None] = print,
+  report_path: "_files.Path | None" = None,
+  max_bad_share: float = 0.05,
+  verify: bool = False,
   **options: Any,
 ) -> dict[str, sources.Source] | tasks_lib.TaskData:
   """Opens data of a task and format of the table above.
@@ -183,13 +180,18 @@ def load(
   Args:
     task: `captions`, `vqa`, `nlvr2` or `entailment`.
     format: one that the task has.
-    path: a file, a folder or the files of each split.
+    path: a file; a folder, if it has files of the usual names; or the file or
+      files of each split, as {"train": FILE, "validation": FILE}.
     image_root: the folder below which the images are.
     image_size: side of the images.
     fit: how images become squares, see `folder_images.decode`.
     report: receives lines for the user.
+    report_path: receives a line for each row that cannot be used.
+    max_bad_share: of a split's rows; more of them are an error.
+    verify: whether to open every image once: what cannot be decoded is a bad
+      row then, and would stop a training run later.
     **options: further ones of the task's function, `captions.load_captions`,
-      `vqa.load_vqa`, `nlvr2.load_nlvr2` or `entailment.load_entailment`.
+      `vqa.load_vqa`, `statements.load_nlvr2` or `statements.load_entailment`.
 
   Returns:
     A source a split for `captions`, a data set for the others.
@@ -199,29 +201,37 @@ def load(
     ValueError: there is no such task or format.
   """
   from contrastive_jax.data.sets.official import (
+    _files,
+    _rows,
     captions,
-    entailment,
-    nlvr2,
+    statements,
     vqa,
   )
 
-  loaders: dict[str, Callable[..., Any]] = {
-    "captions": captions.load_captions,
-    "vqa": vqa.load_vqa,
-    "nlvr2": nlvr2.load_nlvr2,
-    "entailment": entailment.load_entailment,
+  loaders: dict[str, tuple[Any, Callable[..., Any]]] = {
+    "captions": (captions.FORMATS, captions.load_captions),
+    "vqa": (vqa.FORMATS, vqa.load_vqa),
+    "nlvr2": (statements.NLVR2, statements.load_nlvr2),
+    "entailment": (statements.ENTAILMENT, statements.load_entailment),
   }
   if task not in loaders:
     raise ValueError(f"task must be one of {', '.join(loaders)}, got {task!r}.")
-  found: Any = loaders[task](
-    format,
-    path,
-    image_root,
+  formats, loader = loaders[task]
+  if format not in formats:
+    raise ValueError(
+      f"format must be one of {', '.join(formats)}, got {format!r}."
+    )
+  opening = _rows.Opening(
+    format=format,
+    example=formats[format].example,
+    path=path,
+    files=_files.find(path, formats[format].files),
+    image_root=image_root,
     image_size=image_size,
+    fit=fit,
     report=report,
-    **options,
+    report_path=report_path,
+    max_bad_share=max_bad_share,
+    verify=verify,
   )
-  if task == "captions":
-    return {name: source.fitted(fit) for name, source in found.items()}
-  splits = {name: source.fitted(fit) for name, source in found.splits.items()}
-  return dataclasses.replace(found, splits=splits)
+  return loader(opening, **options)

@@ -4,39 +4,40 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from contrastive_jax.data.sets.folder import folder_rows, reading
+from contrastive_jax.data.sets.folder import folder_rows
+from contrastive_jax.data.sets.folder.folder_rows import DataError, RowError
 
 Path = str | os.PathLike[str]
 # One file or folder, or the file or files of each split.
 Paths = Path | Mapping[str, Path | Sequence[Path]]
 
-# A row that could be read, or why it could not.
-Raw = Any | folder_rows.RowError
+# Rows by their numbers, from 1: what could be read, or a `RowError`.
+Rows = list[tuple[int, Any]]
 
-_SPLIT_NAMES = {
-  "val": "validation",
-  "valid": "validation",
-  "dev": "validation",
-}
-_ORDER = ("train", "validation", "test")
 _NAMED_SPLIT = re.compile(
   r"(?<![a-z])(train|validation|valid|val|dev|test)(?![a-z])", re.IGNORECASE
 )
 
 
-def split_name(name: str) -> str:
-  """What a split is called here: `val` and `dev` are "validation"."""
-  return _SPLIT_NAMES.get(name, name)
+class Format(NamedTuple):
+  """A format of a task.
+
+  Attributes:
+    files: the usual names of its files in a folder, by split.
+    example: a good row.
+  """
+
+  files: Mapping[str, Sequence[str]]
+  example: str
 
 
 def in_order(splits: Mapping[str, Any]) -> dict[str, Any]:
   """The splits with train, validation and test first."""
-  first = [split for split in _ORDER if split in splits]
-  rest = [split for split in splits if split not in _ORDER]
-  return {split: splits[split] for split in (*first, *rest)}
+  first = [split for split in folder_rows.SPLITS if split in splits]
+  return {split: splits[split] for split in dict.fromkeys((*first, *splits))}
 
 
 def find(
@@ -52,15 +53,15 @@ def find(
       left out.
 
   Raises:
-    folder.DataError: a file is missing, or a folder has none or too many.
+    DataError: a file is missing, or a folder has none or too many.
   """
   if isinstance(paths, Mapping):
-    found = {
-      split_name(split): [pathlib.Path(file) for file in _listed(files)]
-      for split, files in paths.items()
-    }
+    found = {}
+    for split, files in paths.items():
+      files = [files] if isinstance(files, (str, os.PathLike)) else files
+      found[folder_rows.split_name(split)] = list(map(pathlib.Path, files))
     if not found or not all(found.values()):
-      raise reading.DataError(
+      raise DataError(
         f"path must name at least one file for every split, got {dict(paths)}."
       )
     for file in (file for files in found.values() for file in files):
@@ -70,14 +71,14 @@ def find(
   if not path.is_dir():
     _require(path)
     named = _NAMED_SPLIT.search(path.name)
-    split = split_name(named.group(1).lower()) if named else "train"
+    split = folder_rows.split_name(named.group(1).lower()) if named else "train"
     return {split: [path]}
   found = {}
   for split, names in patterns.items():
     for name in names:
       files = sorted(path.glob(name))
       if len(files) > 1:
-        raise reading.DataError(
+        raise DataError(
           f"{path} has {len(files)} files {name}"
           f" ({', '.join(file.name for file in files)}): name those of each"
           f' split, as {{"{split}": FILE}}.'
@@ -86,7 +87,7 @@ def find(
   found = {split: files for split, files in found.items() if files}
   if not found:
     usual = [name for names in patterns.values() for name in names]
-    raise reading.DataError(
+    raise DataError(
       f"{path} has none of the files {', '.join(usual)}; give their folder,"
       " or the files of each split by name."
     )
@@ -94,96 +95,66 @@ def find(
 
 
 def load_json(path: pathlib.Path, expected: str) -> Any:
-  """What a JSON file holds.
-
-  Args:
-    path: the file.
-    expected: what it should hold, for the error.
+  """What a JSON file holds; what it should hold is for the error.
 
   Raises:
-    folder.DataError: it is missing, no UTF-8 or no JSON.
+    DataError: it is missing, no UTF-8 or no JSON.
   """
-  try:
-    return json.loads(_bytes(path, expected).decode("utf-8"))
-  except UnicodeDecodeError as error:
-    raise reading.DataError(
-      f"{path} is not UTF-8 (byte {error.start:,}); expected {expected}."
-    ) from error
-  except (ValueError, RecursionError) as error:
-    raise reading.DataError(
-      f"{path} is not JSON, or its end is missing ({error}); expected"
-      f" {expected}."
-    ) from error
+  return _parsed(_bytes(path, expected), path, expected)
 
 
-def load_rows(path: pathlib.Path, expected: str) -> list[tuple[int, Raw]]:
-  """The numbered rows of a JSON list, or of a file with a JSON value a line.
+def load_rows(path: pathlib.Path, expected: str, *, text: bool = False) -> Rows:
+  """The rows of a JSON list, or of a file with a JSON value or a text a line.
 
-  Args:
-    path: the file; which of both it is, its first character tells.
-    expected: what it should hold, for the error.
+  Which of the first two it is, its first character tells. A bad line is a
+  `RowError` among the rows.
 
   Raises:
-    folder.DataError: it is missing, or a list that is no UTF-8 or no JSON. A
-      bad line is a `RowError` among the rows instead.
+    DataError: the file is missing, empty, or a list that is no UTF-8 or JSON.
   """
   data = _bytes(path, expected)
-  if data.lstrip().startswith(b"["):
-    return numbered(load_json(path, expected))
-  return _lines(data, path, expected, json.loads)
-
-
-def load_lines(path: pathlib.Path, expected: str) -> list[tuple[int, Raw]]:
-  """The numbered lines of a text file that are not blank."""
-  return _lines(_bytes(path, expected), path, expected, str)
-
-
-def table(path: pathlib.Path, key: str, expected: str) -> list[Any]:
-  """The list under a key of a JSON object.
-
-  Raises:
-    folder.DataError: the file has no such list.
-  """
-  return listed(load_json(path, expected), key, path, expected)
+  if not text and data.lstrip().startswith(b"["):
+    return list(enumerate(_parsed(data, path, expected), 1))
+  rows = list(folder_rows.lines_of(data, str if text else json.loads))
+  if not rows:
+    raise DataError(f"{path} is empty; expected {expected}.")
+  return rows
 
 
 def listed(
   value: Any, key: str, path: pathlib.Path, expected: str
 ) -> list[Any]:
-  """The list under a key of what a JSON file held."""
+  """The list under a key of what a JSON file held.
+
+  Raises:
+    DataError: there is no such list.
+  """
   if not isinstance(value, dict):
-    raise reading.DataError(
-      f"{path} holds {_kind(value)}; expected {expected}."
-    )
+    raise DataError(f"{path} holds {_kind(value)}; expected {expected}.")
   if key not in value:
     keys = ", ".join(map(repr, list(value)[:8])) or "none"
-    raise reading.DataError(
+    raise DataError(
       f'{path} has no "{key}" (its keys: {keys}); expected {expected}.'
     )
   if not isinstance(value[key], list):
-    raise reading.DataError(
+    raise DataError(
       f'"{key}" of {path} is {_kind(value[key])}; expected {expected}.'
     )
   return value[key]
-
-
-def numbered(rows: Iterable[Any]) -> list[tuple[int, Raw]]:
-  """Rows with their numbers, from 1."""
-  return list(enumerate(rows, 1))
 
 
 def member(row: Any, key: str, kinds: type | tuple[type, ...]) -> Any:
   """A field of a row.
 
   Raises:
-    folder_rows.RowError: the row is no object, or has no such field of a kind.
+    RowError: the row is no object, or has no such field of a kind.
   """
-  if isinstance(row, folder_rows.RowError):
+  if isinstance(row, RowError):
     raise row
   if not isinstance(row, dict):
-    raise folder_rows.RowError("malformed row", f"it is {_kind(row)}")
+    raise RowError("malformed row", f"it is {_kind(row)}")
   if key not in row:
-    raise folder_rows.RowError("missing key", f'there is no "{key}"')
+    raise RowError("missing key", f'there is no "{key}"')
   value = row[key]
   wanted = kinds if isinstance(kinds, tuple) else (kinds,)
   # True is an int to Python, but no number of an image.
@@ -191,26 +162,17 @@ def member(row: Any, key: str, kinds: type | tuple[type, ...]) -> Any:
     isinstance(value, bool) and bool not in wanted
   ):
     names = " or ".join(_KINDS[kind] for kind in wanted)
-    raise folder_rows.RowError(
+    raise RowError(
       "wrong type", f'"{key}" is {_kind(value)} instead of {names}'
     )
   return value
 
 
 def clean(text: str) -> str:
-  """Text with single spaces.
-
-  Raises:
-    folder_rows.RowError: it is empty, or has half of a surrogate pair, which
-      can neither be encoded nor written.
-  """
-  text = " ".join(text.split())
+  """Text with single spaces; raises `RowError` if it is empty, or no UTF-8."""
+  text = folder_rows.clean(text)
   if not text:
-    raise folder_rows.RowError("empty text")
-  try:
-    text.encode()
-  except UnicodeEncodeError as error:
-    raise folder_rows.RowError("invalid UTF-8") from error
+    raise RowError("empty text")
   return text
 
 
@@ -239,43 +201,30 @@ def _kind(value: Any) -> str:
   return _KINDS.get(type(value), type(value).__name__)
 
 
-def _listed(files: Any) -> list[Path]:
-  return [files] if isinstance(files, (str, os.PathLike)) else list(files)
-
-
 def _require(path: pathlib.Path) -> None:
   if not path.is_file():
     what = "is no file" if path.exists() else "does not exist"
-    raise reading.DataError(f"{path} {what}; give an annotation file.")
+    raise DataError(f"{path} {what}; give an annotation file.")
 
 
 def _bytes(path: pathlib.Path, expected: str) -> bytes:
   try:
-    data = path.read_bytes()
+    return folder_rows.read_bytes(path)
   except OSError as error:
-    raise reading.DataError(
+    raise DataError(
       f"{path} cannot be read ({error.strerror}); expected {expected}."
     ) from error
-  if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-    raise reading.DataError(f"{path} is UTF-16; save it as UTF-8.")
-  return data.removeprefix(b"\xef\xbb\xbf")
 
 
-def _lines(
-  data: bytes, path: pathlib.Path, expected: str, read: Callable[[str], Any]
-) -> list[tuple[int, Raw]]:
-  rows: list[tuple[int, Raw]] = []
-  for number, line in enumerate(data.split(b"\n"), 1):
-    if not line.strip():
-      continue
-    row: Raw
-    try:
-      row = read(line.decode("utf-8"))
-    except UnicodeDecodeError:
-      row = folder_rows.RowError("invalid UTF-8")
-    except (ValueError, RecursionError) as error:
-      row = folder_rows.RowError("malformed row", f"not JSON ({error})")
-    rows.append((number, row))
-  if not rows:
-    raise reading.DataError(f"{path} is empty; expected {expected}.")
-  return rows
+def _parsed(data: bytes, path: pathlib.Path, expected: str) -> Any:
+  try:
+    return json.loads(data.decode("utf-8"))
+  except UnicodeDecodeError as error:
+    raise DataError(
+      f"{path} is not UTF-8 (byte {error.start:,}); expected {expected}."
+    ) from error
+  except (ValueError, RecursionError) as error:
+    raise DataError(
+      f"{path} is not JSON, or its end is missing ({error}); expected"
+      f" {expected}."
+    ) from error

@@ -1,18 +1,16 @@
 """From rows that name images to sources: what all official formats share."""
 
-import copy
-import hashlib
-import json
-import os
+import collections
+import dataclasses
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent import futures
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from contrastive_jax.data import sources
-from contrastive_jax.data.sets.folder import folder_images, reading
-from contrastive_jax.data.sets.folder.folder_rows import RowError
-from contrastive_jax.data.sets.official import _files, _problems
+from contrastive_jax.data import sources, tasks
+from contrastive_jax.data.sets.folder import folder_images, folder_rows
+from contrastive_jax.data.sets.folder.folder_rows import DataError, RowError
+from contrastive_jax.data.sets.folder.image_source import ImageSource, digest
+from contrastive_jax.data.sets.official import _files
 
 # The folder of the images, or those of the data sets that a file draws on.
 Roots = _files.Path | Mapping[str, _files.Path]
@@ -36,8 +34,11 @@ class Part(NamedTuple):
   """The rows of one file, and how to read one; that may raise `RowError`."""
 
   path: pathlib.Path
-  rows: Iterable[tuple[int, _files.Raw]]
+  rows: _files.Rows
   parse: Callable[[Any], Named]
+
+
+Parts = dict[str, list[Part]]
 
 
 class Row(NamedTuple):
@@ -59,192 +60,241 @@ class Row(NamedTuple):
   fields: dict[str, Any]
 
 
-class ImageSource(sources.Source):
-  """Random access to records whose images are decoded when they are asked for.
+class UnlabelledError(RowError):
+  """A row that is left out, but is as it must be: it is no fault."""
 
-  `source[i]` has the images (uint8 [S, S, 3], see `folder_images.decode`) and the
-  other fields, `source.fields(i)` those alone.
+
+class _Where(NamedTuple):
+  """A row: its split, its file and its number there."""
+
+  split: str
+  path: pathlib.Path
+  number: int
+
+
+class _Problems:
+  """Counts the rows of each split that cannot be used, and lists them."""
+
+  def __init__(self, opening: "Opening"):
+    self._opening = opening
+    self._found: list[tuple[_Where, str | None, RowError]] = []
+    self.rows: collections.Counter[str] = collections.Counter()
+
+  def add(self, where: _Where, image: str | None, error: RowError) -> None:
+    """Notes that a row cannot be used."""
+    self._found.append((where, image, error))
+
+  def check(self) -> None:
+    """Writes the list; raises `DataError` if a split is not good enough."""
+    listed = ""
+    if path := self._opening.report_path:
+      listed = f" They are listed in {path}."
+      entries = [
+        dict(file=str(w.path), row=w.number, image=image, problem=str(error))
+        for w, image, error in self._found
+      ]
+      folder_rows.write_lines(pathlib.Path(path), entries)
+    for split, rows in self.rows.items():
+      kinds = self._kinds(split)
+      bad = [
+        (where, error)
+        for where, _, error in self._found
+        if where.split == split and not isinstance(error, UnlabelledError)
+      ]
+      if len(bad) > self._opening.max_bad_share * rows:
+        (_, path, number), error = bad[0]
+        raise DataError(
+          f"{len(bad):,} of {rows:,} rows of the split {split!r} cannot be used"
+          f" ({folder_rows.counted(kinds)}), more than the allowed share of"
+          f" {self._opening.max_bad_share:g} (max_bad_share); the first is"
+          f" row {number:,} of {path}: {error}. A good row is"
+          f" {self._opening.example}.{listed}"
+        )
+      if kinds.total() == rows:
+        raise DataError(
+          f"The split {split!r} has no row that can be used"
+          f" ({folder_rows.counted(kinds) or 'none at all'}); a good row is"
+          f" {self._opening.example}.{listed}"
+        )
+
+  def tell(self) -> None:
+    """Says what is left out, if anything is."""
+    path = self._opening.report_path
+    listed = f"; {path} lists them" if path else ""
+    for split in dict.fromkeys(where.split for where, *_ in self._found):
+      kinds = self._kinds(split)
+      self._opening.report(
+        f"Note: {kinds.total():,} of {self.rows[split]:,} rows of the split"
+        f" {split!r} are left out ({folder_rows.counted(kinds)}){listed}."
+      )
+
+  def _kinds(self, split: str) -> collections.Counter[str]:
+    return collections.Counter(
+      error.args[0] for where, _, error in self._found if where.split == split
+    )
+
+
+def labelled(row: Row) -> dict[str, Any]:
+  """The record of a row, with the numbers of its images, without these."""
+  numbers = zip(("image_id", "second_image_id"), row.numbers)
+  return {"index": row.index, **dict(numbers), **row.fields}
+
+
+@dataclasses.dataclass(frozen=True)
+class Opening:
+  """What is opened, whatever its task; see `official.load`.
+
+  Attributes:
+    example: a good row of the format.
+    files: those of each split.
   """
 
-  def __init__(
-    self,
-    paths: Mapping[str, Sequence[str]],
-    columns: Mapping[str, Sequence[Any]],
-    image_size: int,
-    fingerprint: str = "",
-  ):
-    """Takes a file a record for each image field, and the other fields.
+  format: str
+  example: str
+  path: _files.Paths
+  files: dict[str, list[pathlib.Path]]
+  image_root: Roots
+  image_size: int
+  fit: str
+  report: Callable[[str], None]
+  report_path: _files.Path | None
+  max_bad_share: float
+  verify: bool
 
-    They come by column, as half a million dicts would need half a gigabyte.
-    """
-    self._paths = {name: tuple(values) for name, values in paths.items()}
-    self._columns = {name: tuple(values) for name, values in columns.items()}
-    self._image_size = image_size
-    self._fit = "pad"
-    self._length = len(next(iter(self._paths.values())))
-    self.fingerprint = fingerprint
+  def __post_init__(self) -> None:
+    """Raises `ValueError` for a share that is none and images of no size."""
+    if not 0.0 <= self.max_bad_share <= 1.0:
+      raise ValueError(
+        f"max_bad_share must be within 0..1, got {self.max_bad_share}."
+      )
+    if self.image_size < 1:
+      raise ValueError(f"image_size must be at least 1, got {self.image_size}.")
 
-  def __len__(self) -> int:
-    """Number of records."""
-    return self._length
+  def parts(self, make: Callable[[pathlib.Path], Part]) -> Parts:
+    """The files of each split, each by itself."""
+    return {
+      split: [make(path) for path in paths]
+      for split, paths in self.files.items()
+    }
 
-  def __getitem__(self, index: int) -> dict[str, Any]:
-    """One record.
+  def json_parts(self, name: str, parse: Callable[[Any], Named]) -> Parts:
+    """The files of each split, of which `parse` reads a row of JSON."""
+    expected = f"{name}, {self.example}"
+    return self.parts(
+      lambda path: Part(path, _files.load_rows(path, expected), parse)
+    )
+
+  def read(self, parts: Parts) -> dict[str, list[Row]]:
+    """The rows that can be used, of each split.
 
     Raises:
-      folder.DataError: an image cannot be decoded (any more).
+      DataError: a folder is missing, a split has no row that can be used or too
+        many that cannot.
     """
-    fields = self.fields(index)
-    images = {}
-    for name, paths in self._paths.items():
-      try:
-        images[name] = folder_images.decode(
-          paths[index],
-          self._image_size,
-          folder_images.MAX_PIXELS,
-          self._fit,
-        )
-      except RowError as error:
-        raise reading.DataError(
-          f"{paths[index]} cannot be read ({_problems.text_of(error)});"
-          " restore it, or load the data with verify=True to leave such images"
-          " out."
-        ) from error
-    return images | fields
+    images = _Images(self.image_root)
+    problems = _Problems(self)
+    found: dict[str, list[tuple[_Where, Row]]] = {}
+    index = 0
+    for split, split_parts in parts.items():
+      usable = found[split] = []
+      problems.rows[split] = 0
+      for part in split_parts:
+        for number, raw in part.rows:
+          where = _Where(split, part.path, number)
+          problems.rows[split] += 1
+          names: tuple[Sequence[str], ...] = ()
+          try:
+            if isinstance(raw, RowError):
+              raise raw
+            names, fields, root = part.parse(raw)
+            # All get their numbers, whichever of them is there.
+            numbers = tuple(images.number(n, root) for n in names)
+            paths = tuple(images.path(n) for n in numbers)
+            first = tuple(n[0] for n in names)
+            usable.append((where, Row(index, numbers, first, paths, fields)))
+          except RowError as error:
+            problems.add(where, names[0][0] if names else None, error)
+          index += 1
+    problems.check()  # Before the long part.
+    if self.verify:
+      self._verify(found, problems)
+      problems.check()
+    problems.tell()
+    rows = {
+      split: [row for _, row in usable] for split, usable in found.items()
+    }
+    _note_overlaps(rows, self.report)
+    return rows
 
-  def fields(self, index: int) -> dict[str, Any]:
-    """One record without its images."""
-    index = self._checked(index)
-    return {name: values[index] for name, values in self._columns.items()}
-
-  def fitted(self, fit: str) -> "ImageSource":
-    """The same with images that become squares in another way."""
-    other = copy.copy(self)
-    other._fit = fit
-    return other
-
-  def __repr__(self) -> str:
-    # A log that names the source then tells when the data has changed.
-    return (
-      f"ImageSource(records={self._length}, image_size={self._image_size}, "
-      f"fingerprint={self.fingerprint!r})"
-    )
-
-
-def read(
-  parts: Mapping[str, Sequence[Part]],
-  image_root: Roots,
-  *,
-  image_size: int,
-  rules: _problems.Rules,
-  example: str,
-) -> dict[str, list[Row]]:
-  """The rows that can be used, of each split.
-
-  Args:
-    parts: the files of each split.
-    image_root: where the images are.
-    image_size: side at which `rules.verify` decodes.
-    rules: what is done with rows that cannot be used.
-    example: a good row, for the error.
-
-  Raises:
-    folder.DataError: a folder is missing, a split has no row that can be used
-      or too many that cannot.
-  """
-  if image_size < 1:
-    raise ValueError(f"image_size must be at least 1, got {image_size}.")
-  images, problems = _Images(image_root), _problems.Problems(rules, example)
-  result, index = {}, 0
-  for split, split_parts in parts.items():
-    usable = []
-    problems.rows[split] = 0
-    for part in split_parts:
-      for number, raw in part.rows:
-        where = _problems.Where(split, part.path, number)
-        problems.rows[split] += 1
-        names: tuple[Sequence[str], ...] = ()
-        try:
-          if isinstance(raw, RowError):
-            raise raw
-          named = part.parse(raw)
-          names = named.images
-          # All get their numbers, whichever of them is there.
-          numbers = tuple(images.number(n, named.root) for n in names)
-          paths = tuple(images.find(n, named.root) for n in names)
-          first = tuple(n[0] for n in names)
-          row = Row(index, numbers, first, paths, named.fields)
-          usable.append((where, row))
-        except RowError as error:
-          problems.add(where, names[0][0] if names else None, error)
-        index += 1
-    result[split] = usable
-  problems.check()  # Before the long part.
-  if rules.verify:
-    broken = _broken(result, image_size)
-    for split, usable in result.items():
-      kept = []
+  def _verify(
+    self,
+    found: dict[str, list[tuple[_Where, Row]]],
+    problems: _Problems,
+  ) -> None:
+    """Leaves out the rows whose images do not decode."""
+    rows = [row for usable in found.values() for _, row in usable]
+    paths = list(dict.fromkeys(path for row in rows for path in row.paths))
+    errors = list(folder_images.decode_each(paths, self.image_size))
+    broken = {p: error for p, error in zip(paths, errors) if error is not None}
+    for split, usable in found.items():
+      found[split] = []
       for where, row in usable:
-        errors = [broken[path] for path in row.paths if path in broken]
-        if errors:
-          problems.add(where, row.paths[0], errors[0])
+        path = next((path for path in row.paths if path in broken), None)
+        if path is None:
+          found[split].append((where, row))
         else:
-          kept.append((where, row))
-      result[split] = kept
-    problems.check()
-  problems.tell()
-  found_rows = {
-    split: [row for _, row in rows] for split, rows in result.items()
-  }
-  _note_overlaps(found_rows, rules.report)
-  return found_rows
+          problems.add(where, row.paths[0], broken[path])
 
+  def as_sources(
+    self,
+    rows: Mapping[str, Sequence[Row]],
+    record: Callable[[Row], dict[str, Any]] = labelled,
+    image_fields: Sequence[str] = ("image",),
+  ) -> dict[str, sources.Source]:
+    """A source a split, its records in the order of the rows.
 
-def sources_of(
-  rows: Mapping[str, Sequence[Row]],
-  image_fields: Sequence[str],
-  image_size: int,
-  columns: Callable[[Row], dict[str, Any]],
-) -> dict[str, ImageSource]:
-  """A source a split, its records in the order of the rows.
+    Args:
+      rows: those of each split; none is empty.
+      record: a row's record, without its images.
+      image_fields: the names of these.
+    """
+    result: dict[str, sources.Source] = {}
+    for split, split_rows in rows.items():
+      records = [record(row) for row in split_rows]
+      result[split] = ImageSource(
+        {
+          name: [row.paths[i] for row in split_rows]
+          for i, name in enumerate(image_fields)
+        },
+        {name: [record[name] for record in records] for name in records[0]},
+        self.image_size,
+        advice="restore it, or load the data with verify=True to leave such"
+        " images out",
+        # By name: where the folder of the images is does not matter.
+        fingerprint=digest([r.names, x] for r, x in zip(split_rows, records)),
+        fit=self.fit,
+      )
+    return result
 
-  Args:
-    rows: those of each split; none is empty.
-    image_fields: the names of their images.
-    image_size: side of the images.
-    columns: the other fields of a row's record, always the same ones.
-  """
-  result = {}
-  for split, split_rows in rows.items():
-    records = [columns(row) for row in split_rows]
-    digest = hashlib.sha256()
-    for row, record in zip(split_rows, records):
-      # By name: where the folder of the images is does not matter.
-      digest.update(json.dumps([row.names, record]).encode())
-    result[split] = ImageSource(
-      {
-        name: [row.paths[i] for row in split_rows]
-        for i, name in enumerate(image_fields)
-      },
-      {name: [record[name] for record in records] for name in records[0]},
-      image_size,
-      digest.hexdigest()[:16],
-    )
-  return result
-
-
-def by_image(rows: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
-  """The rows with those of an image next to each other, else in their order."""
-  return {
-    split: sorted(split_rows, key=lambda row: row.numbers)
-    for split, split_rows in rows.items()
-  }
-
-
-def fingerprint_of(splits: Mapping[str, ImageSource]) -> str:
-  """That of the training records, if there are any."""
-  train = splits.get("train")
-  return train.fingerprint if train is not None else ""
+  def task_data(
+    self,
+    rows: Mapping[str, list[Row]],
+    *,
+    task: str,
+    name: str,
+    answers: tuple[str, ...] = (),
+    record: Callable[[Row], dict[str, Any]] = labelled,
+    image_fields: Sequence[str] = ("image",),
+  ) -> tasks.TaskData:
+    """The data set, the records of an image next to each other."""
+    by_image = {
+      split: sorted(split_rows, key=lambda row: row.numbers)
+      for split, split_rows in rows.items()
+    }
+    splits = self.as_sources(by_image, record, image_fields)
+    train = splits.get(sources.TRAIN)
+    fingerprint = train.fingerprint if train is not None else ""
+    return tasks.TaskData(name, task, splits, answers, fingerprint)
 
 
 class _Images:
@@ -258,47 +308,45 @@ class _Images:
       path = pathlib.Path(root)
       if not path.is_dir():
         what = "is not a folder" if path.exists() else "does not exist"
-        raise reading.DataError(
+        raise DataError(
           f"{path} {what}; give the folder with the images as image_root."
         )
-      self._roots[name] = (path, path.resolve())
+      self._roots[name] = (path.absolute(), path.resolve())
     self._numbers: dict[tuple[str, str], int] = {}
-    self._found: dict[tuple[str, str], str | RowError] = {}
+    self._found: list[str | RowError] = []
 
   def number(self, names: Sequence[str], root: str) -> int:
     """That of the image; raises `RowError` if there is no such folder."""
-    return self._numbers.setdefault(self._key(names, root), len(self._numbers))
-
-  def find(self, names: Sequence[str], root: str) -> str:
-    """The path of the image; raises `RowError` if there is none."""
-    key = self._key(names, root)
-    if key not in self._found:
-      try:
-        self._found[key] = self._locate(names, key[0])
-      except RowError as error:
-        self._found[key] = error
-    found = self._found[key]
-    if isinstance(found, RowError):
-      raise found
-    return found
-
-  def _key(self, names: Sequence[str], root: str) -> tuple[str, str]:
-    """Folder and name: numbers stay when a file comes or goes."""
     if root not in self._roots:
       if "" not in self._roots:
         raise RowError(
           "unknown folder", f"image_root has no folder for {root!r}"
         )
       root = ""
-    return root, pathlib.PurePosixPath(names[0]).as_posix()
+    # Folder and name: numbers stay when a file comes or goes.
+    key = root, pathlib.PurePosixPath(names[0]).as_posix()
+    if key not in self._numbers:
+      self._numbers[key] = len(self._numbers)
+      try:
+        self._found.append(self._locate(names, root))
+      except RowError as error:
+        self._found.append(error)
+    return self._numbers[key]
+
+  def path(self, number: int) -> str:
+    """The path of the image; raises `RowError` if there is none."""
+    found = self._found[number]
+    if isinstance(found, RowError):
+      raise found
+    return found
 
   def _locate(self, names: Sequence[str], root: str) -> str:
     given, resolved = self._roots[root]
-    missing: RowError | None = None
+    missing = []
     for name in dict.fromkeys(names):
       path = pathlib.PurePath(name)
       # Some lists have whole paths, which are as good if they lead here.
-      for base in (given.absolute(), resolved):
+      for base in (given, resolved):
         if path.is_absolute() and path.is_relative_to(base):
           name = path.relative_to(base).as_posix()
       try:
@@ -306,38 +354,8 @@ class _Images:
       except RowError as error:
         if error.args[0] != "missing file":
           raise
-        missing = missing or error
-    if missing is None:
-      raise RowError("missing file", "the row names none")
-    raise missing
-
-
-def _broken(
-  rows: Mapping[str, Sequence[tuple[_problems.Where, Row]]], image_size: int
-) -> dict[str, RowError]:
-  """The images that do not decode."""
-  paths = list(
-    dict.fromkeys(
-      path
-      for split_rows in rows.values()
-      for _, row in split_rows
-      for path in row.paths
-    )
-  )
-
-  def check(path: str) -> RowError | None:
-    try:
-      folder_images.decode(path, image_size, folder_images.MAX_PIXELS)
-    except RowError as error:
-      return error
-    return None
-
-  pool = futures.ThreadPoolExecutor(min(16, os.cpu_count() or 1))
-  try:
-    errors = list(pool.map(check, paths))
-  finally:
-    pool.shutdown(cancel_futures=True)
-  return {path: e for path, e in zip(paths, errors) if e is not None}
+        missing.append(error)
+    raise missing[0]
 
 
 def _note_overlaps(

@@ -1,197 +1,143 @@
 """Captioned images: COCO, the Karpathy splits, web lists, ALBEF's own files."""
 
 import collections
-import functools
 import pathlib
 import re
 import urllib.parse
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from contrastive_jax.data import sources
-from contrastive_jax.data.sets.folder import reading
-from contrastive_jax.data.sets.folder.folder_rows import RowError
-from contrastive_jax.data.sets.official import _files, _problems, _rows
+from contrastive_jax.data.sets.folder import folder_rows
+from contrastive_jax.data.sets.folder.folder_rows import DataError, RowError
+from contrastive_jax.data.sets.official import _files, _rows
 
-# Of each format: the names of its files in a folder, by split.
-FILES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-  "coco": {
-    "train": ("captions_train*.json",),
-    "validation": ("captions_val*.json",),
-  },
-  "karpathy": {"train": ("dataset_*.json",)},
-  "albef": {
-    "train": ("*_train.json",),
-    "validation": ("*_val.json",),
-    "test": ("*_test.json",),
-  },
-  "list": {
-    "train": ("*[Tt]rain*.tsv",),
-    "validation": ("*[Vv]al*.tsv",),
-  },
-}
-_EXAMPLES = {
-  "coco": '{"images": [{"id": 9, "file_name": "000000000009.jpg"}],'
-  ' "annotations": [{"image_id": 9, "caption": "A red cup."}]}',
-  "karpathy": '{"images": [{"filepath": "val2014", "filename": "a.jpg",'
-  ' "split": "train", "sentences": [{"raw": "A red cup."}]}]}',
-  "albef": '[{"image": "val2014/a.jpg", "caption": "A red cup."}]',
-  "list": "A red cup.<TAB>http://host/a.jpg",
+FORMATS: Mapping[str, _files.Format] = {
+  "coco": _files.Format(
+    {
+      "train": ("captions_train*.json",),
+      "validation": ("captions_val*.json",),
+    },
+    '{"images": [{"id": 9, "file_name": "000000000009.jpg"}],'
+    ' "annotations": [{"image_id": 9, "caption": "A red cup."}]}',
+  ),
+  "karpathy": _files.Format(
+    {"train": ("dataset_*.json",)},
+    '{"images": [{"filepath": "val2014", "filename": "a.jpg",'
+    ' "split": "train", "sentences": [{"raw": "A red cup."}]}]}',
+  ),
+  "albef": _files.Format(
+    {
+      "train": ("*_train.json",),
+      "validation": ("*_val.json",),
+      "test": ("*_test.json",),
+    },
+    '[{"image": "val2014/a.jpg", "caption": "A red cup."}]',
+  ),
+  "list": _files.Format(
+    {"train": ("*[Tt]rain*.tsv",), "validation": ("*[Vv]al*.tsv",)},
+    "A red cup.<TAB>http://host/a.jpg",
+  ),
 }
 _KARPATHY_SPLITS = {"restval": "train"}
 
 
 def load_captions(
-  format: str,
-  path: _files.Paths,
-  image_root: _rows.Roots,
+  opening: _rows.Opening,
   *,
-  image_size: int,
   names: Mapping[str, str] | _files.Path | None = None,
   only: str = "",
-  report: Callable[[str], None] = print,
-  report_path: _files.Path | None = None,
-  max_bad_share: float = 0.05,
-  verify: bool = False,
 ) -> dict[str, sources.Source]:
   """Opens captioned images that others publish.
 
-  | format | file | split |
-  |---|---|---|
-  | `coco` | `captions_train2017.json` and the like | by file |
-  | `karpathy` | `dataset_coco.json`, `dataset_flickr30k.json` | in the file |
-  | `albef` | JSON of `{"image", "caption"}`: one caption or a list | by file |
-  | `list` | a line `caption<TAB>URL or path` (Conceptual Captions) | by file |
-  | `list` | JSON of pairs, or SBU's of `image_urls` and `captions` | by file |
-
-  Of a Karpathy split, `restval` is train. Records are those of `data.sources`,
-  with all captions of an image in one. `concept_id` is the number of the image
-  in the data set, the same in all splits, `index` too, and `label` is "". A row
-  without a caption or an image is a bad one. Nothing is fetched.
+  A `list` is lines of a caption, a tab and a URL or path (Conceptual
+  Captions), JSON of pairs, or SBU's of `image_urls` and `captions`. Files of
+  `karpathy` have all splits in them (`restval` is train), those of other
+  formats are of one each. COCO's images may be in the folder of the images or
+  in folders such as `train2017`. Records are those of `data.sources`, with all
+  captions of an image in one. `concept_id` is the number of the image in the
+  data set, the same in all splits, `index` too, and `label` is "". A row
+  without a caption or an image is a bad one: lists from the web need a larger
+  `max_bad_share`, as many of their images are gone.
 
   Args:
-    format: one of the table.
-    path: the file; or their folder, if it has one a split of the usual name; or
-      the file or files of each split, as {"train": FILE, "validation": FILE}.
-    image_root: the folder below which the images are. COCO's may be in it or in
-      folders such as `train2017`.
-    image_size: side of the images.
+    opening: what is opened.
     names: of a list, the image of each URL below `image_root`, or a JSON file
       with that; without it, that is the last part of the URL.
     only: a split; images of the others need not be there. "" is all.
-    report: receives lines for the user.
-    report_path: receives a line for each row that cannot be used.
-    max_bad_share: of a split's rows; more of them are an error. Lists from the
-      web need more, as many of their images are gone.
-    verify: whether to open every image once: what cannot be decoded is a bad
-      row then, and would stop a training run later.
-
-  Returns:
-    A source a split.
-
-  Raises:
-    folder.DataError: a file cannot be used, or too many rows.
-    ValueError: there is no such format.
   """
-  if format not in FILES:
-    raise ValueError(
-      f"format must be one of {', '.join(FILES)}, got {format!r}."
-    )
-  if names is not None and format != "list":
-    raise ValueError(f"names is for the format list, got {format!r}.")
-  files = _files.find(path, FILES[format])
-  if format == "coco":
-    parts = _by_file(files, _coco)
-  elif format == "karpathy":
-    parts = _karpathy([file for split in files.values() for file in split])
-  elif format == "albef":
-    parts = _by_file(files, _albef)
+  if names is not None and opening.format != "list":
+    raise ValueError(f"names is for the format list, got {opening.format!r}.")
+  if opening.format == "karpathy":
+    parts = _karpathy(opening)
+  elif opening.format == "albef":
+    parts = opening.json_parts("a list", _parse_albef)
+  elif opening.format == "coco":
+    expected = f"COCO captions, {opening.example}"
+    parts = opening.parts(lambda path: _coco(path, expected))
   else:
-    parts = _by_file(files, functools.partial(_list, names=_name_table(names)))
+    expected = f"a list of captions and images, {opening.example}"
+    table = _name_table(names)
+    parts = opening.parts(lambda path: _list(path, expected, table))
   if only:
     if only not in parts:
-      raise reading.DataError(
-        f"{path} has no split {only!r}; it has {', '.join(parts)}."
+      raise DataError(
+        f"{opening.path} has no split {only!r}; it has {', '.join(parts)}."
       )
     parts = {only: parts[only]}
-  rows = _rows.read(
-    parts,
-    image_root,
-    image_size=image_size,
-    rules=_problems.Rules(max_bad_share, report_path, verify, report),
-    example=_EXAMPLES[format],
-  )
+  rows = opening.read(parts)
   merged = {split: _merged(found) for split, found in rows.items()}
-  return dict(_rows.sources_of(merged, ("image",), image_size, _record))
-
-
-def _by_file(
-  files: Mapping[str, list[pathlib.Path]],
-  part: Callable[[pathlib.Path], _rows.Part],
-) -> dict[str, list[_rows.Part]]:
-  return {
-    split: [part(file) for file in names] for split, names in files.items()
-  }
-
-
-def _record(row: _rows.Row) -> dict[str, Any]:
-  return {
-    "index": row.numbers[0],
-    "concept_id": row.numbers[0],
-    "captions": sources.name_captions(row.fields["captions"]),
-    "label": "",
-  }
+  return opening.as_sources(merged, lambda row: row.fields)
 
 
 def _merged(rows: Iterable[_rows.Row]) -> list[_rows.Row]:
-  """One row an image, with the captions of all of its rows, each once."""
+  """One row an image, whose record has the captions of all, each once."""
   first: dict[int, _rows.Row] = {}
   captions: dict[int, dict[str, None]] = collections.defaultdict(dict)
   for row in rows:
     first.setdefault(row.numbers[0], row)
     captions[row.numbers[0]].update(dict.fromkeys(row.fields["captions"]))
   return [
-    row._replace(fields={"captions": tuple(captions[number])})
+    row._replace(
+      fields={
+        "index": number,
+        "concept_id": number,
+        "captions": sources.name_captions(captions[number]),
+        "label": "",
+      }
+    )
     for number, row in first.items()
   ]
 
 
 def _named(images: list[str], captions: Iterable[str]) -> _rows.Named:
   """A row of an image; empty captions are left out if there are others."""
-  kept = []
-  for caption in captions:
-    if caption.strip():
-      kept.append(_files.clean(caption))
+  kept = [_files.clean(caption) for caption in captions if caption.strip()]
   if not kept:
     raise RowError("no caption", "the image has none that is not empty")
   return _rows.Named((images,), {"captions": tuple(dict.fromkeys(kept))})
 
 
-def _coco(path: pathlib.Path) -> _rows.Part:
-  expected = f"COCO captions, {_EXAMPLES['coco']}"
+def _coco(path: pathlib.Path, expected: str) -> _rows.Part:
   value = _files.load_json(path, expected)
   images = _files.listed(value, "images", path, expected)
   annotations = _files.listed(value, "annotations", path, expected)
-  captions: dict[int | str, list[str]] = collections.defaultdict(list)
-  first: dict[int | str, int] = {}
-  rows: list[tuple[int, Any]] = []
-  for number, row in _files.numbered(annotations):
+  # Of each image, the texts by the number of their row.
+  captions: dict[int | str, dict[int, str]] = collections.defaultdict(dict)
+  rows: _files.Rows = []
+  for number, row in enumerate(annotations, 1):
     try:
       text = _files.member(row, "caption", str)
-      image = _files.identifier(row, "image_id")
-      captions[image].append(text)
-      first.setdefault(image, number)
+      captions[_files.identifier(row, "image_id")][number] = text
     except RowError as error:
       rows.append((number, error))
-  known = set()
-  for number, row in _files.numbered(images):
-    rows.append((number, row))
-    if isinstance(row, dict) and isinstance(row.get("id"), (int, str)):
-      known.add(row["id"])
+  rows += enumerate(images, 1)
+  ids = [row.get("id") for row in images if isinstance(row, dict)]
+  known = {name for name in ids if isinstance(name, (int, str))}
   # The annotations of an image that is not listed have no name to go by.
   rows += [
-    (number, RowError("unknown image", f"captions of image {image!r}"))
-    for image, number in first.items()
+    (min(texts), RowError("unknown image", f"captions of image {image!r}"))
+    for image, texts in captions.items()
     if image not in known
   ]
   # captions_train2017.json is about images that may be in train2017.
@@ -200,24 +146,26 @@ def _coco(path: pathlib.Path) -> _rows.Part:
   def parse(row: Any) -> _rows.Named:
     name = _files.text_of(row, "file_name")
     places = [name] + ([f"{subset.group()}/{name}"] if subset else [])
-    return _named(places, captions.get(_files.identifier(row, "id"), ()))
+    texts = captions.get(_files.identifier(row, "id"), {})
+    return _named(places, texts.values())
 
   return _rows.Part(path, rows, parse)
 
 
-def _karpathy(files: list[pathlib.Path]) -> dict[str, list[_rows.Part]]:
-  splits: dict[str, list[_rows.Part]] = {}
-  for path in files:
-    expected = f"a Karpathy split, {_EXAMPLES['karpathy']}"
-    rows: dict[str, list[tuple[int, Any]]] = collections.defaultdict(list)
-    images = _files.table(path, "images", expected)
-    for number, row in _files.numbered(images):
+def _karpathy(opening: _rows.Opening) -> _rows.Parts:
+  expected = f"a Karpathy split, {opening.example}"
+  splits: _rows.Parts = {}
+  for path in (path for paths in opening.files.values() for path in paths):
+    rows: dict[str, _files.Rows] = collections.defaultdict(list)
+    value = _files.load_json(path, expected)
+    images = _files.listed(value, "images", path, expected)
+    for number, row in enumerate(images, 1):
       split = "train"
       try:
         name = _files.text_of(row, "split")
-        split = _KARPATHY_SPLITS.get(name, _files.split_name(name))
-        if split not in (sources.TRAIN, sources.VALIDATION, sources.TEST):
-          split = sources.TRAIN
+        split = _KARPATHY_SPLITS.get(name, folder_rows.split_name(name))
+        if split not in folder_rows.SPLITS:
+          split = "train"
           raise RowError("unknown split", repr(name))
       except RowError as error:
         row = error
@@ -226,7 +174,7 @@ def _karpathy(files: list[pathlib.Path]) -> dict[str, list[_rows.Part]]:
       part = _rows.Part(path, found, _parse_karpathy)
       splits.setdefault(split, []).append(part)
     if not images:
-      raise reading.DataError(f"{path} has no images; expected {expected}.")
+      raise DataError(f"{path} has no images; expected {expected}.")
   return _files.in_order(splits)
 
 
@@ -251,22 +199,17 @@ def _captions_of(row: Any) -> list[str]:
   return captions
 
 
-def _albef(path: pathlib.Path) -> _rows.Part:
-  rows = _files.load_rows(path, f"a list, {_EXAMPLES['albef']}")
-  return _rows.Part(
-    path,
-    rows,
-    lambda row: _named([_files.text_of(row, "image")], _captions_of(row)),
-  )
+def _parse_albef(row: Any) -> _rows.Named:
+  return _named([_files.text_of(row, "image")], _captions_of(row))
 
 
-def _list(path: pathlib.Path, names: Mapping[str, str] | None) -> _rows.Part:
-  expected = f"a list of captions and images, {_EXAMPLES['list']}"
+def _list(
+  path: pathlib.Path, expected: str, names: Mapping[str, str] | None
+) -> _rows.Part:
   if path.suffix in (".json", ".jsonl"):
     rows = _sbu(path, expected) or _files.load_rows(path, expected)
   else:
-    rows = _files.load_lines(path, expected)
-
+    rows = _files.load_rows(path, expected, text=True)
   meant: dict[str, str] = {}
 
   def parse(row: Any) -> _rows.Named:
@@ -281,22 +224,22 @@ def _list(path: pathlib.Path, names: Mapping[str, str] | None) -> _rows.Part:
   return _rows.Part(path, rows, parse)
 
 
-def _sbu(path: pathlib.Path, expected: str) -> list[tuple[int, Any]]:
+def _sbu(path: pathlib.Path, expected: str) -> _files.Rows:
   """The rows of SBU's JSON, a list of URLs and one of captions; else none."""
   try:
     value = _files.load_json(path, expected)
-  except reading.DataError:  # A JSON value a line, or the next reader says why.
+  except DataError:  # A JSON value a line, or the next reader says why.
     return []
   if not isinstance(value, dict) or "image_urls" not in value:
     return []
   images = _files.listed(value, "image_urls", path, expected)
   captions = _files.listed(value, "captions", path, expected)
   if len(images) != len(captions):
-    raise reading.DataError(
+    raise DataError(
       f"{path} has {len(images):,} image_urls and {len(captions):,} captions;"
       " they must be as many."
     )
-  return _files.numbered(zip(images, captions))
+  return list(enumerate(zip(images, captions), 1))
 
 
 def _pair(row: Any) -> tuple[str, list[str]]:
@@ -344,5 +287,5 @@ def _name_table(
   if not isinstance(value, dict) or not all(
     isinstance(name, str) for name in value.values()
   ):
-    raise reading.DataError(f"{path} must hold {expected}.")
+    raise DataError(f"{path} must hold {expected}.")
   return value

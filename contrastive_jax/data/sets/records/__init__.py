@@ -11,7 +11,7 @@ import dataclasses
 from contrastive_jax.choices import field
 from contrastive_jax.data import sources
 from contrastive_jax.data.sets.choices import FIT, PAIRS, VOCAB_SIZE, Request
-from contrastive_jax.data.sets.folder.folder_rows import DataError
+from contrastive_jax.data.sets.folder.folder_rows import SPLITS, DataError
 
 # Examples of a large data set whose captions a vocabulary is learned on.
 _CAPTIONS_TO_LEARN = 200_000
@@ -64,17 +64,17 @@ class Records:
       for path in self.path
     ]
     splits: dict[str, sources.Source] = {}
-    for name in (sources.TRAIN, sources.VALIDATION, sources.TEST):
+    for name in SPLITS:
       parts = [folder[name] for folder in found]
-      for path, part in zip(self.path, parts):
-        if name == sources.TRAIN and not len(part):
-          raise DataError(
-            f"{path} has no training examples; convert some, or leave it out."
-          )
-      weights = self.mixture if name == sources.TRAIN else ()
-      splits[name] = (
-        parts[0] if len(parts) == 1 else source.Mixture(parts, weights or None)
-      )
+      splits[name] = parts[0]
+      if len(parts) > 1:
+        weights = self.mixture if name == sources.TRAIN else ()
+        splits[name] = source.Mixture(parts, weights or None)
+    for path, folder in zip(self.path, found):
+      if not len(folder[sources.TRAIN]):
+        raise DataError(
+          f"{path} has no training examples; convert some, or leave it out."
+        )
     train = splits[sources.TRAIN]
     return sources.PairData(
       name="records",

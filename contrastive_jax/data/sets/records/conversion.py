@@ -22,8 +22,8 @@ from concurrent import futures
 from typing import Any
 
 from contrastive_jax.data.files import links
-from contrastive_jax.data.sets.folder import reading
-from contrastive_jax.data.sets.folder.folder_rows import SPLITS
+from contrastive_jax.data.sets.folder import folder_rows
+from contrastive_jax.data.sets.folder.folder_rows import SPLITS, DataError
 from contrastive_jax.data.sets.records import items, sharing, tables, units
 
 DATASET_FILE = "dataset.json"
@@ -142,36 +142,20 @@ def convert(
     claim=lambda: _claim(root, settings),
     report=report,
   ):
-    return _convert(
-      settings, root, files, workers, max_bad_share, retry, report
+    report(f"{len(files):,} input file(s) to {root}.")
+    _sweep(root)
+    todo = units.split(
+      files,
+      format=settings.format,
+      columns=settings.columns,
+      root=settings.image_root,
     )
-
-
-def _convert(
-  settings: Settings,
-  root: pathlib.Path,
-  files: Sequence[pathlib.Path],
-  workers: int,
-  max_bad_share: float,
-  retry: bool,
-  report: Callable[[str], None],
-) -> Summary:
-  """See `convert`, which has the folder."""
-  report(f"{len(files):,} input file(s) to {root}.")
-  _sweep(root)
-  todo = units.split(
-    files,
-    format=settings.format,
-    columns=settings.columns,
-    root=settings.image_root,
-  )
-  progress = _Progress(len(files), report)
-  processes = workers or _processors()
-  for result in _run(todo, settings, root, processes, retry):
-    progress.add(result)
-  if not progress.results:
-    raise reading.DataError("The inputs hold no example; check --inputs.")
-  return _finish(root, progress.results, max_bad_share, report)
+    progress = _Progress(len(files), report)
+    for result in _run(todo, settings, root, workers or _processors(), retry):
+      progress.add(result)
+    if not progress.results:
+      raise DataError("The inputs hold no example; check --inputs.")
+    return _finish(root, progress.results, max_bad_share, report)
 
 
 def _processors() -> int:
@@ -193,40 +177,36 @@ def _sweep(root: pathlib.Path) -> None:
 
 
 class _Progress:
-  """Counts what is done, and tells every few seconds."""
+  """Keeps what is done, and tells of it every few seconds."""
 
   def __init__(self, num_files: int, report: Callable[[str], None]):
     self.results: list[dict[str, Any]] = []
     self._num_files, self._report = num_files, report
-    self._files: set[str] = set()
-    self._new_files: set[str] = set()
     self._start = self._last = time.monotonic()
-    self._examples = self._bad = self._new = 0
 
   def add(self, result: dict[str, Any]) -> None:
     self.results.append(result)
-    self._examples += sum(result["examples"].values())
-    self._bad += sum(result["problems"].values())
-    self._new += result["new"] * sum(result["examples"].values())
-    self._files.add(result["file"])
-    if result["new"]:
-      self._new_files.add(result["file"])
     now = time.monotonic()
-    if now - self._last >= _REPORT_EVERY:
-      self._last = now
-      self._report(
-        f"{len(self._files):,} of {self._num_files:,} files,"
-        f" {self._examples:,} examples, {self._bad:,} bad;"
-        f" {self._new / (now - self._start):,.0f} examples/s{self._eta(now)}"
-      )
+    if now - self._last < _REPORT_EVERY:
+      return
+    self._last = now
+    passed = now - self._start
+    new = [result for result in self.results if result["new"]]
+    files = len({result["file"] for result in self.results})
+    new_files = len({result["file"] for result in new})
+    bad = sum(sum(result["problems"].values()) for result in self.results)
+    eta = ""
+    if new_files and self._num_files > 1:  # Of a single one nobody knows.
+      minutes = passed / new_files * (self._num_files - files) / 60
+      eta = f"  ETA {minutes:.0f} min"
+    self._report(
+      f"{files:,} of {self._num_files:,} files, {_examples(self.results):,}"
+      f" examples, {bad:,} bad; {_examples(new) / passed:,.0f} examples/s{eta}"
+    )
 
-  def _eta(self, now: float) -> str:
-    """Minutes to go by the files; of a single one nobody knows."""
-    if not self._new_files or self._num_files == 1:
-      return ""
-    left = self._num_files - len(self._files)
-    minutes = (now - self._start) / len(self._new_files) * left / 60
-    return f"  ETA {minutes:.0f} min"
+
+def _examples(results: Iterable[dict[str, Any]]) -> int:
+  return sum(sum(result["examples"].values()) for result in results)
 
 
 def _claim(root: pathlib.Path, settings: Settings) -> None:
@@ -245,18 +225,18 @@ def _check(root: pathlib.Path, settings: Settings) -> bool:
       known = json.loads(path.read_text(encoding="utf-8"))
       differing = [k for k in values if values[k] != known.get(k)]
     except (ValueError, AttributeError, RecursionError) as error:
-      raise reading.DataError(
+      raise DataError(
         f"{path} is damaged ({error}); choose another --out."
       ) from error
     if differing:
       name = differing[0]
-      raise reading.DataError(
+      raise DataError(
         f"{root} holds a conversion with {name}={known.get(name)!r}, now it is"
         f" {values[name]!r}; choose another --out."
       )
     link = links.leading_out(root)
     if link is not None:
-      raise reading.DataError(
+      raise DataError(
         f"{link} is a link that leads out of the conversion; choose another"
         " --out."
       )
@@ -264,7 +244,7 @@ def _check(root: pathlib.Path, settings: Settings) -> bool:
   if root.exists() and any(
     not name.startswith(f".{_SETTINGS_FILE}") for name in os.listdir(root)
   ):
-    raise reading.DataError(
+    raise DataError(
       f"{root} is not empty and holds no conversion; choose another --out."
     )
   return False
@@ -296,7 +276,7 @@ def _run(
         waiting.add(pool.submit(_convert_unit, unit, settings, root, retry))
       yield from (f.result() for f in futures.as_completed(waiting))
     except futures.process.BrokenProcessPool as error:
-      raise reading.DataError(
+      raise DataError(
         "A process of the conversion died: killed for want of memory, perhaps"
         " (start it again with fewer --workers: it goes on where it was), or a script"
         ' without `if __name__ == "__main__":`.'
@@ -314,12 +294,12 @@ def _convert_unit(
   """
   path = root / "units" / f"{unit.number:05d}.json"
   known = _known(path, root)
-  if known is not None and (known["input"], known["digest"]) == (
-    unit.name,
-    unit.digest,
+  if (
+    known is not None
+    and (known["input"], known["digest"]) == (unit.name, unit.digest)
+    and not (retry and known["problems"])
   ):
-    if not (retry and known["problems"]):
-      return _counted(known) | {"file": str(unit.path), "new": False}
+    return _counted(known) | {"file": str(unit.path), "new": False}
   problems: list[items.Problem] = []
   writers: dict[str, _Writer] = {}
   try:
@@ -331,7 +311,7 @@ def _convert_unit(
         continue
       split = settings.split_of(item.concept_id)
       if split not in writers:
-        writers[split] = _Writer(root / split, f"{unit.number:05d}")
+        writers[split] = _Writer(root, split, unit.number)
       writers[split].add(item)
     for writer in writers.values():
       writer.close()
@@ -367,20 +347,17 @@ def _counted(result: dict[str, Any]) -> dict[str, Any]:
 class _Writer:
   """One unit's examples of a split, under other names until they are complete."""
 
-  def __init__(self, directory: pathlib.Path, name: str):
+  def __init__(self, root: pathlib.Path, split: str, number: int):
     # Takes a while to import: only who converts pays for it.
     from array_record.python import array_record_module
 
-    directory.mkdir(exist_ok=True)
+    (root / split).mkdir(exist_ok=True)
     self.count = 0
     self.sizes: list[int] = []
+    self.digest = ""  # Of all that was written.
     self._hash = hashlib.sha256()
-    self._final = [
-      directory / f"{name}.{kind}.array_record" for kind in ("image", "text")
-    ]
-    self._paths = [
-      path.with_name(f".{path.name}.{_TOKEN}") for path in self._final
-    ]
+    self._final = files_of(root, split, number)
+    self._paths = [_partial(path) for path in self._final]
     # Groups of one: others would be read and expanded with it.
     options = "group_size:1,uncompressed", "group_size:1"
     self._writers = [
@@ -401,13 +378,9 @@ class _Writer:
       self._hash.update(hashlib.sha256(record).digest())
     self.count += 1
 
-  @property
-  def digest(self) -> str:
-    """Of all that was written."""
-    return self._hash.hexdigest()[:16]
-
   def close(self) -> None:
     """Moves the files into place."""
+    self.digest = self._hash.hexdigest()[:16]
     for writer in self._writers:
       writer.close()
     for path, final in zip(self._paths, self._final):
@@ -459,32 +432,29 @@ def _finish(
   broken = sum(result["broken"] for result in results)
   skipped = root / _SKIPPED_FILE
   _write(skipped, _listed(root, results))
-  splits: dict[str, list[dict[str, Any]]] = {}
-  for split in SPLITS:
-    splits[split] = [
-      {
-        "number": result["number"],
-        "examples": result["examples"][split],
-        "content": result["content"][split],
-        "bytes": result["bytes"][split],
-      }
+  splits = {
+    split: [
+      {"number": result["number"]}
+      | {key: result[key][split] for key in ("examples", "content", "bytes")}
       for result in results
       if result["examples"].get(split)
     ]
+    for split in SPLITS
+  }
   examples = {
     split: sum(part["examples"] for part in parts)
     for split, parts in splits.items()
   }
   good, bad = sum(examples.values()), problems.total()
-  counts = ", ".join(f"{kind}: {n:,}" for kind, n in sorted(problems.items()))
+  counts = folder_rows.counted(problems)
   if broken > max_bad_share * len(results):
-    raise reading.DataError(
+    raise DataError(
       f"{broken:,} of {len(results):,} parts of the inputs are broken ({counts}), more"
       f" than --max_bad_share={max_bad_share:g}: fetch them anew. {skipped} lists"
       " them."
     )
   if bad > max_bad_share * (good + bad) or not examples["train"]:
-    raise reading.DataError(
+    raise DataError(
       f"{bad:,} of {good + bad:,} examples cannot be used ({counts or 'none'}),"
       f" and {examples['train']:,} are left to train on; --max_bad_share is"
       f" {max_bad_share:g}. {skipped} lists them."
@@ -518,7 +488,12 @@ def _listed(
 
 def _write(path: pathlib.Path, text: str | Iterable[str]) -> None:
   """Writes a file that is there in full or not at all."""
-  partial = path.with_name(f".{path.name}.{_TOKEN}")
+  partial = _partial(path)
   with open(partial, "w", encoding="utf-8") as file:
     file.writelines([text] if isinstance(text, str) else text)
   os.replace(partial, path)
+
+
+def _partial(path: pathlib.Path) -> pathlib.Path:
+  """The name of a file until it is complete."""
+  return path.with_name(f".{path.name}.{_TOKEN}")

@@ -2,11 +2,10 @@
 
 import hashlib
 import io
-import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from contrastive_jax.data.sets.folder import folder_images
+from contrastive_jax.data.sets.folder import folder_images, folder_rows
 from contrastive_jax.data.sets.folder.folder_rows import RowError
 
 # Tokenizers read a few hundred tokens; captions of a megabyte are mistakes.
@@ -37,8 +36,8 @@ class Item(NamedTuple):
     Images of one caption are positives of each other. Two captions share an id
     by chance in 1 of 2e9 pairs.
     """
-    text = unicodedata.normalize("NFKC", self.captions[0]).casefold()
-    digest = hashlib.sha256(" ".join(text.split()).encode()).digest()
+    text = folder_rows.normal(self.captions[0])
+    digest = hashlib.sha256(text.encode()).digest()
     return int.from_bytes(digest[:4]) >> 1
 
 
@@ -78,12 +77,7 @@ def text_of(value: Any) -> str:
       raise RowError("invalid UTF-8", f"byte {error.start}") from error
   if isinstance(value, bool) or not isinstance(value, str | int | float):
     raise RowError("no caption", f"{type(value).__name__} is no text")
-  text = " ".join(str(value)[:MAX_CAPTION].split())
-  try:
-    text.encode()
-  except UnicodeEncodeError as error:  # A lone surrogate, from JSON.
-    raise RowError("invalid UTF-8", "a lone surrogate") from error
-  return text
+  return folder_rows.clean(str(value)[:MAX_CAPTION])
 
 
 def label_of(value: Any) -> str:
@@ -101,14 +95,7 @@ def make(
 ) -> Item | Problem:
   """Checks the parts of an example; the image is not decoded.
 
-  Args:
-    key: its name.
-    image: encoded, or None if there is none.
-    captions: texts, or bytes of them.
-    label: its class; what is no text or number is none.
-
-  Returns:
-    The example, or what is wrong with it.
+  Captions are texts, or bytes of them; a label that is no text or number is none.
   """
   try:
     if not image:
@@ -120,29 +107,24 @@ def make(
       raise RowError("no caption", "there is none")
     return Item(key, bytes(image), texts, label_of(label))
   except RowError as error:
-    return Problem(key, ": ".join(error.args))
+    return Problem(key, str(error))
 
 
 def checked(item: Item, shorter_side: int) -> Item | Problem:
-  """Decodes an example's image once, and makes it smaller if it is to be.
+  """Decodes an example's image once, and makes a larger one smaller.
 
-  Args:
-    item: the example.
-    shorter_side: of a larger image, pixels, which is encoded as JPEG anew; 0
-      keeps all bytes as they are.
-
-  Returns:
-    The example, or what is wrong with its image.
+  Its shorter side becomes `shorter_side` pixels, encoded as JPEG anew; 0 keeps
+  all bytes as they are.
   """
   try:
-    image = folder_images.load(
-      io.BytesIO(item.image), shorter_side or 32, folder_images.MAX_PIXELS
+    rgb, full_size = folder_images.load(
+      io.BytesIO(item.image), shorter_side or 32
     )
   except RowError as error:
-    return Problem(item.key, ": ".join(error.args))
-  if shorter_side and min(image.full_size) > shorter_side:
+    return Problem(item.key, str(error))
+  if shorter_side and min(full_size) > shorter_side:
     try:
-      return item._replace(image=folder_images.encode(image.rgb, shorter_side))
+      return item._replace(image=folder_images.encode(rgb, shorter_side))
     except (OSError, ValueError):  # JPEG has no sides above 65,500 pixels.
       pass
   return item

@@ -24,6 +24,7 @@ _DELTA_BYTE_ARRAY = 7
 # Types of the protocol.
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY = range(1, 9)
 _STRUCT = 12
+_BITS = {_I16: 16, _I32: 32, _I64: 64}
 
 
 class PageError(Exception):
@@ -100,13 +101,10 @@ def _value(file: IO[bytes], kind: int, depth: int) -> Any:
     return kind == _TRUE
   if kind == _BYTE:
     return _byte(file)
-  if kind in (_I16, _I32, _I64):
-    return _number(file, {_I16: 16, _I32: 32, _I64: 64}[kind])
-  if kind == _DOUBLE:
-    file.seek(8, 1)
-    return None
-  if kind == _BINARY:
-    file.seek(_unsigned(file, 31), 1)
+  if kind in _BITS:
+    return _number(file, _BITS[kind])
+  if kind in (_DOUBLE, _BINARY):
+    file.seek(8 if kind == _DOUBLE else _unsigned(file, 31), 1)
     return None
   if kind == _STRUCT:
     return _struct(file, depth + 1)

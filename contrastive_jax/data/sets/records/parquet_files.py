@@ -4,11 +4,12 @@ What they expand to is bounded: a row of an index can say again what a megabyte 
 dictionary says, and a page of zeros takes a ten thousandth of itself.
 """
 
+import itertools
 import pathlib
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
-from contrastive_jax.data.sets.folder import reading
+from contrastive_jax.data.sets.folder.folder_rows import DataError
 from contrastive_jax.data.sets.records import items, pages, tables
 
 # What rows hold may take so many times their bytes in the file, and a file these.
@@ -26,10 +27,10 @@ def groups_of(path: pathlib.Path, rows: int) -> list[tuple[int, int]]:
   Raises:
     DataError: if the file is no parquet file, or none that may be.
   """
-  groups, ranges, start = _open(path).metadata, [], 0
+  metadata, ranges, start = _open(path).metadata, [], 0
   count = taken = 0
-  for group in range(groups.num_row_groups):
-    found = groups.row_group(group)
+  for group in range(metadata.num_row_groups):
+    found = metadata.row_group(group)
     sizes = [
       found.column(place).total_compressed_size
       for place in range(found.num_columns)
@@ -37,12 +38,12 @@ def groups_of(path: pathlib.Path, rows: int) -> list[tuple[int, int]]:
     taken += sum(sizes)
     # Or the same bytes would be read again and again.
     if taken > path.stat().st_size or min(found.num_rows, *sizes, 0) < 0:
-      raise reading.DataError(
+      raise DataError(
         f"{path} cannot be read as parquet (its parts are larger than the file);"
         " fetch it anew or leave it out."
       )
     count += found.num_rows
-    if count >= rows or group + 1 == groups.num_row_groups:
+    if count >= rows or group + 1 == metadata.num_row_groups:
       ranges.append((start, group + 1))
       start, count = group + 1, 0
   return ranges
@@ -57,25 +58,17 @@ def check(path: pathlib.Path, columns: tables.Columns) -> dict[str, str]:
   import pyarrow
 
   schema = _open(path).schema_arrow
-  found = {
-    what: tables.column(path, schema.names, getattr(columns, what), usual, what)
-    for what, usual in (
-      ("image", tables.IMAGE),
-      ("caption", tables.CAPTION),
-      ("label", tables.LABEL),
-      ("key", tables.KEY),
-    )
-  }
+  found = columns.find(path, schema.names, tables.PARQUET)
   for name in filter(None, found.values()):
     if schema.names.count(name) > 1:
-      raise reading.DataError(
+      raise DataError(
         f"{path} has several columns {name!r}; name another one, or write it anew."
       )
   kind = schema.field(found["image"]).type
   if pyarrow.types.is_struct(kind) and "bytes" in [f.name for f in kind]:
     kind = kind.field("bytes").type
   if not (pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)):
-    raise reading.DataError(
+    raise DataError(
       f"{path}: column {found['image']!r} holds {kind}, no image files. If these"
       " are addresses, fetch the images first (img2dataset writes tar shards and"
       " parquet files that can be read)."
@@ -84,7 +77,7 @@ def check(path: pathlib.Path, columns: tables.Columns) -> dict[str, str]:
   if _is_list(kind):
     kind = kind.value_type
   if pyarrow.types.is_nested(kind):
-    raise reading.DataError(
+    raise DataError(
       f"{path}: column {found['caption']!r} holds {kind}, no texts nor lists of"
       " texts; name another one (--caption_column)."
     )
@@ -98,27 +91,15 @@ def check(path: pathlib.Path, columns: tables.Columns) -> dict[str, str]:
 def _is_list(kind: Any) -> bool:
   import pyarrow
 
-  types = pyarrow.types
-  return (
-    types.is_list(kind)
-    or types.is_large_list(kind)
-    or types.is_fixed_size_list(kind)
+  return isinstance(
+    kind, (pyarrow.ListType, pyarrow.LargeListType, pyarrow.FixedSizeListType)
   )
 
 
 def read(
   path: pathlib.Path, groups: tuple[int, int], columns: tables.Columns
 ) -> items.Found:
-  """The examples of some row groups of a parquet file.
-
-  Args:
-    path: the file.
-    groups: the first row group and the one behind the last.
-    columns: what is read.
-
-  Yields:
-    Examples and problems.
-  """
+  """The examples of a range of row groups of a parquet file."""
   import pyarrow
 
   names = check(path, columns)
@@ -128,20 +109,33 @@ def read(
     image += ".bytes"
   others = [name for what, name in names.items() if name and what != "image"]
   wanted = list(dict.fromkeys([image, *others]))
-  leaves = _leaves(file.metadata.schema, wanted, image)
+  # Columns as the file has them, of which one of ours may have several.
+  schema = file.metadata.schema
+  leaves = {
+    place: leaf
+    for place in range(len(schema))
+    if (leaf := schema.column(place))
+    and any(f"{leaf.path}.".startswith(f"{name}.") for name in wanted)
+  }
   # A list of one long text again and again stays as small as it is in the file.
-  in_lists = [leaf.path for leaf in leaves if leaf.in_lists and leaf.is_bytes]
+  in_lists = [
+    leaf.path
+    for leaf in leaves.values()
+    if leaf.max_repetition_level and leaf.physical_type == "BYTE_ARRAY"
+  ]
   file = _open(path, read_dictionary=in_lists)
-  room = _room(file.metadata, groups, leaves)
-  number = sum(file.metadata.row_group(g).num_rows for g in range(groups[0]))
-  last = number + sum(
-    file.metadata.row_group(g).num_rows for g in range(*groups)
+  metadata = [file.metadata.row_group(group) for group in range(groups[1])]
+  stops = [0, *itertools.accumulate(group.num_rows for group in metadata)]
+  share = (groups[1] - groups[0]) / file.metadata.num_row_groups
+  room = round(_ROOM * share) + _RATIO * sum(
+    metadata[group].column(place).total_compressed_size
+    for group in range(*groups)
+    for place in leaves
   )
-  stop = number
   for group in range(*groups):
-    number, stop = stop, stop + file.metadata.row_group(group).num_rows
+    number, stop = stops[group : group + 2]
     try:
-      rows = _rows_at_a_time(path, file.metadata.row_group(group), leaves)
+      rows = _rows_at_a_time(path, metadata[group], leaves, image)
       for batch in file.iter_batches(
         batch_size=rows, row_groups=[group], columns=wanted
       ):
@@ -151,81 +145,37 @@ def read(
           if room < 0:
             yield items.Problem(
               path.name,
-              f"too large: rows {number:,} to {last - 1:,} (those before take"
-              f" {_RATIO:,} times their bytes in the file)",
-              last - number,
+              f"too large: rows {number:,} to {stops[-1] - 1:,} (those before"
+              f" take {_RATIO:,} times their bytes in the file)",
+              stops[-1] - number,
             )
             return
           yield found
           number += 1
-    except pages.PageError as error:
-      yield items.Problem(
-        path.name,
-        f"unsafe parquet: rows {number:,} to {stop - 1:,} ({error})",
-        stop - number,
-      )
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pages.PageError, pyarrow.ArrowException, OSError) as error:
+      kind = "unsafe" if isinstance(error, pages.PageError) else "broken"
       text = " ".join(str(error).split())[:200]
       yield items.Problem(
         path.name,
-        f"broken parquet: rows {number:,} to {stop - 1:,} ({text})",
+        f"{kind} parquet: rows {number:,} to {stop - 1:,} ({text})",
         stop - number,
       )
 
 
-class _Leaf(NamedTuple):
-  """A column as the file has it, of which one of ours may have several."""
-
-  place: int
-  path: str
-  in_lists: bool
-  is_bytes: bool
-  most: int
-
-
-def _leaves(schema: Any, wanted: Sequence[str], image: str) -> list[_Leaf]:
-  """All that is read with some columns."""
-  leaves = []
-  for place in range(len(schema)):
-    column = schema.column(place)
-    if any(f"{column.path}.".startswith(f"{name}.") for name in wanted):
-      leaves.append(
-        _Leaf(
-          place,
-          column.path,
-          column.max_repetition_level > 0,
-          column.physical_type == "BYTE_ARRAY",
-          items.MAX_BYTES if column.path == image else _MAX_TEXT,
-        )
-      )
-  return leaves
-
-
 def _rows_at_a_time(
-  path: pathlib.Path, group: Any, leaves: Sequence[_Leaf]
+  path: pathlib.Path, group: Any, leaves: Mapping[int, Any], image: str
 ) -> int:
   """Rows of a group that fit into memory; raises `PageError` if one may not."""
   shared = 0
   with open(path, "rb") as file:
-    for leaf in leaves:
-      chunk = group.column(leaf.place)
-      each = pages.check(file, chunk, most=leaf.most, in_lists=leaf.in_lists)
+    for place, leaf in leaves.items():
+      most = items.MAX_BYTES if leaf.path == image else _MAX_TEXT
+      in_lists = leaf.max_repetition_level > 0
+      chunk = group.column(place)
+      each = pages.check(file, chunk, most=most, in_lists=in_lists)
       # Of lists only the index is read.
-      shared += 0 if leaf.in_lists else each
+      shared += 0 if in_lists else each
   return max(1, min(_MAX_ROWS, _MAX_SHARED // max(shared, 1)))
-
-
-def _room(
-  metadata: Any, groups: tuple[int, int], leaves: Sequence[_Leaf]
-) -> int:
-  """Bytes that the rows of some groups may take."""
-  taken = sum(
-    metadata.row_group(group).column(leaf.place).total_compressed_size
-    for group in range(*groups)
-    for leaf in leaves
-  )
-  share = (groups[1] - groups[0]) / metadata.num_row_groups
-  return _RATIO * taken + round(_ROOM * share)
 
 
 def _size(found: items.Item | items.Problem) -> int:
@@ -267,6 +217,6 @@ def _open(path: pathlib.Path, **options: Any) -> Any:
     return parquet.ParquetFile(path, **options)
   except (pyarrow.ArrowException, OSError) as error:
     text = " ".join(str(error).split())[:200]
-    raise reading.DataError(
+    raise DataError(
       f"{path} cannot be read as parquet ({text}); fetch it anew or leave it out."
     ) from error

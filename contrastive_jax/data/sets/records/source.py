@@ -10,25 +10,21 @@ import operator
 import os
 import pathlib
 import resource
+import types
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from contrastive_jax.data import sources
-from contrastive_jax.data.sets.folder import folder_images, reading
-from contrastive_jax.data.sets.folder.folder_rows import SPLITS, RowError
+from contrastive_jax.data.sets.folder import folder_images
+from contrastive_jax.data.sets.folder.folder_rows import (
+  SPLITS,
+  DataError,
+  RowError,
+)
 from contrastive_jax.data.sets.records import conversion
 
 # Files that a process opens beside the records.
 _SPARE_FILES = 256
-
-
-class _File(NamedTuple):
-  """What Grain needs to know of a file to open it only when it is read."""
-
-  filename: str
-  skip: int
-  take: int
-  examples_in_shard: int
 
 
 class RecordSource(sources.Source):
@@ -63,14 +59,15 @@ class RecordSource(sources.Source):
     from grain import sources as grain_sources
 
     def opened(kind: int) -> Any:
+      # With these Grain opens a file only when it is read.
       files: Any = [
-        _File(
-          str(conversion.files_of(self._root, self._split, number)[kind]),
-          0,
-          count,
-          count,
+        types.SimpleNamespace(
+          filename=str(self._file(place, kind)),
+          skip=0,
+          take=count,
+          examples_in_shard=count,
         )
-        for number, count in zip(self._numbers, self._counts)
+        for place, count in enumerate(self._counts)
       ]
       return grain_sources.ArrayRecordDataSource(files)
 
@@ -99,10 +96,7 @@ class RecordSource(sources.Source):
     fields = self.fields(index)
     try:
       image = folder_images.decode(
-        io.BytesIO(self._files[0][int(index)]),
-        self._image_size,
-        folder_images.MAX_PIXELS,
-        self._fit,
+        io.BytesIO(self._files[0][int(index)]), self._image_size, fit=self._fit
       )
     except (RowError, RuntimeError, OSError) as error:
       raise self._unreadable(int(index), 0, error) from error
@@ -122,18 +116,18 @@ class RecordSource(sources.Source):
     except (RuntimeError, OSError, ValueError, KeyError, TypeError) as error:
       raise self._unreadable(index, 1, error) from error
 
-  def _unreadable(
-    self, index: int, kind: int, error: Exception
-  ) -> reading.DataError:
+  def _file(self, place: int, kind: int) -> pathlib.Path:
+    """The images (0) or texts (1) of a part."""
+    number = self._numbers[place]
+    return conversion.files_of(self._root, self._split, number)[kind]
+
+  def _unreadable(self, index: int, kind: int, error: Exception) -> DataError:
     """What is said of a pair whose image (0) or text (1) cannot be read."""
-    place = bisect.bisect_right(self._stops, index)
-    file = conversion.files_of(self._root, self._split, self._numbers[place])[
-      kind
-    ]
+    file = self._file(bisect.bisect_right(self._stops, index), kind)
     advice = "remove the file and start the conversion again"
     if "open files" in str(error):
       advice = "let the process open more files (ulimit -n)"
-    return reading.DataError(
+    return DataError(
       f"Pair {index} in {file} cannot be read ({error}); {advice}."
     )
 
@@ -207,15 +201,7 @@ class Mixture(sources.Source):
 def load(
   path: str, *, image_size: int, fit: str = "pad"
 ) -> dict[str, RecordSource]:
-  """Opens what `experiments.convert_pairs` wrote.
-
-  Args:
-    path: its folder.
-    image_size: side of the images, pixels.
-    fit: how images become squares, see `folder_images.decode`.
-
-  Returns:
-    A source a split; those without examples are empty.
+  """A source a split of what `experiments.convert_pairs` wrote into a folder.
 
   Raises:
     DataError: if the folder is none, or files of it are missing or cut short.
@@ -229,23 +215,28 @@ def load(
       for part in parts:
         paths = conversion.files_of(root, split, part["number"])
         for each, size in zip(paths, part["bytes"], strict=True):
-          _check_size(each, size)
+          found = each.stat().st_size
+          if found != size:
+            raise DataError(
+              f"{each} has {found:,} bytes instead of {size:,}; remove it and"
+              " start the conversion again."
+            )
     return {
       split: RecordSource(root, split, parts, image_size=image_size, fit=fit)
       for split, parts in splits.items()
     }
   except OSError as error:
-    raise reading.DataError(
+    raise DataError(
       f"{root} holds no finished conversion ({error.strerror or error}:"
       f" {error.filename}); make one with python -m experiments.convert_pairs."
     ) from error
+  except DataError:
+    raise
   except (
     *(ValueError, KeyError, TypeError),
     *(AttributeError, OverflowError, RecursionError),
   ) as error:
-    if isinstance(error, reading.DataError):
-      raise
-    raise reading.DataError(
+    raise DataError(
       f"{file} is damaged ({error}); start the conversion again."
     ) from error
 
@@ -264,12 +255,3 @@ def _allow_open_files(more: int) -> None:
     if hard != resource.RLIM_INFINITY:
       wanted = min(wanted, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
-
-
-def _check_size(path: pathlib.Path, size: int) -> None:
-  found = path.stat().st_size
-  if found != size:
-    raise reading.DataError(
-      f"{path} has {found:,} bytes instead of {size:,}; remove it and start the"
-      " conversion again."
-    )

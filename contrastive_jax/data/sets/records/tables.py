@@ -5,18 +5,38 @@ import dataclasses
 import json
 import pathlib
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from contrastive_jax.data.sets.folder import folder_images, reading
-from contrastive_jax.data.sets.folder.folder_rows import RowError
+from contrastive_jax.data.sets.folder import folder_images
+from contrastive_jax.data.sets.folder.folder_rows import DataError, RowError
 from contrastive_jax.data.sets.records import items
 
-IMAGE = ("image", "jpg", "jpeg", "png", "webp", "image_bytes", "img", "bytes")
-PATH = ("image", "filepath", "image_path", "path", "file", "filename", "img")
-CAPTION = ("captions", "caption", "text", "txt", "title")
-LABEL = ("label", "cls", "class")
-KEY = ("key", "__key__", "id", "image_id", "filename")
+_CAPTION = ("captions", "caption", "text", "txt", "title")
+_LABEL = ("label", "cls", "class")
+# The usual names of columns in parquet files and in lists.
+PARQUET: Mapping[str, Sequence[str]] = {
+  "image": (
+    "image",
+    "jpg",
+    "jpeg",
+    "png",
+    "webp",
+    "image_bytes",
+    "img",
+    "bytes",
+  ),
+  "caption": _CAPTION,
+  "label": _LABEL,
+  "key": ("key", "__key__", "id", "image_id", "filename"),
+}
+_PAIR = {
+  "image": (
+    *("image", "filepath", "image_path", "path", "file", "filename", "img"),
+  ),
+  "caption": _CAPTION,
+}
+_LIST = _PAIR | {"label": _LABEL}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +55,39 @@ class Columns:
   label: str = ""
   key: str = ""
 
+  def find(
+    self,
+    path: pathlib.Path,
+    names: Sequence[str],
+    usual: Mapping[str, Sequence[str]],
+  ) -> dict[str, str]:
+    """Which column of a file holds what; "" is one that may be missing and is.
+
+    Args:
+      path: the file.
+      names: of its columns.
+      usual: names that are looked for where the user gave none.
+
+    Raises:
+      DataError: if there is none.
+    """
+    lower = {name.strip().lower(): name for name in reversed(names)}
+    found = {}
+    for what, known in usual.items():
+      wanted = getattr(self, what)
+      if wanted and wanted not in names:
+        raise DataError(
+          f"{path} has no column {wanted!r}; it has {', '.join(names)}: name"
+          f" one of them (--{what}_column)."
+        )
+      found[what] = wanted or next((lower[n] for n in known if n in lower), "")
+      if not found[what] and what in ("image", "caption"):
+        raise DataError(
+          f"{path} has the columns {', '.join(names)}, none of which is known"
+          f" to hold the {what}: name it (--{what}_column)."
+        )
+    return found
+
 
 USUAL = Columns()
 
@@ -46,45 +99,6 @@ class Row(NamedTuple):
   path: str
   captions: tuple[Any, ...]
   label: Any = ""
-
-
-def column(
-  path: pathlib.Path,
-  names: Sequence[str],
-  wanted: str,
-  usual: Sequence[str],
-  what: str,
-) -> str:
-  """Which column holds something.
-
-  Args:
-    path: the file.
-    names: of its columns.
-    wanted: the name that a user gave, or "".
-    usual: names that are looked for without one.
-    what: it holds.
-
-  Returns:
-    A name as the file has it; "" if it may be missing and is.
-
-  Raises:
-    DataError: if there is none.
-  """
-  if wanted:
-    if wanted not in names:
-      raise reading.DataError(
-        f"{path} has no column {wanted!r}; it has {', '.join(names)}: name one"
-        f" of them (--{what}_column)."
-      )
-    return wanted
-  lower = {name.strip().lower(): name for name in reversed(names)}
-  found = next((lower[name] for name in usual if name in lower), "")
-  if not found and what in ("image", "caption"):
-    raise reading.DataError(
-      f"{path} has the columns {', '.join(names)}, none of which is known to"
-      f" hold the {what}: name it (--{what}_column)."
-    )
-  return found
 
 
 def list_rows(path: pathlib.Path, columns: Columns) -> Iterator[Row]:
@@ -112,7 +126,7 @@ def list_rows(path: pathlib.Path, columns: Columns) -> Iterator[Row]:
     for place, row in enumerate(rows):
       if row.path.lower().startswith(("http://", "https://")):
         if place == 0:
-          raise reading.DataError(
+          raise DataError(
             f"{path} holds addresses ({row.path[:80]}), no files: fetch the images"
             " first (img2dataset writes tar shards that can be read)."
           )
@@ -123,29 +137,19 @@ def list_rows(path: pathlib.Path, columns: Columns) -> Iterator[Row]:
 def _rows(
   path: pathlib.Path, lines: Iterable[list[str]], columns: Columns
 ) -> Iterator[Row]:
-  places: tuple[int, int, int] | None = None
+  places: Sequence[int] = ()
   for number, cells in enumerate(lines, 1):
     if not any(cell.strip() for cell in cells):
       continue
-    if places is None:
+    if not places:
       lower = {cell.strip().lower() for cell in cells}
       named = bool(columns.image or columns.caption)
-      if named or (lower & set(PATH) and lower & set(CAPTION)):
-        found = [
-          column(path, cells, getattr(columns, what), usual, what)
-          for what, usual in (
-            ("image", PATH),
-            ("caption", CAPTION),
-            ("label", LABEL),
-          )
-        ]
-        image, caption, label = (
-          cells.index(name) if name else -1 for name in found
-        )
-        places = image, caption, label
+      if named or all(lower & {*names} for names in _PAIR.values()):
+        found = columns.find(path, cells, _LIST).values()
+        places = [cells.index(name) if name else -1 for name in found]
         continue
       if len(cells) != 2:
-        raise reading.DataError(
+        raise DataError(
           f"{path}, line {number}, has {len(cells)} columns and names none that"
           " is known: a caption and a path are expected, or a first line that"
           " names the columns, such as filepath and title."
@@ -176,60 +180,41 @@ def _json_rows(
     if not isinstance(fields, dict):
       yield Row(number, "", ())
       continue
-    names = [str(name) for name in fields]
+    # A label may be missing from a line.
+    labelled = not columns.label or columns.label in fields
     try:
-      image = column(path, names, columns.image, PATH, "image")
-      caption = column(path, names, columns.caption, CAPTION, "caption")
-    except reading.DataError:
+      found = columns.find(path, [*fields], _LIST if labelled else _PAIR)
+    except DataError:
       if number == 1:  # A file of another kind, no single bad line.
         raise
       yield Row(number, "", ())
       continue
-    texts = fields[caption]
-    label = (
-      column(path, names, columns.label, LABEL, "label")
-      if (not columns.label or columns.label in names)
-      else ""
-    )
+    texts = fields[found["caption"]]
     yield Row(
       number,
-      str(fields[image] or "").strip(),
+      str(fields[found["image"]] or "").strip(),
       tuple(texts) if isinstance(texts, list) else (texts,),
-      fields.get(label, ""),
+      fields.get(found.get("label", ""), ""),
     )
 
 
 def read_list(rows: Sequence[Row], root: pathlib.Path) -> items.Found:
-  """The examples of some lines of a list.
-
-  Args:
-    rows: the lines.
-    root: the folder below which the images are.
-
-  Yields:
-    Examples and problems.
-  """
+  """The examples of some lines of a list, whose images are below a folder."""
   root = root.resolve()
   for row in rows:
     key = row.path or f"line {row.number}"
-    if not row.path:
-      yield items.Problem(key, "malformed row: no image and caption")
-      continue
     try:
+      if not row.path:
+        raise RowError("malformed row", "no image and caption")
       key.encode()
-    except UnicodeEncodeError:
-      yield items.Problem(f"line {row.number}", "invalid UTF-8: in the path")
-      continue
-    try:
       file = folder_images.locate(root, row.path)
       size = file.stat().st_size
       if size > items.MAX_BYTES:
         raise RowError("too large", f"{size:,} bytes")
-      image = file.read_bytes()
+      yield items.make(key, file.read_bytes(), row.captions, row.label)
+    except UnicodeEncodeError:
+      yield items.Problem(f"line {row.number}", "invalid UTF-8: in the path")
     except RowError as error:
-      yield items.Problem(key, ": ".join(error.args))
-      continue
+      yield items.Problem(key, str(error))
     except OSError as error:
       yield items.Problem(key, f"missing file: {error}")
-      continue
-    yield items.make(key, image, row.captions, row.label)

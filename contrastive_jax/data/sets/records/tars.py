@@ -61,12 +61,6 @@ def read(path: pathlib.Path) -> items.Found:
   `text` or `title`), and perhaps `.cls` (the class). Nothing is unpacked to disk,
   so that names of members have no power. Behind damaged bytes reading goes on at
   the next sound member.
-
-  Args:
-    path: the archive.
-
-  Yields:
-    Examples and problems.
   """
   parts: dict[str, bytes] = {}
   current: str | None = None
@@ -180,17 +174,12 @@ def _split_name(name: str) -> tuple[str, str]:
 
 def _damaged(file: IO[bytes], start: int, stop: int) -> bool:
   """Whether a part that holds no member holds anything but zeros."""
-  if start >= stop:
-    return False
-  place = file.tell()
+  place, found = file.tell(), False
   file.seek(start)
-  left, found = stop - start, False
-  while left > 0 and not found:
-    part = file.read(min(left, 2**20))
-    if not part:
-      break
-    found = part.count(0) != len(part)
-    left -= len(part)
+  while not found and start < stop:
+    part = file.read(min(stop - start, 2**20))
+    found = bool(part.strip(b"\0"))
+    start = start + len(part) if part else stop
   file.seek(place)
   return found
 

@@ -3,11 +3,12 @@
 import dataclasses
 import glob
 import hashlib
+import itertools
 import json
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from contrastive_jax.data.sets.folder import reading
+from contrastive_jax.data.sets.folder.folder_rows import DataError
 from contrastive_jax.data.sets.records import items, parquet_files, tables, tars
 
 FORMATS = ("auto", "tar", "parquet", "list")
@@ -24,7 +25,7 @@ class Unit:
   Attributes:
     number: its place among all.
     path: the input.
-    format: of it.
+    format: one of `FORMATS`, but not "auto".
     part: which row groups of a parquet file, or lines of a list.
     digest: changes when the input does (of a list: its lines).
     rows: of a list.
@@ -61,13 +62,8 @@ class Unit:
 def find(patterns: Sequence[str], format: str = "auto") -> list[pathlib.Path]:
   """The input files, in order of their names.
 
-  Args:
-    patterns: paths, or patterns with `*`; a folder is all that can be read in it,
-      but for parquet files beside tar shards of their name.
-    format: one of `FORMATS`.
-
-  Returns:
-    The files.
+  Patterns are paths, or have a `*`; a folder is all that can be read in it, but
+  for parquet files beside tar shards of their name.
 
   Raises:
     DataError: if a pattern finds nothing, or a file is of no known format.
@@ -86,14 +82,14 @@ def find(patterns: Sequence[str], format: str = "auto") -> list[pathlib.Path]:
       files = [pathlib.Path(p) for p in glob.glob(str(path))]
       files = [p for p in files if p.is_file()]
     if not files:
-      raise reading.DataError(
+      raise DataError(
         f"{pattern!r} names no file with pairs (.tar, .tar.gz, .parquet, .tsv,"
         " .csv, .jsonl); check the path, and put a pattern in quotes."
       )
     found.update(dict.fromkeys(files))
   for path in found:
     if format == "auto" and not _format(path):
-      raise reading.DataError(
+      raise DataError(
         f"{path}: the format is not clear from the name; say which with"
         f" --format, of {', '.join(FORMATS[1:])}."
       )
@@ -107,16 +103,10 @@ def split(
   columns: tables.Columns = tables.USUAL,
   root: str = "",
 ) -> Iterator[Unit]:
-  """Cuts the inputs into units.
+  """Units of the files of `find`, in order; see `Unit`.
 
-  Args:
-    files: of `find`.
-    format: one of `FORMATS`.
-    columns: of parquet files and lists.
-    root: the folder below which a list's images are; "" is the list's own.
-
-  Yields:
-    Units in order. Lists are read while units are asked for.
+  Lists are read while units are asked for. Their images are below `root`; "" is
+  the folder of the list.
 
   Raises:
     DataError: if a file cannot be read as its format says.
@@ -126,50 +116,34 @@ def split(
     kind = _format(path) if format == "auto" else format
     image_root = pathlib.Path(root).expanduser() if root else path.parent
     base = Unit(number, path, kind, (0, 1), "", columns, image_root)
-    if kind == "tar":
-      units: Iterator[Unit] = iter(
-        [dataclasses.replace(base, digest=_digest(path))]
-      )
-    elif kind == "parquet":
-      units = _parquet(base)
-    else:
+    if kind == "list":
       units = _list(base)
+    else:
+      parts = [base.part]
+      if kind == "parquet":
+        parquet_files.check(path, columns)
+        parts = parquet_files.groups_of(path, _ROWS)
+      digest = _digest(path)
+      units = (dataclasses.replace(base, part=p, digest=digest) for p in parts)
     for unit in units:
       yield dataclasses.replace(unit, number=number)
       number += 1
 
 
-def _parquet(base: Unit) -> Iterator[Unit]:
-  parquet_files.check(base.path, base.columns)
-  digest = _digest(base.path)
-  for part in parquet_files.groups_of(base.path, _ROWS):
-    yield dataclasses.replace(base, part=part, digest=digest)
-
-
 def _list(base: Unit) -> Iterator[Unit]:
   if not base.root.is_dir():
-    raise reading.DataError(
+    raise DataError(
       f"{base.root} is no folder; --image_root must name the one below which the"
       f" images of {base.path.name} are."
     )
-  rows: list[tables.Row] = []
-
-  def unit() -> Unit:
-    text = json.dumps(rows)
-    return dataclasses.replace(
+  found = tables.list_rows(base.path, base.columns)
+  while rows := tuple(itertools.islice(found, _ROWS)):
+    yield dataclasses.replace(
       base,
       part=(rows[0].number, rows[-1].number + 1),
-      digest=hashlib.sha256(text.encode()).hexdigest()[:16],
-      rows=tuple(rows),
+      digest=hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16],
+      rows=rows,
     )
-
-  for row in tables.list_rows(base.path, base.columns):
-    rows.append(row)
-    if len(rows) == _ROWS:
-      yield unit()
-      rows = []
-  if rows:
-    yield unit()
 
 
 def _format(path: pathlib.Path) -> str:

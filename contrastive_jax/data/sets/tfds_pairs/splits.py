@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -17,84 +17,62 @@ _CAPTIONS_TO_LEARN = 20_000
 _LANGUAGE = "en"
 
 
-class _Plan(NamedTuple):
-  """Where a set is in TFDS, and which splits of it are what; "" is none."""
-
-  builder: str
-  train: str
-  validation: str
-  test: str
-  prompts: tuple[str, ...] = sources.PHOTO_PROMPTS
-  classes: tuple[str, ...] = ()
-  named: bool = True
-  captioned: bool = False
-
-
-_COCO = _Plan(
-  "coco_captions/2014", "train+restval", "val", "test", captioned=True
+_COCO = benchmarks.Benchmark(
+  "coco_captions/2014",
+  test="test",
+  train="train+restval",
+  validation="val",
+  prompts=sources.PHOTO_PROMPTS,
 )
 
 
 class _Split(benchmarks.BenchmarkSource):
-  """A split whose examples are numbered from `first` on."""
+  """A split whose captions are names of classes, or its own without these."""
 
-  def __init__(self, *args: Any, first: int, **options: Any):
+  def __init__(
+    self,
+    *args: Any,
+    first: int,
+    classes: Sequence[str],
+    shared: bool,
+    **options: Any,
+  ):
+    """Takes the first example's number, and whether a class is a concept."""
     super().__init__(*args, **options)
     self._first = first
+    self._classes = [
+      {"captions": sources.name_captions([name], _LANGUAGE), "label": name}
+      | ({"concept_id": label} if shared else {})
+      for label, name in enumerate(classes)
+    ]
 
   @property
   def index_bound(self) -> int:
     """One more than the largest index."""
     return self._first + len(self)
 
-
-class _Classes(_Split):
-  """A split whose captions are the names of classes."""
-
-  def __init__(
-    self, *args: Any, classes: Sequence[str], shared: bool, **options: Any
-  ):
-    super().__init__(*args, **options)
-    self._classes = tuple(classes)
-    self._captions = [
-      sources.name_captions([name], _LANGUAGE) for name in classes
-    ]
-    self._shared = shared
-
   @property
   def labels(self) -> set[str]:
     """The names of the classes; no record is read."""
-    return set(self._classes)
+    return {str(known["label"]) for known in self._classes}
 
-  def _about(self, row: Any) -> int:
+  def fields(self, index: int) -> dict[str, Any]:
+    """One record; no image is decoded."""
+    number = self._first + int(index)
+    return {"index": number, "concept_id": number, **self.about(index)}
+
+  def _about(self, row: Any) -> dict[str, Any]:
+    if not self._classes:
+      return {"captions": self._captions(row), "label": ""}
     label = int(row["label"])
     if not 0 <= label < len(self._classes):
       raise benchmarks.BenchmarkError(
         f"{self._name} has an example without a class (label {label}): choose a set"
         " whose splits are labelled."
       )
-    return label
+    return self._classes[label]
 
-  def fields(self, index: int) -> dict[str, Any]:
-    """The class; no image is decoded."""
-    label, number = self.about(index), self._first + int(index)
-    return {
-      "index": number,
-      "concept_id": label if self._shared else number,
-      "captions": self._captions[label],
-      "label": self._classes[label],
-    }
-
-
-class _Captions(_Split):
-  """A split of images with captions of their own."""
-
-  @property
-  def labels(self) -> set[str]:
-    """None; no record is read."""
-    return set()
-
-  def _about(self, row: Any) -> tuple[sources.Caption, ...]:
+  def _captions(self, row: Any) -> tuple[sources.Caption, ...]:
     texts = [text.decode(errors="replace") for text in row["captions"]["text"]]
     captions = sources.name_captions(
       (" ".join(text.split()) for text in texts if text.strip()), _LANGUAGE
@@ -105,23 +83,13 @@ class _Captions(_Split):
       )
     return captions
 
-  def fields(self, index: int) -> dict[str, Any]:
-    """The captions; no image is decoded."""
-    number = self._first + int(index)
-    return {
-      "index": number,
-      "concept_id": number,
-      "captions": self.about(index),
-      "label": "",
-    }
-
 
 def load(tfds: Tfds, request: Request) -> sources.PairData:
   """Opens a prepared set; see `Tfds.open`."""
   name, texts = tfds.dataset, request.task != "images"
   # A random crop makes a whole image of a part of one.
   stored_size = request.image_size * (1 + request.random_crops)
-  plan = _plan(name)
+  plan = _known(name)
   prepared = benchmarks.Prepared(plan.builder if plan else name, tfds.data_dir)
   plan = plan or _usual(name, prepared)
   if not plan.train:
@@ -129,18 +97,13 @@ def load(tfds: Tfds, request: Request) -> sources.PairData:
       f"{name} has no split to train on: choose another set (a run is scored on"
       " those of config.evaluation.benchmarks.sets)."
     )
-  if texts and not plan.named:
+  if texts and not plan.prompts:
     raise benchmarks.BenchmarkError(
       f"TFDS's form of {name} does not name its classes, so that there are no texts:"
       " choose another set, or config.objective=simclr or moco_v3."
     )
   parts = _parts(plan, prepared, tfds.validation_share)
-  classes: tuple[str, ...] = ()
-  options: dict[str, Any] = {"fit": tfds.fit}
-  kind: type[_Split] = _Captions
-  if not plan.captioned:
-    kind, classes = _Classes, prepared.classes(plan.classes)
-    options |= {"classes": classes, "shared": texts}
+  classes = () if plan is _COCO else prepared.classes(plan.classes)
   splits: dict[str, sources.Source] = {}
   first = 0
   for split, wanted in parts.items():
@@ -148,18 +111,21 @@ def load(tfds: Tfds, request: Request) -> sources.PairData:
       empty = np.zeros((0, stored_size, stored_size, 3), np.uint8)
       splits[split] = sources.ArraySource(empty, [])
       continue
-    splits[split] = kind(
+    splits[split] = _Split(
       prepared.rows(wanted),
       stored_size,
       f"{name}'s split {wanted}",
+      tfds.fit,
       first=first,
-      **options,
+      classes=classes,
+      shared=texts,
     )
     first += len(splits[split])
     # Some tests have no labels: not to be found out when all is trained.
     splits[split].fields(0)
+  prompts = plan.prompts or ("{}",)
   if classes:
-    learn = (text.format(name) for name in classes for text in plan.prompts)
+    learn = (text.format(name) for name in classes for text in prompts)
   else:
     learn = sources.caption_texts(splits[sources.TRAIN], _CAPTIONS_TO_LEARN)
   return sources.PairData(
@@ -168,12 +134,12 @@ def load(tfds: Tfds, request: Request) -> sources.PairData:
     languages=(_LANGUAGE,),
     tokenizer=request.learned(learn, tfds.vocab_size),
     fingerprint=_fingerprint(prepared, parts[sources.TRAIN], classes),
-    prompts=plan.prompts,
+    prompts=prompts,
   )
 
 
-def _plan(name: str) -> _Plan | None:
-  """That of a set which is known here."""
+def _known(name: str) -> benchmarks.Benchmark | None:
+  """A set that is known here; "" are the splits that it has not."""
   if name in ("coco_captions", _COCO.builder):
     return _COCO
   for key, benchmark in benchmarks.BENCHMARKS.items():
@@ -183,20 +149,12 @@ def _plan(name: str) -> _Plan | None:
           f"Images of {name} show several classes each: choose another set (a run"
           " is scored on those of config.evaluation.benchmarks.sets)."
         )
-      return _Plan(
-        benchmark.builder,
-        benchmark.train,
-        benchmark.validation,
-        benchmark.test,
-        benchmark.prompts or ("{}",),
-        benchmark.classes,
-        bool(benchmark.prompts),
-      )
+      return benchmark
   return None
 
 
-def _usual(name: str, prepared: benchmarks.Prepared) -> _Plan:
-  """The plan of another set, by the names of its splits."""
+def _usual(name: str, prepared: benchmarks.Prepared) -> benchmarks.Benchmark:
+  """Another set, by the names of its splits."""
   features, found = prepared.builder.info.features, prepared.builder.info.splits
   if not {"image", "label"} <= set(features) or not hasattr(
     features["label"], "names"
@@ -210,11 +168,13 @@ def _usual(name: str, prepared: benchmarks.Prepared) -> _Plan:
   )
   if not test:
     validation, test = "", validation
-  return _Plan(name, train, validation, test)
+  return benchmarks.Benchmark(
+    name, test, train, validation, sources.PHOTO_PROMPTS
+  )
 
 
 def _parts(
-  plan: _Plan, prepared: benchmarks.Prepared, share: float
+  plan: benchmarks.Benchmark, prepared: benchmarks.Prepared, share: float
 ) -> dict[str, str]:
   """What each of our splits is in TFDS's words; "" is nothing."""
   train, validation = plan.train, plan.validation
