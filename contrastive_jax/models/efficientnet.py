@@ -1,5 +1,6 @@
 """EfficientNet-Lite: an image encoder for small devices."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -106,20 +107,14 @@ class _Block(nn.Module):
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
     stage, width = self.stage, x.shape[-1]
+    layer = functools.partial(_Layer, dtype=self.dtype)
     y, inner = x, width * stage.expansion
     if stage.expansion > 1:
-      y = _Layer(inner, dtype=self.dtype, name="expand")(y, train)
-    y = _Layer(
-      inner,
-      stage.kernel,
-      self.stride,
-      depthwise=True,
-      dtype=self.dtype,
-      name="depthwise",
+      y = layer(inner, name="expand")(y, train)
+    y = layer(
+      inner, stage.kernel, self.stride, depthwise=True, name="depthwise"
     )(y, train)
-    y = _Layer(
-      stage.features, activated=False, dtype=self.dtype, name="project"
-    )(y, train)
+    y = layer(stage.features, activated=False, name="project")(y, train)
     return x + y if self.stride == 1 and width == stage.features else y
 
 

@@ -79,7 +79,7 @@ def create_fusion_model(
   model = FUSION_PRESETS[presets.known("preset", preset, FUSION_PRESETS)]
   fields = presets.overridden("override", layers.fields(model), overrides)
   image = fields.pop("image", model.image)
-  common = dict(
+  common: dict[str, Any] = dict(
     remat=remat,
     activation_sharding=activation_sharding,
     **presets.given(dtype=presets.compute_type(dtype)),
@@ -147,9 +147,7 @@ def transfer(
           f" {theirs.get(place, 'absent')} in the one to begin with and"
           f" {ours.get(place, 'absent')} here."
         )
-  return {
-    name: _matching(value, source.get(name)) for name, value in target.items()
-  }
+  return _matching(target, source)
 
 
 def _begin_others(source: dict[str, Any], target: Mapping[str, Any]) -> None:
@@ -183,10 +181,8 @@ def _resized(
 ) -> Mapping[str, Any]:
   """An image tower's parameters with positions for another number of patches."""
   name = "position_embedding"
-  if name not in source or name not in target:
-    return source
-  old, new = source[name], target[name]
-  if old.shape == new.shape:
+  old, new = source.get(name), target.get(name)
+  if old is None or new is None or old.shape == new.shape:
     return source
   try:
     # The class token first, then a square of patches.

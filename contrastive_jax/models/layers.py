@@ -32,7 +32,7 @@ def activation(name: str) -> Callable[[Array], Array]:
   return ACTIVATIONS[name]
 
 
-def check_choice(argument: str, value: Any, choices: Collection[str]) -> None:
+def check_choice(argument: str, value: Any, choices: Collection[Any]) -> None:
   """Raises ValueError unless `value` is one of `choices`."""
   if value not in tuple(choices):
     known = ", ".join(map(str, choices))
@@ -303,20 +303,13 @@ class Mlp(nn.Module):
   def __call__(self, x: Array, *, train: bool) -> Array:
     """Maps [..., d] to [..., d]."""
     width = x.shape[-1]
-    x = nn.Dense(
-      self.hidden,
-      kernel_init=nn.initializers.normal((2 * width) ** -0.5),
-      dtype=self.dtype,
-      name="fc",
-    )(x)
+    dense = functools.partial(nn.Dense, dtype=self.dtype)
+    init = nn.initializers.normal((2 * width) ** -0.5)
+    x = dense(self.hidden, kernel_init=init, name="fc")(x)
     x = activation(self.activation)(x)
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
-    return nn.Dense(
-      width,
-      kernel_init=nn.initializers.normal(self.out_init_scale * width**-0.5),
-      dtype=self.dtype,
-      name="proj",
-    )(x)
+    init = nn.initializers.normal(self.out_init_scale * width**-0.5)
+    return dense(width, kernel_init=init, name="proj")(x)
 
 
 class ProjectionHead(nn.Module):
@@ -368,15 +361,10 @@ class ProjectionHead(nn.Module):
         )(x)
       return x
 
+    dense = functools.partial(nn.Dense, dtype=self.dtype)
+    no_norm = self.norm == "none"
     for i, width in enumerate(self.hidden):
-      x = nn.Dense(
-        width,
-        use_bias=self.norm == "none",
-        dtype=self.dtype,
-        name=f"hidden_{i}",
-      )(x)
+      x = dense(width, use_bias=no_norm, name=f"hidden_{i}")(x)
       x = activation(self.activation)(norm(x, f"norm_{i}"))
-    x = nn.Dense(
-      self.features, use_bias=self.use_bias, dtype=self.dtype, name="out"
-    )(x)
+    x = dense(self.features, use_bias=self.use_bias, name="out")(x)
     return norm(x, "final_norm", affine=False) if self.final_norm else x

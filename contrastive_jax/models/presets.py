@@ -55,9 +55,7 @@ def _text(width: int, **settings: Any) -> TextTransformer:
   return TextTransformer(width=width, num_heads=width // 64, **settings)
 
 
-def _clip_vit(
-  variant: str, embed_dim: int, text_width: int, activation: str
-) -> TwoTowerConfig:
+def _clip_vit(variant: str, width: int, activation: str) -> TwoTowerConfig:
   """CLIP with a vision transformer, in every detail that shapes weights."""
   image = vit(
     variant,
@@ -66,9 +64,8 @@ def _clip_vit(
     layer_norm_eps=1e-5,
     activation=activation,
   )
-  return TwoTowerConfig(
-    image, _text(text_width, activation=activation), embed_dim
-  )
+  text = _text(width, activation=activation)
+  return TwoTowerConfig(image, text, embed_dim=width)
 
 
 def _siglip(variant: str, width: int, vocab_size: int) -> TwoTowerConfig:
@@ -122,9 +119,9 @@ PRESETS: dict[str, TwoTowerConfig] = {
   "resnet50": TwoTowerConfig(
     resnet(50), _text(512, activation="quick_gelu"), embed_dim=1024
   ),
-  "vit_b32": _clip_vit("B/32", 512, 512, "quick_gelu"),
-  "vit_b16": _clip_vit("B/16", 512, 512, "quick_gelu"),
-  "vit_l14": _clip_vit("L/14", 768, 768, "quick_gelu"),
+  "vit_b32": _clip_vit("B/32", 512, "quick_gelu"),
+  "vit_b16": _clip_vit("B/16", 512, "quick_gelu"),
+  "vit_l14": _clip_vit("L/14", 768, "quick_gelu"),
   # SigLIP and SigLIP 2, as big_vision trains them (GELU by tanh in both towers).
   "siglip_b16": _siglip("B/16", 768, 32_000),
   "siglip2_b16": _siglip("B/16", 768, 256_000),
@@ -138,8 +135,8 @@ PRESETS: dict[str, TwoTowerConfig] = {
     embed_dim=256,
   ),
   # Smaller ones of CLIP's form, both towers equally wide (open_clip's).
-  "vit_s16": _clip_vit("S/16", 384, 384, "gelu"),
-  "vit_ti16": _clip_vit("Ti/16", 192, 192, "gelu"),
+  "vit_s16": _clip_vit("S/16", 384, "gelu"),
+  "vit_ti16": _clip_vit("Ti/16", 192, "gelu"),
 }
 
 

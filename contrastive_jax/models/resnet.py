@@ -192,7 +192,8 @@ def resnet(depth: int = 50, **settings: Any) -> ResNet:
   """
   layers.check_choice("depth", depth, RESNET_SIZES)
   block, stage_sizes = RESNET_SIZES[depth]
-  return ResNet(**{"stage_sizes": stage_sizes, "block": block, **settings})
+  fields: dict[str, Any] = dict(stage_sizes=stage_sizes, block=block)
+  return ResNet(**(fields | settings))
 
 
 class AttentionPool(nn.Module):

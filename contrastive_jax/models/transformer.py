@@ -93,34 +93,22 @@ class SelfAttention(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, mask: Array | None = None) -> Array:
-    """Maps x [N, T, d] to [N, T, d].
+    """Maps x [N, T, d], whose width the heads divide, to [N, T, d].
 
-    Args:
-      x: the tokens.
-      mask: boolean, broadcastable to [N, heads, T, T]; False is not attended.
-
-    Returns:
-      The attended tokens.
-
-    Raises:
-      ValueError: if the width is not divisible by the number of heads.
+    `mask` is boolean, broadcastable to [N, heads, T, T]; False is not attended.
     """
     n, length, width = x.shape
     layers.check_heads(width, self.num_heads)
-    normal = nn.initializers.normal
-    qkv = nn.Dense(
-      3 * width, kernel_init=normal(width**-0.5), dtype=self.dtype, name="qkv"
-    )(x)
+    dense = functools.partial(nn.Dense, dtype=self.dtype)
+    init = nn.initializers.normal(width**-0.5)
+    qkv = dense(3 * width, kernel_init=init, name="qkv")(x)
     query, key, value = jnp.split(
       qkv.reshape(n, length, 3 * self.num_heads, -1), 3, axis=2
     )
     out = jax.nn.dot_product_attention(query, key, value, mask=mask)
-    return nn.Dense(
-      width,
-      kernel_init=normal(self.out_init_scale * width**-0.5),
-      dtype=self.dtype,
-      name="out",
-    )(out.reshape(n, length, width))
+    init = nn.initializers.normal(self.out_init_scale * width**-0.5)
+    out = out.reshape(n, length, width)
+    return dense(width, kernel_init=init, name="out")(out)
 
 
 class TransformerBlock(nn.Module):

@@ -86,18 +86,15 @@ class TwoTower(nn.Module):
       layers.check_choice("independent_head", kind, ("linear", "mlp"))
       self.image_independent = _Head(self.embed_dim, kind, self.dtype)
       self.text_independent = _Head(self.embed_dim, kind, self.dtype)
-    self.log_logit_scale = self.param(
-      "log_logit_scale",
-      nn.initializers.constant(math.log(self.init_logit_scale)),
-      (),
-      jnp.float32,
+
+    def scalar(name: str, value: float) -> Array:
+      init = nn.initializers.constant(value)
+      return self.param(name, init, (), jnp.float32)
+
+    self.log_logit_scale = scalar(
+      "log_logit_scale", math.log(self.init_logit_scale)
     )
-    self.logit_bias = self.param(
-      "logit_bias",
-      nn.initializers.constant(self.init_logit_bias),
-      (),
-      jnp.float32,
-    )
+    self.logit_bias = scalar("logit_bias", self.init_logit_bias)
 
   def encode_image(
     self, images: Array, *, train: bool = False, are_features: bool = False

@@ -228,5 +228,8 @@ def vit(variant: str, **settings: Any) -> ViT:
       f"variant must be one of {', '.join(VIT_SIZES)}, a slash and a patch"
       f" size, e.g. 'B/16'; got {variant!r}."
     )
-  fields = dict(zip(("width", "depth", "num_heads"), VIT_SIZES[size]))
-  return ViT(**{"patch_size": int(patch), **fields, **settings})
+  width, depth, num_heads = VIT_SIZES[size]
+  fields: dict[str, Any] = dict(
+    patch_size=int(patch), width=width, depth=depth, num_heads=num_heads
+  )
+  return ViT(**(fields | settings))

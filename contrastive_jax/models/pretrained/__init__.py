@@ -6,28 +6,18 @@ correspond, `clip`, `siglip`, `encoders` and `albef` the names of each family, a
 """
 
 from contrastive_jax.models.pretrained.files import (
-  WeightFileError,
-  read_tensors,
-  write_safetensors,
+  WeightFileError as WeightFileError,
+  read_tensors as read_tensors,
+  write_safetensors as write_safetensors,
 )
 from contrastive_jax.models.pretrained.loading import (
-  load,
-  load_image,
-  load_text,
-  names,
-  save,
+  load as load,
+  load_image as load_image,
+  load_text as load_text,
+  names as names,
+  save as save,
 )
-from contrastive_jax.models.pretrained.rules import PretrainedError, Report
-
-__all__ = [
-  "PretrainedError",
-  "Report",
-  "WeightFileError",
-  "load",
-  "load_image",
-  "load_text",
-  "names",
-  "read_tensors",
-  "save",
-  "write_safetensors",
-]
+from contrastive_jax.models.pretrained.rules import (
+  PretrainedError as PretrainedError,
+  Report as Report,
+)

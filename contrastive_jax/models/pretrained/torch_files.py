@@ -85,12 +85,10 @@ class _Storage:
 
   @property
   def dtype(self) -> np.dtype:
-    """Type of the values."""
     return np.dtype(_DTYPES[self.kind])
 
   @property
   def num_bytes(self) -> int:
-    """Bytes of all values."""
     return self.size * self.dtype.itemsize
 
 
@@ -365,13 +363,11 @@ _ALLOWED: dict[str, _Function] = {
   "torch._utils._rebuild_tensor": _Function(_view),
   "torch._utils._rebuild_tensor_v2": _Function(_view),
   "torch._utils._rebuild_parameter": _Function(_first),
-  **{
-    f"torch.jit._pickle.{name}": _Function(_first)
-    for name in (
-      *("build_intlist", "build_doublelist", "build_boollist"),
-      *("build_tensorlist", "restore_type_tag"),
-    )
-  },
+  "torch.jit._pickle.build_intlist": _Function(_first),
+  "torch.jit._pickle.build_doublelist": _Function(_first),
+  "torch.jit._pickle.build_boollist": _Function(_first),
+  "torch.jit._pickle.build_tensorlist": _Function(_first),
+  "torch.jit._pickle.restore_type_tag": _Function(_first),
 }
 
 
