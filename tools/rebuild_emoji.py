@@ -128,11 +128,11 @@ def _texts(
 ) -> dict[str, tuple[str, list[str]]]:
   """{character without U+FE0F: (name, keywords)} of one language."""
   out = {}
-  for package, folder, key in (
-    (annotations, "annotations", "annotations"),
-    (derived, "annotationsDerived", "annotationsDerived"),
+  for package, key in (
+    (annotations, "annotations"),
+    (derived, "annotationsDerived"),
   ):
-    file = package.load(f"{folder}/{language}/annotations.json")
+    file = package.load(f"{key}/{language}/annotations.json")
     for character, entry in file.get(key, {}).get("annotations", {}).items():
       if "tts" in entry:
         name = entry["tts"][0]
@@ -244,6 +244,11 @@ def rebuild(source: pathlib.Path, out: pathlib.Path, *, side: int = 64) -> None:
     index = 0
     for concept_id, code in enumerate(codes):
       character = _character(code)
+      said = {
+        lang: texts[lang][character]
+        for lang in LANGUAGES
+        if character in texts[lang]
+      }
       drawings = []
       # This order is part of the stable index of an image.
       for vendor in VENDORS:
@@ -270,16 +275,8 @@ def rebuild(source: pathlib.Path, out: pathlib.Path, *, side: int = 64) -> None:
           "subcategory": groups[code][1],
           "split": split[code],
           "drawings": drawings,
-          "names": {
-            lang: texts[lang][character][0]
-            for lang in LANGUAGES
-            if character in texts[lang]
-          },
-          "keywords": {
-            lang: texts[lang][character][1]
-            for lang in LANGUAGES
-            if character in texts[lang]
-          },
+          "names": {lang: name for lang, (name, _) in said.items()},
+          "keywords": {lang: words for lang, (_, words) in said.items()},
         }
       )
   content = json.dumps(concepts, ensure_ascii=False, separators=(",", ":"))

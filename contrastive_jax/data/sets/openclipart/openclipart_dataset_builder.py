@@ -82,22 +82,19 @@ class OpenClipArt(tfds.core.GeneratorBasedBuilder):
   def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[Any]]:
     del dl_manager  # Nothing is fetched.
     rows = list(drawings(self._root, self._side))
-    concepts = sorted({_concept(row.title) for row in rows})
-    numbers = {concept: i for i, concept in enumerate(concepts)}
-    numbered = [
-      (i, numbers[_concept(row.title)], row) for i, row in enumerate(rows)
-    ]
     return {
-      split: self._generate_examples(
-        [entry for entry in numbered if split_of(entry[2].title) == split]
-      )
+      split: self._generate_examples(rows, split)
       for split in (sources.TRAIN, sources.VALIDATION, sources.TEST)
     }
 
   def _generate_examples(
-    self, rows: list[tuple[int, int, Drawing]]
+    self, rows: list[Drawing], split: str
   ) -> Iterator[Any]:
-    for index, concept, row in rows:
+    concepts = sorted({_concept(row.title) for row in rows})
+    numbers = {concept: i for i, concept in enumerate(concepts)}
+    for index, row in enumerate(rows):
+      if split_of(row.title) != split:
+        continue
       png = io.BytesIO()
       Image.fromarray(row.image).save(png, "png")
       png.seek(0)
@@ -105,7 +102,7 @@ class OpenClipArt(tfds.core.GeneratorBasedBuilder):
         index,
         {
           "index": index,
-          "concept_id": concept,
+          "concept_id": numbers[_concept(row.title)],
           "image": png,
           "path": row.path,
           "title": row.title,
