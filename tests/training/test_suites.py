@@ -14,6 +14,7 @@ from contrastive_jax.training.evaluators import (
   benchmark_suites,
   embeddings,
   few_shot,
+  fine_tuning,
 )
 from tests.data.tfds_sets import TinySeveral, prepare
 
@@ -51,7 +52,7 @@ class Colours:
       mixed = (means.max(1, keepdims=True) - means) @ params
       return mixed / jnp.linalg.norm(mixed, axis=1, keepdims=True)
 
-    return evaluation.FineTuner(
+    return fine_tuning.FineTuner(
       encode,
       jnp.eye(3),
       {},
@@ -221,16 +222,16 @@ def test_draws_of_several_classes_have_enough_of_each():
 
 
 def test_fine_tuning(root, tmp_path, monkeypatch):
-  recipe = evaluation.FineTuneRecipe((1e-6, 0.1), (0.0,), 2, 3)
+  recipe = fine_tuning.FineTuneRecipe((1e-6, 0.1), (0.0,), 2, 3)
   monkeypatch.setattr(few_shot, "_RECIPE", recipe)
   calls = []
-  fine_tune = evaluation.fine_tune
+  fine_tune = fine_tuning.fine_tune
 
   def counted(tuner, images, labels, fit, choose, *rest, **options):
     calls.append((len(fit), len(choose), options["head"] is not None))
     return fine_tune(tuner, images, labels, fit, choose, *rest, **options)
 
-  monkeypatch.setattr(evaluation, "fine_tune", counted)
+  monkeypatch.setattr(fine_tuning, "fine_tune", counted)
   path = tmp_path / "s.json"
   scores, lines = run("elevater_fine_tune", path, root)
   assert set(scores) == {"cifar10", "pets", "voc2007"}

@@ -13,14 +13,18 @@ import numpy as np
 from contrastive_jax import evaluation
 from contrastive_jax.data import benchmarks as benchmarks_lib
 from contrastive_jax.data import sources
-from contrastive_jax.training.evaluators import embeddings, zero_shot
+from contrastive_jax.training.evaluators import (
+  embeddings,
+  fine_tuning,
+  zero_shot,
+)
 from contrastive_jax.training.trainer import state as state_lib
 from contrastive_jax.training.types import Report
 
 SHOTS, _DRAWS = (5, 20, 50), 3
 # One in so many of the drawn examples chooses.
 _HELD_OUT = 5
-_RECIPE, _BATCH_SIZE = evaluation.FineTuneRecipe(), 64
+_RECIPE, _BATCH_SIZE = fine_tuning.FineTuneRecipe(), 64
 # Bytes of decoded images that are kept for the next epoch.
 _MOST_BYTES = 2**32
 
@@ -137,7 +141,7 @@ def fine_tuned(
   count = len(splits.train)
 
   def score(fit: np.ndarray, choose: np.ndarray, number: int) -> float:
-    scores = evaluation.fine_tune(
+    scores = fine_tuning.fine_tune(
       tuner,
       images,
       labels,
