@@ -1,6 +1,7 @@
 """Suites: every set scored once, what is missing told, one table."""
 
 import json
+import types
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +13,7 @@ from contrastive_jax.data import benchmarks
 from contrastive_jax.training.config import workdirs
 from contrastive_jax.training.evaluators import (
   benchmark_suites,
+  choices,
   embeddings,
   few_shot,
   fine_tuning,
@@ -176,10 +178,11 @@ def test_a_probe_of_each_set(root, tmp_path):
 
 
 def test_a_set_of_several_classes_has_average_precisions(root):
-  arguments = {"data_dir": str(root), "image_size": 8}
-  scores = benchmark_suites.benchmarks(
-    Colours(), None, ["voc2007"], **arguments
+  run = types.SimpleNamespace(
+    encoder=Colours(), image_size=8, seed=0, report=print
   )
+  chosen = choices.Benchmarks(sets=("voc2007",), data_dir=str(root))
+  scores = chosen.build(run).final(None)
   for name in ("zero_shot", "linear_probe"):
     value = scores.pop(f"benchmark_voc2007/{name}/mean_average_precision")
     assert value == 1.0
