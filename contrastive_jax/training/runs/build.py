@@ -14,7 +14,7 @@ from contrastive_jax.training.config import Config, sections, workdirs
 from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.objectives import views
 from contrastive_jax.training.objectives.parts import Parts
-from contrastive_jax.training.runs import initial_weights
+from contrastive_jax.training.runs import initial_weights, open_data
 from contrastive_jax.training.runs.caption_feed import CaptionFeed
 from contrastive_jax.training.trainer.settings import TrainerSettings
 from contrastive_jax.training.types import Report
@@ -94,20 +94,22 @@ def task_batches(config: Config) -> Callable[..., grain.DatasetIterator]:
 
 
 def run_fields(
-  config: Config, data: Any, workdir: pathlib.Path, report: Report
+  config: Config, workdir: pathlib.Path, report: Report
 ) -> dict[str, Any]:
   """The fields that all runs have, but for what reads and embeds their data.
 
   Args:
     config: the run.
-    data: its data set, opened.
     workdir: where it keeps its files.
     report: receives lines for the user.
 
   Raises:
     ConfigError: if the configuration describes no model, or one that does not go
       with the vocabulary.
+    DataError: if the data cannot be used.
   """
+  with sharding.main_process_first("data"):
+    data = open_data.open_data(config, workdir, report)
   mesh = sharding.make_mesh()
   with workdirs.mistakes_of_config():
     objective = build_objective(

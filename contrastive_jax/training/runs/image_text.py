@@ -18,7 +18,6 @@ from contrastive_jax.training.runs import (
   cached_features,
   caption_feed,
   initial_weights,
-  open_data,
 )
 from contrastive_jax.training.runs.run import Run
 from contrastive_jax.training.types import Report
@@ -43,8 +42,7 @@ class PairRun(Run):
 
   def fingerprints(self) -> dict[str, str]:
     """Names and hashes of the training data, which must be the same on resuming."""
-    ours = {"name": self.data.name, "fingerprint": self.data.fingerprint}
-    return ours | self.feed.fingerprint()
+    return super().fingerprints() | self.feed.fingerprint()
 
   def announce(self) -> None:
     """Reports what it trains on."""
@@ -95,14 +93,12 @@ def open_run(
   """Opens the data and builds the model; see `runner.open_run`."""
   feed = build.caption_feed(config)
   feed.own_synonyms()  # A mistake in it must show before data are opened.
-  with sharding.main_process_first("data"):
-    data = open_data.open_data(config, workdir, report)
-  fields = build.run_fields(config, data, workdir, report)
+  fields = build.run_fields(config, workdir, report)
   encoder: Any = None
   if hasattr(fields["objective"], "encode_image"):
     encoder = embeddings.Encoder(
       fields["objective"],
-      data,
+      fields["data"],
       context_length=config.model.context_length,
       batch_size=config.evaluation.batch_size,
       mesh=fields["mesh"],

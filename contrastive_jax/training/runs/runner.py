@@ -86,7 +86,12 @@ def train(
   began = time.monotonic()
   if jax.process_index() > 0:
     report = _say_nothing
-  _make(workdir)
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise workdirs.WorkdirError(
+      f"--workdir={workdir} cannot be made: {error.strerror}."
+    ) from error
   workdirs.check_links(workdir)
   with _only_run(workdir, report):
     return _train_alone(config, workdir, began, report, dead_after)
@@ -313,16 +318,6 @@ def _abstract_state(
       _optimizer(config, run),
       run.mesh,
     )
-
-
-def _make(workdir: pathlib.Path) -> None:
-  """Makes the workdir."""
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise workdirs.WorkdirError(
-      f"--workdir={workdir} cannot be made: {error.strerror}."
-    ) from error
 
 
 def _is_fresh(workdir: pathlib.Path, config: config_lib.Config) -> bool:

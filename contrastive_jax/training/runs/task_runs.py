@@ -3,19 +3,13 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable
-from typing import Any
 
 import grain
 import jax
 
 from contrastive_jax.data import sources, task_pipeline
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training.distributed import sharding
-from contrastive_jax.training.runs import (
-  build,
-  initial_choices,
-  open_data,
-)
+from contrastive_jax.training.runs import build, initial_choices
 from contrastive_jax.training.runs.run import Run
 from contrastive_jax.training.types import Report
 
@@ -41,11 +35,7 @@ class TaskRun(Run):
 
   def fingerprints(self) -> dict[str, str]:
     """Names and hashes of the training data, which must be the same on resuming."""
-    return {
-      "name": self.data.name,
-      "task": self.data.task,
-      "fingerprint": self.data.fingerprint,
-    }
+    return super().fingerprints() | {"task": self.data.task}
 
   def announce(self) -> None:
     """Reports what it trains on, and with what it begins."""
@@ -69,16 +59,15 @@ def open_run(
   report: Report,
 ) -> TaskRun:
   """Opens the data and builds the model; see `runner.open_run`."""
-  with sharding.main_process_first("data"):
-    data: Any = open_data.open_data(config, workdir, report)
+  fields = build.run_fields(config, workdir, report)
   reader = task_pipeline.Encoder(
-    data.task,
-    data.tokenizer,
+    fields["data"].task,
+    fields["data"].tokenizer,
     config.model.context_length,
     getattr(config.objective, "answer_length", 0),
   )
   return TaskRun(
-    **build.run_fields(config, data, workdir, report),
+    **fields,
     encoder=None,
     reader=reader,
     feed=build.task_batches(config),
