@@ -146,45 +146,34 @@ def train(
     ) from error
   workdirs.check_links(workdir)
   with _only_run(workdir, report):
-    return _train_alone(config, workdir, began, report, dead_after)
-
-
-def _train_alone(
-  config: config_lib.Config,
-  workdir: pathlib.Path,
-  began: float,
-  report: Report,
-  dead_after: float,
-) -> dict[str, float]:
-  """See `train`, which has made sure that no other run is at work there."""
-  fresh = _is_fresh(workdir, config)
-  finished = read_results(workdir)
-  if finished is not None:
-    report(
-      f"{workdir} holds a finished run; its results are in"
-      f" {workdir / 'results.json'}. Choose another --workdir to train again."
-    )
-    return finished
-  # Before the data, which may take minutes to check.
-  mesh = sharding.make_mesh()
-  with workdirs.mistakes_of_config():
-    sharding.check_batch_size(
-      config.batch_size,
-      config.microbatches or 1,
-      mesh,
-      images_per_concept=config.objective.images_per_concept,
-    )
-  if fresh and jax.process_index() == 0:
-    # Files that a first try with other data left must not be taken for ours.
-    for name in ("tokenizer.json", "data.json"):
-      (workdir / name).unlink(missing_ok=True)
-  if jax.process_index() == 0 and jax.process_count() > 1:
-    processes.clear(workdir)
-  # No other process may look for what this one is about to remove, or take
-  # its workdir for one that was there.
-  sharding.wait_for_all("workdir")
-  with processes.watch(workdir, dead_after=dead_after):
-    return _train(config, workdir, fresh, began, report)
+    fresh = _is_fresh(workdir, config)
+    finished = read_results(workdir)
+    if finished is not None:
+      report(
+        f"{workdir} holds a finished run; its results are in"
+        f" {workdir / 'results.json'}. Choose another --workdir to train again."
+      )
+      return finished
+    # Before the data, which may take minutes to check.
+    mesh = sharding.make_mesh()
+    with workdirs.mistakes_of_config():
+      sharding.check_batch_size(
+        config.batch_size,
+        config.microbatches or 1,
+        mesh,
+        images_per_concept=config.objective.images_per_concept,
+      )
+    if fresh and jax.process_index() == 0:
+      # Files that a first try with other data left must not be taken for ours.
+      for name in ("tokenizer.json", "data.json"):
+        (workdir / name).unlink(missing_ok=True)
+    if jax.process_index() == 0 and jax.process_count() > 1:
+      processes.clear(workdir)
+    # No other process may look for what this one is about to remove, or take
+    # its workdir for one that was there.
+    sharding.wait_for_all("workdir")
+    with processes.watch(workdir, dead_after=dead_after):
+      return _train(config, workdir, fresh, began, report)
 
 
 @contextlib.contextmanager
