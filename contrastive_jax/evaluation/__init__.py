@@ -13,11 +13,6 @@ from contrastive_jax.evaluation.average_precision import (
 from contrastive_jax.evaluation.few_shot import (
   few_shot_accuracy as few_shot_accuracy,
 )
-from contrastive_jax.evaluation.fine_tune import (
-  FineTuner as FineTuner,
-  FineTuneRecipe as FineTuneRecipe,
-  fine_tune as fine_tune,
-)
 from contrastive_jax.evaluation.geometry import (
   alignment as alignment,
   modality_gap as modality_gap,
@@ -37,10 +32,13 @@ from contrastive_jax.evaluation.retrieval import (
   top_k as top_k,
 )
 from contrastive_jax.evaluation.text_only import (
-  task_text_only_accuracy as task_text_only_accuracy,
   text_only_accuracy as text_only_accuracy,
+  vqa_text_only_accuracy as vqa_text_only_accuracy,
 )
-from contrastive_jax.evaluation.vqa import vqa_accuracy as vqa_accuracy
+from contrastive_jax.evaluation.vqa import (
+  accuracy_by_kind as accuracy_by_kind,
+  vqa_accuracy as vqa_accuracy,
+)
 from contrastive_jax.evaluation.zero_shot import (
   zero_shot_metrics as zero_shot_metrics,
   zero_shot_weights as zero_shot_weights,

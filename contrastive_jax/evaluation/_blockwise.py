@@ -5,7 +5,7 @@ sees one tile at a time, always of the same shape, so that it compiles once
 whatever the number of examples; small inputs use the next power of two.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -24,14 +24,12 @@ def block_length(count: int, block_size: int) -> int:
   return min(int(block_size), 1 << max(count - 1, 0).bit_length())
 
 
-def pad_block(array: np.ndarray, start: int, length: int, fill: int = 0) -> Any:
-  """Puts `array[start:start + length]` on the device, padded with `fill`."""
-  block = array[start : start + length]
-  missing = length - block.shape[0]
-  if missing:
-    padding = ((0, missing),) + ((0, 0),) * (array.ndim - 1)
-    block = np.pad(block, padding, constant_values=fill)
-  return jax.device_put(block)
+def blocks(array: np.ndarray, length: int, fill: int = 0) -> Iterator[Any]:
+  """Puts rows on the device, `length` at a time, the last padded with `fill`."""
+  for start in range(0, len(array), length):
+    block = array[start : start + length]
+    padding = ((0, length - len(block)),) + ((0, 0),) * (array.ndim - 1)
+    yield jax.device_put(np.pad(block, padding, constant_values=fill))
 
 
 def scores(queries: jax.Array, gallery: jax.Array) -> jax.Array:
@@ -64,7 +62,6 @@ class Relevance:
     queries, gallery = shape
     self.rows = block_length(queries, block_size)
     self.columns = block_length(gallery, block_size)
-    self._blank: Any = None
     if indices is None:
       if query_ids is None or gallery_ids is None:
         raise ValueError(
@@ -80,14 +77,8 @@ class Relevance:
       )
       self._codes: Any = (row_codes, column_codes)
       # Padding differs on the two sides, so that it matches nothing.
-      self._row_blocks = [
-        pad_block(row_codes, start, self.rows, fill=-1)
-        for start in range(0, queries, self.rows)
-      ]
-      self._column_blocks = [
-        pad_block(column_codes, start, self.columns, fill=-2)
-        for start in range(0, gallery, self.columns)
-      ]
+      self._row_blocks = [*blocks(row_codes, self.rows, fill=-1)]
+      self._column_blocks = [*blocks(column_codes, self.columns, fill=-2)]
       self.has_right = np.isin(row_codes, column_codes)
       return
     if query_ids is not None or gallery_ids is not None:
@@ -123,13 +114,8 @@ class Relevance:
     """What `right` turns into the mask of the tile, inside a jitted one."""
     if self._codes is not None:
       return self._row_blocks[row], self._column_blocks[column]
-    rows, columns = self._tile_pairs(row, column)
-    if not rows.size:
-      if self._blank is None:
-        self._blank = jax.device_put(np.zeros((self.rows, self.columns), bool))
-      return self._blank
     mask = np.zeros((self.rows, self.columns), bool)
-    mask[rows, columns] = True
+    mask[self._tile_pairs(row, column)] = True
     return jax.device_put(mask)
 
 
@@ -202,13 +188,8 @@ def linear_correct(
   """
   length = block_length(len(x), block_size)
   parts = [
-    _linear_correct(
-      pad_block(x, start, length),
-      kernel,
-      bias,
-      pad_block(labels, start, length),
-    )
-    for start in range(0, len(x), length)
+    _linear_correct(rows, kernel, bias, classes)
+    for rows, classes in zip(blocks(x, length), blocks(labels, length))
   ]
   return np.concatenate([np.asarray(part) for part in parts])[: len(x)]
 

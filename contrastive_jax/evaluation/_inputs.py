@@ -6,6 +6,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+# Below this share of the mean squared norm, the spread of float32 embeddings
+# is round-off: dividing by it would classify noise.
+LEAST_SPREAD = 1e-12
+
 # Squared row norms above this overflow float32 in a dot product.
 _LARGEST_NORM = 1e18
 
@@ -97,6 +101,17 @@ def embeddings(
   return array
 
 
+def same_width(
+  named: dict[str, Any], *, normalize: bool = False
+) -> list[np.ndarray]:
+  """`embeddings` of several arguments by name, all as wide as the first."""
+  arrays: list[np.ndarray] = []
+  for name, value in named.items():
+    width = arrays[0].shape[1] if arrays else None
+    arrays.append(embeddings(name, value, normalize=normalize, width=width))
+  return arrays
+
+
 def identifiers(name: str, value: Any, length: int) -> np.ndarray:
   """Returns `value` as integers or strings `[length]`.
 
@@ -145,13 +160,13 @@ def shared_codes(
 
 
 def class_codes(
-  named: dict[str, tuple[Any, int]],
+  named: dict[str, Any], embedded: Sequence[np.ndarray]
 ) -> tuple[list[np.ndarray], int]:
   """Numbers class labels 0..C-1 by the first array, which defines the classes.
 
   Args:
-    named: argument name -> (labels, expected length); the first are the
-      training labels.
+    named: argument name -> labels; the first are the training labels.
+    embedded: the embeddings that each of them is of.
 
   Returns:
     int32 codes in the order of `named`, and the number of classes C.
@@ -161,8 +176,8 @@ def class_codes(
       example has.
   """
   arrays = {
-    name: identifiers(name, value, length)
-    for name, (value, length) in named.items()
+    name: identifiers(name, labels, len(x))
+    for (name, labels), x in zip(named.items(), embedded, strict=True)
   }
   train_name = next(iter(arrays))
   classes = np.unique(arrays[train_name])

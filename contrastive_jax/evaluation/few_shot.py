@@ -8,10 +8,6 @@ import numpy as np
 
 from contrastive_jax.evaluation import _blockwise, _inputs
 
-# Below this share of the mean squared norm, the spread of float32 embeddings
-# is round-off: dividing by it would classify noise.
-_LEAST_SPREAD = 1e-12
-
 
 def _fit_ridge(
   x: np.ndarray, labels: np.ndarray, strengths: np.ndarray, classes: int
@@ -40,7 +36,7 @@ def _fit_ridge(
   centered = x - center
   spread = weight @ np.sum(centered**2, axis=1)
   energy = weight @ np.sum(x**2, axis=1)
-  scale = 1 / np.sqrt(spread) if spread > _LEAST_SPREAD * energy else 0.0
+  scale = 1 / np.sqrt(spread) if spread > _inputs.LEAST_SPREAD * energy else 0.0
   root = np.sqrt(weight)[:, None]
   left, singular, right = np.linalg.svd(
     root * centered * scale, full_matrices=False
@@ -133,13 +129,9 @@ def few_shot_accuracy(
   shots = _inputs.cutoffs("shots", shots)
   _inputs.positive("draws", draws, integer=True)
   candidates = _inputs.strengths("regularizations", regularizations)
-  train_x = _inputs.embeddings("train_x", train_x)
-  test_x = _inputs.embeddings("test_x", test_x, width=train_x.shape[1])
+  train_x, test_x = _inputs.same_width({"train_x": train_x, "test_x": test_x})
   (train_y, test_y), classes = _inputs.class_codes(
-    {
-      "train_y": (train_y, len(train_x)),
-      "test_y": (test_y, len(test_x)),
-    }
+    {"train_y": train_y, "test_y": test_y}, (train_x, test_x)
   )
   accuracy = {count: [] for count in shots}
   for draw in range(draws):

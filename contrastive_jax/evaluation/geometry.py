@@ -15,9 +15,8 @@ def _pairs(
   first: Any, second: Any, normalize: bool
 ) -> tuple[np.ndarray, np.ndarray]:
   """Two arrays of paired embeddings, checked to be of the same shape."""
-  first = _inputs.embeddings("first", first, normalize=normalize)
-  second = _inputs.embeddings(
-    "second", second, normalize=normalize, width=first.shape[1]
+  first, second = _inputs.same_width(
+    {"first": first, "second": second}, normalize=normalize
   )
   if first.shape != second.shape:
     raise ValueError(
@@ -122,10 +121,9 @@ def uniformity(
   _inputs.positive("t", t)
   x = _inputs.embeddings("x", x, normalize=normalize, least=2)
   length = _blockwise.block_length(len(x), block_size)
-  starts = range(0, len(x), length)
-  blocks = [_blockwise.pad_block(x, start, length) for start in starts]
+  blocks = [*_blockwise.blocks(x, length)]
   parts = [
-    _log_kernel_sum(blocks[a], blocks[b], starts[a], starts[b], len(x), t)
+    _log_kernel_sum(blocks[a], blocks[b], a * length, b * length, len(x), t)
     for a in range(len(blocks))
     for b in range(a, len(blocks))
   ]
@@ -229,27 +227,22 @@ def similarity_histogram(
   ([0, 2], [0, 2])
   """
   _inputs.positive("bins", bins, integer=True)
-  queries = _inputs.embeddings("queries", queries, normalize=True)
-  gallery = _inputs.embeddings(
-    "gallery", gallery, normalize=True, width=queries.shape[1]
+  queries, gallery = _inputs.same_width(
+    {"queries": queries, "gallery": gallery}, normalize=True
   )
   shape = (len(queries), len(gallery))
   right = _blockwise.Relevance(
     query_ids, gallery_ids, relevance, shape, block_size
   )
-  columns = [
-    _blockwise.pad_block(gallery, start, right.columns)
-    for start in range(0, len(gallery), right.columns)
-  ]
+  columns = [*_blockwise.blocks(gallery, right.columns)]
   total = np.zeros((2, bins), np.int64)
-  for i, start in enumerate(range(0, len(queries), right.rows)):
-    rows = _blockwise.pad_block(queries, start, right.rows)
+  for i, rows in enumerate(_blockwise.blocks(queries, right.rows)):
     parts = [
       _count_bins(
         rows,
         column,
         right.tile(i, j),
-        len(queries) - start,
+        len(queries) - i * right.rows,
         len(gallery) - j * right.columns,
         bins=int(bins),
       )

@@ -49,15 +49,11 @@ def knn_accuracy(
   single = isinstance(k, (int, np.integer))
   ks = _inputs.cutoffs("k", (k,) if single else k)
   _inputs.positive("temperature", temperature)
-  train_x = _inputs.embeddings("train_x", train_x, normalize=True)
-  test_x = _inputs.embeddings(
-    "test_x", test_x, normalize=True, width=train_x.shape[1]
+  train_x, test_x = _inputs.same_width(
+    {"train_x": train_x, "test_x": test_x}, normalize=True
   )
   (train_y, test_y), classes = _inputs.class_codes(
-    {
-      "train_y": (train_y, len(train_x)),
-      "test_y": (test_y, len(test_x)),
-    }
+    {"train_y": train_y, "test_y": test_y}, (train_x, test_x)
   )
   if max(ks) > len(train_x):
     raise ValueError(

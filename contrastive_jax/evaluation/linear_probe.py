@@ -12,9 +12,6 @@ from contrastive_jax.evaluation.average_precision import (
   mean_average_precision,
 )
 
-# Below this share of the mean squared norm, the spread of float32 embeddings
-# is round-off: dividing by it would classify noise.
-_LEAST_SPREAD = 1e-12
 _REGULARIZATIONS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 _Params = dict[str, jax.Array]
@@ -121,48 +118,59 @@ def _scaled(train_x: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
   train_x = train_x - center
   spread = np.mean(np.square(train_x), dtype=np.float64)
   energy = spread + np.mean(np.square(center), dtype=np.float64)
-  usable = spread > _LEAST_SPREAD * energy
+  usable = spread > _inputs.LEAST_SPREAD * energy
   scale = np.float32(1 / np.sqrt(spread) if usable else 0)
   return [train_x * scale, *((x - center) * scale for x in others)]
 
 
-def _choose(
-  x: np.ndarray,
-  labels: np.ndarray,
-  weights: np.ndarray,
-  refit_weights: np.ndarray | None,
-  strengths: np.ndarray,
-  score: Callable[[_Params], float],
-  *,
+def _probe(
+  x: Sequence[np.ndarray],
+  y: Sequence[np.ndarray],
   classes: int,
+  score: Callable[[_Params, np.ndarray, np.ndarray], dict[str, float]],
+  *,
+  regularizations: Sequence[float],
+  refit: bool,
   max_iterations: int,
   tolerance: float,
   block_size: int,
-) -> tuple[_Params, dict[str, float]]:
+) -> dict[str, float]:
   """Fits with each strength from the strongest down, then with the best again.
 
   Args:
-    x: float32 `[N, d]`.
-    labels: `[N]` or `[N, C]`, as of `_fit`.
-    weights: like `labels`, of the fits that choose.
-    refit_weights: of the last fit, or None for no other fit.
-    strengths: candidates, strongest first.
-    score: what the best has most of.
+    x: float32 `[N, d]` of training, validation and test.
+    y: labels of each: int32 `[N]`, or int8 `[N, C]` of 1, 0 and -1.
     classes: C.
-    max_iterations: steps at most.
-    tolerance: largest entry of the gradient to stop at.
-    block_size: rows a tile.
+    score: of parameters, embeddings and labels; the best strength has most of
+      the first number on validation.
+    regularizations: see `linear_probe`, as all below.
+    refit: see there.
+    max_iterations: see there.
+    tolerance: see there.
+    block_size: see there.
 
   Returns:
-    The parameters; `validation` (the best score), `regularization` and
-    `gradient_norm`.
+    The scores on the test set; the best score on validation as
+    `validation_{name}`, `regularization` and `gradient_norm`.
   """
-  length = _blockwise.block_length(len(x), block_size)
-  x_blocks, label_blocks = _blocks(x, length), _blocks(labels, length)
-  params = {
-    "kernel": jnp.zeros((x.shape[1], classes), jnp.float32),
-    "bias": jnp.zeros(classes, jnp.float32),
-  }
+  strengths = _inputs.strengths("regularizations", regularizations)
+  _inputs.positive("max_iterations", max_iterations, integer=True)
+  _inputs.positive("tolerance", tolerance)
+  train_x, valid_x, test_x = _scaled(*x)
+  train_y, valid_y, test_y = y
+  # Both fits see the same arrays and differ by the weights alone: one
+  # compilation serves them.
+  both_x = np.concatenate([train_x, valid_x]) if refit else train_x
+  both_y = np.concatenate([train_y, valid_y]) if refit else train_y
+  targets = both_y if both_y.ndim == 1 else (both_y > 0).astype(np.float32)
+  length = _blockwise.block_length(len(both_x), block_size)
+  x_blocks, label_blocks = _blocks(both_x, length), _blocks(targets, length)
+
+  def weights(rows: int) -> jax.Array:
+    """Of the first rows: each class's are of sum 1."""
+    counted = (both_y >= 0).astype(np.float32)
+    counted[rows:] = 0
+    return _blocks(counted / np.maximum(counted.sum(axis=0), 1), length)
 
   def fit(
     params: _Params, weights: jax.Array, strength: Any
@@ -177,17 +185,23 @@ def _choose(
       max_iterations,
     )
 
-  blocks = _blocks(weights, length)
-  best_score, best = -1.0, (params, jnp.float32(0), strengths[0])
+  params = {
+    "kernel": jnp.zeros((both_x.shape[1], classes), jnp.float32),
+    "bias": jnp.zeros(classes, jnp.float32),
+  }
+  of_train = weights(len(train_x))
+  best_value, best = -1.0, (params, jnp.float32(0), strengths[0])
   for strength in strengths:
-    params, slope = fit(params, blocks, strength)
-    if (value := score(params)) > best_score:
-      best_score, best = value, (params, slope, strength)
+    params, slope = fit(params, of_train, strength)
+    value = next(iter(score(params, valid_x, valid_y).values()))
+    if value > best_value:
+      best_value, best = value, (params, slope, strength)
   params, slope, strength = best
-  if refit_weights is not None:
-    params, slope = fit(params, _blocks(refit_weights, length), strength)
-  return params, {
-    "validation": best_score,
+  if refit:
+    params, slope = fit(params, weights(len(both_x)), strength)
+  scores = score(params, test_x, test_y)
+  return scores | {
+    f"validation_{next(iter(scores))}": best_value,
     "regularization": float(strength),
     "gradient_norm": float(slope),
   }
@@ -251,52 +265,35 @@ def linear_probe(
   >>> linear_probe(x, y, x, y, x, y, regularizations=(1e-2,))["accuracy"]
   1.0
   """
-  strengths = _inputs.strengths("regularizations", regularizations)
-  _inputs.positive("max_iterations", max_iterations, integer=True)
-  _inputs.positive("tolerance", tolerance)
-  train_x = _inputs.embeddings("train_x", train_x)
-  width = train_x.shape[1]
-  valid_x = _inputs.embeddings("valid_x", valid_x, width=width)
-  test_x = _inputs.embeddings("test_x", test_x, width=width)
-  (train_y, valid_y, test_y), classes = _inputs.class_codes(
-    {
-      "train_y": (train_y, len(train_x)),
-      "valid_y": (valid_y, len(valid_x)),
-      "test_y": (test_y, len(test_x)),
-    }
+  x = _inputs.same_width(
+    {"train_x": train_x, "valid_x": valid_x, "test_x": test_x}
+  )
+  y, classes = _inputs.class_codes(
+    {"train_y": train_y, "valid_y": valid_y, "test_y": test_y}, x
   )
 
-  train_x, valid_x, test_x = _scaled(train_x, valid_x, test_x)
-  # Both fits see the same arrays and differ by the weights alone: one
-  # compilation serves them.
-  both_x = np.concatenate([train_x, valid_x]) if refit else train_x
-  both_y = np.concatenate([train_y, valid_y]) if refit else train_y
-  in_train = (np.arange(len(both_x)) < len(train_x)).astype(np.float32)
-
-  def correct(params: _Params, x: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    return _blockwise.linear_correct(
+  def score(
+    params: _Params, x: np.ndarray, labels: np.ndarray
+  ) -> dict[str, float]:
+    right = _blockwise.linear_correct(
       x, params["kernel"], params["bias"], labels, block_size
     )
+    return {
+      "accuracy": float(np.mean(right)),
+      "mean_per_class_accuracy": _blockwise.mean_per_class(right, labels),
+    }
 
-  params, report = _choose(
-    both_x,
-    both_y,
-    in_train / np.float32(len(train_x)),
-    np.full(len(both_x), 1 / len(both_x), np.float32) if refit else None,
-    strengths,
-    lambda params: float(np.mean(correct(params, valid_x, valid_y))),
-    classes=classes,
+  return _probe(
+    x,
+    y,
+    classes,
+    score,
+    regularizations=regularizations,
+    refit=refit,
     max_iterations=max_iterations,
     tolerance=tolerance,
     block_size=block_size,
   )
-  right = correct(params, test_x, test_y)
-  return {
-    "accuracy": float(np.mean(right)),
-    "mean_per_class_accuracy": _blockwise.mean_per_class(right, test_y),
-    "validation_accuracy": report.pop("validation"),
-    **report,
-  }
 
 
 def multi_label_probe(
@@ -349,49 +346,31 @@ def multi_label_probe(
   >>> multi_label_probe(x, y, x, y, x, y)["mean_average_precision"]
   1.0
   """
-  strengths = _inputs.strengths("regularizations", regularizations)
-  _inputs.positive("max_iterations", max_iterations, integer=True)
-  _inputs.positive("tolerance", tolerance)
-  train_x = _inputs.embeddings("train_x", train_x)
-  width = train_x.shape[1]
-  valid_x = _inputs.embeddings("valid_x", valid_x, width=width)
-  test_x = _inputs.embeddings("test_x", test_x, width=width)
-  classes = np.shape(train_y)[-1] if np.ndim(train_y) == 2 else 1
-  train_y, valid_y, test_y = (
-    _inputs.multi_labels(name, labels, (len(x), classes))
-    for name, labels, x in (
-      ("train_y", train_y, train_x),
-      ("valid_y", valid_y, valid_x),
-      ("test_y", test_y, test_x),
-    )
+  x = _inputs.same_width(
+    {"train_x": train_x, "valid_x": valid_x, "test_x": test_x}
   )
-  train_x, valid_x, test_x = _scaled(train_x, valid_x, test_x)
-  both_x = np.concatenate([train_x, valid_x]) if refit else train_x
-  both_y = np.concatenate([train_y, valid_y]) if refit else train_y
+  classes = np.shape(train_y)[-1] if np.ndim(train_y) == 2 else 1
+  labels = {"train_y": train_y, "valid_y": valid_y, "test_y": test_y}
+  y = [
+    _inputs.multi_labels(name, value, (len(part), classes))
+    for (name, value), part in zip(labels.items(), x)
+  ]
 
-  def weights(rows: np.ndarray) -> np.ndarray:
-    counted = ((both_y >= 0) & rows[:, None]).astype(np.float32)
-    return counted / np.maximum(counted.sum(axis=0), 1)
-
-  def precision(params: _Params, x: np.ndarray, labels: np.ndarray) -> float:
+  def score(
+    params: _Params, x: np.ndarray, labels: np.ndarray
+  ) -> dict[str, float]:
     # float32 with NumPy: a linear layer of few classes.
     logits = x @ np.asarray(params["kernel"]) + np.asarray(params["bias"])
-    return mean_average_precision(logits, labels)
+    return {"mean_average_precision": mean_average_precision(logits, labels)}
 
-  params, report = _choose(
-    both_x,
-    (both_y > 0).astype(np.float32),
-    weights(np.arange(len(both_x)) < len(train_x)),
-    weights(np.ones(len(both_x), bool)) if refit else None,
-    strengths,
-    lambda params: precision(params, valid_x, valid_y),
-    classes=classes,
+  return _probe(
+    x,
+    y,
+    classes,
+    score,
+    regularizations=regularizations,
+    refit=refit,
     max_iterations=max_iterations,
     tolerance=tolerance,
     block_size=block_size,
   )
-  return {
-    "mean_average_precision": precision(params, test_x, test_y),
-    "validation_mean_average_precision": report.pop("validation"),
-    **report,
-  }

@@ -43,58 +43,6 @@ def _count_wrong(
   return count + jnp.sum(ahead, axis=1, dtype=jnp.int32)
 
 
-def _ranks(
-  queries: Any,
-  gallery: Any,
-  query_ids: Any,
-  gallery_ids: Any,
-  relevance: Sequence[Any] | None,
-  normalize: bool,
-  tie_tolerance: float,
-  block_size: int,
-) -> tuple[np.ndarray, np.ndarray]:
-  """Ranks `[N]`, and whether each query has a right item."""
-  queries = _inputs.embeddings("queries", queries, normalize=normalize)
-  gallery = _inputs.embeddings(
-    "gallery", gallery, normalize=normalize, width=queries.shape[1]
-  )
-  if not 0 <= tie_tolerance < np.inf:
-    raise ValueError(
-      f"tie_tolerance must be zero or a positive number, got {tie_tolerance}."
-    )
-  shape = (len(queries), len(gallery))
-  right = _blockwise.Relevance(
-    query_ids, gallery_ids, relevance, shape, block_size
-  )
-  columns = [
-    _blockwise.pad_block(gallery, start, right.columns)
-    for start in range(0, len(gallery), right.columns)
-  ]
-  tolerance = np.full(len(queries), tie_tolerance, np.float32)
-  if not normalize:
-    tolerance *= np.linalg.norm(queries, axis=1)
-    tolerance *= np.max(np.linalg.norm(gallery, axis=1))
-  parts = []
-  for i, start in enumerate(range(0, len(queries), right.rows)):
-    rows = _blockwise.pad_block(queries, start, right.rows)
-    best = jnp.full(right.rows, -jnp.inf, jnp.float32)
-    for j, column in enumerate(columns):
-      # Datasets often keep the captions beside their image: most tiles then
-      # hold no right pair, and the first pass is nearly free.
-      if right.any(i, j):
-        best = _best_right(best, rows, column, right.tile(i, j))
-    threshold = best - _blockwise.pad_block(tolerance, start, right.rows)
-    count = jnp.zeros(right.rows, jnp.int32)
-    for j, column in enumerate(columns):
-      valid = len(gallery) - j * right.columns
-      tile = right.tile(i, j)
-      count = _count_wrong(count, threshold, rows, column, tile, valid)
-    parts.append(count)
-  count = np.concatenate([np.asarray(part) for part in parts])[: len(queries)]
-  ranks = 1 + count.astype(np.int64)
-  return np.where(right.has_right, ranks, len(gallery) + 1), right.has_right
-
-
 def retrieval_ranks(
   queries: Any,
   gallery: Any,
@@ -141,16 +89,43 @@ def retrieval_ranks(
   >>> retrieval_ranks(np.ones((3, 2)), np.ones((3, 2)), range(3), range(3))
   array([3, 3, 3])
   """
-  return _ranks(
-    queries,
-    gallery,
-    query_ids,
-    gallery_ids,
-    relevance,
-    normalize,
-    tie_tolerance,
-    block_size,
-  )[0]
+  queries, gallery = _inputs.same_width(
+    {"queries": queries, "gallery": gallery}, normalize=normalize
+  )
+  if not 0 <= tie_tolerance < np.inf:
+    raise ValueError(
+      f"tie_tolerance must be zero or a positive number, got {tie_tolerance}."
+    )
+  shape = (len(queries), len(gallery))
+  right = _blockwise.Relevance(
+    query_ids, gallery_ids, relevance, shape, block_size
+  )
+  columns = [*_blockwise.blocks(gallery, right.columns)]
+  tolerance = np.full(len(queries), tie_tolerance, np.float32)
+  if not normalize:
+    tolerance *= np.linalg.norm(queries, axis=1)
+    tolerance *= np.max(np.linalg.norm(gallery, axis=1))
+  row_blocks = (
+    _blockwise.blocks(array, right.rows) for array in (queries, tolerance)
+  )
+  parts = []
+  for i, (rows, margin) in enumerate(zip(*row_blocks)):
+    best = jnp.full(right.rows, -jnp.inf, jnp.float32)
+    for j, column in enumerate(columns):
+      # Datasets often keep the captions beside their image: most tiles then
+      # hold no right pair, and the first pass is nearly free.
+      if right.any(i, j):
+        best = _best_right(best, rows, column, right.tile(i, j))
+    threshold = best - margin
+    count = jnp.zeros(right.rows, jnp.int32)
+    for j, column in enumerate(columns):
+      valid = len(gallery) - j * right.columns
+      tile = right.tile(i, j)
+      count = _count_wrong(count, threshold, rows, column, tile, valid)
+    parts.append(count)
+  count = np.concatenate([np.asarray(part) for part in parts])[: len(queries)]
+  ranks = 1 + count.astype(np.int64)
+  return np.where(right.has_right, ranks, len(gallery) + 1)
 
 
 def retrieval_metrics(
@@ -201,16 +176,17 @@ def retrieval_metrics(
   (1.0, 1.0)
   """
   ks = _inputs.cutoffs("ks", ks)
-  ranks, judged = _ranks(
+  ranks = retrieval_ranks(
     queries,
     gallery,
     query_ids,
     gallery_ids,
-    relevance,
-    normalize,
-    tie_tolerance,
-    block_size,
+    relevance=relevance,
+    normalize=normalize,
+    tie_tolerance=tie_tolerance,
+    block_size=block_size,
   )
+  judged = ranks <= len(gallery)
   if not judged.any():
     raise ValueError(
       "gallery must hold a right item for at least one query, got none for"
@@ -276,9 +252,8 @@ def top_k(
   [0, 1, 2]
   """
   _inputs.positive("k", k, integer=True)
-  queries = _inputs.embeddings("queries", queries, normalize=normalize)
-  gallery = _inputs.embeddings(
-    "gallery", gallery, normalize=normalize, width=queries.shape[1]
+  queries, gallery = _inputs.same_width(
+    {"queries": queries, "gallery": gallery}, normalize=normalize
   )
   if k > len(gallery):
     raise ValueError(
@@ -286,18 +261,17 @@ def top_k(
     )
   row_length = _blockwise.block_length(len(queries), block_size)
   column_length = _blockwise.block_length(len(gallery), block_size)
-  starts = range(0, len(gallery), column_length)
-  columns = [_blockwise.pad_block(gallery, s, column_length) for s in starts]
+  columns = [*_blockwise.blocks(gallery, column_length)]
   parts = []
-  for row in range(0, len(queries), row_length):
-    block = _blockwise.pad_block(queries, row, row_length)
+  for rows in _blockwise.blocks(queries, row_length):
     best = (
       jnp.zeros((row_length, k), jnp.int32),
       jnp.full((row_length, k), -jnp.inf, jnp.float32),
     )
-    for start, column in zip(starts, columns):
+    for j, column in enumerate(columns):
+      start = j * column_length
       valid = len(gallery) - start
-      best = _merge_top(best, block, column, start, valid, k=int(k))
+      best = _merge_top(best, rows, column, start, valid, k=int(k))
     parts.append(best)
   indices = np.concatenate([np.asarray(part[0]) for part in parts])
   scores = np.concatenate([np.asarray(part[1]) for part in parts])

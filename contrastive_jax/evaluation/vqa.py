@@ -67,12 +67,11 @@ def vqa_accuracy(
       "predictions must hold at least one question's answer, got"
       f" {predictions!r}."
     )
-  for name, value in (("annotations", annotations), ("kinds", kinds)):
-    if value is not None and len(value) != len(predictions):
-      raise ValueError(
-        f"{name} must have one entry for each of {len(predictions)}"
-        f" predictions, got {len(value)}."
-      )
+  if len(annotations) != len(predictions):
+    raise ValueError(
+      f"annotations must have one entry for each of {len(predictions)}"
+      f" predictions, got {len(annotations)}."
+    )
   known: dict[str, str] = {}
 
   def form(text: Any) -> str:
@@ -84,7 +83,7 @@ def vqa_accuracy(
       known[text] = normalize_answer(text)
     return known[text]
 
-  scores: dict[str, list[float]] = collections.defaultdict(list)
+  scores = []
   for i, (prediction, given) in enumerate(zip(predictions, annotations)):
     votes = _votes(given, i, form)
     total = sum(votes.values())
@@ -93,11 +92,41 @@ def vqa_accuracy(
         f"annotations[{i}] must be of at least {1 + leave_one_out}"
         f" annotator(s), got {total}."
       )
-    score = _score(votes.get(form(prediction), 0), total, leave_one_out)
-    scores["accuracy"].append(score)
-    if kinds is not None and kinds[i]:
-      scores[f"accuracy/{kinds[i]}"].append(score)
-  return {name: sum(values) / len(values) for name, values in scores.items()}
+    same = votes.get(form(prediction), 0)
+    scores.append(_score(same, total, leave_one_out))
+  return accuracy_by_kind(scores, kinds)
+
+
+def accuracy_by_kind(
+  scores: Sequence[float], kinds: Sequence[str] | None = None
+) -> dict[str, float]:
+  """The mean of all scores, and of each kind's.
+
+  Args:
+    scores: of each prediction, 0 to 1; or whether it is right.
+    kinds: a text a prediction; None is no kind. Scores of "" are in no kind.
+
+  Returns:
+    `accuracy`, and `accuracy/{kind}` for each kind.
+
+  Raises:
+    ValueError: other lengths.
+
+  >>> accuracy_by_kind([True, False, True], ["colour", "colour", ""])
+  {'accuracy': 0.6666666666666666, 'accuracy/colour': 0.5}
+  """
+  if kinds is None:
+    kinds = [""] * len(scores)
+  if len(kinds) != len(scores):
+    raise ValueError(
+      f"kinds must have one entry for each of {len(scores)} predictions, got"
+      f" {len(kinds)}."
+    )
+  found: dict[str, list[float]] = {"accuracy": [*scores]}
+  for score, kind in zip(scores, kinds):
+    if kind:
+      found.setdefault(f"accuracy/{kind}", []).append(score)
+  return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 def _votes(

@@ -14,7 +14,7 @@ from contrastive_jax.data import tasks
 from contrastive_jax.data.sets import easy_vqa
 from contrastive_jax.data.sets.choices import Request
 from contrastive_jax.data.sets.folder import reading
-from contrastive_jax.evaluation import text_only
+from contrastive_jax.training.evaluators import task_accuracy
 
 NAMES = ("train", "validation", "test")
 INSTALLED = importlib.util.find_spec("easy_vqa") is not None
@@ -147,7 +147,7 @@ def test_the_fingerprint_is_of_the_training_records(package):
 
 def test_texts_alone(package):
   # The most frequent answers are "circle", "yes" and "teal".
-  found = text_only.task_text_only_accuracy(load())
+  found = task_accuracy.text_only_accuracy(load())
   assert found == {
     "accuracy": 0.5,
     "accuracy/shape": 0.0,
@@ -225,6 +225,6 @@ def test_the_real_package():
   assert len(data.answers) == 13
   kinds = {r["kind"] for name in NAMES for r in records(data.splits[name])}
   assert kinds == {"yes_no", "shape", "colour"}
-  found = text_only.task_text_only_accuracy(data)
+  found = task_accuracy.text_only_accuracy(data)
   assert found["accuracy"] == pytest.approx(0.667, abs=1e-3)
   assert found["seen_texts"] == 1.0

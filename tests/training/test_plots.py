@@ -131,7 +131,7 @@ def test_retrieval_sheet(tmp_path, images, texts):
   common = embeddings(max(images, texts))
   pictures = np.zeros((images, 8, 8, 3), np.uint8) + 90
   plots.retrieval_sheet(
-    pictures,
+    pictures.__getitem__,
     common[:images],
     ids[:images],
     [f"name {i}" for i in range(texts)],
@@ -145,7 +145,7 @@ def test_retrieval_sheet(tmp_path, images, texts):
 
 def test_a_sheet_where_no_name_fits(tmp_path):
   plots.retrieval_sheet(
-    np.zeros((2, 8, 8, 3), np.uint8),
+    np.zeros((2, 8, 8, 3), np.uint8).__getitem__,
     embeddings(2),
     np.array([0, 1]),
     ["a", "b"],
@@ -161,7 +161,7 @@ def test_captions_are_taken_as_they_are(tmp_path):
   texts = ["$^$", "a $5 and a $10 bill", "笑顔", "x" * 300, "_", "\\frac{", ""]
   count = len(texts)
   plots.retrieval_sheet(
-    np.zeros((count, 4, 4, 3), np.uint8),
+    np.zeros((count, 4, 4, 3), np.uint8).__getitem__,
     embeddings(count),
     np.arange(count),
     texts,
@@ -175,13 +175,12 @@ def test_captions_are_taken_as_they_are(tmp_path):
 def test_pictures_are_read_only_when_shown(tmp_path):
   read = []
 
-  class Pictures:
-    def __getitem__(self, index):
-      read.append(int(index))
-      return np.zeros((4, 4, 3), np.uint8)
+  def picture(index):
+    read.append(int(index))
+    return np.zeros((4, 4, 3), np.uint8)
 
   plots.retrieval_sheet(
-    Pictures(),
+    picture,
     embeddings(500),
     np.arange(500),
     [str(i) for i in range(500)],

@@ -1,6 +1,7 @@
 """Suites: every set scored once, what is missing told, one table."""
 
 import json
+import types
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +13,10 @@ from contrastive_jax.data import benchmarks
 from contrastive_jax.training.config import workdirs
 from contrastive_jax.training.evaluators import (
   benchmark_suites,
+  choices,
   embeddings,
   few_shot,
+  fine_tuning,
 )
 from tests.data.tfds_sets import TinySeveral, prepare
 
@@ -51,7 +54,7 @@ class Colours:
       mixed = (means.max(1, keepdims=True) - means) @ params
       return mixed / jnp.linalg.norm(mixed, axis=1, keepdims=True)
 
-    return evaluation.FineTuner(
+    return fine_tuning.FineTuner(
       encode,
       jnp.eye(3),
       {},
@@ -175,10 +178,11 @@ def test_a_probe_of_each_set(root, tmp_path):
 
 
 def test_a_set_of_several_classes_has_average_precisions(root):
-  arguments = {"data_dir": str(root), "image_size": 8}
-  scores = benchmark_suites.benchmarks(
-    Colours(), None, ["voc2007"], **arguments
+  run = types.SimpleNamespace(
+    encoder=Colours(), image_size=8, seed=0, report=print
   )
+  chosen = choices.Benchmarks(sets=("voc2007",), data_dir=str(root))
+  scores = chosen.build(run).final(None)
   for name in ("zero_shot", "linear_probe"):
     value = scores.pop(f"benchmark_voc2007/{name}/mean_average_precision")
     assert value == 1.0
@@ -221,16 +225,16 @@ def test_draws_of_several_classes_have_enough_of_each():
 
 
 def test_fine_tuning(root, tmp_path, monkeypatch):
-  recipe = evaluation.FineTuneRecipe((1e-6, 0.1), (0.0,), 2, 3)
+  recipe = fine_tuning.FineTuneRecipe((1e-6, 0.1), (0.0,), 2, 3)
   monkeypatch.setattr(few_shot, "_RECIPE", recipe)
   calls = []
-  fine_tune = evaluation.fine_tune
+  fine_tune = fine_tuning.fine_tune
 
   def counted(tuner, images, labels, fit, choose, *rest, **options):
     calls.append((len(fit), len(choose), options["head"] is not None))
     return fine_tune(tuner, images, labels, fit, choose, *rest, **options)
 
-  monkeypatch.setattr(evaluation, "fine_tune", counted)
+  monkeypatch.setattr(fine_tuning, "fine_tune", counted)
   path = tmp_path / "s.json"
   scores, lines = run("elevater_fine_tune", path, root)
   assert set(scores) == {"cifar10", "pets", "voc2007"}

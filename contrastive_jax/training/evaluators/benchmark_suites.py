@@ -1,7 +1,7 @@
 """Scores on sets that others publish, one by one and in suites."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -49,107 +49,60 @@ _COLUMNS = {
 
 
 class BenchmarksMeasure(base.Measure):
-  """Scores on the sets that a run names."""
+  """Zero-shot classification and linear probe on the sets that a run names."""
 
   def final(self, state: state_lib.TrainState) -> dict[str, float]:
-    """See `benchmarks`."""
-    return benchmarks(
-      self.run.encoder,
-      state,
-      self.chosen.sets,
-      data_dir=self.chosen.data_dir,
-      image_size=self.run.image_size,
-      fit=self.chosen.fit,
-      classify=self.chosen.classification,
-      concatenated=self.chosen.concatenated,
-      report=self.run.report,
-    )
+    """`benchmark_{name}/zero_shot/accuracy_top1`, and so on of each set.
+
+    And `benchmark_{name}/linear_probe/accuracy`, which embeds the training split.
+    """
+    run, chosen, out = self.run, self.chosen, {}
+    for name in chosen.sets:
+      scores = {}
+      try:
+        splits = benchmarks_lib.load(
+          name, chosen.data_dir, image_size=run.image_size, fit=chosen.fit
+        )
+        run.report(f"Scoring {name}, {len(splits.test):,} images.")
+        model = few_shot.ModelOnSet(
+          name,
+          splits,
+          run.encoder,
+          state,
+          run.image_size,
+          run.seed,
+          run.report,
+        )
+        scores |= _zero_shot(model)
+        if chosen.classification and splits.train is not None:
+          scores |= _probe(model, concatenated=chosen.concatenated)
+      except benchmarks_lib.BenchmarkError as error:
+        run.report(f"Left out: {name}. {error}")
+      out |= {f"benchmark_{name}/{key}": v for key, v in scores.items()}
+    return out
 
 
-def benchmarks(
-  encoder: embeddings.Encoder,
-  state: state_lib.TrainState,
-  names: Sequence[str],
-  *,
-  data_dir: str,
-  image_size: int,
-  fit: str = "pad",
-  classify: bool = True,
-  concatenated: bool = False,
-  report: Report = print,
-) -> dict[str, float]:
-  """Zero-shot classification and linear probe on each set.
-
-  Args:
-    encoder: embeds.
-    state: the model.
-    names: of the sets, `data.benchmarks.BENCHMARKS`.
-    data_dir: TFDS's data directory.
-    image_size: side of the model's images.
-    fit: how pictures become squares, see `folder_images.decode`.
-    classify: whether a linear probe is among it, which embeds the training split.
-    concatenated: whether the probe sees the features of all heads.
-    report: receives a line for each set that is left out.
-
-  Returns:
-    `benchmark_{name}/zero_shot/accuracy_top1` and
-    `benchmark_{name}/linear_probe/accuracy` and so on.
-  """
-  out = {}
-  for name in names:
-    scores = {}
-    try:
-      splits = benchmarks_lib.load(
-        name, data_dir, image_size=image_size, fit=fit
-      )
-      report(f"Scoring {name}, {len(splits.test):,} images.")
-      prompts = benchmarks_lib.BENCHMARKS[name].prompts
-      if encoder.has_text and prompts:
-        scores |= _zero_shot(encoder, state, splits, name, prompts)
-      if classify and splits.train is not None:
-        scores |= _probe(encoder, state, splits, concatenated)
-    except benchmarks_lib.BenchmarkError as error:
-      report(f"Left out: {name}. {error}")
-    out |= {f"benchmark_{name}/{key}": value for key, value in scores.items()}
-  return out
-
-
-def _zero_shot(
-  encoder: embeddings.Encoder,
-  state: state_lib.TrainState,
-  splits: benchmarks_lib.Splits,
-  name: str,
-  prompts: Sequence[str],
-) -> dict[str, float]:
-  images = encoder.images(state, splits.test)
-  if benchmarks_lib.BENCHMARKS[name].multi_label:
-    return zero_shot.zero_shot(
-      encoder, state, images, splits.classes, images.labels, prompts=prompts
-    )
-  choices = np.arange(len(splits.classes))
-  if benchmarks_lib.BENCHMARKS[name].occurring:
-    choices = np.unique(images.labels)
+def _zero_shot(model: few_shot.ModelOnSet) -> dict[str, float]:
+  """Of the test split; empty without prompts or texts."""
+  if not model.prompts:
+    return {}
+  images = model.encoder.images(model.state, model.splits.test)
+  classes, labels = model.splits.classes, images.labels
+  if benchmarks_lib.BENCHMARKS[model.name].occurring:
+    choices = np.unique(labels)
+    classes = [classes[i] for i in choices]
+    labels = np.searchsorted(choices, labels)
   return zero_shot.zero_shot(
-    encoder,
-    state,
-    images,
-    [splits.classes[i] for i in choices],
-    np.searchsorted(choices, images.labels),
-    prompts=prompts,
+    model.encoder, model.state, images, classes, labels, prompts=model.prompts
   )
 
 
 def _probe(
-  encoder: embeddings.Encoder,
-  state: state_lib.TrainState,
-  splits: benchmarks_lib.Splits,
-  concatenated: bool,
+  model: few_shot.ModelOnSet, *, concatenated: bool = False
 ) -> dict[str, float]:
   parts = []
-  for source in (splits.train, splits.validation, splits.test):
-    assert source is not None
-    images = encoder.images(state, source, concatenated=concatenated)
-    parts += [images.images, images.labels]
+  for embedded in model.embedded(concatenated=concatenated):
+    parts += [embedded.images, embedded.labels]
   scores = few_shot.probe_of(parts[1])(*parts)
   return {f"linear_probe/{key}": float(v) for key, v in scores.items()}
 
@@ -217,15 +170,10 @@ def run(
         splits = benchmarks_lib.load(
           each, data_dir, image_size=image_size, fit=fit
         )
-        scores = _score(
-          suite.kind,
-          encoder,
-          state,
-          splits,
-          each,
-          image_size=image_size,
-          seed=seed,
-          report=report,
+        scores = _SCORES[suite.kind](
+          few_shot.ModelOnSet(
+            each, splits, encoder, state, image_size, seed, report
+          )
         )
     except reading.DataError as error:
       report(f"Left out: {each}. {error}")
@@ -235,39 +183,28 @@ def run(
   return {each: known[each] for each in suite.sets if each in known}
 
 
-def _score(
-  kind: str,
-  encoder: embeddings.Encoder,
-  state: state_lib.TrainState,
-  splits: benchmarks_lib.Splits,
-  name: str,
-  *,
-  image_size: int,
-  seed: int,
-  report: Report,
-) -> dict[str, float]:
-  if kind == "probe":
-    return _probe(encoder, state, splits, concatenated=False)
-  prompts = benchmarks_lib.BENCHMARKS[name].prompts
-  scores = {}
-  if encoder.has_text and prompts:
-    scores = _zero_shot(encoder, state, splits, name, prompts)
-  if kind == "zero_shot":
-    return scores
-  if scores:
-    metric = few_shot.headline(name, "accuracy_top1")
-    scores["zero_shot"] = scores[f"zero_shot/{metric}"]
-  if kind == "few_shot":
-    return scores | few_shot.probes(encoder, state, splits, name, seed=seed)
-  return scores | few_shot.fine_tuned(
-    encoder,
-    state,
-    splits,
-    name,
-    image_size=image_size,
-    seed=seed,
-    report=report,
-  )
+def _after_zero_shot(
+  trained: Callable[[few_shot.ModelOnSet], dict[str, float]],
+) -> Callable[[few_shot.ModelOnSet], dict[str, float]]:
+  """Zero-shot scores, the headline among them as `zero_shot`, then `trained`."""
+
+  def scores(model: few_shot.ModelOnSet) -> dict[str, float]:
+    found = _zero_shot(model)
+    if found:
+      metric = model.headline("accuracy_top1")
+      found["zero_shot"] = found[f"zero_shot/{metric}"]
+    return found | trained(model)
+
+  return scores
+
+
+# Retrieval has sets of another form.
+_SCORES: Mapping[str, Callable[[few_shot.ModelOnSet], dict[str, float]]] = {
+  "zero_shot": _zero_shot,
+  "probe": _probe,
+  "few_shot": _after_zero_shot(few_shot.probes),
+  "fine_tune": _after_zero_shot(few_shot.fine_tuned),
+}
 
 
 def _pairs(

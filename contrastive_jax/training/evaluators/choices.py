@@ -29,7 +29,6 @@ EVALUATORS = Kind(
     "task": f"{_HERE}:Task",
   },
 )
-_FINAL = field(True, "Whether it runs at the end of training.")
 _EVERY = field(
   200, "Steps between two validations; 0 has none before the end.", low=0
 )
@@ -69,45 +68,41 @@ class _Evaluator:
   """An evaluator of this package: its `Measure` is taken from its own module."""
 
   measure: ClassVar[str]
+  objectives: ClassVar[tuple[str, ...]] = _IMAGES
 
   def build(self, run: "base.Opened") -> "base.Measure":
     """The `measure` on an opened run, with the fields chosen here."""
-    return load(self.measure)(run, self)
+    return load(f"{_ROOM}.{self.measure}")(run, self)
 
 
 @dataclasses.dataclass(frozen=True)
-class Retrieval(_Evaluator):
+class _FinalEvaluator(_Evaluator):
+  final: bool = field(True, "Whether it runs at the end of training.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Retrieval(_FinalEvaluator):
   """Retrieval between images and names or captions, both ways."""
 
   every: int = _EVERY
-  final: bool = _FINAL
-
   objectives = _PAIRS
-
-  measure = f"{_ROOM}.retrieval:RetrievalMeasure"
+  measure = "retrieval:RetrievalMeasure"
 
 
 @dataclasses.dataclass(frozen=True)
-class ZeroShot(_Evaluator):
+class ZeroShot(_FinalEvaluator):
   """Zero-shot classification by the names of classes in prompts."""
 
-  final: bool = _FINAL
-
   objectives = _PAIRS
-
-  measure = f"{_ROOM}.zero_shot:ZeroShotMeasure"
+  measure = "zero_shot:ZeroShotMeasure"
 
 
 @dataclasses.dataclass(frozen=True)
-class Classification(_Evaluator):
+class Classification(_FinalEvaluator):
   """Few-shot, linear probe and kNN accuracy of frozen features."""
 
-  final: bool = _FINAL
   concatenated: bool = _CONCATENATED
-
-  objectives = _IMAGES
-
-  measure = f"{_ROOM}.classification:ClassificationMeasure"
+  measure = "classification:ClassificationMeasure"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,43 +110,32 @@ class Knn(_Evaluator):
   """kNN accuracy on the validation split while training."""
 
   every: int = _EVERY
-
   final = False
-  objectives = _IMAGES
-
-  measure = f"{_ROOM}.classification:KnnMeasure"
+  measure = "classification:KnnMeasure"
 
 
 @dataclasses.dataclass(frozen=True)
-class Geometry(_Evaluator):
+class Geometry(_FinalEvaluator):
   """Alignment, uniformity and modality gap of the test split."""
 
-  final: bool = _FINAL
-
-  objectives = _IMAGES
-
-  measure = f"{_ROOM}.geometry:GeometryMeasure"
+  measure = "geometry:GeometryMeasure"
 
 
 @dataclasses.dataclass(frozen=True)
-class Reranked(_Evaluator):
+class Reranked(_FinalEvaluator):
   """Retrieval whose best answers matching ranks again (ALBEF)."""
 
-  final: bool = _FINAL
   candidates: int = field(
     16, "Answers of the contrast that matching ranks again.", low=1
   )
-
   objectives = ("albef",)
-
-  measure = f"{_ROOM}.reranking:RerankedMeasure"
+  measure = "reranking:RerankedMeasure"
 
 
 @dataclasses.dataclass(frozen=True)
-class Benchmarks(_Evaluator):
+class Benchmarks(_FinalEvaluator):
   """Scores on published sets that TFDS has prepared."""
 
-  final: bool = _FINAL
   sets: tuple[str, ...] = field(
     (), "Names of contrastive_jax.data.benchmarks; missing ones are skipped."
   )
@@ -168,12 +152,11 @@ class Benchmarks(_Evaluator):
     True, "Whether frozen features are classified on each set as well."
   )
   concatenated: bool = _CONCATENATED
-
-  objectives = _IMAGES
+  measure = "benchmark_suites:BenchmarksMeasure"
 
   def check(self) -> None:
     """Raises on a set that is not known."""
-    if not self.sets:
+    if not self.sets:  # The sets' module is slow to import.
       return
     from contrastive_jax.data import benchmarks
 
@@ -187,19 +170,14 @@ class Benchmarks(_Evaluator):
           f" {name!r}. Did you mean {near[0]!r}?"
         )
 
-  measure = f"{_ROOM}.benchmark_suites:BenchmarksMeasure"
-
 
 @dataclasses.dataclass(frozen=True)
-class Task(_Evaluator):
+class Task(_FinalEvaluator):
   """Accuracy of a fusion model's task, and of the texts alone."""
 
   every: int = _EVERY
-  final: bool = _FINAL
-
   objectives = ("vqa", "nlvr2", "entailment")
-
-  measure = f"{_ROOM}.task_accuracy:TaskMeasure"
+  measure = "task_accuracy:TaskMeasure"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from contrastive_jax import evaluation
 from contrastive_jax.data import pipeline, sources
 from contrastive_jax.training.distributed import sharding
+from contrastive_jax.training.evaluators import fine_tuning
 from contrastive_jax.training.objectives.base import Objective
 from contrastive_jax.training.trainer import state as state_lib
 
@@ -87,7 +87,7 @@ class Encoder:
     classes: int,
     image_size: int,
     batch_size: int,
-  ) -> evaluation.FineTuner:
+  ) -> fine_tuning.FineTuner:
     """The image encoder, to be trained with a head of so many classes.
 
     Args:
@@ -107,7 +107,7 @@ class Encoder:
         "fine-tuning needs an image tower that is trained; got"
         " config.objective.frozen with image: use a linear probe."
       )
-    return evaluation.FineTuner(
+    return fine_tuning.FineTuner(
       self._encode_image,
       state.eval_params,
       state.objective_state,

@@ -5,6 +5,7 @@ visual models, 2022: 5, 20 and 50 examples of each class, three draws, and all;
 a fifth of what is drawn chooses hyper-parameters, then all is fitted.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
@@ -13,24 +14,71 @@ import numpy as np
 from contrastive_jax import evaluation
 from contrastive_jax.data import benchmarks as benchmarks_lib
 from contrastive_jax.data import sources
-from contrastive_jax.training.evaluators import embeddings, zero_shot
+from contrastive_jax.training.evaluators import (
+  embeddings,
+  fine_tuning,
+  zero_shot,
+)
 from contrastive_jax.training.trainer import state as state_lib
 from contrastive_jax.training.types import Report
 
 SHOTS, _DRAWS = (5, 20, 50), 3
 # One in so many of the drawn examples chooses.
 _HELD_OUT = 5
-_RECIPE, _BATCH_SIZE = evaluation.FineTuneRecipe(), 64
+_RECIPE, _BATCH_SIZE = fine_tuning.FineTuneRecipe(), 64
 # Bytes of decoded images that are kept for the next epoch.
 _MOST_BYTES = 2**32
 
 
-def headline(name: str, usual: str = "accuracy") -> str:
-  """The metric that a set's published score is."""
-  benchmark = benchmarks_lib.BENCHMARKS[name]
-  if benchmark.multi_label:
-    return "mean_average_precision"
-  return "mean_per_class_accuracy" if benchmark.per_class else usual
+@dataclasses.dataclass(frozen=True)
+class ModelOnSet:
+  """A model, and a published set that it is scored on.
+
+  Attributes:
+    name: of the set, `data.benchmarks.BENCHMARKS`.
+    splits: of the set.
+    encoder: embeds.
+    state: the model.
+    image_size: side of the model's images.
+    seed: of the draws and of the order of examples.
+    report: receives a line a fit.
+  """
+
+  name: str
+  splits: benchmarks_lib.Splits
+  encoder: embeddings.Encoder
+  state: state_lib.TrainState
+  image_size: int
+  seed: int
+  report: Report
+
+  @property
+  def prompts(self) -> Sequence[str]:
+    """Texts around the classes' names; () if the set or the model has none."""
+    has_text = self.encoder.has_text
+    return benchmarks_lib.BENCHMARKS[self.name].prompts if has_text else ()
+
+  def headline(self, usual: str = "accuracy") -> str:
+    """The metric that the set's published score is."""
+    benchmark = benchmarks_lib.BENCHMARKS[self.name]
+    if benchmark.multi_label:
+      return "mean_average_precision"
+    return "mean_per_class_accuracy" if benchmark.per_class else usual
+
+  def sources(self) -> tuple[sources.Source, sources.Source, sources.Source]:
+    """The splits of training, which the set has, validation and test."""
+    splits = self.splits
+    assert splits.train is not None and splits.validation is not None
+    return splits.train, splits.validation, splits.test
+
+  def embedded(
+    self, *, concatenated: bool = False
+  ) -> list[embeddings.Embedded]:
+    """The embeddings of `sources`; `concatenated` with all heads."""
+    return [
+      self.encoder.images(self.state, source, concatenated=concatenated)
+      for source in self.sources()
+    ]
 
 
 def probe_of(labels: np.ndarray) -> Callable[..., dict[str, float]]:
@@ -40,78 +88,32 @@ def probe_of(labels: np.ndarray) -> Callable[..., dict[str, float]]:
   return evaluation.linear_probe
 
 
-def probes(
-  encoder: embeddings.Encoder,
-  state: state_lib.TrainState,
-  splits: benchmarks_lib.Splits,
-  name: str,
-  *,
-  seed: int,
-) -> dict[str, float]:
+def probes(model: ModelOnSet) -> dict[str, float]:
   """Linear probes on few examples of each class, and on all.
-
-  Args:
-    encoder: embeds.
-    state: the model.
-    splits: of the set, with training data.
-    name: of the set, whose own metric the scores are.
-    seed: of the draws.
 
   Returns:
     `few_shot/5_shot` (the mean of the draws), `few_shot/5_shot_std` and so on,
-    and `few_shot/full`.
+    and `few_shot/full`, in the set's own metric.
   """
-  assert splits.train is not None and splits.validation is not None
-  train, validation, test = (
-    encoder.images(state, source)
-    for source in (splits.train, splits.validation, splits.test)
-  )
-  key, probe = headline(name), probe_of(train.labels)
+  train, validation, test = model.embedded()
+  images = np.concatenate([train.images, validation.images])
+  labels = np.concatenate([train.labels, validation.labels])
+  key, probe = model.headline(), probe_of(labels)
 
   def score(fit: np.ndarray, choose: np.ndarray, number: int) -> float:
     del number
-    scores = probe(
-      train.images[fit],
-      train.labels[fit],
-      train.images[choose],
-      train.labels[choose],
-      test.images,
-      test.labels,
-    )
-    return float(scores[key])
+    parts = (images[fit], labels[fit], images[choose], labels[choose])
+    return float(probe(*parts, test.images, test.labels)[key])
 
-  out = _of_draws("few_shot", score, train.labels, seed)
-  full = probe(
-    *(train.images, train.labels, validation.images, validation.labels),
-    *(test.images, test.labels),
-  )
-  return out | {"few_shot/full": float(full[key])}
+  return _of_draws("few_shot", score, labels, len(train.labels), model.seed)
 
 
-def fine_tuned(
-  encoder: embeddings.Encoder,
-  state: state_lib.TrainState,
-  splits: benchmarks_lib.Splits,
-  name: str,
-  *,
-  image_size: int,
-  seed: int,
-  report: Report,
-) -> dict[str, float]:
+def fine_tuned(model: ModelOnSet) -> dict[str, float]:
   """The image encoder trained with a head, on few examples and on all.
 
   The head begins with the prompts of the classes where there are any (and the
-  model has texts), else at random. With all examples the validation split
-  chooses rate and decay, and is then fitted too.
-
-  Args:
-    encoder: its image encoder is trained, on a copy each time.
-    state: the model.
-    splits: of the set, with training data.
-    name: of the set, whose own metric the scores are.
-    image_size: side of the model's images.
-    seed: of the draws (those of `probes`) and of the order of examples.
-    report: receives a line a fit.
+  model has texts), else at random. The draws are those of `probes`. With all
+  examples the validation split chooses rate and decay, and is then fitted too.
 
   Returns:
     `fine_tune/5_shot`, `fine_tune/5_shot_std` and so on, `fine_tune/full`, and
@@ -120,24 +122,24 @@ def fine_tuned(
   Raises:
     ValueError: if the model keeps its image tower as it is.
   """
-  assert splits.train is not None and splits.validation is not None
-  prompts = benchmarks_lib.BENCHMARKS[name].prompts
-  tuner = encoder.fine_tuner(
-    state,
-    classes=len(splits.classes),
-    image_size=image_size,
+  train, validation, test_source = model.sources()
+  classes = model.splits.classes
+  tuner = model.encoder.fine_tuner(
+    model.state,
+    classes=len(classes),
+    image_size=model.image_size,
     batch_size=_BATCH_SIZE,
   )
   head = None
-  if encoder.has_text and prompts:
-    head = zero_shot.class_weights(encoder, state, splits.classes, prompts)
-  images = _Images([splits.train, splits.validation])
-  test = _Images([splits.test])
+  if model.prompts:
+    head = zero_shot.class_weights(
+      model.encoder, model.state, classes, model.prompts
+    )
+  images, test = _Images([train, validation]), _Images([test_source])
   labels, test_labels = images.labels(), test.labels()
-  count = len(splits.train)
 
   def score(fit: np.ndarray, choose: np.ndarray, number: int) -> float:
-    scores = evaluation.fine_tune(
+    scores = fine_tuning.fine_tune(
       tuner,
       images,
       labels,
@@ -145,43 +147,48 @@ def fine_tuned(
       choose,
       test,
       test_labels,
-      key=jax.random.fold_in(jax.random.key(seed), number),
+      key=jax.random.fold_in(jax.random.key(model.seed), number),
       head=head,
       recipe=_RECIPE,
     )
-    value = scores[headline(name)]
-    report(
-      f"{name}: {value:.4f}, trained on {len(np.union1d(fit, choose)):,} images"
-      f" with a rate of {scores['learning_rate']:g} and a decay of"
+    value = scores[model.headline()]
+    model.report(
+      f"{model.name}: {value:.4f}, trained on"
+      f" {len(np.union1d(fit, choose)):,} images with a rate of"
+      f" {scores['learning_rate']:g} and a decay of"
       f" {scores['weight_decay']:g}."
     )
     return value
 
-  out = _of_draws("fine_tune", score, labels[:count], seed)
-  everything = np.arange(len(labels))
-  full = score(everything[:count], everything[count:], _DRAWS)
-  return out | {
-    "fine_tune/full": full,
-    "fine_tune/from_texts": float(head is not None),
-  }
+  out = _of_draws("fine_tune", score, labels, len(train), model.seed)
+  return out | {"fine_tune/from_texts": float(head is not None)}
 
 
 def _of_draws(
   kind: str,
   score: Callable[[np.ndarray, np.ndarray, int], float],
   labels: np.ndarray,
+  count: int,
   seed: int,
 ) -> dict[str, float]:
-  """Mean and deviation over draws; `score` takes rows and the draw's number."""
+  """Mean and deviation over draws of the first rows, and the score of all rows.
+
+  `score` takes the rows to fit, those to choose by, and the draw's number; of all
+  the first `count` are fitted and the others choose.
+  """
   out = {}
   for shots in SHOTS:
     values = [
-      score(*draw(labels, shots, np.random.default_rng((seed, number))), number)
+      score(
+        *draw(labels[:count], shots, np.random.default_rng((seed, number))),
+        number,
+      )
       for number in range(_DRAWS)
     ]
     out[f"{kind}/{shots}_shot"] = float(np.mean(values))
     out[f"{kind}/{shots}_shot_std"] = float(np.std(values, ddof=1))
-  return out
+  rows = np.arange(len(labels))
+  return out | {f"{kind}/full": score(rows[:count], rows[count:], _DRAWS)}
 
 
 def draw(

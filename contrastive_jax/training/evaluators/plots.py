@@ -2,8 +2,7 @@
 
 import pathlib
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,14 +10,6 @@ from matplotlib.figure import Figure
 from contrastive_jax import evaluation
 
 _RIGHT, _WRONG = "#1b7837", "#b2182b"
-
-
-class Pictures(Protocol):
-  """Random access to uint8 [S, S, 3] pictures."""
-
-  def __getitem__(self, index: int) -> np.ndarray:
-    """One picture."""
-    ...
 
 
 # A plot shows the first of these that a run has.
@@ -163,7 +154,7 @@ def embedding_map(
 
 
 def retrieval_sheet(
-  pictures: np.ndarray | Pictures,
+  picture_of: Callable[[int], np.ndarray],
   images: np.ndarray,
   image_ids: np.ndarray,
   texts: Sequence[str],
@@ -177,7 +168,7 @@ def retrieval_sheet(
   """Queries with their top five answers, both ways; right ones are green.
 
   Args:
-    pictures: uint8 [N, S, S, 3], or whatever gives picture i as [i].
+    picture_of: gives uint8 [S, S, 3] of an image's number.
     images: [N, d] their embeddings.
     image_ids: [N] what they show.
     texts: M names.
@@ -202,7 +193,7 @@ def retrieval_sheet(
   left.suptitle("Image, and its five nearest names")
   axes = left.subplots(len(asked), 2, width_ratios=(1, 5), squeeze=False)
   for (picture, words), query, answers in zip(axes, asked, best):
-    picture.imshow(pictures[query])
+    picture.imshow(picture_of(query))
     for place, answer in enumerate(answers):
       good = text_ids[answer] == image_ids[query]
       words.text(
@@ -236,7 +227,7 @@ def retrieval_sheet(
       parse_math=False,
     )
     for axis, answer in zip(line[1:], answers):
-      axis.imshow(pictures[answer])
+      axis.imshow(picture_of(answer))
       good = text_ids[query] == image_ids[answer]
       axis.patch.set_edgecolor(_RIGHT if good else _WRONG)
       axis.patch.set_linewidth(4)

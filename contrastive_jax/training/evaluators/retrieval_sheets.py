@@ -2,24 +2,12 @@
 
 import pathlib
 
-import numpy as np
-
 from contrastive_jax.data import sources
 from contrastive_jax.training.evaluators import base, plots, retrieval
 from contrastive_jax.training.trainer import state as state_lib
 
 # More points than this only hide each other.
 _MOST = 2000
-
-
-class _Pictures:
-  """A split's pictures, read when they are shown."""
-
-  def __init__(self, source: sources.Source):
-    self._source = source
-
-  def __getitem__(self, index: int) -> np.ndarray:
-    return self._source[int(index)]["image"]
 
 
 def draw(
@@ -62,7 +50,7 @@ def draw(
     folder / "embeddings.png",
   )
   plots.retrieval_sheet(
-    _Pictures(source),
+    lambda index: source[int(index)]["image"],
     embedded.images,
     embedded.concept_ids,
     texts,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from contrastive_jax import evaluation
-from contrastive_jax.data import sources, task_pipeline
+from contrastive_jax.data import sources, task_pipeline, tasks
 from contrastive_jax.training.config import workdirs
 from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.evaluators import base
@@ -67,7 +67,7 @@ class TaskMeasure(base.Measure):
           self.write_answers(state, split)
         continue
       out |= self.accuracy(state, split)
-      alone = evaluation.task_text_only_accuracy(self.run.data, split)
+      alone = text_only_accuracy(self.run.data, split)
       out[f"{self._name(split)}/text_only_accuracy"] = alone["accuracy"]
     return out
 
@@ -98,17 +98,12 @@ class TaskMeasure(base.Measure):
     records = [source.fields(row) for row in range(len(source))]
     kinds = [record["kind"] for record in records]
     if self._task == "vqa":
-      scores = evaluation.vqa_accuracy(
-        predicted,
-        [record["answers"] for record in records],
-        kinds,
-      )
+      answers = [record["answers"] for record in records]
+      scores = evaluation.vqa_accuracy(predicted, answers, kinds)
     else:
-      right = np.array(predicted) == [record["label"] for record in records]
-      scores = {"accuracy": float(np.mean(right))}
-      for kind in sorted(set(kinds) - {""}):
-        chosen = np.array([other == kind for other in kinds])
-        scores[f"accuracy/{kind}"] = float(np.mean(right[chosen]))
+      scores = evaluation.accuracy_by_kind(
+        [p == record["label"] for p, record in zip(predicted, records)], kinds
+      )
     name = self._name(split)
     return {f"{name}/{key}": value for key, value in scores.items()}
 
@@ -162,6 +157,45 @@ class TaskMeasure(base.Measure):
 
   def _name(self, split: str) -> str:
     return self._task if split == sources.TEST else f"{self._task}_{split}"
+
+
+def text_only_accuracy(
+  data: tasks.TaskData, split: str = sources.TEST
+) -> dict[str, float]:
+  """`evaluation.text_only_accuracy` of a task's split, scored as the task is.
+
+  Raises:
+    ValueError: the data lacks the split or that of training, or answers in one.
+  """
+  for name in (sources.TRAIN, split):
+    if not len(data.splits.get(name, ())):
+      raise ValueError(
+        f"data must have records in the split {name!r}, got the splits"
+        f" {', '.join(data.splits)}."
+      )
+  train, test = (
+    [source.fields(row) for row in range(len(source))]
+    for source in (data.splits[sources.TRAIN], data.splits[split])
+  )
+  train_texts, texts = (
+    [record[tasks.TEXT_FIELDS[data.task]] for record in records]
+    for records in (train, test)
+  )
+  kinds = [record["kind"] for record in test]
+  if data.task != "vqa":
+    train_labels, labels = (
+      [record["label"] for record in records] for records in (train, test)
+    )
+    return evaluation.text_only_accuracy(
+      train_texts, train_labels, texts, labels, kinds
+    )
+  return evaluation.vqa_text_only_accuracy(
+    train_texts,
+    [[(a.text, a.weight) for a in record["answers"]] for record in train],
+    texts,
+    [record["answers"] for record in test],
+    kinds,
+  )
 
 
 def _unscorable(source: Any) -> str:

@@ -2,22 +2,18 @@
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import grain
 import jax
 
-from contrastive_jax.data import sources, task_pipeline
-from contrastive_jax.training.config import Config, sections, workdirs
-from contrastive_jax.training.distributed import sharding
+from contrastive_jax.data import task_pipeline
+from contrastive_jax.training.config import Config, sections
 from contrastive_jax.training.objectives import views
 from contrastive_jax.training.objectives.parts import Parts
-from contrastive_jax.training.runs import initial_weights
 from contrastive_jax.training.runs.caption_feed import CaptionFeed
 from contrastive_jax.training.trainer.settings import TrainerSettings
-from contrastive_jax.training.types import Report
 
 
 def build_objective(
@@ -82,56 +78,14 @@ def caption_feed(config: Config) -> CaptionFeed:
 
 
 def task_batches(config: Config) -> Callable[..., grain.DatasetIterator]:
-  """`task_pipeline.train_batches` with what a configuration says of them."""
+  """`task_pipeline.train_batches` (this host's parts) with what a configuration says of them."""
   return functools.partial(
     task_pipeline.train_batches,
     batch_size=config.batch_size,
     seed=config.seed,
     texts_per_image=config.objective.texts_per_image,
     answers_per_text=getattr(config.objective, "answers_per_question", 1),
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
     num_threads=config.num_threads,
   )
-
-
-def run_fields(
-  config: Config, data: Any, workdir: pathlib.Path, report: Report
-) -> dict[str, Any]:
-  """The fields that all runs have, but for what reads and embeds their data.
-
-  Args:
-    config: the run.
-    data: its data set, opened.
-    workdir: where it keeps its files.
-    report: receives lines for the user.
-
-  Raises:
-    ConfigError: if the configuration describes no model, or one that does not go
-      with the vocabulary.
-  """
-  mesh = sharding.make_mesh()
-  with workdirs.mistakes_of_config():
-    objective = build_objective(
-      config,
-      vocab_size=data.tokenizer.vocab_size,
-      num_examples=data.splits[sources.TRAIN].index_bound,
-      mesh=mesh,
-    )
-  initial_weights.check_tokenizer(
-    objective.model, data.tokenizer, config.model.preset
-  )
-  return {
-    "config": config,
-    "data": data,
-    "mesh": mesh,
-    "objective": objective,
-    "workdir": workdir,
-    "report": report,
-    "chosen": config.objective,
-    "initial": config.initial,
-    "evaluators": config.evaluation.evaluators,
-    "steps": config.steps,
-    "seed": config.seed,
-    "batch_size": config.evaluation.batch_size,
-    "image_size": config.model.image_size,
-    "context_length": config.model.context_length,
-  }

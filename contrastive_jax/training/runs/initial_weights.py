@@ -1,5 +1,6 @@
 """Runs that begin with the parameters of another one, or published ones."""
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -85,20 +86,18 @@ def take_tokenizer(initial: Any, name: str, workdir: pathlib.Path) -> None:
     assert found is not None  # `workdir_of` has looked.
     found.save(kept)
   elif name:
-    _published_tokenizer(name).save(kept)
-
-
-def _published_tokenizer(name: str) -> tokenizer_lib.Tokenizer:
-  try:
-    if name == "clip":
-      return published_tokenizers.clip()
-    return published_tokenizers.load(name)
-  except ValueError as error:
-    raise config_lib.ConfigError(f"config.tokenizer: {error}") from error
-  except ImportError as error:
-    raise config_lib.ConfigError(
-      f"config.tokenizer={name}: {error}."
-    ) from error
+    try:
+      if name == "clip":
+        found = published_tokenizers.clip()
+      else:
+        found = published_tokenizers.load(name)
+    except ValueError as error:
+      raise config_lib.ConfigError(f"config.tokenizer: {error}") from error
+    except ImportError as error:
+      raise config_lib.ConfigError(
+        f"config.tokenizer={name}: {error}."
+      ) from error
+    found.save(kept)
 
 
 def check_tokenizer(
@@ -150,10 +149,8 @@ def check(
   workdir = workdir_of(initial)
   if workdir is not None:
     saved = checkpoints.Checkpoints(workdir, keep=None)
-    try:
+    with contextlib.closing(saved):
       source = saved.parameter_forms()
-    finally:
-      saved.close()
     try:
       jax.eval_shape(_transfer(initial), source, abstract.params)
     except ValueError as error:
@@ -161,50 +158,35 @@ def check(
         f"config.initial.workdir: {error}"
       ) from error
   elif isinstance(initial, initial_choices.Weights):
-    shapes = variables(abstract.params, abstract.objective_state)
-    published_variables(initial, model, shapes)
+    found = variables(abstract.params, abstract.objective_state)
+    published_variables(initial, model, found)
 
 
 def published_variables(
-  initial: initial_choices.Weights, model: nn.Module, shapes: dict[str, Any]
+  initial: initial_choices.Weights,
+  model: Any,
+  found: dict[str, Any],
+  report: Report = lambda line: None,
 ) -> dict[str, Any]:
-  """A model's variables with published weights, and 0 where there are none.
+  """A model's variables, with published weights where the choice has them.
 
   Args:
     initial: names the weights.
     model: of the run.
-    shapes: of its variables.
-
-  Returns:
-    Variables, in this process's memory.
+    found: its variables, or their shapes: those are 0 where nothing is published.
+    report: receives what was left out or resampled.
 
   Raises:
     ConfigError: if the weights are not there, or of another form.
   """
-  # One value for all of a shape takes no memory.
-  empty = jax.tree.map(
-    lambda x: np.broadcast_to(np.zeros((), np.float32), x.shape), shapes
-  )
-  return _published(initial, model, empty)
 
+  def value(x: Any) -> Any:
+    if not isinstance(x, jax.ShapeDtypeStruct):
+      return x
+    # One value for all of a shape takes no memory.
+    return np.broadcast_to(np.zeros((), np.float32), x.shape)
 
-def variables(params: Any, objective_state: Any) -> dict[str, Any]:
-  """A model's variables: its parameters, and its collections in a state."""
-  return {"params": params, **objective_state.get("model", {})}
-
-
-def _transfer(initial: initial_choices.Run) -> Callable[..., dict[str, Any]]:
-  only = initial.part == "encoders"
-  return functools.partial(models.transfer, encoders_only=only)
-
-
-def _published(
-  initial: initial_choices.Weights,
-  model: Any,
-  found: dict[str, Any],
-  report: Report | None = None,
-) -> dict[str, Any]:
-  """Variables with published weights where the choice has them."""
+  found = jax.tree.map(value, found)
   for field, load in {
     "weights": pretrained.load,
     "image_weights": pretrained.load_image,
@@ -220,9 +202,19 @@ def _published(
         f"config.initial.{field}: {error}"
       ) from error
     for kind, names in dataclasses.asdict(notes).items():
-      if names and report is not None:
+      if names:
         report(f"{path}: {kind}: {', '.join(names)}.")
   return found
+
+
+def variables(params: Any, objective_state: Any) -> dict[str, Any]:
+  """A model's variables: its parameters, and its collections in a state."""
+  return {"params": params, **objective_state.get("model", {})}
+
+
+def _transfer(initial: initial_choices.Run) -> Callable[..., dict[str, Any]]:
+  only = initial.part == "encoders"
+  return functools.partial(models.transfer, encoders_only=only)
 
 
 def begin(
@@ -254,13 +246,11 @@ def begin(
   begun = variables(state.params, state.objective_state)
   if workdir is not None:
     saved = checkpoints.Checkpoints(workdir, keep=None)
-    try:
+    with contextlib.closing(saved):
       source = saved.parameters(sharding.replicated(mesh))
-    finally:
-      saved.close()
     begun["params"] = _transfer(initial)(source, state.params)
   elif isinstance(initial, initial_choices.Weights):
-    begun = _published(initial, model, begun, report)
+    begun = published_variables(initial, model, begun, report)
   else:
     return state
   params = begun.pop("params")
@@ -274,10 +264,8 @@ def begin(
   changed: dict[str, Any] = {
     "params": params,
     "objective_state": others,
-    "ema_params": None,
+    "ema_params": None if state.ema_params is None else params,
   }
-  if state.ema_params is not None:
-    changed["ema_params"] = params
   # Copies: a step donates its state, and what begins as another part (a decoder
   # as the fusion layers) must not be one buffer with it.
   placed = {

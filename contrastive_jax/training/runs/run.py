@@ -3,13 +3,22 @@
 import abc
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grain
+import jax
 
+from contrastive_jax.data import sources
 from contrastive_jax.training import config as config_lib
+from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.evaluators import base
+from contrastive_jax.training.runs import (
+  cached_features,
+  initial_choices,
+  initial_weights,
+)
+from contrastive_jax.training.runs.caption_feed import CaptionFeed
 from contrastive_jax.training.trainer import loop, metric_log
 from contrastive_jax.training.trainer import state as state_lib
 
@@ -37,9 +46,9 @@ class Run(base.Opened, abc.ABC):
   def batches(self) -> grain.DatasetIterator:
     """The training batches (this host's parts), from the beginning."""
 
-  @abc.abstractmethod
   def fingerprints(self) -> dict[str, str]:
     """Names and hashes of the training data, which must be the same on resuming."""
+    return {"name": self.data.name, "fingerprint": self.data.fingerprint}
 
   @abc.abstractmethod
   def announce(self) -> None:
@@ -115,3 +124,101 @@ class Run(base.Opened, abc.ABC):
     plots.curves(rows, folder / "curves.png", validation)
     if self.encoder is not None:
       retrieval_sheets.draw(self, state, folder)
+
+
+@dataclasses.dataclass(kw_only=True)
+class PairRun(Run):
+  """A run on images and captions.
+
+  Attributes:
+    feed: makes its batches.
+    plain: what a tower takes, of uint8 images as they are.
+  """
+
+  feed: CaptionFeed
+  plain: Callable[[jax.Array], jax.Array]
+
+  def batches(self) -> grain.DatasetIterator:
+    """The training batches (this host's parts), from the beginning."""
+    cached = getattr(self.chosen, "cache_features", False)
+    return self.feed.batches(self.data, self._features() if cached else None)
+
+  def fingerprints(self) -> dict[str, str]:
+    """Names and hashes of the training data, which must be the same on resuming."""
+    return super().fingerprints() | self.feed.fingerprint()
+
+  def announce(self) -> None:
+    """Reports what it trains on."""
+    edit = self.feed.edit(self.data)
+    if edit is not None and not any(edit.synonyms.values()):
+      self.report(
+        "No synonyms are known: captions are edited by swaps and deletions"
+        " alone; config.other_view.text.synonyms=FILE adds some."
+      )
+    self.report(
+      f"{self.data.name}: {len(self.data.splits[sources.TRAIN]):,} training"
+      f" images, {self.data.tokenizer.vocab_size:,} tokens; {self.mesh.size}"
+      f" {jax.devices()[0].platform} device(s)."
+    )
+
+  def _features(self) -> cached_features.CachedFeatures:
+    """Features in the place of images and tokens; images' are kept on disk."""
+    objective, source = self.objective, self.data.splits[sources.TRAIN]
+    shapes = jax.eval_shape(
+      lambda: objective.init(jax.random.key(0), objective.example_batch())
+    )
+    image, text = cached_features.encoders(
+      objective.model,
+      initial_weights.published_variables(
+        self.initial,
+        objective.model,
+        initial_weights.variables(*shapes),
+      ),
+      self.plain,
+    )
+    path = self.workdir / "features.npy"
+    with sharding.main_process_first("features"):
+      known = cached_features.load(path, len(source))
+      if known is None:
+        self.report(f"Features of {len(source):,} images, kept in {path}.")
+        known = cached_features.of_images(
+          source, image, self.batch_size, self.report
+        )
+        cached_features.save(path, known)
+    return cached_features.CachedFeatures(
+      known, self.data.tokenizer, text, self.batch_size
+    )
+
+
+@dataclasses.dataclass(kw_only=True)
+class TaskRun(Run):
+  """A run on texts and labels of images.
+
+  Attributes:
+    feed: `task_pipeline.train_batches`, but for its data.
+  """
+
+  feed: Callable[..., grain.DatasetIterator]
+
+  def batches(self) -> grain.DatasetIterator:
+    """The training batches (this host's parts), from the beginning."""
+    return self.feed(self.data.splits[sources.TRAIN], self.reader)
+
+  def fingerprints(self) -> dict[str, str]:
+    """Names and hashes of the training data, which must be the same on resuming."""
+    return super().fingerprints() | {"task": self.data.task}
+
+  def announce(self) -> None:
+    """Reports what it trains on, and with what it begins."""
+    count = len(self.data.splits[sources.TRAIN])
+    self.report(
+      f"{self.data.name}, {self.data.task}: {count:,} training records,"
+      f" {self.reader.tokenizer.vocab_size:,} tokens; {self.mesh.size}"
+      f" {jax.devices()[0].platform} device(s)."
+    )
+    if isinstance(self.initial, initial_choices.Random):
+      self.report(
+        "It begins at random: config.initial=run with"
+        " config.initial.workdir=DIR takes the parameters of an earlier run of"
+        " objective=albef."
+      )

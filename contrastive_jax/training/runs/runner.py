@@ -6,21 +6,20 @@ import pathlib
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 import optax
 
+from contrastive_jax.data import sources, task_pipeline
 from contrastive_jax.data.files import locks
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import workdirs
 from contrastive_jax.training.distributed import processes, sharding
-from contrastive_jax.training.runs import (
-  build,
-  image_text,
-  initial_weights,
-  task_runs,
-)
-from contrastive_jax.training.runs.run import Run
+from contrastive_jax.training.evaluators import embeddings
+from contrastive_jax.training.objectives import base
+from contrastive_jax.training.runs import build, initial_weights, open_data
+from contrastive_jax.training.runs.run import PairRun, Run, TaskRun
 from contrastive_jax.training.trainer import checkpoints, loop, optimizers
 from contrastive_jax.training.trainer import state as state_lib
 from contrastive_jax.training.types import Report
@@ -52,8 +51,61 @@ def open_run(
       config.initial, config.tokenizer or "", workdir
     )
   has_captions = config.objective.task in ("captions", "images")
-  opener = image_text if has_captions else task_runs
-  return opener.open_run(config, workdir, report)
+  feed: Any = (
+    build.caption_feed(config) if has_captions else build.task_batches(config)
+  )
+  if has_captions:
+    feed.own_synonyms()  # A mistake in it must show before data are opened.
+  with sharding.main_process_first("data"):
+    data = open_data.open_data(config, workdir, report)
+  mesh = sharding.make_mesh()
+  with workdirs.mistakes_of_config():
+    objective = build.build_objective(
+      config,
+      vocab_size=data.tokenizer.vocab_size,
+      num_examples=data.splits[sources.TRAIN].index_bound,
+      mesh=mesh,
+    )
+  initial_weights.check_tokenizer(
+    objective.model, data.tokenizer, config.model.preset
+  )
+  fields: dict[str, Any] = {
+    "config": config,
+    "data": data,
+    "mesh": mesh,
+    "objective": objective,
+    "workdir": workdir,
+    "report": report,
+    "chosen": config.objective,
+    "initial": config.initial,
+    "evaluators": config.evaluation.evaluators,
+    "steps": config.steps,
+    "seed": config.seed,
+    "batch_size": config.evaluation.batch_size,
+    "image_size": config.model.image_size,
+    "context_length": config.model.context_length,
+    "feed": feed,
+    "encoder": None,
+    "reader": None,
+  }
+  if not has_captions:
+    fields["reader"] = task_pipeline.Encoder(
+      data.task,
+      data.tokenizer,
+      config.model.context_length,
+      getattr(config.objective, "answer_length", 0),
+    )
+    return TaskRun(**fields)
+  if hasattr(objective, "encode_image"):
+    fields["encoder"] = embeddings.Encoder(
+      objective,
+      data,
+      context_length=config.model.context_length,
+      batch_size=config.evaluation.batch_size,
+      mesh=mesh,
+    )
+  views = base.Views(config.augment, config.model.image_size)
+  return PairRun(**fields, plain=views.plain)
 
 
 def train(
@@ -86,48 +138,42 @@ def train(
   began = time.monotonic()
   if jax.process_index() > 0:
     report = _say_nothing
-  _make(workdir)
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise workdirs.WorkdirError(
+      f"--workdir={workdir} cannot be made: {error.strerror}."
+    ) from error
   workdirs.check_links(workdir)
   with _only_run(workdir, report):
-    return _train_alone(config, workdir, began, report, dead_after)
-
-
-def _train_alone(
-  config: config_lib.Config,
-  workdir: pathlib.Path,
-  began: float,
-  report: Report,
-  dead_after: float,
-) -> dict[str, float]:
-  """See `train`, which has made sure that no other run is at work there."""
-  fresh = _is_fresh(workdir, config)
-  finished = read_results(workdir)
-  if finished is not None:
-    report(
-      f"{workdir} holds a finished run; its results are in"
-      f" {workdir / 'results.json'}. Choose another --workdir to train again."
-    )
-    return finished
-  # Before the data, which may take minutes to check.
-  mesh = sharding.make_mesh()
-  with workdirs.mistakes_of_config():
-    sharding.check_batch_size(
-      config.batch_size,
-      config.microbatches or 1,
-      mesh,
-      images_per_concept=config.objective.images_per_concept,
-    )
-  if fresh and jax.process_index() == 0:
-    # Files that a first try with other data left must not be taken for ours.
-    for name in ("tokenizer.json", "data.json"):
-      (workdir / name).unlink(missing_ok=True)
-  if jax.process_index() == 0 and jax.process_count() > 1:
-    processes.clear(workdir)
-  # No other process may look for what this one is about to remove, or take
-  # its workdir for one that was there.
-  sharding.wait_for_all("workdir")
-  with processes.watch(workdir, dead_after=dead_after):
-    return _train(config, workdir, fresh, began, report)
+    fresh = _is_fresh(workdir, config)
+    finished = read_results(workdir)
+    if finished is not None:
+      report(
+        f"{workdir} holds a finished run; its results are in"
+        f" {workdir / 'results.json'}. Choose another --workdir to train again."
+      )
+      return finished
+    # Before the data, which may take minutes to check.
+    mesh = sharding.make_mesh()
+    with workdirs.mistakes_of_config():
+      sharding.check_batch_size(
+        config.batch_size,
+        config.microbatches or 1,
+        mesh,
+        images_per_concept=config.objective.images_per_concept,
+      )
+    if fresh and jax.process_index() == 0:
+      # Files that a first try with other data left must not be taken for ours.
+      for name in ("tokenizer.json", "data.json"):
+        (workdir / name).unlink(missing_ok=True)
+    if jax.process_index() == 0 and jax.process_count() > 1:
+      processes.clear(workdir)
+    # No other process may look for what this one is about to remove, or take
+    # its workdir for one that was there.
+    sharding.wait_for_all("workdir")
+    with processes.watch(workdir, dead_after=dead_after):
+      return _train(config, workdir, fresh, began, report)
 
 
 @contextlib.contextmanager
@@ -313,16 +359,6 @@ def _abstract_state(
       _optimizer(config, run),
       run.mesh,
     )
-
-
-def _make(workdir: pathlib.Path) -> None:
-  """Makes the workdir."""
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise workdirs.WorkdirError(
-      f"--workdir={workdir} cannot be made: {error.strerror}."
-    ) from error
 
 
 def _is_fresh(workdir: pathlib.Path, config: config_lib.Config) -> bool:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from contrastive_jax import evaluation
+from contrastive_jax.training.evaluators import fine_tuning
 
 _SHAPE = (2, 2, 3)
 
@@ -35,7 +35,7 @@ def fixture_tuner(params):
 
 def make(params, **options):
   options = {"image_shape": _SHAPE, "classes": 3, "batch_size": 8} | options
-  return evaluation.FineTuner(encode, params, FIXED, **options)
+  return fine_tuning.FineTuner(encode, params, FIXED, **options)
 
 
 def draw(seed, rows):
@@ -160,7 +160,7 @@ def tune(tuner, recipe, **changes):
     "test_labels": test_labels,
     "key": jax.random.key(0),
   } | changes
-  return evaluation.fine_tune(
+  return fine_tuning.fine_tune(
     tuner,
     images.__getitem__,
     test_images=test_images.__getitem__,
@@ -171,7 +171,7 @@ def tune(tuner, recipe, **changes):
 
 def test_it_learns_and_chooses_on_held_out_images(params):
   tuner = make(params)
-  recipe = evaluation.FineTuneRecipe(
+  recipe = fine_tuning.FineTuneRecipe(
     learning_rates=(1e-6, 0.1, 1e20),
     weight_decays=(1e-3, 0.0),
     search_epochs=5,
@@ -194,7 +194,7 @@ def test_it_learns_and_chooses_on_held_out_images(params):
 
 
 def test_a_fit_that_diverged_is_wrong(tuner):
-  recipe = evaluation.FineTuneRecipe((1e30,), (1.0,), 1, 3)
+  recipe = fine_tuning.FineTuneRecipe((1e30,), (1.0,), 1, 3)
   found = tune(tuner, recipe)
   assert found["accuracy"] == 0.0 and found["validation"] == 0.0
 
@@ -208,7 +208,7 @@ def test_trials_fit_no_more_than_they_may(tuner, monkeypatch):
     return fit(images, labels, rows, **options)
 
   monkeypatch.setattr(tuner, "fit", counted)
-  recipe = evaluation.FineTuneRecipe((0.1,), (0.0,), 1, 2, search_examples=9)
+  recipe = fine_tuning.FineTuneRecipe((0.1,), (0.0,), 1, 2, search_examples=9)
   tune(tuner, recipe)
   assert sizes == [(9, 1), (40, 2)]
 
@@ -234,7 +234,7 @@ def test_devices_share_a_batch(tuner, params):
   np.testing.assert_allclose(*scores, atol=1e-5)
   assert len(tuned["kernel"].sharding.device_set) == 4
   assert split._step._cache_size() == 1
-  with pytest.raises(ValueError, match=r"\bbatch_size\b.* 4 .*got 6"):
+  with pytest.raises(ValueError, match=r"\bbatch_size\b.* 4 .*and 6"):
     make(params, mesh=mesh, batch_size=6)
 
 
@@ -248,25 +248,25 @@ def test_devices_share_a_batch(tuner, params):
     ),
     (
       {"test_labels": np.ones((30, 2), int)},
-      r"\btest_labels\b.*\[30, 3\].*got int64\[30, 2\]",
+      r"\btest_labels\b.*3 classes.*got int64\[30, 2\]",
     ),
     (
       {"head": np.zeros((2, 4))},
-      r"\bhead\b.*\[C, d\].*\[3, 4\].*got float64\[2, 4\]",
+      r"\bhead\b.*\[C, d\].*\[3, 4\].*got \[2, 4\]",
     ),
     ({"fit": np.arange(0)}, r"\brows\b.*got none"),
   ],
 )
 def test_bad_input_is_refused(tuner, change, message):
   with pytest.raises(ValueError, match=message):
-    tune(tuner, evaluation.FineTuneRecipe((0.1,), (0.0,), 1, 1), **change)
+    tune(tuner, fine_tuning.FineTuneRecipe((0.1,), (0.0,), 1, 1), **change)
 
 
 def test_nothing_to_train_is_refused(params):
   with pytest.raises(ValueError, match=r"\brecipe\b.*got \(\)"):
-    tune(make(params), evaluation.FineTuneRecipe(()))
+    tune(make(params), fine_tuning.FineTuneRecipe(()))
   with pytest.raises(ValueError, match=r"\bparams\b.*got 1 leaves"):
-    evaluation.FineTuner(
+    fine_tuning.FineTuner(
       lambda params, fixed, images: jnp.ones((len(images), 4)),
       {"text": params["text"]},
       {},

@@ -7,12 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+import optax
 
-from contrastive_jax.evaluation import _blockwise, _inputs
-from contrastive_jax.evaluation.average_precision import (
-  mean_average_precision,
-)
+from contrastive_jax import evaluation
+from contrastive_jax.training.distributed import sharding
 
 # (params, fixed, uint8 [B, H, W, 3]) -> floating [B, d].
 Encode = Callable[[Any, Any, jax.Array], jax.Array]
@@ -78,18 +76,17 @@ class FineTuner:
       image_shape: `(H, W, 3)`.
       classes: C.
       batch_size: B, a multiple of the number of devices.
-      mesh: the devices; None is the default one.
+      mesh: the devices; None is a single one.
 
     Raises:
       ValueError: sizes that are not positive, a batch that the devices do not
         divide, or no parameter that an embedding depends on.
     """
-    _inputs.positive("classes", classes, integer=True)
-    _inputs.positive("batch_size", batch_size, integer=True)
-    if mesh is not None and batch_size % mesh.size:
+    mesh = mesh or sharding.make_mesh(jax.devices()[:1])
+    if classes < 1 or batch_size < 1 or batch_size % mesh.size:
       raise ValueError(
-        f"batch_size must be a multiple of {mesh.size} devices, got"
-        f" {batch_size}."
+        "classes must be positive, and batch_size a positive multiple of"
+        f" {mesh.size} devices; got {classes} and {batch_size}."
       )
     images = jax.ShapeDtypeStruct((batch_size, *image_shape), jnp.uint8)
     leaves, treedef = jax.tree.flatten(params)
@@ -104,23 +101,18 @@ class FineTuner:
     self._moving = [leaf for leaf, moves in zip(leaves, reached) if moves]
     self._rest = [leaf for leaf, moves in zip(leaves, reached) if not moves]
     self._fixed = fixed
-    rows = self._everywhere = None
-    if mesh is not None:
-      rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-      self._everywhere = NamedSharding(mesh, PartitionSpec())
-    import optax  # Only fine-tuning needs it; the package installs without.
-
+    rows = sharding.batch_sharding(mesh)
+    self._everywhere = sharding.replicated(mesh)
     momentum = optax.trace(decay=_MOMENTUM)
 
     def logits(tuned, rest, fixed, images):
-      if rows is not None:
-        images = jax.lax.with_sharding_constraint(images, rows)
+      images = jax.lax.with_sharding_constraint(images, rows)
       moving, still = iter(tuned["encoder"]), iter(rest)
       params = treedef.unflatten(
         [next(moving if moves else still) for moves in reached]
       )
       z = encode(params, fixed, images).astype(jnp.float32)
-      scores = _blockwise.scores(z, tuned["kernel"])
+      scores = jnp.einsum("bd,cd->bc", z, tuned["kernel"], precision="highest")
       return math.sqrt(width) * scores + tuned["bias"]
 
     def loss(tuned, rest, fixed, images, labels, weights):
@@ -186,7 +178,7 @@ class FineTuner:
       head = rng.normal(size=shape) / math.sqrt(self.width)
     if np.shape(head) != shape:
       raise ValueError(
-        f"head must be [C, d] = {list(shape)}, got {_inputs.describe(head)}."
+        f"head must be [C, d] = {list(shape)}, got {list(np.shape(head))}."
       )
     if not len(rows):
       raise ValueError("rows must hold at least one image to fit, got none.")
@@ -196,8 +188,7 @@ class FineTuner:
       "bias": jnp.zeros(self.classes, jnp.float32),
     }
     trace = self._init_momentum(tuned)
-    if self._everywhere is not None:
-      tuned, trace = jax.device_put((tuned, trace), self._everywhere)
+    tuned, trace = jax.device_put((tuned, trace), self._everywhere)
     starts = range(0, len(rows), self.batch_size)
     number, steps = 0, epochs * len(starts)
     for _ in range(epochs):
@@ -355,16 +346,20 @@ def _reached(
 def _labels(name: str, value: Any, classes: int) -> np.ndarray:
   """Labels as int32 `[N]` or `[N, C]`, checked."""
   array = np.asarray(value)
-  if array.ndim == 2:
-    shape = (len(array), classes)
-    return _inputs.multi_labels(name, array, shape).astype(np.int32)
-  if array.ndim != 1 or array.dtype.kind not in "iu":
+  several = array.ndim == 2
+  if (
+    array.ndim not in (1, 2)
+    or array.dtype.kind not in "iub"
+    or (several and array.shape[1] != classes)
+  ):
     raise ValueError(
-      f"{name} must be integers [N] or [N, C], got {_inputs.describe(array)}."
+      f"{name} must be integers [N], or [N, C] of {classes} classes, got"
+      f" {array.dtype}{list(array.shape)}."
     )
-  if array.size and not 0 <= array.min() <= array.max() < classes:
+  least, most = (-1, 1) if several else (0, classes - 1)
+  if array.size and not least <= array.min() <= array.max() <= most:
     raise ValueError(
-      f"{name} must be from 0 to {classes - 1}, got {array.min()} to"
+      f"{name} must be from {least} to {most}, got {array.min()} to"
       f" {array.max()}."
     )
   return array.astype(np.int32)
@@ -376,11 +371,14 @@ def _metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
   # All classes alike is a tie, which is wrong.
   scores = np.where(usable, scores, 0)
   if labels.ndim == 2:
-    return {"mean_average_precision": mean_average_precision(scores, labels)}
+    value = evaluation.mean_average_precision(scores, labels)
+    return {"mean_average_precision": value}
   true = np.arange(scores.shape[1]) == labels[:, None]
   wrong = np.where(true, -np.inf, scores).max(axis=1)
   correct = scores[true] > wrong
   return {
     "accuracy": float(np.mean(correct)),
-    "mean_per_class_accuracy": _blockwise.mean_per_class(correct, labels),
+    "mean_per_class_accuracy": float(
+      np.mean([correct[labels == c].mean() for c in np.unique(labels)])
+    ),
   }
