@@ -266,9 +266,11 @@ def _flag_help(usage: str, flag_values: flags.FlagValues) -> str:
     flag = flag_values[name]
     if re.search(rf"^ +--{name}\b", usage, re.MULTILINE):
       continue
-    text = flag.help.rstrip(".")
-    if flag.default not in (None, "", False):
-      text += f"; default {flag.default}"
+    text, default = flag.help.rstrip("."), flag.default
+    if isinstance(default, list):
+      default = ", ".join(default)
+    if default not in (None, "", False):
+      text += f"; default {default}"
     head = f"  --{name:<15} "
     lines += textwrap.wrap(
       f"{text}.", 86, initial_indent=head, subsequent_indent=" " * len(head)

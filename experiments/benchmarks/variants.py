@@ -3,12 +3,13 @@
 import contextlib
 import pathlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.runs import runner
+from experiments import reporting
 from experiments.benchmarks import timing
 
 # Nearly nothing but the passes of the encoders over other views.
@@ -91,22 +92,17 @@ def _step_of(config, fields):
   return timing.step_call(config, run.objective, batch)
 
 
-def tables(record: Mapping[str, Mapping[str, Any]]) -> list[str]:
-  """Markdown: each group's medians, over its first variant's."""
-  lines = []
+def tables(
+  record: Mapping[str, Mapping[str, Any]],
+) -> Iterator[str | list[str]]:
+  """Blocks of Markdown: each group's medians, over its first variant's."""
   for group, times in record.items():
-    names = list(times)
-    base = times[names[0]]["seconds"]
-    lines += [
-      _TITLES[group],
-      "",
-      f"| {group} | ms | over that of the first row |",
-      "|---|---|---|",
-      *(
-        f"| {name} | {1e3 * times[name]['seconds']:.1f} |"
-        f" {times[name]['seconds'] / base:.3f} |"
-        for name in names
+    first = next(iter(times.values()))["seconds"]
+    yield _TITLES[group]
+    yield reporting.table(
+      [group, "ms", "over that of the first row"],
+      (
+        [name, f"{1e3 * t['seconds']:.1f}", f"{t['seconds'] / first:.3f}"]
+        for name, t in times.items()
       ),
-      "",
-    ]
-  return lines
+    )

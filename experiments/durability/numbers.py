@@ -28,24 +28,24 @@ from tests.losses import rounding
 
 _FLAGS = flags.FlagValues()
 _CASES = flags.DEFINE_integer(
-  "cases", 10_000, "Of all losses.", lower_bound=1, flag_values=_FLAGS
+  "cases",
+  10_000,
+  "Cases of all losses together; the default takes about ten minutes of one core.",
+  lower_bound=1,
+  flag_values=_FLAGS,
 )
 _SEED = flags.DEFINE_integer(
-  "seed", 0, "Of all data.", lower_bound=0, flag_values=_FLAGS
+  "seed", 0, "Seed of the data.", lower_bound=0, flag_values=_FLAGS
 )
-_OUT = flags.DEFINE_string("out", "", "The record.", flag_values=_FLAGS)
-_CASE = flags.DEFINE_string("case", "", "A single one.", flag_values=_FLAGS)
-
-_USAGE = """Checks every public loss on random cases against float64.
-
-  python -m experiments.durability.numbers --cases=10000 --seed=0
-
-Flags:
-  --cases=N   of all losses together; default 10000, about ten minutes of one core
-  --seed=N    of the data
-  --out=FILE  record in JSON; default is to print alone
-  --case=X    LOSS/PROGRAM/NUMBER, as failures are listed: that one alone
-"""
+_OUT = flags.DEFINE_string(
+  "out", "", "File of the record, JSON; none prints alone.", flag_values=_FLAGS
+)
+_CASE = flags.DEFINE_string(
+  "case",
+  "",
+  "LOSS/PROGRAM/NUMBER, as failures are listed: that one alone.",
+  flag_values=_FLAGS,
+)
 
 _FLOOR = 1e-30  # Products of what is less are zero in float32.
 _PROGRAMS = 16  # Of a loss, at most.
@@ -301,4 +301,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  flags_lib.run(main, flag_values=_FLAGS, usage=_USAGE)
+  flags_lib.run(main, flag_values=_FLAGS, usage=__doc__)

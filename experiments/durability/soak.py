@@ -20,24 +20,18 @@ from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.recipes import clip_emoji
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.runs import runner
+from experiments import studies
 from experiments.durability import kills, report
 
 _FLAGS = flags.FlagValues()
 _STEPS = flags.DEFINE_integer(
-  "steps", 2000, "Steps of training.", lower_bound=400, flag_values=_FLAGS
+  "steps",
+  2000,
+  "Steps of the tiny preset.",
+  lower_bound=400,
+  flag_values=_FLAGS,
 )
-_OUT = flags.DEFINE_string(
-  "out", str(report.RESULTS), "Folder of the record.", flag_values=_FLAGS
-)
-
-_USAGE = """A long run: memory, open files and compilations must not grow.
-
-  python -m experiments.durability.soak
-
-Flags:
-  --steps=N   of the tiny preset; default 2000
-  --out=DIR   of durability.json and .md; default experiments/results
-"""
+_OUT = studies.define_out("durability", _FLAGS)
 
 _VALIDATE_EVERY, _SAVE_EVERY = 100, 50
 _LONGEST_LINE = 2**14
@@ -161,4 +155,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  flags_lib.run(main, flag_values=_FLAGS, usage=_USAGE)
+  flags_lib.run(main, flag_values=_FLAGS, usage=__doc__)

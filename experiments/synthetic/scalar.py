@@ -20,7 +20,7 @@ from contrastive_jax import losses
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class ScalarSizes:
   """Sizes of a run.
 
   Attributes:
@@ -57,7 +57,7 @@ def run(
   sigma: float | jax.Array,
   initial: jax.Array,
   seed: int,
-  settings: Settings = Settings(),
+  settings: ScalarSizes = ScalarSizes(),
 ) -> tuple[jax.Array, jax.Array]:
   """Runs from several initial values, each with draws of its own.
 
@@ -82,7 +82,7 @@ def run(
 
 
 def _trajectory(
-  method: str, sigma: Any, theta: Any, key: jax.Array, settings: Settings
+  method: str, sigma: Any, theta: Any, key: jax.Array, settings: ScalarSizes
 ) -> tuple[jax.Array, jax.Array]:
   positive = 1.0 + sigma**2
   spread = jnp.sqrt(positive)
