@@ -44,15 +44,9 @@ class Collective:
 
 
 def collectives(text: str) -> Iterator[Collective]:
-  """The collectives in the text of a compiled program.
+  """The collectives in the text of a compiled program, `compiled.as_text()`.
 
   One that is in the body of a loop counts once.
-
-  Args:
-    text: `compiled.as_text()`.
-
-  Yields:
-    Each of them.
   """
   for line in text.splitlines():
     found = _CALL.search(line)

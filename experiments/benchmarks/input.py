@@ -33,15 +33,10 @@ from experiments import reporting, studies
 from experiments.benchmarks import peers
 
 _FLAGS = flags.FlagValues()
-_IMAGES = flags.DEFINE_integer(
-  "images", 512, "Number of photographs.", lower_bound=64, flag_values=_FLAGS
-)
-_ROUNDS = flags.DEFINE_integer(
-  "rounds",
-  5,
-  "Rounds of measuring, each contestant in turn.",
-  lower_bound=1,
-  flag_values=_FLAGS,
+_integer = functools.partial(flags.DEFINE_integer, flag_values=_FLAGS)
+_IMAGES = _integer("images", 512, "Number of photographs.", lower_bound=64)
+_ROUNDS = _integer(
+  "rounds", 5, "Rounds of measuring, each contestant in turn.", lower_bound=1
 )
 _OUT = studies.define_out("input_speed", _FLAGS)
 

@@ -8,6 +8,7 @@ to the floor: the products alone, tile by tile). Memory is the peak of a process
 its own above what it needs to start. A run that is stopped goes on where it was.
 """
 
+import functools
 import json
 import pathlib
 import subprocess
@@ -24,42 +25,29 @@ from experiments import reporting, studies
 from experiments.benchmarks import contestants, peers, timing
 
 _FLAGS = flags.FlagValues()
-_LOSSES = flags.DEFINE_list(
-  "losses", list(contestants.PRODUCTS), "Names of losses.", flag_values=_FLAGS
-)
-_SIZES = flags.DEFINE_list(
+_integer = functools.partial(flags.DEFINE_integer, flag_values=_FLAGS)
+_list = functools.partial(flags.DEFINE_list, flag_values=_FLAGS)
+_string = functools.partial(flags.DEFINE_string, flag_values=_FLAGS)
+_LOSSES = _list("losses", list(contestants.PRODUCTS), "Names of losses.")
+_SIZES = _list(
   "sizes",
   ["1024", "2048", "4096", "8192", "16384", "32768"],
   "Values of N for clip.",
-  flag_values=_FLAGS,
 )
-_OTHER_SIZES = flags.DEFINE_list(
-  "other_sizes",
-  ["512", "2048", "8192"],
-  "Values of N for the other losses.",
-  flag_values=_FLAGS,
+_OTHER_SIZES = _list(
+  "other_sizes", ["512", "2048", "8192"], "Values of N for the other losses."
 )
-_DIM = flags.DEFINE_integer(
-  "dim", 512, "d, columns of the features.", flag_values=_FLAGS
-)
+_DIM = _integer("dim", 512, "d, columns of the features.")
 _SECONDS = flags.DEFINE_float(
   "seconds", 20.0, "Seconds of measuring, a contestant.", flag_values=_FLAGS
 )
-_DENSE_LIMIT = flags.DEFINE_integer(
-  "dense_limit",
-  16384,
-  "Largest N for contestants that form N x N arrays.",
-  flag_values=_FLAGS,
+_DENSE_LIMIT = _integer(
+  "dense_limit", 16384, "Largest N for contestants that form N x N arrays."
 )
 _OUT = studies.define_out("NAME", _FLAGS)
-_NAME = flags.DEFINE_string(
-  "name", "loss_speed", "Name of the record.", flag_values=_FLAGS
-)
-_MEMORY_OF = flags.DEFINE_string(
-  "memory_of",
-  "",
-  "contestant:loss:N, printed in bytes; nothing else is run.",
-  flag_values=_FLAGS,
+_NAME = _string("name", "loss_speed", "Name of the record.")
+_MEMORY_OF = _string(
+  "memory_of", "", "contestant:loss:N, printed in bytes; nothing else is run."
 )
 _TILED = ("ours", "floor")
 
@@ -67,7 +55,7 @@ _TILED = ("ours", "floor")
 def measure(
   name: str, size: int, dim: int, seconds: float, *, dense_limit: int = 16384
 ) -> dict[str, Any]:
-  """Median seconds of every contestant, run in turn.
+  """Seconds of every contestant, run in turn.
 
   Args:
     name: of the loss.

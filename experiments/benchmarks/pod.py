@@ -9,6 +9,7 @@ takes any --config.data.path.
 """
 
 import collections
+import functools
 import json
 import os
 import pathlib
@@ -33,28 +34,19 @@ from experiments.benchmarks import flops as flops_lib
 from experiments.benchmarks import hlo, timing
 
 _FLAGS = flags.FlagValues()
+_string = functools.partial(flags.DEFINE_string, flag_values=_FLAGS)
+_integer = functools.partial(flags.DEFINE_integer, flag_values=_FLAGS)
 _CONFIG = flags_lib.define_config(flag_values=_FLAGS)
-_TOPOLOGY = flags.DEFINE_string(
-  "topology",
-  "v5e:16x16",
-  "v5e:AxB, v6e:AxB or v5p:AxBxC.",
-  flag_values=_FLAGS,
+_TOPOLOGY = _string("topology", "v5e:16x16", "v5e:AxB, v6e:AxB or v5p:AxBxC.")
+_VOCABULARY = _integer("vocabulary", 49408, "Tokens; CLIP has 49408.")
+_STORED = _integer(
+  "stored", 256, "Side of the images that the step receives, pixels."
 )
-_VOCABULARY = flags.DEFINE_integer(
-  "vocabulary", 49408, "Tokens; CLIP has 49408.", flag_values=_FLAGS
-)
-_STORED = flags.DEFINE_integer(
-  "stored",
-  256,
-  "Side of the images that the step receives, pixels.",
-  flag_values=_FLAGS,
-)
-_EXAMPLES = flags.DEFINE_integer(
+_EXAMPLES = _integer(
   "examples",
   1_281_167,
   "Training examples, an entry each in the augmented loss's tables; ImageNet has"
   " 1281167.",
-  flag_values=_FLAGS,
 )
 _EFFORT = flags.DEFINE_float(
   "effort",
@@ -65,9 +57,7 @@ _EFFORT = flags.DEFINE_float(
   upper_bound=1.0,
   flag_values=_FLAGS,
 )
-_RECORD = flags.DEFINE_string(
-  "record", "", "JSON file that the numbers are added to.", flag_values=_FLAGS
-)
+_RECORD = _string("record", "", "JSON file that the numbers are added to.")
 
 # Published peaks of a chip: bfloat16 FLOP/s, HBM bytes, HBM bytes/s, and bytes/s
 # between chips (all links together).

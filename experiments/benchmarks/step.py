@@ -12,6 +12,7 @@ open_clip's on the same model and batch?
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import statistics
 import tempfile
@@ -34,16 +35,13 @@ from experiments import reporting, studies
 from experiments.benchmarks import peers, timing, variants
 
 _FLAGS = flags.FlagValues()
+_integer = functools.partial(flags.DEFINE_integer, flag_values=_FLAGS)
 _CONFIG = flags_lib.define_config(flag_values=_FLAGS)
 _SECONDS = flags.DEFINE_float(
   "seconds", 60.0, "Seconds of measuring, a contestant.", flag_values=_FLAGS
 )
-_STEPS = flags.DEFINE_integer(
-  "steps", 60, "Steps of the loop.", flag_values=_FLAGS
-)
-_BATCH = flags.DEFINE_integer(
-  "batch", 64, "Pairs a step of the ViT.", flag_values=_FLAGS
-)
+_STEPS = _integer("steps", 60, "Steps of the loop.")
+_BATCH = _integer("batch", 64, "Pairs a step of the ViT.")
 _OUT = studies.define_out("step_speed", _FLAGS)
 # A published form (open_clip's ViT-Ti-16 but for the sizes of its input), as
 # large as a few steps on a CPU allow.
@@ -53,12 +51,7 @@ _PRESET, _SIDE, _CONTEXT, _VOCABULARY = "vit_ti16", 96, 32, 8192
 def take_apart(
   config: config_lib.Config, *, seconds: float, steps: int
 ) -> dict[str, Any]:
-  """Seconds of a recipe's step and of its parts.
-
-  Args:
-    config: the recipe.
-    seconds: of measuring, a part.
-    steps: of the loop.
+  """Seconds of a recipe's step and of its parts, by runs of so many steps.
 
   Returns:
     `whole` (a step of the loop, median of its log lines), `step` (the compiled
@@ -75,11 +68,8 @@ def take_apart(
   with tempfile.TemporaryDirectory() as folder:
     workdir = pathlib.Path(folder)
     run = runner.open_run(config, workdir)
-    with contextlib.closing(run.batches()) as batches:
-      batch = sharding.put_batch(next(batches), run.mesh)
-    parts = timing.interleaved(
-      _part_calls(config, run.objective, batch), seconds
-    )
+    calls = _part_calls(config, run.objective, timing.first_batch(run))
+    parts = timing.interleaved(calls, seconds)
     with contextlib.closing(run.batches()) as batches:
       loop.fit(
         **timing.trainer_arguments(config, run.objective),
@@ -133,13 +123,10 @@ def _part_calls(
     config.loss, sharding.make_mesh(), image_image=settings.image_image
   )
 
-  @jax.jit
-  def loss(features, scale, bias):
-    def mean(features, scale, bias):
-      return jnp.mean(contrast(features, scale, bias, groups))
+  def mean(features, scale, bias):
+    return jnp.mean(contrast(features, scale, bias, groups))
 
-    return jax.value_and_grad(mean, argnums=(0, 1, 2))(features, scale, bias)
-
+  loss = jax.jit(jax.value_and_grad(mean, argnums=(0, 1, 2)))
   view = jax.jit(objective.augmented)
   key = jax.random.key(0)
   scale, bias = jnp.float32(14.3), jnp.float32(-10.0)

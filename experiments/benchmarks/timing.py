@@ -1,5 +1,6 @@
 """Timing calls in turn, and whole train steps as such calls."""
 
+import contextlib
 import math
 import statistics
 import time
@@ -9,6 +10,7 @@ from typing import Any
 import jax
 
 from contrastive_jax.training import config as config_lib
+from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.objectives import base
 from contrastive_jax.training.runs import build
 from contrastive_jax.training.trainer import optimizers
@@ -68,6 +70,12 @@ def trainer_arguments(
     ),
     "learning_rate": optimizers.learning_rate(chosen, steps),
   }
+
+
+def first_batch(run: Any) -> Any:
+  """The first batch of an open run, on its devices."""
+  with contextlib.closing(run.batches()) as batches:
+    return sharding.put_batch(next(batches), run.mesh)
 
 
 def step_call(

@@ -1,13 +1,11 @@
 """A recipe's compiled step with other losses and with regularisers."""
 
-import contextlib
 import pathlib
 import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.runs import runner
 from experiments import reporting
 from experiments.benchmarks import timing
@@ -53,12 +51,7 @@ def measure(
 ) -> dict[str, dict[str, Any]]:
   """Seconds of a recipe's compiled step, of each group's variants in turn.
 
-  Args:
-    config: the recipe; its label smoothing is left out, which one loss alone has.
-    seconds: of measuring, a variant.
-
-  Returns:
-    By group, by variant: median, quartiles and runs.
+  Its label smoothing is left out, which one loss alone has.
   """
   return {
     group: timing.interleaved(
@@ -87,8 +80,7 @@ def _step_of(config, fields):
     run = runner.open_run(
       config, pathlib.Path(folder), report=lambda line: None
     )
-    with contextlib.closing(run.batches()) as batches:
-      batch = sharding.put_batch(next(batches), run.mesh)
+    batch = timing.first_batch(run)
   return timing.step_call(config, run.objective, batch)
 
 

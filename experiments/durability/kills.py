@@ -35,12 +35,9 @@ from experiments import studies
 from experiments.durability import lives, report
 
 _FLAGS = flags.FlagValues()
-_KILLS = flags.DEFINE_integer(
-  "kills", 20, "Kills of each run.", lower_bound=1, flag_values=_FLAGS
-)
-_SEED = flags.DEFINE_integer(
-  "seed", 0, "Seed of the moments.", lower_bound=0, flag_values=_FLAGS
-)
+_integer = functools.partial(flags.DEFINE_integer, flag_values=_FLAGS)
+_KILLS = _integer("kills", 20, "Kills of each run.", lower_bound=1)
+_SEED = _integer("seed", 0, "Seed of the moments.", lower_bound=0)
 _ONLY = flags.DEFINE_list(
   "only",
   [],
@@ -167,14 +164,7 @@ def disturbed(
 ) -> dict[str, Any]:
   """Kills a run at every moment of `moments`, then lets it finish.
 
-  Args:
-    start: starts the run's processes, the ones before them ended.
-    processes: how many they are.
-    kills: how often.
-    rng: of the moments.
-
-  Returns:
-    What happened.
+  `start` starts its `processes` again, once those before them have ended.
   """
   startup, waits, names = 8.0, [], 0
   made: collections.Counter[str] = collections.Counter()

@@ -27,24 +27,18 @@ from experiments.durability import cases
 from tests.losses import rounding
 
 _FLAGS = flags.FlagValues()
-_CASES = flags.DEFINE_integer(
+_integer = functools.partial(flags.DEFINE_integer, flag_values=_FLAGS)
+_string = functools.partial(flags.DEFINE_string, flag_values=_FLAGS)
+_CASES = _integer(
   "cases",
   10_000,
   "Cases of all losses together; the default takes about ten minutes of one core.",
   lower_bound=1,
-  flag_values=_FLAGS,
 )
-_SEED = flags.DEFINE_integer(
-  "seed", 0, "Seed of the data.", lower_bound=0, flag_values=_FLAGS
-)
-_OUT = flags.DEFINE_string(
-  "out", "", "File of the record, JSON; none prints alone.", flag_values=_FLAGS
-)
-_CASE = flags.DEFINE_string(
-  "case",
-  "",
-  "LOSS/PROGRAM/NUMBER, as failures are listed: that one alone.",
-  flag_values=_FLAGS,
+_SEED = _integer("seed", 0, "Seed of the data.", lower_bound=0)
+_OUT = _string("out", "", "File of the record, JSON; none prints alone.")
+_CASE = _string(
+  "case", "", "LOSS/PROGRAM/NUMBER, as failures are listed: that one alone."
 )
 
 _FLOOR = 1e-30  # Products of what is less are zero in float32.

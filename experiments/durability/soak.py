@@ -95,10 +95,7 @@ def resident_megabytes() -> float:
 
 
 def run(steps: int) -> dict[str, Any]:
-  """Trains, and measures what must not grow.
-
-  Args:
-    steps: of training.
+  """Trains for so many steps, and measures what must not grow.
 
   Returns:
     `slope`, MiB per 100 steps after the warm-up (least squares); `late`,

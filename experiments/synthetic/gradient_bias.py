@@ -38,6 +38,7 @@ from experiments.synthetic import (
 )
 
 _FLAGS = flags.FlagValues()
+_integer = functools.partial(flags.DEFINE_integer, flag_values=_FLAGS)
 _OUT = studies.define_out("gradient_bias", _FLAGS)
 _WORK = flags.DEFINE_string(
   "work",
@@ -50,22 +51,18 @@ _ALL_BATCHES = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _BATCHES = flags.DEFINE_list(
   "batches", [*map(str, _ALL_BATCHES)], "Batch sizes.", flag_values=_FLAGS
 )
-_SEEDS = flags.DEFINE_integer(
-  "seeds", 4, "Seeds of the draws.", lower_bound=2, flag_values=_FLAGS
-)
-_STEPS = flags.DEFINE_integer(
+_SEEDS = _integer("seeds", 4, "Seeds of the draws.", lower_bound=2)
+_STEPS = _integer(
   "steps",
   1000,
   "Training steps of the model, a multiple of 10.",
   lower_bound=10,
-  flag_values=_FLAGS,
 )
-_DRAWS = flags.DEFINE_integer(
+_DRAWS = _integer(
   "draws",
   4096,
   "Gradients of a method and seed at a batch of 8.",
   lower_bound=2,
-  flag_values=_FLAGS,
 )
 
 # Where bias is also split into length and direction.

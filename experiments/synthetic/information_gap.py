@@ -27,16 +27,14 @@ from experiments import reporting, studies
 from experiments.synthetic import discrete, worlds
 
 _FLAGS = flags.FlagValues()
+_integer = functools.partial(flags.DEFINE_integer, flag_values=_FLAGS)
 _OUT = studies.define_out("information_gap", _FLAGS)
-_SEEDS = flags.DEFINE_integer(
-  "seeds", 5, "Encoders of each loss.", lower_bound=2, flag_values=_FLAGS
-)
-_STEPS = flags.DEFINE_integer(
+_SEEDS = _integer("seeds", 5, "Encoders of each loss.", lower_bound=2)
+_STEPS = _integer(
   "steps",
   0,
   "Of every training, for a smoke run; 0 is the study's own, 800.",
   lower_bound=0,
-  flag_values=_FLAGS,
 )
 
 # Bits of the image alone, of the text alone, and how often the former are erased.

@@ -25,16 +25,14 @@ from experiments import reporting, studies
 from experiments.synthetic import encoders, scalar
 
 _FLAGS = flags.FlagValues()
+_integer = functools.partial(flags.DEFINE_integer, flag_values=_FLAGS)
 _OUT = studies.define_out("noise", _FLAGS)
-_SEEDS = flags.DEFINE_integer(
-  "seeds", 6, "Data sets of the encoders.", lower_bound=2, flag_values=_FLAGS
-)
-_STEPS = flags.DEFINE_integer(
+_SEEDS = _integer("seeds", 6, "Data sets of the encoders.", lower_bound=2)
+_STEPS = _integer(
   "steps",
   0,
   "Steps of every run, for a smoke run; 0 is each part's own.",
   lower_bound=0,
-  flag_values=_FLAGS,
 )
 _SCALAR_NOISE = (0.0, 1.0, 1.73)
 _ENCODER_NOISE = (0.3, 0.6, 1.0)

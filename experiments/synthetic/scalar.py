@@ -10,6 +10,7 @@ has its minimum at theta = 1 whatever sigma is. A minibatch's InfoNCE has not.
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -73,16 +74,13 @@ def run(
     the second half of the steps [R].
   """
   keys = jax.random.split(jax.random.key(seed), len(initial))
-
-  def one(key, theta, sigma):
-    return _trajectory(method, sigma, theta, key, settings)
-
   noise = jnp.broadcast_to(jnp.asarray(sigma, jnp.float32), initial.shape)
+  one = functools.partial(_trajectory, method, settings)
   return jax.jit(jax.vmap(one))(keys, initial, noise)
 
 
 def _trajectory(
-  method: str, sigma: Any, theta: Any, key: jax.Array, settings: ScalarSizes
+  method: str, settings: ScalarSizes, key: jax.Array, theta: Any, sigma: Any
 ) -> tuple[jax.Array, jax.Array]:
   positive = 1.0 + sigma**2
   spread = jnp.sqrt(positive)
