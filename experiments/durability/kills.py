@@ -60,11 +60,7 @@ _MOMENTS = {
 }
 # Numbers that depend on the clock.
 _TIMES = ("train/examples_per_second", "train/input_wait", "train/seconds")
-_SETTINGS = {
-  "1_device": (1, 1),
-  "4_devices": (4, 1),
-  "2_processes": (1, 2),
-}
+_SETTINGS = {"1_device": (1, 1), "4_devices": (4, 1), "2_processes": (1, 2)}
 _TINY = {
   "steps": _STEPS,
   "batch_size": 16,
@@ -319,11 +315,7 @@ def main() -> None:
     print(f"{name}: {_KILLS.value} kills ...", flush=True)
     objective, setting, disturb = names[name]
     known[name] = study(
-      objective,
-      setting,
-      kills=_KILLS.value,
-      seed=_SEED.value,
-      disturb=disturb,
+      objective, setting, kills=_KILLS.value, seed=_SEED.value, disturb=disturb
     )
     known[name]["seed"] = _SEED.value
     report.write(out, "kills", known)

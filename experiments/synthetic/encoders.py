@@ -84,10 +84,7 @@ def make_pairs(key: jax.Array, sigma: float, settings: EncoderSizes) -> Any:
 
 def embed(params: Any, x: jax.Array, y: jax.Array) -> tuple[Any, Any]:
   """Unit-norm embeddings of both views."""
-  return (
-    ops.l2_normalize(x @ params["x"]),
-    ops.l2_normalize(y @ params["y"]),
-  )
+  return (ops.l2_normalize(x @ params["x"]), ops.l2_normalize(y @ params["y"]))
 
 
 def full_loss(params: Any, x: Any, y: Any, temperature: float) -> jax.Array:

@@ -80,10 +80,7 @@ def make_config(
       "objective.images_per_concept": 1,
       "objective.image_image": 0.0,
       "loss.label_smoothing": 0.0,
-      "model.overrides": {
-        "image": {"widths": (16, 32, 64)},
-        "embed_dim": 128,
-      },
+      "model.overrides": {"image": {"widths": (16, 32, 64)}, "embed_dim": 128},
       "evaluation": ("retrieval",),
       "evaluation.retrieval.every": steps // 2,
       "evaluation.retrieval.final": False,

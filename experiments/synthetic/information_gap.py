@@ -51,9 +51,7 @@ def exact_part() -> list[dict[str, float]]:
 
 
 def learned_part(
-  settings: worlds.WorldSizes,
-  seeds: int,
-  report: Callable[[str], None] = print,
+  settings: worlds.WorldSizes, seeds: int, report: Callable[[str], None] = print
 ) -> list[dict[str, Any]]:
   """Excess cross-entropy of trained encoders, a row a world and loss."""
   exact = [

@@ -110,12 +110,7 @@ def exact(dim: int, temperature: float, negatives: int) -> Deviation:
 
 
 def monte_carlo(
-  key: jax.Array,
-  dim: int,
-  temperature: float,
-  negatives: int,
-  *,
-  draws: int,
+  key: jax.Array, dim: int, temperature: float, negatives: int, *, draws: int
 ) -> Deviation:
   """Both deviations, with standard errors, from so many draws of B negatives.
 
