@@ -173,11 +173,11 @@ def batch_forms(
 def describe(
   compiled: Any, kind: str, devices: int, products: float
 ) -> dict[str, Any]:
-  """Numbers of a compiled program, of one device.
+  """Numbers of a compiled program, of one of so many chips of a kind.
 
   Args:
     compiled: the program.
-    kind: of the chip, a name in `CHIPS`.
+    kind: a name in `CHIPS`.
     devices: how many.
     products: FLOPs of the products, over all devices.
 

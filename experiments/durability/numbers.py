@@ -8,7 +8,9 @@ allows. A case that fails is named; `--case=LOSS/PROGRAM/NUMBER` is that one aga
 
 import collections
 import functools
+import itertools
 import json
+import operator
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -215,35 +217,28 @@ def run(
 ) -> Summary:
   """Checks so many cases; `report` receives a line a loss and one a failure."""
   summary, began, done = Summary(), time.monotonic(), 0
-  last = ""
-  for name, number, numbers in plan(count):
-    if last not in ("", name):
-      _tell(last, summary, done, count, began, report)
-      # The programs of a loss are not needed again.
-      jax.clear_caches()
-    last = name
-    which = cases.program(name, number)
-    both = compiled(which)
-    for i in numbers:
-      case = cases.draw(which, seed, i)
-      found = check(case, both)
-      summary.add(case, i, found)
-      if found.problem:
-        report(f"{name_of(case, i)} ({case.kind}): {found.problem}")
-    done += len(numbers)
-  _tell(last, summary, done, count, began, report)
+  for loss, programs in itertools.groupby(plan(count), operator.itemgetter(0)):
+    for _, number, numbers in programs:
+      which = cases.program(loss, number)
+      both = compiled(which)
+      for i in numbers:
+        case = cases.draw(which, seed, i)
+        found = check(case, both)
+        summary.add(case, i, found)
+        if found.problem:
+          report(f"{name_of(case, i)} ({case.kind}): {found.problem}")
+      done += len(numbers)
+    rows = [row for (name, _), row in summary.rows.items() if name == loss]
+    value, gradient = (max(r[k] for r in rows) for k in ("value", "gradient"))
+    seconds = time.monotonic() - began
+    left = seconds / done * (count - done) / 60
+    report(
+      f"{done:,} of {count:,}  {loss}: value {value:.2g}, gradient {gradient:.2g}"
+      f" units of rounding  {seconds:.0f} s  ETA {left:.0f} min"
+    )
+    # The programs of a loss are not needed again.
+    jax.clear_caches()
   return summary
-
-
-def _tell(last, summary, done, count, began, report) -> None:
-  rows = [row for (loss, _), row in summary.rows.items() if loss == last]
-  value, gradient = (max(r[k] for r in rows) for k in ("value", "gradient"))
-  seconds = time.monotonic() - began
-  left = seconds / done * (count - done) / 60
-  report(
-    f"{done:,} of {count:,}  {last}: value {value:.2g}, gradient {gradient:.2g}"
-    f" units of rounding  {seconds:.0f} s  ETA {left:.0f} min"
-  )
 
 
 def one(name: str, seed: int) -> Finding:

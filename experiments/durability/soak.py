@@ -25,11 +25,7 @@ from experiments.durability import kills, report
 
 _FLAGS = flags.FlagValues()
 _STEPS = flags.DEFINE_integer(
-  "steps",
-  2000,
-  "Steps of the tiny preset.",
-  lower_bound=400,
-  flag_values=_FLAGS,
+  "steps", 2000, "Of the tiny preset.", lower_bound=400, flag_values=_FLAGS
 )
 _OUT = studies.define_out("durability", _FLAGS)
 
@@ -77,8 +73,7 @@ class Watch:
 
   def _run(self) -> None:
     while not self._over.wait(self._every):
-      step = self._step()
-      if step:
+      if step := self._step():
         self.samples.append(
           (step, resident_megabytes(), len(os.listdir("/proc/self/fd")))
         )

@@ -27,6 +27,7 @@ from absl import flags
 
 from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.training import config as config_lib
+from contrastive_jax.training.config import workdirs
 from contrastive_jax.training.runs import runner
 from experiments import studies
 from experiments.synthetic import (
@@ -190,9 +191,7 @@ class Parts:
       began = time.monotonic()
       value = make()
       self._known[name] = {"value": value, "seconds": time.monotonic() - began}
-      temporary = self._path.with_suffix(".tmp")
-      temporary.write_text(json.dumps(self._known), encoding="utf-8")
-      temporary.replace(self._path)
+      workdirs.write_json(self._path, self._known)
     return self._known[name]["value"]
 
   @property
@@ -209,7 +208,7 @@ def study(
   changes: Mapping[str, Any] | None = None,
   report: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-  """Both parts.
+  """The record of both parts.
 
   Args:
     settings: sizes.
@@ -217,9 +216,6 @@ def study(
     similarities: drawn on the sphere for each row.
     changes: fields of the training run, see `gradient_stages.make_config`.
     report: receives lines for the user.
-
-  Returns:
-    The record.
   """
   config = gradient_stages.make_config(settings.steps, changes=changes)
   # A part has one batch size: which others there are does not change it.

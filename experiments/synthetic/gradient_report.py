@@ -273,11 +273,8 @@ def plot(record: Mapping[str, Any], path: pathlib.Path) -> None:
   for column, stage in enumerate(stages):
     above, below = axes[0, column], axes[1, column]
     for method in _methods(record["rows"]):
-      rows = [
-        r
-        for r in record["rows"]
-        if r["stage"] == stage["stage"] and r["method"] == method
-      ]
+      own = (stage["stage"], method)
+      rows = [r for r in record["rows"] if (r["stage"], r["method"]) == own]
       batches = [r["batch"] for r in rows]
       style = {
         "color": _COLOURS.get(method, "grey"),
@@ -286,25 +283,17 @@ def plot(record: Mapping[str, Any], path: pathlib.Path) -> None:
         "marker": "o",
         "markersize": 3,
       }
-      below.plot(
-        batches,
-        [statistics.fmean(r["variance"]) for r in rows],
-        label=method,
-        **style,
-      )
+      variances = [statistics.fmean(r["variance"]) for r in rows]
+      below.plot(batches, variances, label=method, **style)
       if "control" in method:
         continue
       middle, low, high = np.array([bias(r["squared_bias"]) for r in rows]).T
       # What is not told from no bias has no place on a logarithmic axis.
       seen = np.where((middle > 0) & (low > 0), middle, np.nan)
       above.plot(batches, seen, **style)
+      ends = (np.where(np.isnan(seen), np.nan, x) for x in (low, high))
       above.fill_between(
-        batches,
-        np.where(np.isnan(seen), np.nan, low),
-        np.where(np.isnan(seen), np.nan, high),
-        color=style["color"],
-        alpha=0.15,
-        linewidth=0,
+        batches, *ends, color=style["color"], alpha=0.15, linewidth=0
       )
     above.set_title(
       f"{stage['stage']} (step {stage['step']:,}), median CV²"

@@ -74,17 +74,17 @@ def learned_part(
     # All worlds and seeds at once: a step is too small to keep a core busy.
     over_seeds = jax.vmap(one, (None, 0))
     found = jax.jit(jax.vmap(over_seeds, (0, None)))(which, keys)
-    for i, known in enumerate(_WORLDS):
-      rows.append(
-        {
-          "world": known,
-          "method": name,
-          "bound": exact[i]["bound"],
-          "best_aligned": exact[i]["excess"],
-          "excess": _list(found["cross_entropy"][i] - least[i]),
-          "misalignment": _list(found["misalignment"][i]),
-        }
-      )
+    rows += [
+      {
+        "world": known,
+        "method": name,
+        "bound": exact[i]["bound"],
+        "best_aligned": exact[i]["excess"],
+        "excess": _list(found["cross_entropy"][i] - least[i]),
+        "misalignment": _list(found["misalignment"][i]),
+      }
+      for i, known in enumerate(_WORLDS)
+    ]
     seconds = time.monotonic() - began
     left = seconds * (len(worlds.METHODS) - number - 1) / 60
     largest = int(np.argmax([gap["bound"] for gap in exact]))
