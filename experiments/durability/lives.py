@@ -128,19 +128,16 @@ def _free_port() -> int:
     return found.getsockname()[1]
 
 
-# A moment comes when this is true of a life.
+# A moment comes when this is true of a life. It is made of a generator, and of the
+# seconds that a life takes to its first step.
 Moment = Callable[[Life], bool]
+Maker = Callable[[np.random.Generator, float], Moment]
 
 
 def preparing(rng: np.random.Generator, startup: float) -> Moment:
   """Before the first step: imports, data, model, restoring."""
   after = rng.uniform(0.1, 0.9) * startup
   return lambda life: time.monotonic() - life.began > after
-
-
-def compiling(rng: np.random.Generator, _startup: float) -> Moment:
-  """While the step is compiled, or read from the cache."""
-  return _after(rng.uniform(0.0, 0.5), _compiles)
 
 
 def stepping(rng: np.random.Generator, _startup: float) -> Moment:
@@ -160,38 +157,6 @@ def stepping(rng: np.random.Generator, _startup: float) -> Moment:
   return _after(delay, met)
 
 
-def saving(rng: np.random.Generator, _startup: float) -> Moment:
-  """While a checkpoint is written, before it is moved into place."""
-  return _after(
-    rng.uniform(0.0, 0.05), lambda life: bool(half_written(life.workdir))
-  )
-
-
-def evaluating(rng: np.random.Generator, _startup: float) -> Moment:
-  """During a validation: its step is in the log, and its scores are not."""
-
-  def met(life: Life) -> bool:
-    rows = metric_log.read_metrics(life.workdir) if _compiles(life) else []
-    return (
-      bool(rows)
-      and rows[-1]["step"] % VALIDATE_EVERY == 0
-      and "train/loss" in rows[-1]
-    )
-
-  return _after(rng.uniform(0.0, 0.1), met)
-
-
-def scoring(rng: np.random.Generator, _startup: float) -> Moment:
-  """During the evaluation at the end."""
-  return _after(
-    rng.uniform(0.0, 1.5), lambda life: "Evaluating ..." in life.text()
-  )
-
-
-def _compiles(life: Life) -> bool:
-  return "Compiling the train step" in life.text()
-
-
 def _after(delay: float, met: Moment) -> Moment:
   """Some seconds after another moment."""
   since: list[float] = []
@@ -202,6 +167,34 @@ def _after(delay: float, met: Moment) -> Moment:
     return bool(since) and time.monotonic() - since[0] >= delay
 
   return come
+
+
+def _soon_after(met: Moment, seconds: float) -> Maker:
+  """At most so many seconds after another moment."""
+  return lambda rng, _startup: _after(rng.uniform(0.0, seconds), met)
+
+
+def _compiles(life: Life) -> bool:
+  return "Compiling the train step" in life.text()
+
+
+def _validates(life: Life) -> bool:
+  """Its step is in the log, and its scores are not."""
+  rows = metric_log.read_metrics(life.workdir) if _compiles(life) else []
+  return (
+    bool(rows)
+    and rows[-1]["step"] % VALIDATE_EVERY == 0
+    and "train/loss" in rows[-1]
+  )
+
+
+# While the step is compiled, or read from the cache.
+compiling = _soon_after(_compiles, 0.5)
+# While a checkpoint is written, before it is moved into place.
+saving = _soon_after(lambda life: bool(half_written(life.workdir)), 0.05)
+evaluating = _soon_after(_validates, 0.1)
+# During the evaluation at the end.
+scoring = _soon_after(lambda life: "Evaluating ..." in life.text(), 1.5)
 
 
 def half_written(workdir: pathlib.Path) -> list[pathlib.Path]:
