@@ -337,7 +337,7 @@ def test_flags_of_programs(name, capsys):
       assert len(program._FLAGS[flag].help.split()) >= 4
     typo = flag[:1] + flag[2:]
     with pytest.raises(SystemExit) as caught:
-      flags_lib.parse([name, f"--{typo}=1"], program._USAGE, program._FLAGS)
+      flags_lib.parse([name, f"--{typo}=1"], "", program._FLAGS)
     out, err = capsys.readouterr()
     assert (caught.value.code, out) == (2, "")
     assert f"--{typo}" in err and f"--{flag}" in err and err.count("\n") == 1
@@ -362,7 +362,7 @@ def test_flags_of_programs(name, capsys):
 def test_values_of_flags(name, argument, capsys):
   program = importlib.import_module(name)
   with pytest.raises(SystemExit) as caught:
-    flags_lib.parse([name, argument], program._USAGE, program._FLAGS)
+    flags_lib.parse([name, argument], "", program._FLAGS)
   out, err = capsys.readouterr()
   assert (caught.value.code, out, err.count("\n")) == (2, "", 1)
   flag, _, value = argument.removeprefix("--").partition("=")
