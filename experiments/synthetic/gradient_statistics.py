@@ -92,6 +92,7 @@ def gradient_statistics(
   squared_bias = (of_total - squares) / (float(draws) * (draws - 1))
   variance = (squares - of_total / draws) / (draws - 1)
   mean = jax.tree.map(lambda t, g: t / draws + g, total, reference)
+  dot = jnp.asarray(optax.tree.vdot(mean, reference))
   # Of a Gaussian in one direction; in more of them it is smaller.
   spread = variance / draws
   error = jnp.sqrt(
@@ -100,6 +101,6 @@ def gradient_statistics(
   return GradientStatistics(
     squared_bias / norm,
     variance / norm,
-    optax.tree.vdot(mean, reference) / jnp.sqrt(squared_norm(mean) * norm),
+    dot / jnp.sqrt(squared_norm(mean) * norm),
     error / norm,
   )
