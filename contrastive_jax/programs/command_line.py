@@ -253,7 +253,7 @@ def _flag_help(usage: str, flag_values: flags.FlagValues) -> str:
       continue
     text, default = flag.help.rstrip("."), flag.default
     if isinstance(default, list):
-      default = ",".join(default)
+      default = ", ".join(default)
     if default not in (None, "", False):
       text += f"; default {default}"
     head = f"  --{name:<15} "

@@ -21,6 +21,7 @@ SCALE = 14.3
 # Of the augmented loss, about what its E-step gives for such pairs.
 LOG_WEIGHT = 9.0
 
+CONTESTANTS = ("ours", "floor", "textbook", "optax", "open_clip")
 # Products of the size N x N x d that value and gradient need: the similarity,
 # again in the backward pass, and one for each array that has a gradient.
 # With the weights known, the similarity is needed once.
@@ -36,16 +37,14 @@ PRODUCTS = {
 }
 
 
-def inputs(size: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
+def inputs(size: int, dim: int) -> tuple[np.ndarray, ...]:
   """Pairs that are similar, as half-trained encoders give them."""
   rng = np.random.default_rng(0)
   first = rng.normal(size=(size, dim)).astype(np.float32)
   second = first + rng.normal(size=(size, dim)).astype(np.float32)
 
-  def unit(x):
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
-
-  return unit(first), unit(second)
+  unit = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (first, second))
+  return tuple(unit)
 
 
 def _ours(name: str, first, second, scale):
@@ -120,19 +119,6 @@ def _optax(name: str, first, second, scale):
   return optax.losses.ntxent(rows, labels, temperature=1.0 / scale)
 
 
-def _jax_call(loss, name: str, size: int, dim: int) -> Call | None:
-  first, second = map(jnp.asarray, inputs(size, dim))
-  scale = jnp.float32(SCALE)
-  if jax.eval_shape(functools.partial(loss, name), first, second, scale) is (
-    None
-  ):
-    return None
-  run = jax.jit(
-    jax.value_and_grad(functools.partial(loss, name), argnums=(0, 1, 2))
-  )
-  return lambda: jax.block_until_ready(run(first, second, scale))
-
-
 def _open_clip(name: str, size: int, dim: int) -> Call | None:
   """`ClipLoss` and `SigLipLoss` in torch; None where they are not there."""
   if name not in ("clip", "sigmoid"):
@@ -159,16 +145,8 @@ def _open_clip(name: str, size: int, dim: int) -> Call | None:
 
 
 def floor(name: str, size: int, dim: int, *, tile: int = 1024) -> Any:
-  """The products alone, tile by tile; of each only a sum is kept.
-
-  Args:
-    name: of the loss.
-    size: N.
-    dim: d.
-    tile: its side.
-
-  Returns:
-    A jitted function of two [N, d] arrays.
+  """A jitted function of two [N, d] arrays that makes the products of a loss
+  alone, tile by tile; of each only a sum is kept.
   """
   side = min(tile, size)
   count = PRODUCTS[name]
@@ -201,16 +179,8 @@ def floor(name: str, size: int, dim: int, *, tile: int = 1024) -> Any:
 
 
 def make(contestant: str, name: str, size: int, dim: int) -> Call | None:
-  """A call that computes value and gradients; None if there is none.
-
-  Args:
-    contestant: "ours", "textbook", "optax", "open_clip" or "floor".
-    name: of the loss.
-    size: N.
-    dim: d.
-
-  Returns:
-    The call.
+  """A call that computes value and gradients of a loss; None if one of
+  `CONTESTANTS` has none.
   """
   if contestant == "floor":
     arrays = tuple(map(jnp.asarray, inputs(size, dim)))
@@ -219,7 +189,10 @@ def make(contestant: str, name: str, size: int, dim: int) -> Call | None:
   if contestant == "open_clip":
     return _open_clip(name, size, dim)
   loss = {"ours": _ours, "textbook": _dense, "optax": _optax}[contestant]
-  return _jax_call(loss, name, size, dim)
-
-
-CONTESTANTS = ("ours", "floor", "textbook", "optax", "open_clip")
+  loss = functools.partial(loss, name)
+  first, second = map(jnp.asarray, inputs(size, dim))
+  scale = jnp.float32(SCALE)
+  if jax.eval_shape(loss, first, second, scale) is None:
+    return None
+  run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))
+  return lambda: jax.block_until_ready(run(first, second, scale))

@@ -1,24 +1,10 @@
 """What a compiled program sends: collectives by kind, with their bytes."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterator
 
-_BYTES = {
-  "pred": 1,
-  "s8": 1,
-  "u8": 1,
-  "bf16": 2,
-  "f16": 2,
-  "s16": 2,
-  "u16": 2,
-  "f32": 4,
-  "s32": 4,
-  "u32": 4,
-  "f64": 8,
-  "s64": 8,
-  "u64": 8,
-}
 _KINDS = (
   "all-gather",
   "all-reduce",
@@ -58,15 +44,9 @@ class Collective:
 
 
 def collectives(text: str) -> Iterator[Collective]:
-  """The collectives in the text of a compiled program.
+  """The collectives in the text of a compiled program, `compiled.as_text()`.
 
   One that is in the body of a loop counts once.
-
-  Args:
-    text: `compiled.as_text()`.
-
-  Yields:
-    Each of them.
   """
   for line in text.splitlines():
     found = _CALL.search(line)
@@ -86,10 +66,10 @@ def collectives(text: str) -> Iterator[Collective]:
 def _sizes(text: str) -> list[int]:
   sizes = []
   for kind, dims in _SHAPE.findall(text):
-    count = 1
-    for dim in filter(None, dims.split(",")):
-      count *= int(dim)
-    sizes.append(count * _BYTES.get(kind, 4))
+    count = math.prod(map(int, filter(None, dims.split(","))))
+    # A pred takes a byte; f32 and its like tell their bits.
+    bits = 8 if kind == "pred" else int(re.sub(r"\D", "", kind) or 32)
+    sizes.append(count * bits // 8)
   return sizes or [0]
 
 

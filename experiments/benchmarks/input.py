@@ -9,14 +9,12 @@ that the device does beside it), and by torch's DataLoader (extra `peers`).
 
 import functools
 import io
-import json
-import os
 import pathlib
 import statistics
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import jax
@@ -29,36 +27,24 @@ from contrastive_jax.data.sets import records
 from contrastive_jax.data.sets.choices import Request
 from contrastive_jax.data.sets.records import conversion
 from contrastive_jax.programs import command_line as flags_lib
+from contrastive_jax.programs import reporting
 from contrastive_jax.training.config import sections
 from contrastive_jax.training.objectives import base
+from experiments import studies
 from experiments.benchmarks import peers
 
 _FLAGS = flags.FlagValues()
-_IMAGES = flags.DEFINE_integer(
-  "images", 512, "Number of photographs.", lower_bound=64, flag_values=_FLAGS
+_integer = functools.partial(flags.DEFINE_integer, flag_values=_FLAGS)
+_IMAGES = _integer("images", 512, "Number of photographs.", lower_bound=64)
+_ROUNDS = _integer(
+  "rounds", 5, "Rounds of measuring, each contestant in turn.", lower_bound=1
 )
-_ROUNDS = flags.DEFINE_integer(
-  "rounds", 5, "Rounds of measuring.", lower_bound=1, flag_values=_FLAGS
-)
-_OUT = flags.DEFINE_string(
-  "out",
-  str(pathlib.Path(__file__).parents[1] / "results"),
-  "Folder of the record.",
-  flag_values=_FLAGS,
-)
+_OUT = studies.define_out("input_speed", _FLAGS)
 
-_USAGE = """Times the input: images read, decoded and augmented a second.
-
-  python -m experiments.benchmarks.input
-
-Writes input_speed.json and .md. Flags:
-  --images=N  photographs that are drawn; default 512
-  --rounds=N  of measuring each contestant in turn; default 5
-  --out=DIR   of the record; default experiments/results
-"""
 _SIZE, _SIDE, _BATCH = (640, 480), 224, 64
 # Batches that a reader keeps ready, and the first one.
 _BUFFERED = 6
+_Batches = Generator[Any, None, None]
 
 
 def photograph(rng: np.random.Generator) -> bytes:
@@ -93,7 +79,7 @@ def cropped(data: bytes, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(image)
 
 
-def pillow_loop(images: list[bytes]) -> Iterator[Any]:
+def pillow_loop(images: list[bytes]) -> _Batches:
   """Batches by a plain loop."""
   rng = np.random.default_rng(0)
   while True:
@@ -108,9 +94,7 @@ def _augmentation() -> Callable[..., Any]:
   return jax.jit(base.Views(changes, _SIDE).random)
 
 
-def ours(
-  data: sources.PairData, threads: int, *, augment: bool
-) -> Iterator[Any]:
+def ours(data: sources.PairData, threads: int, *, augment: bool) -> _Batches:
   """Batches of the trainer's pipeline, augmented as a step does it."""
   random = _augmentation()
   batches = pipeline.train_batches(
@@ -146,7 +130,7 @@ class _Dataset:
     return cropped(self._images[index], np.random.default_rng(index))
 
 
-def torch_loader(torch: Any, images: list[bytes]) -> Iterator[Any]:
+def torch_loader(torch: Any, images: list[bytes]) -> _Batches:
   """Batches of torch's DataLoader with one worker."""
   loader = torch.utils.data.DataLoader(
     _Dataset(images),
@@ -161,7 +145,7 @@ def torch_loader(torch: Any, images: list[bytes]) -> Iterator[Any]:
 
 
 def measure(
-  contestants: Mapping[str, Callable[[], Iterator[Any]]],
+  contestants: Mapping[str, Callable[[], _Batches]],
   rounds: int,
   batches: int = 16,
 ) -> dict[str, list[float]]:
@@ -179,9 +163,7 @@ def measure(
       for _ in range(batches):
         next(iterator)
       rates[name].append(_BATCH * batches / (time.perf_counter() - start))
-      close = getattr(iterator, "close", None)
-      if close is not None:
-        close()
+      iterator.close()
   return rates
 
 
@@ -217,40 +199,32 @@ def page(record: Mapping[str, Any]) -> str:
     k: statistics.median(v) for k, v in record["images_a_second"].items()
   }
   base_rate = rates["Pillow, a loop"]
-  lines = [
+  return studies.page(
     "# Input: images a second",
-    "",
     f"{record['images']} JPEG photographs of {_SIZE[0]} x {_SIZE[1]} pixels"
     f" ({record['bytes'] / 1e3:.0f} kB each), to {_SIDE} pixels, batches of {_BATCH};"
     f" {record['cores']} CPU cores; medians of {record['rounds']} rounds in turn.",
-    "",
-    "```sh",
-    "python -m experiments.benchmarks.input",
-    "```",
-    "",
-    "| reader | images a second | of the loop |",
-    "|---|---|---|",
-    *(
-      f"| {name} | {rate:.0f} | {rate / base_rate:.2f} |"
-      for name, rate in rates.items()
+    studies.shell("python -m experiments.benchmarks.input"),
+    reporting.table(
+      ["reader", "images a second", "of the loop"],
+      (
+        [name, f"{rate:.0f}", f"{rate / base_rate:.2f}"]
+        for name, rate in rates.items()
+      ),
     ),
-    "",
     "The pipeline reads records at random, decodes with Pillow, crops to a square,"
     " tokenizes a caption, and leaves the random crop and flip to the device; the others"
     " crop at random and flip with Pillow. The limit is the decoder.",
-    "",
-  ]
-  made = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
-  return "\n".join([*lines, f"Made with {made}.", ""])
+    f"Made with {reporting.listed(record['versions'])}.",
+  )
 
 
 def main() -> None:
   """Runs the program."""
-  out = pathlib.Path(_OUT.value)
-  out.mkdir(parents=True, exist_ok=True)
+  out = studies.folder(_OUT.value)
   with tempfile.TemporaryDirectory() as folder:
     images, data = prepared(_IMAGES.value, pathlib.Path(folder))
-    contestants: dict[str, Callable[[], Iterator[Any]]] = {
+    contestants: dict[str, Callable[[], _Batches]] = {
       "Pillow, a loop": lambda: pillow_loop(images),
       "pipeline, one thread": lambda: ours(data, 1, augment=False),
       "pipeline, one thread, augmented": lambda: ours(data, 1, augment=True),
@@ -267,18 +241,12 @@ def main() -> None:
     "images": len(images),
     "bytes": statistics.fmean(map(len, images)),
     "rounds": _ROUNDS.value,
-    "cores": os.cpu_count(),
+    **peers.machine(),
     "images_a_second": rates,
-    "versions": peers.versions(),
   }
-  (out / "input_speed.json").write_text(
-    json.dumps(record, indent=1) + "\n", encoding="utf-8"
-  )
-  text = page(record)
-  (out / "input_speed.md").write_text(text, encoding="utf-8")
-  print(text)
-  print(f"Wrote input_speed.json and .md to {out}.")
+  print(text := page(record))
+  studies.publish(out, "input_speed", record, text)
 
 
 if __name__ == "__main__":
-  flags_lib.run(main, flag_values=_FLAGS, usage=_USAGE)
+  flags_lib.run(main, flag_values=_FLAGS, usage=__doc__)

@@ -5,16 +5,14 @@ python -m experiments.benchmarks.loss --losses=clip --sizes=1024,8192
 
 Time is value and gradient, by interleaved runs in one process (medians, as ratios
 to the floor: the products alone, tile by tile). Memory is the peak of a process of
-its own above what it needs to start.
+its own above what it needs to start. A run that is stopped goes on where it was.
 """
 
+import functools
 import json
-import os
 import pathlib
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,76 +20,43 @@ import jax
 from absl import flags
 
 from contrastive_jax.programs import command_line as flags_lib
+from contrastive_jax.programs import reporting
 from contrastive_jax.training import config as config_lib
-from experiments.benchmarks import contestants, peers
+from experiments import studies
+from experiments.benchmarks import contestants, peers, timing
 
 _FLAGS = flags.FlagValues()
-_LOSSES = flags.DEFINE_list(
-  "losses", list(contestants.PRODUCTS), "Names of losses.", flag_values=_FLAGS
-)
-_SIZES = flags.DEFINE_list(
+_integer = functools.partial(flags.DEFINE_integer, flag_values=_FLAGS)
+_list = functools.partial(flags.DEFINE_list, flag_values=_FLAGS)
+_string = functools.partial(flags.DEFINE_string, flag_values=_FLAGS)
+_LOSSES = _list("losses", list(contestants.PRODUCTS), "Names of losses.")
+_SIZES = _list(
   "sizes",
   ["1024", "2048", "4096", "8192", "16384", "32768"],
-  "Values of N.",
-  flag_values=_FLAGS,
+  "Values of N for clip.",
 )
-_OTHER_SIZES = flags.DEFINE_list(
-  "other_sizes",
-  ["512", "2048", "8192"],
-  "Values of N for the losses but clip.",
-  flag_values=_FLAGS,
+_OTHER_SIZES = _list(
+  "other_sizes", ["512", "2048", "8192"], "Values of N for the other losses."
 )
-_DIM = flags.DEFINE_integer(
-  "dim", 512, "d, columns of the features.", flag_values=_FLAGS
-)
+_DIM = _integer("dim", 512, "d, columns of the features.")
 _SECONDS = flags.DEFINE_float(
   "seconds", 20.0, "Seconds of measuring, a contestant.", flag_values=_FLAGS
 )
-_DENSE_LIMIT = flags.DEFINE_integer(
-  "dense_limit",
-  16384,
-  "Largest N for contestants that form N x N arrays.",
-  flag_values=_FLAGS,
+_DENSE_LIMIT = _integer(
+  "dense_limit", 16384, "Largest N for contestants that form N x N arrays."
 )
-_OUT = flags.DEFINE_string(
-  "out",
-  str(pathlib.Path(__file__).parents[1] / "results"),
-  "Folder of the record.",
-  flag_values=_FLAGS,
+_OUT = studies.define_out("NAME", _FLAGS)
+_NAME = _string("name", "loss_speed", "Name of the record.")
+_MEMORY_OF = _string(
+  "memory_of", "", "contestant:loss:N, printed in bytes; nothing else is run."
 )
-_NAME = flags.DEFINE_string(
-  "name", "loss_speed", "Name of the record.", flag_values=_FLAGS
-)
-_MEMORY_OF = flags.DEFINE_string(
-  "memory_of",
-  "",
-  "contestant:loss:N, printed in bytes; nothing else is run.",
-  flag_values=_FLAGS,
-)
-
-_USAGE = """Times the losses against their floor, the textbook and the peers.
-
-  python -m experiments.benchmarks.loss
-  python -m experiments.benchmarks.loss --losses=clip --sizes=1024,8192
-
-Writes NAME.json, .md and .png; a run that is stopped goes on where it was.
-Flags:
-  --losses=A,B       default: all
-  --sizes=N,M        for clip; default 1024 to 32768
-  --other_sizes=N,M  for the other losses; default 512,2048,8192
-  --dim=D            columns of the features; default 512
-  --seconds=S        of measuring, a contestant; default 20
-  --dense_limit=N    largest N for contestants that form N x N arrays
-  --name=NAME        of the record; default loss_speed
-  --out=DIR          of the record; default experiments/results
-"""
 _TILED = ("ours", "floor")
 
 
 def measure(
   name: str, size: int, dim: int, seconds: float, *, dense_limit: int = 16384
 ) -> dict[str, Any]:
-  """Median seconds of every contestant, run in turn.
+  """Seconds of every contestant, run in turn.
 
   Args:
     name: of the loss.
@@ -101,8 +66,8 @@ def measure(
     dense_limit: largest N for contestants that form N x N arrays.
 
   Returns:
-    By contestant, the median and the quartiles in seconds, and runs; of one
-    that the machine has not enough memory for, None.
+    By contestant what `timing.interleaved` tells; of one that the machine has not
+    enough memory for, None.
   """
   calls, failed = {}, {}
   for contestant in contestants.CONTESTANTS:
@@ -119,25 +84,7 @@ def measure(
       failed[contestant] = None
     else:
       calls[contestant] = call
-  times = {contestant: [] for contestant in calls}
-  began = time.monotonic()
-  while True:
-    for contestant, call in calls.items():
-      start = time.perf_counter()
-      call()
-      times[contestant].append(time.perf_counter() - start)
-    rounds = len(times["floor"])
-    spent = time.monotonic() - began
-    if rounds >= 50 or (rounds >= 3 and spent > seconds * len(calls)):
-      break
-  return failed | {
-    contestant: {
-      "seconds": statistics.median(values),
-      "quartiles": statistics.quantiles(values, n=4)[::2],
-      "runs": len(values),
-    }
-    for contestant, values in times.items()
-  }
+  return failed | timing.interleaved(calls, seconds, least=3, most=50)
 
 
 def peak_bytes(contestant: str, name: str, size: int, dim: int) -> int | None:
@@ -177,45 +124,35 @@ def page(record: Mapping[str, Any], name: str = "loss_speed") -> str:
   if name != "loss_speed":
     some = dict.fromkeys(row["loss"] for row in record["rows"])
     command += f" --losses={','.join(some)} --name={name}"
-  lines = [
+  names = ("ours", "textbook", "optax", "open_clip")
+  rows = []
+  for row in record["rows"]:
+    times, memory = row["times"], row["memory"]
+    floor = times["floor"]["seconds"]
+    rows.append(
+      [
+        *(row["loss"], f"{row['size']:,}", f"{floor:.3g}"),
+        *(_ratio(times[n], floor) if n in times else "–" for n in names),
+        *(f"{memory[n] / 2**20:,.0f}" if memory.get(n) else "–" for n in names),
+      ]
+    )
+  return studies.page(
     "# Speed and memory of the losses",
-    "",
     f"Value and gradient, float32, d = {record['dim']}, {record['cores']} CPU"
     " cores. The floor is the products that the loss cannot do without, tile by"
     " tile, in the same run. Medians of interleaved runs; time as a multiple of"
     " the floor's, memory in MiB above the process's start.",
-    "",
-    "```sh",
-    command,
-    "```",
-    "",
-    "| loss | N | floor, s | ours | textbook | optax | open_clip |"
-    " ours, MiB | textbook | optax | open_clip |",
-    "|---|---|---|---|---|---|---|---|---|---|---|",
-  ]
-  for row in record["rows"]:
-    times, memory = row["times"], row["memory"]
-    floor = times["floor"]["seconds"]
-    cells = [row["loss"], f"{row['size']:,}", f"{floor:.3g}"]
-    names = ("ours", "textbook", "optax", "open_clip")
-    cells += [_ratio(times[n], floor) if n in times else "–" for n in names]
-    cells += [
-      f"{memory[n] / 2**20:,.0f}" if memory.get(n) else "–" for n in names
-    ]
-    lines.append("| " + " | ".join(cells) + " |")
-  versions = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
-  lines += [
-    "",
-    *_against_clip(record),
+    studies.shell(command),
+    reporting.table(
+      ["loss", "N", "floor, s", *names, "ours, MiB", *names[1:]], rows
+    ),
+    _against_clip(record),
     f"![Time over the floor's, and memory, by N]({name}.png)",
-    "",
-    f"Made with {versions}.",
-    "",
-  ]
-  return "\n".join(lines)
+    f"Made with {reporting.listed(record['versions'])}.",
+  )
 
 
-def _against_clip(record: Mapping[str, Any]) -> list[str]:
+def _against_clip(record: Mapping[str, Any]) -> str:
   """The augmented loss's time over InfoNCE's, where both were measured."""
   seconds = {
     (r["loss"], r["size"]): r["times"]["ours"]["seconds"]
@@ -228,8 +165,8 @@ def _against_clip(record: Mapping[str, Any]) -> list[str]:
     if loss == "augmented_clip" and ("clip", size) in seconds
   ]
   if not ratios:
-    return []
-  return [f"`augmented_clip` over `clip`, ours: {', '.join(ratios)}.", ""]
+    return ""
+  return f"`augmented_clip` over `clip`, ours: {', '.join(ratios)}."
 
 
 def _ratio(found: Mapping[str, Any] | None, floor: float) -> str:
@@ -246,16 +183,19 @@ def plot(record: Mapping[str, Any], path: pathlib.Path) -> None:
   canvas = figure.Figure(figsize=(9, 3.6), layout="constrained")
   left, right = canvas.subplots(1, 2)
   for name in ("ours", "textbook", "open_clip"):
-    own = [r for r in rows if r["times"].get(name)]
-    ratio = [
-      r["times"][name]["seconds"] / r["times"]["floor"]["seconds"] for r in own
-    ]
-    if own:
-      left.plot([r["size"] for r in own], ratio, "o-", label=name)
-    own = [r for r in rows if r["memory"].get(name)]
-    if own:
-      mebibytes = [r["memory"][name] / 2**20 for r in own]
-      right.plot([r["size"] for r in own], mebibytes, "o-", label=name)
+    ratios = {
+      r["size"]: r["times"][name]["seconds"] / r["times"]["floor"]["seconds"]
+      for r in rows
+      if r["times"].get(name)
+    }
+    mebibytes = {
+      r["size"]: r["memory"][name] / 2**20
+      for r in rows
+      if r["memory"].get(name)
+    }
+    for axes, found in ((left, ratios), (right, mebibytes)):
+      if found:
+        axes.plot([*found], [*found.values()], "o-", label=name)
   left.axhline(1.0, color="grey", linestyle=":", label="floor")
   left.set_ylabel("time / floor")
   left.set_ylim(0)
@@ -280,16 +220,9 @@ def main() -> None:
       f"--losses must be some of {', '.join(contestants.PRODUCTS)}; got"
       f" {', '.join(sorted(unknown))}."
     )
-  out = pathlib.Path(_OUT.value)
-  out.mkdir(parents=True, exist_ok=True)
-  name_of_record = _NAME.value
-  path = out / f"{name_of_record}.json"
-  record: dict[str, Any] = {
-    "dim": _DIM.value,
-    "cores": os.cpu_count(),
-    "versions": peers.versions(),
-    "rows": [],
-  }
+  out, title, dim = studies.folder(_OUT.value), _NAME.value, _DIM.value
+  record: dict[str, Any] = {"dim": dim, **peers.machine(), "rows": []}
+  path = out / f"{title}.json"
   if path.exists():
     old = json.loads(path.read_text(encoding="utf-8"))
     if {**old, "rows": []} == record:
@@ -301,27 +234,20 @@ def main() -> None:
       if (name, size) in done:
         continue
       times = measure(
-        name,
-        size,
-        _DIM.value,
-        _SECONDS.value,
-        dense_limit=_DENSE_LIMIT.value,
+        *(name, size, dim, _SECONDS.value), dense_limit=_DENSE_LIMIT.value
       )
       memory = {
-        c: peak_bytes(c, name, size, _DIM.value)
+        c: peak_bytes(c, name, size, dim)
         for c, found in times.items()
         if found and c != "floor"
       }
       row = {"loss": name, "size": size, "times": times, "memory": memory}
       record["rows"].append(row)
-      path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+      reporting.write(out, title, record, page(record, title))
       ratio = times["ours"]["seconds"] / times["floor"]["seconds"]
       print(f"{name}, N = {size:,}: {ratio:.2f} x the floor", flush=True)
-  text = page(record, name_of_record)
-  (out / f"{name_of_record}.md").write_text(text, encoding="utf-8")
-  plot(record, out / f"{name_of_record}.png")
-  print(f"Wrote {name_of_record}.json, .md and .png to {out}.")
+  studies.publish(out, title, record, page(record, title), plot)
 
 
 if __name__ == "__main__":
-  flags_lib.run(main, flag_values=_FLAGS, usage=_USAGE)
+  flags_lib.run(main, flag_values=_FLAGS, usage=__doc__)

@@ -6,16 +6,11 @@ import os
 import sys
 from typing import Any
 
-from contrastive_jax.programs import reporting
+from experiments import studies
 
 _PACKAGES = (
-  "jax",
-  "jaxlib",
-  "flax",
-  "optax",
-  "numpy",
-  "torch",
-  "open_clip_torch",
+  *("jax", "jaxlib", "flax", "optax", "numpy"),
+  *("torch", "open_clip_torch"),
 )
 
 
@@ -39,6 +34,6 @@ def open_clip() -> tuple[Any, Any] | None:
   return None
 
 
-def versions() -> dict[str, str]:
-  """Versions of Python and of the packages that take part."""
-  return reporting.versions(*_PACKAGES)
+def machine() -> dict[str, Any]:
+  """Cores, and versions of Python and of the packages that take part."""
+  return studies.machine(*_PACKAGES)

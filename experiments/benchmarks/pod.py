@@ -1,13 +1,15 @@
 """Compiles a recipe's train step for a TPU pod, on a machine without one.
 
-python -m experiments.benchmarks.pod --topology=v5e:16x16 \
-    --config=clip_vit_b16 --config.batch_size=32768
+python -m experiments.benchmarks.pod --topology=v5e:16x16 --config=clip_vit_b16
 
 Needs the extra `tpu`. The step is the one that `experiments.train` runs; it is
-compiled, not run: memory and collectives are the compiler's, time is a bound.
+compiled, not run: memory and collectives are the compiler's, time is a bound. Fields
+of the recipe such as --config.batch_size=32768 change it; one whose data is a folder
+takes any --config.data.path.
 """
 
 import collections
+import functools
 import json
 import os
 import pathlib
@@ -20,6 +22,7 @@ import jax.numpy as jnp
 from absl import flags
 
 from contrastive_jax.programs import command_line as flags_lib
+from contrastive_jax.programs import reporting
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.objectives.choices import OBJECTIVES
@@ -27,58 +30,35 @@ from contrastive_jax.training.objectives.contrasts import LOSSES
 from contrastive_jax.training.runs import build
 from contrastive_jax.training.trainer import loop
 from contrastive_jax.training.trainer import state as state_lib
+from experiments import studies
 from experiments.benchmarks import flops as flops_lib
 from experiments.benchmarks import hlo, timing
 
 _FLAGS = flags.FlagValues()
+_string = functools.partial(flags.DEFINE_string, flag_values=_FLAGS)
+_integer = functools.partial(flags.DEFINE_integer, flag_values=_FLAGS)
 _CONFIG = flags_lib.define_config(flag_values=_FLAGS)
-_TOPOLOGY = flags.DEFINE_string(
-  "topology", "v5e:16x16", "KIND:AxB[xC].", flag_values=_FLAGS
+_TOPOLOGY = _string("topology", "v5e:16x16", "v5e:AxB, v6e:AxB or v5p:AxBxC.")
+_VOCABULARY = _integer("vocabulary", 49408, "Tokens; CLIP has 49408.")
+_STORED = _integer(
+  "stored", 256, "Side of the images that the step receives, pixels."
 )
-_VOCABULARY = flags.DEFINE_integer(
-  "vocabulary", 49408, "Tokens.", flag_values=_FLAGS
-)
-_STORED = flags.DEFINE_integer(
-  "stored",
-  256,
-  "Side of the images that the step receives, pixels.",
-  flag_values=_FLAGS,
-)
-_EXAMPLES = flags.DEFINE_integer(
+_EXAMPLES = _integer(
   "examples",
   1_281_167,
-  "Training examples: entries of the augmented loss's tables.",
-  flag_values=_FLAGS,
+  "Training examples, an entry each in the augmented loss's tables; ImageNet has"
+  " 1281167.",
 )
 _EFFORT = flags.DEFINE_float(
   "effort",
   0.0,
-  "Effort of the compiler.",
+  "Effort of the compiler's optimisation: -1 takes minutes where 0 takes a quarter"
+  " of an hour and more.",
   lower_bound=-1.0,
   upper_bound=1.0,
   flag_values=_FLAGS,
 )
-_RECORD = flags.DEFINE_string(
-  "record", "", "JSON file that the numbers are added to.", flag_values=_FLAGS
-)
-
-_USAGE = """Compiles a recipe's train step for a TPU pod; runs nothing.
-
-  python -m experiments.benchmarks.pod --topology=v5e:16x16 \\
-      --config=clip_vit_b16 --config.batch_size=32768
-
-Flags:
-  --config=NAME      recipe; --config.NAME=X changes a field. A recipe whose
-                     data is a folder takes any --config.data.path
-  --topology=T       v5e:AxB, v6e:AxB, v5p:AxBxC; default v5e:16x16
-  --vocabulary=N     tokens; default 49408 (CLIP's)
-  --stored=PIXELS    side of the images that the step receives; default 256
-  --examples=N       training examples, an entry each in the tables of the
-                     augmented loss; default 1281167 (ImageNet's)
-  --effort=X         of the compiler's optimisation, -1 to 1; -1 takes minutes where 0
-                     takes a quarter of an hour and more
-  --record=FILE      JSON file that the numbers are added to
-"""
+_RECORD = _string("record", "", "JSON file that the numbers are added to.")
 
 # Published peaks of a chip: bfloat16 FLOP/s, HBM bytes, HBM bytes/s, and bytes/s
 # between chips (all links together).
@@ -90,13 +70,7 @@ CHIPS = {
 
 
 def topology_devices(name: str) -> list[Any]:
-  """Devices of a TPU topology, for compiling alone.
-
-  Args:
-    name: such as "v5e:16x16".
-
-  Returns:
-    The devices.
+  """Devices of a TPU topology such as "v5e:16x16", for compiling alone.
 
   Raises:
     config_lib.UserError: if the topology is unknown or libtpu is not installed.
@@ -170,15 +144,7 @@ def compile_step(
 def batch_forms(
   config: config_lib.Config, stored: int
 ) -> dict[str, jax.ShapeDtypeStruct]:
-  """The arrays that a train step takes.
-
-  Args:
-    config: the run.
-    stored: side of the images.
-
-  Returns:
-    Forms by name.
-  """
+  """The arrays that a train step takes, by name; `stored` is the images' side."""
   length, texts = config.model.context_length, config.captions_per_example
   # Types and last axes; all have a row an example.
   forms: dict[str, tuple[Any, ...]] = {
@@ -208,11 +174,11 @@ def batch_forms(
 def describe(
   compiled: Any, kind: str, devices: int, products: float
 ) -> dict[str, Any]:
-  """Numbers of a compiled program, of one device.
+  """Numbers of a compiled program, of one of so many chips of a kind.
 
   Args:
     compiled: the program.
-    kind: of the chip, a name in `CHIPS`.
+    kind: a name in `CHIPS`.
     devices: how many.
     products: FLOPs of the products, over all devices.
 
@@ -264,50 +230,30 @@ def describe(
 def page(numbers: Mapping[str, Any]) -> str:
   """The numbers as text."""
   gibi = 2**30
-  lines = ["memory of a chip, GiB"]
-  for name, size in numbers["memory"].items():
-    lines.append(f"  {name:<16}{size / gibi:10.3f}")
   total, capacity = numbers["memory_total"], numbers["memory_of_chip"]
   fits = "fits" if total <= capacity else "DOES NOT FIT"
-  lines.append(
-    f"  {'all':<16}{total / gibi:10.3f} of {capacity / gibi:.0f}: {fits}"
+  return "\n".join(
+    [
+      "memory of a chip, GiB",
+      *(f"  {k:<16}{v / gibi:10.3f}" for k, v in numbers["memory"].items()),
+      f"  {'all':<16}{total / gibi:10.3f} of {capacity / gibi:.0f}: {fits}",
+      f"FLOPs of products   {numbers['flops']:.3e}",
+      "collectives (count, MB sent by a chip)",
+      *(
+        f"  {kind:<20}{found['count']:4}{found['sent'] / 1e6:12.1f}"
+        for kind, found in sorted(numbers["collectives"].items())
+      ),
+      "step, at least (seconds)",
+      *(f"  {k:<16}{v:10.4f}" for k, v in numbers["seconds_at_least"].items()),
+    ]
   )
-  lines.append(f"FLOPs of products   {numbers['flops']:.3e}")
-  lines.append("collectives (count, MB sent by a chip)")
-  for kind, found in sorted(numbers["collectives"].items()):
-    lines.append(f"  {kind:<20}{found['count']:4}{found['sent'] / 1e6:12.1f}")
-  lines.append("step, at least (seconds)")
-  for name, seconds in numbers["seconds_at_least"].items():
-    lines.append(f"  {name:<16}{seconds:10.4f}")
-  return "\n".join(lines)
 
 
 def record_page(rows: Sequence[Mapping[str, Any]]) -> str:
   """Recorded numbers as a Markdown table."""
-  lines = [
-    "# Train steps on TPU pods, compiled ahead of time",
-    "",
-    "Compiled, not run. Numbers of one chip: memory, FLOPs of products, megabytes"
-    " sent by collectives, and the largest of the bounds of a step's time"
-    " (products, memory, links; peaks as published). FLOPs count a loop as often"
-    " as it runs, collectives and bytes of memory traffic once. A dash: none"
-    " found, or (v6e, v5p) XLA could not print its text, so unknown. Rows of little"
-    " effort were compiled with --effort=-1: their memory is what that program needs;"
-    " its traffic, which fewer fusions inflate, is no bound.",
-    "",
-    "```sh",
-    "python -m experiments.benchmarks.pod --topology=T --config.batch_size=N \\",
-    "  --config=NAME --record=experiments/results/pod.json",
-    "```",
-    "",
-    "NAME is a recipe: clip_vit_b16 where the preset stands alone, else the one with"
-    " the objective and the loss that follow it; the last word names a term of"
-    " config.structure.",
-    "",
-    "| preset | batch | microbatches | topology | chips | FSDP | memory, GiB | of | FLOPs |"
-    " all-gather | all-reduce | reduce-scatter | step, s, at least |",
-    "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
-  ]
+  kinds = ("all-gather", "all-reduce", "reduce-scatter")
+  names = ("preset", "objective", "loss", "structure")
+  table = []
   for row in rows:
     sent = {
       kind: f"{found['count']} ({found['sent'] / 1e6:.0f} MB)"
@@ -318,28 +264,45 @@ def record_page(rows: Sequence[Mapping[str, Any]]) -> str:
     if hurried:
       del seconds["memory"]
     bound = max(seconds, key=seconds.__getitem__)
-    cells = [
-      ", ".join(
-        row[k]
-        for k in ("preset", "objective", "loss", "structure")
-        if row.get(k)
-      ),
-      f"{row['batch_size']:,}",
-      f"{row['microbatches']}",
-      row["topology"],
-      f"{row['devices']:,}",
-      "yes" if row["fsdp"] else "no",
-      f"{row['memory_total'] / 2**30:.2f}",
-      f"{row['memory_of_chip'] / 2**30:.0f}",
-      f"{row['flops']:.2e}",
-      *(
-        sent.get(kind, "–")
-        for kind in ("all-gather", "all-reduce", "reduce-scatter")
-      ),
-      f"{seconds[bound]:.2f} ({bound}{'; little effort' if hurried else ''})",
-    ]
-    lines.append("| " + " | ".join(cells) + " |")
-  return "\n".join([*lines, ""])
+    table.append(
+      [
+        ", ".join(row[name] for name in names if row.get(name)),
+        f"{row['batch_size']:,}",
+        f"{row['microbatches']}",
+        row["topology"],
+        f"{row['devices']:,}",
+        "yes" if row["fsdp"] else "no",
+        f"{row['memory_total'] / 2**30:.2f}",
+        f"{row['memory_of_chip'] / 2**30:.0f}",
+        f"{row['flops']:.2e}",
+        *(sent.get(kind, "–") for kind in kinds),
+        f"{seconds[bound]:.2f} ({bound}{'; little effort' if hurried else ''})",
+      ]
+    )
+  return studies.page(
+    "# Train steps on TPU pods, compiled ahead of time",
+    "Compiled, not run. Numbers of one chip: memory, FLOPs of products, megabytes"
+    " sent by collectives, and the largest of the bounds of a step's time"
+    " (products, memory, links; peaks as published). FLOPs count a loop as often"
+    " as it runs, collectives and bytes of memory traffic once. A dash: none"
+    " found, or (v6e, v5p) XLA could not print its text, so unknown. Rows of little"
+    " effort were compiled with --effort=-1: their memory is what that program needs;"
+    " its traffic, which fewer fusions inflate, is no bound.",
+    studies.shell(
+      "python -m experiments.benchmarks.pod --topology=T --config.batch_size=N \\",
+      "  --config=NAME --record=experiments/results/pod.json",
+    ),
+    "NAME is a recipe: clip_vit_b16 where the preset stands alone, else the one whose"
+    " objective and loss stand beside it; the last word names a term of"
+    " config.structure.",
+    reporting.table(
+      [
+        *("preset", "batch", "microbatches", "topology", "chips", "FSDP"),
+        *("memory, GiB", "of", "FLOPs", *kinds, "step, s, at least"),
+      ],
+      table,
+    ),
+  )
 
 
 def _names(config: config_lib.Config) -> dict[str, str]:
@@ -394,4 +357,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  flags_lib.run(main, flag_values=_FLAGS, usage=_USAGE)
+  flags_lib.run(main, flag_values=_FLAGS, usage=__doc__)

@@ -12,8 +12,7 @@ open_clip's on the same model and batch?
 
 import contextlib
 import dataclasses
-import json
-import os
+import functools
 import pathlib
 import statistics
 import tempfile
@@ -26,43 +25,25 @@ import numpy as np
 from absl import flags
 
 from contrastive_jax.programs import command_line as flags_lib
+from contrastive_jax.programs import reporting
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.objectives import clip
 from contrastive_jax.training.objectives.contrast import Contrast
 from contrastive_jax.training.runs import build, runner
 from contrastive_jax.training.trainer import loop, metric_log
+from experiments import studies
 from experiments.benchmarks import peers, timing, variants
 
 _FLAGS = flags.FlagValues()
+_integer = functools.partial(flags.DEFINE_integer, flag_values=_FLAGS)
 _CONFIG = flags_lib.define_config(flag_values=_FLAGS)
 _SECONDS = flags.DEFINE_float(
   "seconds", 60.0, "Seconds of measuring, a contestant.", flag_values=_FLAGS
 )
-_STEPS = flags.DEFINE_integer(
-  "steps", 60, "Steps of the loop.", flag_values=_FLAGS
-)
-_BATCH = flags.DEFINE_integer(
-  "batch", 64, "Pairs a step of the ViT.", flag_values=_FLAGS
-)
-_OUT = flags.DEFINE_string(
-  "out",
-  str(pathlib.Path(__file__).parents[1] / "results"),
-  "Folder of the record.",
-  flag_values=_FLAGS,
-)
-
-_USAGE = """Times whole train steps: what they spend, and against open_clip's.
-
-  python -m experiments.benchmarks.step
-
-Writes step_speed.json, .md and .png. Flags:
-  --config=NAME  recipe whose step is taken apart; --config.NAME=X changes it
-  --seconds=S    of measuring, a contestant; default 60
-  --steps=N      steps of the loop; default 60
-  --batch=N      pairs a step of the ViT; default 64
-  --out=DIR      of the record; default experiments/results
-"""
+_STEPS = _integer("steps", 60, "Steps of the loop.")
+_BATCH = _integer("batch", 64, "Pairs a step of the ViT.")
+_OUT = studies.define_out("step_speed", _FLAGS)
 # A published form (open_clip's ViT-Ti-16 but for the sizes of its input), as
 # large as a few steps on a CPU allow.
 _PRESET, _SIDE, _CONTEXT, _VOCABULARY = "vit_ti16", 96, 32, 8192
@@ -71,12 +52,7 @@ _PRESET, _SIDE, _CONTEXT, _VOCABULARY = "vit_ti16", 96, 32, 8192
 def take_apart(
   config: config_lib.Config, *, seconds: float, steps: int
 ) -> dict[str, Any]:
-  """Seconds of a recipe's step and of its parts.
-
-  Args:
-    config: the recipe.
-    seconds: of measuring, a part.
-    steps: of the loop.
+  """Seconds of a recipe's step and of its parts, by runs of so many steps.
 
   Returns:
     `whole` (a step of the loop, median of its log lines), `step` (the compiled
@@ -93,11 +69,8 @@ def take_apart(
   with tempfile.TemporaryDirectory() as folder:
     workdir = pathlib.Path(folder)
     run = runner.open_run(config, workdir)
-    with contextlib.closing(run.batches()) as batches:
-      batch = sharding.put_batch(next(batches), run.mesh)
-    parts = timing.interleaved(
-      _part_calls(config, run.objective, batch), seconds
-    )
+    calls = _part_calls(config, run.objective, timing.first_batch(run))
+    parts = timing.interleaved(calls, seconds)
     with contextlib.closing(run.batches()) as batches:
       loop.fit(
         **timing.trainer_arguments(config, run.objective),
@@ -151,13 +124,10 @@ def _part_calls(
     config.loss, sharding.make_mesh(), image_image=settings.image_image
   )
 
-  @jax.jit
-  def loss(features, scale, bias):
-    def mean(features, scale, bias):
-      return jnp.mean(contrast(features, scale, bias, groups))
+  def mean(features, scale, bias):
+    return jnp.mean(contrast(features, scale, bias, groups))
 
-    return jax.value_and_grad(mean, argnums=(0, 1, 2))(features, scale, bias)
-
+  loss = jax.jit(jax.value_and_grad(mean, argnums=(0, 1, 2)))
   view = jax.jit(objective.augmented)
   key = jax.random.key(0)
   scale, bias = jnp.float32(14.3), jnp.float32(-10.0)
@@ -317,79 +287,57 @@ def plot(record: Mapping[str, Any], path: pathlib.Path) -> None:
 def page(record: Mapping[str, Any]) -> str:
   """The record as Markdown."""
   recipe, vit = record["recipe"], record["vit"]
-  whole = recipe["seconds"]["whole"]
-  lines = [
+  whole, pairs = recipe["seconds"]["whole"], vit["batch_size"]
+  times = {name: t["seconds"] for name, t in vit["times"].items()}
+  ratio = ""
+  if "open_clip" in times:
+    over = times["open_clip"] / times["ours"]
+    ratio = f"Ours over open_clip's (torch, eager): {over:.2f} ×."
+  return studies.page(
     "# Where a train step's time goes",
-    "",
     f"{record['cores']} CPU cores; medians of runs in turn. Parts are compiled"
     " by themselves, the towers are what remains of the compiled step, the host"
     " is what remains of the loop.",
-    "",
-    "```sh",
-    "python -m experiments.benchmarks.step",
-    "```",
-    "",
+    studies.shell("python -m experiments.benchmarks.step"),
     f"The emoji recipe, {recipe['batch_size']} pairs a step:",
-    "",
-    "| part of a step | ms | share |",
-    "|---|---|---|",
-    *(
-      f"| {name} | {1e3 * s:.1f} | {s / whole:.1%} |"
-      for name, s in parts(recipe)
+    reporting.table(
+      ["part of a step", "ms", "share"],
+      [
+        *([n, f"{1e3 * s:.1f}", f"{s / whole:.1%}"] for n, s in parts(recipe)),
+        [
+          *("whole", f"{1e3 * whole:.1f}"),
+          f"{recipe['batch_size'] / whole:,.0f} pairs a second",
+        ],
+      ],
     ),
-    f"| whole | {1e3 * whole:.1f} | {recipe['batch_size'] / whole:,.0f} pairs a"
-    " second |",
-    "",
     f"A ViT two-tower model (`{vit['preset']}`, {vit['parameters'] / 1e6:.1f}"
     f" million parameters, {vit['image_size']} pixels,"
-    f" {vit['context_length']} tokens), {vit['batch_size']} pairs a step,"
+    f" {vit['context_length']} tokens), {pairs} pairs a step,"
     " float32, from uint8 pixels to updated parameters:",
-    "",
-    "| step | s | pairs a second |",
-    "|---|---|---|",
-    *(
-      f"| {name} | {t['seconds']:.3f} |"
-      f" {vit['batch_size'] / t['seconds']:.1f} |"
-      for name, t in vit["times"].items()
+    reporting.table(
+      ["step", "s", "pairs a second"],
+      ([n, f"{s:.3f}", f"{pairs / s:.1f}"] for n, s in times.items()),
     ),
-    "",
-  ]
-  lines += variants.tables(record["variants"])
-  if "open_clip" in vit["times"]:
-    ratio = (
-      vit["times"]["open_clip"]["seconds"] / vit["times"]["ours"]["seconds"]
-    )
-    lines += [f"Ours over open_clip's (torch, eager): {ratio:.2f} ×.", ""]
-  made = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
-  figure = "![Parts of a step, and pairs a second](step_speed.png)"
-  return "\n".join([*lines, figure, "", f"Made with {made}.", ""])
+    *variants.tables(record["variants"]),
+    ratio,
+    "![Parts of a step, and pairs a second](step_speed.png)",
+    f"Made with {reporting.listed(record['versions'])}.",
+  )
 
 
 def main() -> None:
   """Runs the program."""
-  out = pathlib.Path(_OUT.value)
-  out.mkdir(parents=True, exist_ok=True)
-  seconds = _SECONDS.value
+  out, seconds = studies.folder(_OUT.value), _SECONDS.value
+  config = config_lib.parse(_CONFIG.value)
   record: dict[str, Any] = {
-    "cores": os.cpu_count(),
-    "versions": peers.versions(),
-    "recipe": take_apart(
-      config_lib.parse(_CONFIG.value), seconds=seconds, steps=_STEPS.value
-    ),
-    "variants": variants.measure(
-      config_lib.parse(_CONFIG.value), seconds=seconds
-    ),
+    **peers.machine(),
+    "recipe": take_apart(config, seconds=seconds, steps=_STEPS.value),
+    "variants": variants.measure(config, seconds=seconds),
     "vit": against_open_clip(_BATCH.value, seconds=seconds),
   }
-  (out / "step_speed.json").write_text(
-    json.dumps(record, indent=1) + "\n", encoding="utf-8"
-  )
-  text = page(record)
-  (out / "step_speed.md").write_text(text, encoding="utf-8")
-  plot(record, out / "step_speed.png")
-  print(text)
-  print(f"Wrote step_speed.json, .md and .png to {out}.")
+  print(text := page(record))
+  studies.publish(out, "step_speed", record, text, plot)
 
 
 if __name__ == "__main__":
-  flags_lib.run(main, flag_values=_FLAGS, usage=_USAGE)
+  flags_lib.run(main, flag_values=_FLAGS, usage=__doc__)

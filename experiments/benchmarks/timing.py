@@ -1,5 +1,7 @@
 """Timing calls in turn, and whole train steps as such calls."""
 
+import contextlib
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -8,6 +10,7 @@ from typing import Any
 import jax
 
 from contrastive_jax.training import config as config_lib
+from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.objectives import base
 from contrastive_jax.training.runs import build
 from contrastive_jax.training.trainer import optimizers
@@ -15,13 +18,19 @@ from contrastive_jax.training.trainer import state as state_lib
 
 
 def interleaved(
-  calls: Mapping[str, Callable[[], Any]], seconds: float
+  calls: Mapping[str, Callable[[], Any]],
+  seconds: float,
+  *,
+  least: int = 5,
+  most: float = math.inf,
 ) -> dict[str, dict[str, Any]]:
   """Times calls in turn, after one of each that compiles.
 
   Args:
     calls: name -> call that returns when its work is done.
-    seconds: of measuring, a call; at least five runs.
+    seconds: of measuring, a call.
+    least: runs of each, however long they take.
+    most: runs of each.
 
   Returns:
     name -> median, quartiles and runs.
@@ -31,7 +40,9 @@ def interleaved(
   times: dict[str, list[float]] = {name: [] for name in calls}
   began = time.monotonic()
   runs = 0
-  while runs < 5 or time.monotonic() - began < seconds * len(calls):
+  while runs < least or (
+    runs < most and time.monotonic() - began < seconds * len(calls)
+  ):
     for name, call in calls.items():
       start = time.perf_counter()
       call()
@@ -61,18 +72,17 @@ def trainer_arguments(
   }
 
 
+def first_batch(run: Any) -> Any:
+  """The first batch of an open run, on its devices."""
+  with contextlib.closing(run.batches()) as batches:
+    return sharding.put_batch(next(batches), run.mesh)
+
+
 def step_call(
   config: config_lib.Config, objective: base.Objective, batch: Any
 ) -> Callable[[], Any]:
-  """The train step as the loop jits it, on one batch again and again.
-
-  Args:
-    config: the run.
-    objective: what it trains.
-    batch: on the devices.
-
-  Returns:
-    A call that makes a step and waits for it.
+  """A call that makes a train step, as the loop jits it, and waits for it; all
+  on one batch, which is on the devices.
   """
   given = trainer_arguments(config, objective)
   step = jax.jit(

@@ -1,13 +1,12 @@
 """A recipe's compiled step with other losses and with regularisers."""
 
-import contextlib
 import pathlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from contrastive_jax.programs import reporting
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.runs import runner
 from experiments.benchmarks import timing
 
@@ -52,12 +51,7 @@ def measure(
 ) -> dict[str, dict[str, Any]]:
   """Seconds of a recipe's compiled step, of each group's variants in turn.
 
-  Args:
-    config: the recipe; its label smoothing is left out, which one loss alone has.
-    seconds: of measuring, a variant.
-
-  Returns:
-    By group, by variant: median, quartiles and runs.
+  Its label smoothing is left out, which one loss alone has.
   """
   return {
     group: timing.interleaved(
@@ -86,27 +80,21 @@ def _step_of(config, fields):
     run = runner.open_run(
       config, pathlib.Path(folder), report=lambda line: None
     )
-    with contextlib.closing(run.batches()) as batches:
-      batch = sharding.put_batch(next(batches), run.mesh)
+    batch = timing.first_batch(run)
   return timing.step_call(config, run.objective, batch)
 
 
-def tables(record: Mapping[str, Mapping[str, Any]]) -> list[str]:
-  """Markdown: each group's medians, over its first variant's."""
-  lines = []
+def tables(
+  record: Mapping[str, Mapping[str, Any]],
+) -> Iterator[str | list[str]]:
+  """Blocks of Markdown: each group's medians, over its first variant's."""
   for group, times in record.items():
-    names = list(times)
-    base = times[names[0]]["seconds"]
-    lines += [
-      _TITLES[group],
-      "",
-      f"| {group} | ms | over that of the first row |",
-      "|---|---|---|",
-      *(
-        f"| {name} | {1e3 * times[name]['seconds']:.1f} |"
-        f" {times[name]['seconds'] / base:.3f} |"
-        for name in names
+    first = next(iter(times.values()))["seconds"]
+    yield _TITLES[group]
+    yield reporting.table(
+      [group, "ms", "over that of the first row"],
+      (
+        [name, f"{1e3 * t['seconds']:.1f}", f"{t['seconds'] / first:.3f}"]
+        for name, t in times.items()
       ),
-      "",
-    ]
-  return lines
+    )

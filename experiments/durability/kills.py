@@ -6,15 +6,16 @@ For each objective, with the augmented loss, and each setting of devices and pro
 one run is made in peace, and one is killed again and again: in a step, in a save, in
 a validation, while data are prepared, while the step is compiled, in the evaluation at
 the end. Parameters, tables, queues, momentum parameters, the optimiser's state, the log
-and the scores must be the same in every bit.
+and the scores must be the same in every bit. What the record, durability.json, has
+already is not made again.
 """
 
 import collections
 import contextlib
+import functools
 import itertools
 import json
 import pathlib
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -30,30 +31,20 @@ from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import workdirs
 from contrastive_jax.training.runs import runner
 from contrastive_jax.training.trainer import metric_log
+from experiments import studies
 from experiments.durability import lives, report
 
 _FLAGS = flags.FlagValues()
-_KILLS = flags.DEFINE_integer(
-  "kills", 20, "Kills of each run.", lower_bound=1, flag_values=_FLAGS
+_integer = functools.partial(flags.DEFINE_integer, flag_values=_FLAGS)
+_KILLS = _integer("kills", 20, "Kills of each run.", lower_bound=1)
+_SEED = _integer("seed", 0, "Seed of the moments.", lower_bound=0)
+_ONLY = flags.DEFINE_list(
+  "only",
+  [],
+  "Runs by name, such as clip_4_devices; none are all.",
+  flag_values=_FLAGS,
 )
-_SEED = flags.DEFINE_integer(
-  "seed", 0, "Seed of the moments.", lower_bound=0, flag_values=_FLAGS
-)
-_ONLY = flags.DEFINE_list("only", [], "Runs by name.", flag_values=_FLAGS)
-_OUT = flags.DEFINE_string(
-  "out", str(report.RESULTS), "Folder of the record.", flag_values=_FLAGS
-)
-
-_USAGE = """Kills runs at random moments, and compares them with undisturbed ones.
-
-  python -m experiments.durability.kills --kills=20
-
-What the record has already is not made again. Flags:
-  --kills=N     of each run; default 20
-  --seed=N      of the moments
-  --only=A,B    runs by name, such as clip_4_devices; default all
-  --out=DIR     of durability.json and .md; default experiments/results
-"""
+_OUT = studies.define_out("durability", _FLAGS)
 
 _STEPS = 600
 # Two processes compile at every start, with few of the compiler's passes.
@@ -69,11 +60,7 @@ _MOMENTS = {
 }
 # Numbers that depend on the clock.
 _TIMES = ("train/examples_per_second", "train/input_wait", "train/seconds")
-_SETTINGS = {
-  "1_device": (1, 1),
-  "4_devices": (4, 1),
-  "2_processes": (1, 2),
-}
+_SETTINGS = {"1_device": (1, 1), "4_devices": (4, 1), "2_processes": (1, 2)}
 _TINY = {
   "steps": _STEPS,
   "batch_size": 16,
@@ -166,31 +153,27 @@ def moments(kills: int, rng: np.random.Generator) -> list[str]:
 
 
 def disturbed(
-  life_of: Any, workdir: pathlib.Path, kills: int, rng: np.random.Generator
+  start: Callable[[], lives.Life],
+  processes: int,
+  kills: int,
+  rng: np.random.Generator,
 ) -> dict[str, Any]:
   """Kills a run at every moment of `moments`, then lets it finish.
 
-  Args:
-    life_of: starts the run's processes.
-    workdir: the run's.
-    kills: how often.
-    rng: of the moments.
-
-  Returns:
-    What happened.
+  `start` starts its `processes` again, once those before them have ended.
   """
   startup, waits, names = 8.0, [], 0
   made: collections.Counter[str] = collections.Counter()
   torn = crashes = 0
   for kind in moments(kills, rng):
-    life = life_of()
+    life = start()
     make = _MOMENTS.get(kind, lives.scoring)
     if lives.reach(life, make(rng, startup)):
-      half = bool(lives.half_written(workdir))
-      codes, waited = life.kill(int(rng.integers(life_of.processes)))
+      half = bool(lives.half_written(life.workdir))
+      codes, waited = life.kill(int(rng.integers(processes)))
       made[kind] += 1
       torn += half
-      if life_of.processes > 1:
+      if processes > 1:
         waits.append(waited)
         names += "has not answered for" in life.text()
         # None goes on alone.
@@ -201,13 +184,13 @@ def disturbed(
       crashes += any(life.wait())
   # What ends by itself (the runtime's collectives between processes may fail) is
   # started again as well, and counted.
-  life = life_of()
+  life = start()
   while any(codes := life.wait()):
     crashes += 1
     print(f"It ended by itself, {codes}:\n{life.text()[-2000:]}", flush=True)
     if crashes >= _MOST_CRASHES:
-      raise RuntimeError(f"{workdir} does not finish.")
-    life = life_of()
+      raise RuntimeError(f"{life.workdir} does not finish.")
+    life = start()
   result: dict[str, Any] = {
     "kills": dict(sorted(made.items())),
     "crashes": crashes,
@@ -219,15 +202,18 @@ def disturbed(
 
 
 def slowed(
-  life_of: Any, workdir: pathlib.Path, kills: int, rng: np.random.Generator
+  start: Callable[[], lives.Life],
+  processes: int,
+  kills: int,
+  rng: np.random.Generator,
 ) -> dict[str, Any]:
   """Stops one process of a run for a while, again and again; see `disturbed`."""
-  life, made = life_of(), 0
+  life, made = start(), 0
   while made < kills and lives.reach(life, lives.stepping(rng, 0.0)):
-    life.pause(int(rng.integers(life_of.processes)), rng.uniform(0.1, 1.0))
+    life.pause(int(rng.integers(processes)), rng.uniform(0.1, 1.0))
     made += 1
   if any(life.wait()):
-    raise RuntimeError(f"{workdir} did not finish:\n{life.text()}")
+    raise RuntimeError(f"{life.workdir} did not finish:\n{life.text()}")
   return {"kills": {"pause": made}, "half_written": 0}
 
 
@@ -262,34 +248,6 @@ def differences(ours: pathlib.Path, theirs: pathlib.Path) -> list[str]:
   return out
 
 
-class _Lives:
-  """Starts the same run again and again, the one before it ended."""
-
-  def __init__(
-    self, given: list[str], workdir: pathlib.Path, setting: str, root: Any
-  ):
-    self._given, self._workdir = given, workdir
-    self._devices, self.processes = _SETTINGS[setting]
-    self._cache = root / "programs"
-    self._life: lives.Life | None = None
-
-  def __call__(self) -> lives.Life:
-    self.close()
-    self._life = lives.Life(
-      self._given,
-      self._workdir,
-      devices=self._devices,
-      processes=self.processes,
-      cache=self._cache,
-    )
-    return self._life
-
-  def close(self) -> None:
-    """Ends the last life."""
-    if self._life is not None:
-      self._life.close()
-
-
 def study(
   objective: str,
   setting: str,
@@ -299,38 +257,40 @@ def study(
   disturb: Callable[..., dict[str, Any]] = disturbed,
 ) -> dict[str, Any]:
   """One run in peace, one that is disturbed, and in what they differ."""
-  root = pathlib.Path(tempfile.mkdtemp())
   began = time.monotonic()
-  try:
+  devices, processes = _SETTINGS[setting]
+  steps = _SHORT.get((objective, setting), _STEPS)
+  with contextlib.ExitStack() as stack:
+    folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    root = pathlib.Path(stack.enter_context(folder))
+    killed, peace = root / "killed", root / "peace"
     write_data(root / "data")
-    steps = _SHORT.get((objective, setting), _STEPS)
     given = arguments(objective, root / "data", steps=steps)
+
+    def start(workdir: pathlib.Path) -> lives.Life:
+      life = lives.Life(
+        *(given, workdir),
+        devices=devices,
+        processes=processes,
+        cache=root / "programs",
+      )
+      return stack.enter_context(contextlib.closing(life))
+
     # First, while no cache knows its programs.
     rng = np.random.default_rng(seed)
-    with contextlib.closing(
-      _Lives(given, root / "killed", setting, root)
-    ) as killed:
-      found = disturb(killed, root / "killed", kills, rng)
-    with contextlib.closing(
-      _Lives(given, root / "peace", setting, root)
-    ) as peace:
-      life = peace()
-      if any(life.wait()):
-        raise RuntimeError(f"The run in peace failed:\n{life.text()}")
+    found = disturb(functools.partial(start, killed), processes, kills, rng)
+    life = start(peace)
+    if any(life.wait()):
+      raise RuntimeError(f"The run in peace failed:\n{life.text()}")
+    state = runner.restore(peace, report=lambda _: None)[1]
     return {
       **found,
       "steps": steps,
-      "leaves": len(
-        jax.tree.leaves(
-          runner.restore(root / "peace", report=lambda _: None)[1]
-        )
-      ),
-      "lines": len(rows_of(root / "peace")),
-      "differences": differences(root / "killed", root / "peace"),
+      "leaves": len(jax.tree.leaves(state)),
+      "lines": len(rows_of(peace)),
+      "differences": differences(killed, peace),
       "seconds": time.monotonic() - began,
     }
-  finally:
-    shutil.rmtree(root, ignore_errors=True)
 
 
 def main() -> None:
@@ -355,11 +315,7 @@ def main() -> None:
     print(f"{name}: {_KILLS.value} kills ...", flush=True)
     objective, setting, disturb = names[name]
     known[name] = study(
-      objective,
-      setting,
-      kills=_KILLS.value,
-      seed=_SEED.value,
-      disturb=disturb,
+      objective, setting, kills=_KILLS.value, seed=_SEED.value, disturb=disturb
     )
     known[name]["seed"] = _SEED.value
     report.write(out, "kills", known)
@@ -370,6 +326,6 @@ if __name__ == "__main__":
   flags_lib.run(
     main,
     flag_values=_FLAGS,
-    usage=_USAGE,
+    usage=__doc__,
     interrupted="the same command goes on with the next run",
   )

@@ -50,18 +50,12 @@ class Life:
     self.workdir = workdir
     self.began = time.monotonic()
     self._log = pathlib.Path(tempfile.mkstemp()[1])
-    more = [[f"--workdir={workdir}"]] * processes
+    given = [*arguments, f"--workdir={workdir}"]
+    own: list[list[str]] = [[]]
     if processes > 1:
-      port = _free_port()
-      more = [
-        [
-          f"--workdir={workdir}",
-          f"--coordinator=localhost:{port}",
-          f"--process_count={processes}",
-          f"--process_id={i}",
-        ]
-        for i in range(processes)
-      ]
+      given.append(f"--coordinator=localhost:{_free_port()}")
+      given.append(f"--process_count={processes}")
+      own = [[f"--process_id={i}"] for i in range(processes)]
     flags = f"--xla_force_host_platform_device_count={devices}"
     environment = {
       **os.environ,
@@ -76,12 +70,12 @@ class Life:
     with self._log.open("wb") as log:
       self._processes = [
         subprocess.Popen(
-          [sys.executable, "-m", "experiments.train", *arguments, *own],
+          [sys.executable, "-m", "experiments.train", *given, *one],
           env=environment,
           stdout=log,
           stderr=subprocess.STDOUT,
         )
-        for own in more
+        for one in own
       ]
 
   def text(self) -> str:
@@ -134,8 +128,10 @@ def _free_port() -> int:
     return found.getsockname()[1]
 
 
-# A moment comes when this is true of a life.
+# A moment comes when this is true of a life. It is made of a generator, and of the
+# seconds that a life takes to its first step.
 Moment = Callable[[Life], bool]
+Maker = Callable[[np.random.Generator, float], Moment]
 
 
 def preparing(rng: np.random.Generator, startup: float) -> Moment:
@@ -144,88 +140,66 @@ def preparing(rng: np.random.Generator, startup: float) -> Moment:
   return lambda life: time.monotonic() - life.began > after
 
 
-def compiling(rng: np.random.Generator, startup: float) -> Moment:
-  """While the step is compiled, or read from the cache."""
-  del startup
-  return _said("Compiling the train step", rng.uniform(0.0, 0.5))
-
-
-def stepping(rng: np.random.Generator, startup: float) -> Moment:
+def stepping(rng: np.random.Generator, _startup: float) -> Moment:
   """In a step, some after the first one of this life."""
-  del startup
   more, delay = int(rng.integers(1, 12)), rng.uniform(0.0, 0.02)
   first: list[int] = []
-  met = _Delayed(delay)
 
-  def come(life: Life) -> bool:
-    count = _size(life.workdir / "metrics.jsonl")
-    if "Compiling the train step" not in life.text():
+  def met(life: Life) -> bool:
+    path = life.workdir / "metrics.jsonl"
+    size = path.stat().st_size if path.exists() else 0
+    if not _compiles(life):
       return False
-    first.append(count)
+    first.append(size)
     # A line of the log is a few hundred bytes.
-    return met(count - first[0] > 200 * more)
+    return size - first[0] > 200 * more
 
-  return come
-
-
-def saving(rng: np.random.Generator, startup: float) -> Moment:
-  """While a checkpoint is written, before it is moved into place."""
-  del startup
-  met = _Delayed(rng.uniform(0.0, 0.05))
-  return lambda life: met(bool(half_written(life.workdir)))
+  return _after(delay, met)
 
 
-def evaluating(rng: np.random.Generator, startup: float) -> Moment:
-  """During a validation: its step is in the log, and its scores are not."""
-  del startup
-  met = _Delayed(rng.uniform(0.0, 0.1))
+def _after(delay: float, met: Moment) -> Moment:
+  """Some seconds after another moment."""
+  since: list[float] = []
 
   def come(life: Life) -> bool:
-    if "Compiling the train step" not in life.text():
-      return False
-    rows = metric_log.read_metrics(life.workdir)
-    return met(
-      bool(rows)
-      and rows[-1]["step"] % VALIDATE_EVERY == 0
-      and "train/loss" in rows[-1]
-    )
+    if not since and met(life):
+      since.append(time.monotonic())
+    return bool(since) and time.monotonic() - since[0] >= delay
 
   return come
 
 
-def scoring(rng: np.random.Generator, startup: float) -> Moment:
-  """During the evaluation at the end."""
-  del startup
-  return _said("Evaluating ...", rng.uniform(0.0, 1.5))
+def _soon_after(met: Moment, seconds: float) -> Maker:
+  """At most so many seconds after another moment."""
+  return lambda rng, _startup: _after(rng.uniform(0.0, seconds), met)
+
+
+def _compiles(life: Life) -> bool:
+  return "Compiling the train step" in life.text()
+
+
+def _validates(life: Life) -> bool:
+  """Its step is in the log, and its scores are not."""
+  rows = metric_log.read_metrics(life.workdir) if _compiles(life) else []
+  return (
+    bool(rows)
+    and rows[-1]["step"] % VALIDATE_EVERY == 0
+    and "train/loss" in rows[-1]
+  )
+
+
+# While the step is compiled, or read from the cache.
+compiling = _soon_after(_compiles, 0.5)
+# While a checkpoint is written, before it is moved into place.
+saving = _soon_after(lambda life: bool(half_written(life.workdir)), 0.05)
+evaluating = _soon_after(_validates, 0.1)
+# During the evaluation at the end.
+scoring = _soon_after(lambda life: "Evaluating ..." in life.text(), 1.5)
 
 
 def half_written(workdir: pathlib.Path) -> list[pathlib.Path]:
   """Checkpoints that are not in place yet."""
   return list((workdir / "checkpoints").glob("*tmp*"))
-
-
-class _Delayed:
-  """True some seconds after what it is asked about has become true."""
-
-  def __init__(self, delay: float):
-    self._delay = delay
-    self._since: float | None = None
-
-  def __call__(self, met: bool) -> bool:
-    if met and self._since is None:
-      self._since = time.monotonic()
-    return (
-      self._since is not None and time.monotonic() - self._since >= self._delay
-    )
-
-
-def _said(words: str, delay: float) -> Moment:
-  met = _Delayed(delay)
-  return lambda life: met(words in life.text())
-
-
-def _size(path: pathlib.Path) -> int:
-  return path.stat().st_size if path.exists() else 0
 
 
 def reach(life: Life, moment: Moment) -> bool:

@@ -8,7 +8,9 @@ allows. A case that fails is named; `--case=LOSS/PROGRAM/NUMBER` is that one aga
 
 import collections
 import functools
+import itertools
 import json
+import operator
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,25 +29,19 @@ from experiments.durability import cases
 from tests.losses import rounding
 
 _FLAGS = flags.FlagValues()
-_CASES = flags.DEFINE_integer(
-  "cases", 10_000, "Of all losses.", lower_bound=1, flag_values=_FLAGS
+_integer = functools.partial(flags.DEFINE_integer, flag_values=_FLAGS)
+_string = functools.partial(flags.DEFINE_string, flag_values=_FLAGS)
+_CASES = _integer(
+  "cases",
+  10_000,
+  "Cases of all losses together; the default takes about ten minutes of one core.",
+  lower_bound=1,
 )
-_SEED = flags.DEFINE_integer(
-  "seed", 0, "Of all data.", lower_bound=0, flag_values=_FLAGS
+_SEED = _integer("seed", 0, "Seed of the data.", lower_bound=0)
+_OUT = _string("out", "", "File of the record, JSON; none prints alone.")
+_CASE = _string(
+  "case", "", "LOSS/PROGRAM/NUMBER, as failures are listed: that one alone."
 )
-_OUT = flags.DEFINE_string("out", "", "The record.", flag_values=_FLAGS)
-_CASE = flags.DEFINE_string("case", "", "A single one.", flag_values=_FLAGS)
-
-_USAGE = """Checks every public loss on random cases against float64.
-
-  python -m experiments.durability.numbers --cases=10000 --seed=0
-
-Flags:
-  --cases=N   of all losses together; default 10000, about ten minutes of one core
-  --seed=N    of the data
-  --out=FILE  record in JSON; default is to print alone
-  --case=X    LOSS/PROGRAM/NUMBER, as failures are listed: that one alone
-"""
 
 _FLOOR = 1e-30  # Products of what is less are zero in float32.
 _PROGRAMS = 16  # Of a loss, at most.
@@ -221,35 +217,28 @@ def run(
 ) -> Summary:
   """Checks so many cases; `report` receives a line a loss and one a failure."""
   summary, began, done = Summary(), time.monotonic(), 0
-  last = ""
-  for name, number, numbers in plan(count):
-    if last not in ("", name):
-      _tell(last, summary, done, count, began, report)
-      # The programs of a loss are not needed again.
-      jax.clear_caches()
-    last = name
-    which = cases.program(name, number)
-    both = compiled(which)
-    for i in numbers:
-      case = cases.draw(which, seed, i)
-      found = check(case, both)
-      summary.add(case, i, found)
-      if found.problem:
-        report(f"{name_of(case, i)} ({case.kind}): {found.problem}")
-    done += len(numbers)
-  _tell(last, summary, done, count, began, report)
+  for loss, programs in itertools.groupby(plan(count), operator.itemgetter(0)):
+    for _, number, numbers in programs:
+      which = cases.program(loss, number)
+      both = compiled(which)
+      for i in numbers:
+        case = cases.draw(which, seed, i)
+        found = check(case, both)
+        summary.add(case, i, found)
+        if found.problem:
+          report(f"{name_of(case, i)} ({case.kind}): {found.problem}")
+      done += len(numbers)
+    rows = [row for (name, _), row in summary.rows.items() if name == loss]
+    value, gradient = (max(r[k] for r in rows) for k in ("value", "gradient"))
+    seconds = time.monotonic() - began
+    left = seconds / done * (count - done) / 60
+    report(
+      f"{done:,} of {count:,}  {loss}: value {value:.2g}, gradient {gradient:.2g}"
+      f" units of rounding  {seconds:.0f} s  ETA {left:.0f} min"
+    )
+    # The programs of a loss are not needed again.
+    jax.clear_caches()
   return summary
-
-
-def _tell(last, summary, done, count, began, report) -> None:
-  rows = [row for (loss, _), row in summary.rows.items() if loss == last]
-  value, gradient = (max(r[k] for r in rows) for k in ("value", "gradient"))
-  seconds = time.monotonic() - began
-  left = seconds / done * (count - done) / 60
-  report(
-    f"{done:,} of {count:,}  {last}: value {value:.2g}, gradient {gradient:.2g}"
-    f" units of rounding  {seconds:.0f} s  ETA {left:.0f} min"
-  )
 
 
 def one(name: str, seed: int) -> Finding:
@@ -301,4 +290,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  flags_lib.run(main, flag_values=_FLAGS, usage=_USAGE)
+  flags_lib.run(main, flag_values=_FLAGS, usage=__doc__)

@@ -1,13 +1,13 @@
 """The record of the studies of durability: `durability.json` and its page."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from contrastive_jax.programs import reporting
 from contrastive_jax.training.config import workdirs
+from experiments import studies
 
-RESULTS = pathlib.Path(__file__).parents[1] / "results"
 _PACKAGES = ("jax", "jaxlib", "orbax-checkpoint", "grain", "numpy")
 # The study of numbers keeps a record of its own.
 _NUMBERS = "durability_numbers.json"
@@ -35,25 +35,20 @@ def write(out: pathlib.Path, section: str, found: Mapping[str, Any]) -> None:
 
 def page(record: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
   """All studies in Markdown."""
-  parts = [
-    "# Durability\n",
+  return studies.page(
+    "# Durability",
     "What was done to runs, and what came of it. The quick cases are in"
-    " `tests/faults/`; these are the long ones.\n",
-  ]
-  if "kills" in record:
-    parts.append(_kills(record["kills"]))
-  if "soak" in record:
-    parts.append(_soak(record["soak"]))
-  if numbers:
-    parts.append(_numbers(numbers))
-  versions = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
-  parts.append(f"Versions: {versions}.\n")
-  return "\n".join(parts)
+    " `tests/faults/`; these are the long ones.",
+    *(_kills(record["kills"]) if "kills" in record else ()),
+    *(_soak(record["soak"]) if "soak" in record else ()),
+    *(_numbers(numbers) if numbers else ()),
+    f"Versions: {reporting.listed(record['versions'])}.",
+  )
 
 
-def _kills(found: Mapping[str, Any]) -> str:
-  lines = [
-    "## Killed and started again\n",
+def _kills(found: Mapping[str, Any]) -> Iterator[str | list[str]]:
+  yield "## Killed and started again"
+  yield (
     "`python -m experiments.durability.kills`. Each run (600 steps of a tiny model"
     " with the augmented loss, 240 of ALBEF's with two processes, a checkpoint every"
     " 20, a validation every 50) is stopped by `kill -9` at random moments and started"
@@ -65,78 +60,85 @@ def _kills(found: Mapping[str, Any]) -> str:
     " before both were ready, nor if it was process 0, whose end only the runtime"
     " tells (in ALBEF's row it was named too, by code that is gone). The slow one"
     " had one of its processes stopped for up to a second, as often. How often the"
-    " processes ended by themselves stands after the kills, if they did.\n",
-    "| run | kills by moment | in a half-written checkpoint | leaves, lines |"
-    " differences | other process |",
-    "|---|---|---|---|---|---|",
-  ]
-  for name, row in found.items():
-    kinds = ", ".join(f"{v} {k}" for k, v in row["kills"].items())
-    if row.get("crashes"):
-      kinds += f"; {row['crashes']} by itself"
-    other = ""
-    if "longest_wait" in row:
-      total = sum(row["kills"].values())
-      other = (
-        f"at most {row['longest_wait']:.0f} s; named {row['named']} of {total}"
-      )
-    said = ", ".join(row["differences"]) or "none"
-    lines.append(
-      f"| {name.replace('_', ' ')} | {sum(row['kills'].values())}: {kinds} |"
-      f" {row['half_written']} | {row['leaves']}, {row['lines']} | {said} |"
-      f" {other} |"
-    )
+    " processes ended by themselves stands after the kills, if they did."
+  )
+  yield reporting.table(
+    [
+      *("run", "kills by moment", "in a half-written checkpoint"),
+      *("leaves, lines", "differences", "other process"),
+    ],
+    map(_kills_row, found, found.values()),
+  )
   seconds = sum(row["seconds"] for row in found.values())
-  lines.append(f"\nAll of it took {seconds / 60:.0f} minutes.\n")
-  return "\n".join(lines)
+  yield f"All of it took {seconds / 60:.0f} minutes."
 
 
-def _soak(found: Mapping[str, Any]) -> str:
+def _kills_row(name: str, row: Mapping[str, Any]) -> list[str]:
+  kinds = ", ".join(f"{v} {k}" for k, v in row["kills"].items())
+  if row.get("crashes"):
+    kinds += f"; {row['crashes']} by itself"
+  total, other = sum(row["kills"].values()), ""
+  if "longest_wait" in row:
+    other = (
+      f"at most {row['longest_wait']:.0f} s; named {row['named']} of {total}"
+    )
+  return [
+    name.replace("_", " "),
+    f"{total}: {kinds}",
+    f"{row['half_written']}",
+    f"{row['leaves']}, {row['lines']}",
+    ", ".join(row["differences"]) or "none",
+    other,
+  ]
+
+
+def _soak(found: Mapping[str, Any]) -> Iterator[str | list[str]]:
   first, last = found["memory"]
   before, after = found["open_files"]
-  return (
-    "## A long run\n\n"
+  yield "## A long run"
+  yield (
     "`python -m experiments.durability.soak`: the tiny preset,"
     f" {found['steps']:,} steps with a checkpoint every 50 and a validation every"
     " 100, measured in the second half of them. Memory is the process's own: without"
-    " mapped files, with what is swapped out.\n\n"
+    " mapped files, with what is swapped out."
+  )
+  yield (
     "| what | found | bound |\n|---|---|---|\n"
     f"| memory, MiB per 100 steps (least squares) | {found['slope']:.2f} | 1 |\n"
-    "| memory, first and last quarter, MiB (medians) |"
-    f" {first:.0f}, {last:.0f} | level |\n"
-    "| open files, first and second half (medians) |"
-    f" {before}, {after} | level |\n"
+    f"| memory, first and last quarter, MiB (medians) | {first:.0f}, {last:.0f} |"
+    " level |\n"
+    f"| open files, first and second half (medians) | {before}, {after} | level |\n"
     f"| compilations after the second validation | {found['late']} of"
-    f" {found['compilations']} | 0 |\n"
+    f" {found['compilations']} | 0 |"
   )
 
 
-def _numbers(found: Mapping[str, Any]) -> str:
+def _numbers(found: Mapping[str, Any]) -> Iterator[str | list[str]]:
+  types = list(dict.fromkeys(row["dtype"] for row in found["losses"]))
   worst: dict[str, dict[str, Any]] = {}
   for row in found["losses"]:
     worst.setdefault(row["loss"], {})[row["dtype"]] = row
-  types = list(dict.fromkeys(row["dtype"] for row in found["losses"]))
-  failures = found["failures"]
-  lines = [
-    "## Numbers\n",
+  yield "## Numbers"
+  failures = ", ".join(map(str, found["failures"])) or "none"
+  yield (
     f"`{found['command']}`: every public loss, {found['cases']:,} cases of 1 to 257"
     " rows of 1 to 130 numbers, temperatures from .005 to 1, rows that are duplicated,"
     " zero, opposite, all the same, huge or tiny; values and gradients must be finite,"
     f" and within {found['bound']:g} units of float64, a unit being {found['unit']}."
-    f" Failures: {', '.join(map(str, failures)) or 'none'}. The largest errors, in"
+    f" Failures: {failures}. The largest errors, in"
     " units, of a value and of a gradient; in how many of the cases the bound is below"
     " 1 % of what it bounds stands last: the others tell little more than that all is"
-    " finite.\n",
-    "| loss | " + " | ".join(types) + " | cases | sharp |",
-    "|---" * (len(types) + 3) + "|",
-  ]
+    " finite."
+  )
+  table = []
   for name, rows in worst.items():
-    cells = [
-      f"{rows[t]['value']:.2g}, {rows[t]['gradient']:.2g}" if t in rows else ""
-      for t in types
-    ]
-    cases, sharp = (
-      sum(row[key] for row in rows.values()) for key in ("cases", "sharp")
+    cells = (rows.get(t) for t in types)
+    table.append(
+      [
+        name,
+        *(f"{r['value']:.2g}, {r['gradient']:.2g}" if r else "" for r in cells),
+        f"{sum(row['cases'] for row in rows.values())}",
+        f"{sum(row['sharp'] for row in rows.values())}",
+      ]
     )
-    lines.append(f"| {name} | {' | '.join(cells)} | {cases} | {sharp} |")
-  return "\n".join(lines) + "\n"
+  yield reporting.table(["loss", *types, "cases", "sharp"], table)

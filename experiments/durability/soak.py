@@ -20,24 +20,14 @@ from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.recipes import clip_emoji
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.runs import runner
+from experiments import studies
 from experiments.durability import kills, report
 
 _FLAGS = flags.FlagValues()
 _STEPS = flags.DEFINE_integer(
-  "steps", 2000, "Steps of training.", lower_bound=400, flag_values=_FLAGS
+  "steps", 2000, "Of the tiny preset.", lower_bound=400, flag_values=_FLAGS
 )
-_OUT = flags.DEFINE_string(
-  "out", str(report.RESULTS), "Folder of the record.", flag_values=_FLAGS
-)
-
-_USAGE = """A long run: memory, open files and compilations must not grow.
-
-  python -m experiments.durability.soak
-
-Flags:
-  --steps=N   of the tiny preset; default 2000
-  --out=DIR   of durability.json and .md; default experiments/results
-"""
+_OUT = studies.define_out("durability", _FLAGS)
 
 _VALIDATE_EVERY, _SAVE_EVERY = 100, 50
 _LONGEST_LINE = 2**14
@@ -83,8 +73,7 @@ class Watch:
 
   def _run(self) -> None:
     while not self._over.wait(self._every):
-      step = self._step()
-      if step:
+      if step := self._step():
         self.samples.append(
           (step, resident_megabytes(), len(os.listdir("/proc/self/fd")))
         )
@@ -101,10 +90,7 @@ def resident_megabytes() -> float:
 
 
 def run(steps: int) -> dict[str, Any]:
-  """Trains, and measures what must not grow.
-
-  Args:
-    steps: of training.
+  """Trains for so many steps, and measures what must not grow.
 
   Returns:
     `slope`, MiB per 100 steps after the warm-up (least squares); `late`,
@@ -161,4 +147,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  flags_lib.run(main, flag_values=_FLAGS, usage=_USAGE)
+  flags_lib.run(main, flag_values=_FLAGS, usage=__doc__)

@@ -67,7 +67,7 @@ def gap(world: np.ndarray) -> dict[str, float]:
 
 
 def bits(shared: int, image: int, text: int, erased: float = 0.0) -> np.ndarray:
-  """The world of `worlds.Settings`: bits that both, or only one, can see.
+  """The world of `worlds.World`: bits that both, or only one, can see.
 
   Args:
     shared: bits that both modalities see.

@@ -21,7 +21,7 @@ from contrastive_jax import losses, ops
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class EncoderSizes:
   """Sizes of a run.
 
   Attributes:
@@ -68,7 +68,7 @@ METHODS = {
 }
 
 
-def make_pairs(key: jax.Array, sigma: float, settings: Settings) -> Any:
+def make_pairs(key: jax.Array, sigma: float, settings: EncoderSizes) -> Any:
   """Training, validation and test pairs: [3, pairs, inputs] of either view."""
   mixing, latent, *noise = jax.random.split(key, 4)
   maps = jax.random.normal(mixing, (2, settings.latent, settings.inputs))
@@ -84,10 +84,7 @@ def make_pairs(key: jax.Array, sigma: float, settings: Settings) -> Any:
 
 def embed(params: Any, x: jax.Array, y: jax.Array) -> tuple[Any, Any]:
   """Unit-norm embeddings of both views."""
-  return (
-    ops.l2_normalize(x @ params["x"]),
-    ops.l2_normalize(y @ params["y"]),
-  )
+  return (ops.l2_normalize(x @ params["x"]), ops.l2_normalize(y @ params["y"]))
 
 
 def full_loss(params: Any, x: Any, y: Any, temperature: float) -> jax.Array:
@@ -98,7 +95,7 @@ def full_loss(params: Any, x: Any, y: Any, temperature: float) -> jax.Array:
   return jnp.mean(jnp.concatenate(log_z))
 
 
-def initial(key: jax.Array, settings: Settings) -> Any:
+def initial(key: jax.Array, settings: EncoderSizes) -> Any:
   """Random encoders."""
   draw = jax.random.normal(key, (2, settings.inputs, settings.dim))
   return {"x": draw[0] / 6.0, "y": draw[1] / 6.0}
@@ -106,7 +103,7 @@ def initial(key: jax.Array, settings: Settings) -> Any:
 
 @functools.partial(jax.jit, static_argnames=("settings",))
 def optimum(
-  key: jax.Array, x: jax.Array, y: jax.Array, settings: Settings
+  key: jax.Array, x: jax.Array, y: jax.Array, settings: EncoderSizes
 ) -> Any:
   """Encoders that minimise the loss over all training pairs."""
   optimizer = optax.adam(optax.cosine_decay_schedule(0.01, settings.full_steps))
@@ -130,7 +127,7 @@ def train(
   x: jax.Array,
   y: jax.Array,
   learning_rate: Any,
-  settings: Settings,
+  settings: EncoderSizes,
 ) -> Any:
   """Encoders trained on small batches by one of the methods.
 
@@ -141,9 +138,6 @@ def train(
     y: the other ones.
     learning_rate: the peak, a number or a traced scalar.
     settings: sizes.
-
-  Returns:
-    The parameters.
   """
   optimizer = optax.inject_hyperparams(optax.adam)(learning_rate)
   params = initial(key, settings)

@@ -14,11 +14,10 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 import pathlib
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -27,8 +26,10 @@ import numpy as np
 from absl import flags
 
 from contrastive_jax.programs import command_line as flags_lib
-from contrastive_jax.programs import reporting
 from contrastive_jax.training import config as config_lib
+from contrastive_jax.training.config import workdirs
+from contrastive_jax.training.runs import runner
+from experiments import studies
 from experiments.synthetic import (
   gradient_estimates,
   gradient_methods,
@@ -38,56 +39,33 @@ from experiments.synthetic import (
 )
 
 _FLAGS = flags.FlagValues()
-_OUT = flags.DEFINE_string(
-  "out",
-  str(reporting.RESULTS),
-  "Folder of the record.",
-  flag_values=_FLAGS,
-)
+_integer = functools.partial(flags.DEFINE_integer, flag_values=_FLAGS)
+_OUT = studies.define_out("gradient_bias", _FLAGS)
 _WORK = flags.DEFINE_string(
   "work",
   "",
-  "Folder of the training run and of finished parts; empty is a temporary one.",
+  "Folder that keeps the training run and what is finished: the same command"
+  " goes on there; empty is a temporary one.",
   flag_values=_FLAGS,
 )
 _ALL_BATCHES = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _BATCHES = flags.DEFINE_list(
-  "batches",
-  [str(b) for b in _ALL_BATCHES],
-  "Batch sizes.",
-  flag_values=_FLAGS,
+  "batches", [*map(str, _ALL_BATCHES)], "Batch sizes.", flag_values=_FLAGS
 )
-_SEEDS = flags.DEFINE_integer(
-  "seeds", 4, "Of the draws.", lower_bound=2, flag_values=_FLAGS
-)
-_STEPS = flags.DEFINE_integer(
+_SEEDS = _integer("seeds", 4, "Seeds of the draws.", lower_bound=2)
+_STEPS = _integer(
   "steps",
   1000,
-  "Of the training run.",
+  "Training steps of the model, a multiple of 10.",
   lower_bound=10,
-  flag_values=_FLAGS,
 )
-_DRAWS = flags.DEFINE_integer(
+_DRAWS = _integer(
   "draws",
   4096,
   "Gradients of a method and seed at a batch of 8.",
   lower_bound=2,
-  flag_values=_FLAGS,
 )
 
-_USAGE = """How biased are the gradients of small batches?
-
-  python -m experiments.synthetic.gradient_bias
-
-Writes gradient_bias.json, .md and .png. Flags:
-  --batches=A,B,...  batch sizes; default 4, 8, ... 1024
-  --seeds=N   seeds of the draws; default 4
-  --steps=N   training steps of the model, a multiple of 10; default 1000
-  --draws=N   gradients of a method and seed at a batch of 8; default 4096
-  --work=DIR  keeps the training run and what is finished: the same command goes
-              on there
-  --out=DIR   of the record; default experiments/results
-"""
 # Where bias is also split into length and direction.
 _SPLIT = (8, 64)
 # Where other rates are tried.
@@ -95,7 +73,7 @@ _RATES_BATCH = 8
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class BiasSizes:
   """Sizes of the second part.
 
   Attributes:
@@ -119,18 +97,9 @@ class Settings:
     return max(min(32, self.draws), self.draws * 8 // batch)
 
 
-def as_data(stage: gradient_stages.Stage) -> gradient_estimates.Data:
-  """A stage's arrays."""
-  return gradient_estimates.Data(
-    jnp.asarray(stage.image),
-    jnp.asarray(stage.text),
-    jnp.float32(stage.temperature),
-  )
-
-
 def describe(stage: gradient_stages.Stage) -> dict[str, Any]:
   """What a stage's embeddings are like."""
-  data = as_data(stage)
+  data = stage.data
   variation = gradient_estimates.squared_variations(data)
   shares = jnp.quantile(variation, jnp.array([0.1, 0.5, 0.9]))
   return {
@@ -149,21 +118,15 @@ def measure(
   stage: gradient_stages.Stage,
   *,
   batch: int,
-  settings: Settings,
+  settings: BiasSizes,
 ) -> list[dict[str, Any]]:
   """Bias and variance of methods at one stage and batch size.
-
-  Args:
-    chosen: methods by name.
-    stage: the embeddings.
-    batch: B.
-    settings: sizes.
 
   Returns:
     A row a method, its numbers one a seed; `length` is <E g_B, g> / |g|^2, at
     the batch sizes at which it is measured.
   """
-  data = as_data(stage)
+  data = stage.data
   references = gradient_estimates.references(data)
   draws = settings.draws_of(batch)
   states: dict[Any, Any] = {}
@@ -190,16 +153,19 @@ def measure(
         states[known] = gradient_estimates.steady_state(
           method, data, remember, batch=batch, memory=settings.memory
         )
-      found = gradient_estimates.statistics(
-        method, data, states[known], reference, draw, batch=batch, draws=draws
+      measured = functools.partial(
+        gradient_estimates.statistics,
+        *(method, data, states[known]),
+        key=draw,
+        batch=batch,
+        draws=draws,
       )
+      found = measured(reference=reference)
       row["rate"].append(gradient_methods.mean_rate(method, states[known]))
       row["squared_bias"].append(float(found.squared_bias))
       row["variance"].append(float(found.variance))
       if batch in _SPLIT:
-        other = gradient_estimates.statistics(
-          method, data, states[known], twice, draw, batch=batch, draws=draws
-        )
+        other = measured(reference=twice)
         # |m - g|^2 = m.m - 2 m.g + g.g, and |m - 2g|^2 = m.m - 4 m.g + 4 g.g.
         gap = 4.0 * float(other.squared_bias) - float(found.squared_bias)
         row["length"].append((3.0 - gap) / 2.0)
@@ -225,9 +191,7 @@ class Parts:
       began = time.monotonic()
       value = make()
       self._known[name] = {"value": value, "seconds": time.monotonic() - began}
-      temporary = self._path.with_suffix(".tmp")
-      temporary.write_text(json.dumps(self._known), encoding="utf-8")
-      temporary.replace(self._path)
+      workdirs.write_json(self._path, self._known)
     return self._known[name]["value"]
 
   @property
@@ -237,14 +201,14 @@ class Parts:
 
 
 def study(
-  settings: Settings,
+  settings: BiasSizes,
   work: pathlib.Path,
   *,
   similarities: int = 1 << 19,
   changes: Mapping[str, Any] | None = None,
   report: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-  """Both parts.
+  """The record of both parts.
 
   Args:
     settings: sizes.
@@ -252,9 +216,6 @@ def study(
     similarities: drawn on the sphere for each row.
     changes: fields of the training run, see `gradient_stages.make_config`.
     report: receives lines for the user.
-
-  Returns:
-    The record.
   """
   config = gradient_stages.make_config(settings.steps, changes=changes)
   # A part has one batch size: which others there are does not change it.
@@ -267,7 +228,7 @@ def study(
     "sphere", lambda: sphere.rows(jax.random.key(0), similarities=similarities)
   )
   report("Training ...")
-  training_seconds = gradient_stages.train(config, work / "run", report=report)
+  trained = runner.train(config, work / "run", report=report)
 
   def embed():
     found = gradient_stages.embed_stages(
@@ -280,44 +241,32 @@ def study(
   stages = [
     _load_stage(work / f"{name}.npz") for name in parts.get("stages", embed)
   ]
+
+  def part(name, stage, methods, batch):
+    return parts.get(
+      f"{stage.name}, {name}",
+      lambda: measure(methods, stage, batch=batch, settings=settings),
+    )
+
   rows, rates = [], []
   for batch in settings.batches:
     for stage in stages:
-      rows += parts.get(
-        f"{stage.name}, {batch}",
-        functools.partial(
-          measure,
-          gradient_methods.METHODS,
-          stage,
-          batch=batch,
-          settings=settings,
-        ),
-      )
+      rows += part(f"{batch}", stage, gradient_methods.METHODS, batch)
       report(f"B = {batch}, {stage.name}: {parts.seconds:.0f} s.")
-  for stage in stages:
-    if _RATES_BATCH in settings.batches:
-      rates += parts.get(
-        f"{stage.name}, rates",
-        functools.partial(
-          measure,
-          gradient_methods.RATES,
-          stage,
-          batch=_RATES_BATCH,
-          settings=settings,
-        ),
-      )
+  if _RATES_BATCH in settings.batches:
+    for stage in stages:
+      rates += part("rates", stage, gradient_methods.RATES, _RATES_BATCH)
   return {
     "settings": dataclasses.asdict(settings),
     "config": config.to_dict(),
     "prototypes": gradient_estimates.PROTOTYPES,
-    "cores": os.cpu_count(),
-    "versions": reporting.versions("jax", "jaxlib", "numpy", "optax"),
+    **studies.machine("jax", "jaxlib", "numpy", "optax"),
     "sphere": on_sphere,
     "similarities": similarities,
     "stages": [describe(stage) for stage in stages],
     "rows": rows,
     "rates": rates,
-    "training_seconds": training_seconds,
+    "training_seconds": trained["train/seconds"],
     "seconds": parts.seconds,
   }
 
@@ -325,31 +274,18 @@ def study(
 def _load_stage(path: pathlib.Path) -> gradient_stages.Stage:
   with np.load(path) as kept:
     return gradient_stages.Stage(
-      str(kept["name"]),
-      int(kept["step"]),
-      kept["image"],
-      kept["text"],
-      float(kept["temperature"]),
+      **{name: x if x.ndim else x.item() for name, x in kept.items()}
     )
-
-
-def write(record: Mapping[str, Any], out: pathlib.Path) -> Sequence[str]:
-  """Writes the record's three files; returns their names."""
-  page = gradient_report.page(record)
-  reporting.write(out, "gradient_bias", record, page, indent=None)
-  gradient_report.plot(record, out / "gradient_bias.png")
-  return "gradient_bias.json", "gradient_bias.md", "gradient_bias.png"
 
 
 def main() -> None:
   """Runs the program."""
-  out = pathlib.Path(_OUT.value)
-  out.mkdir(parents=True, exist_ok=True)
+  out = studies.folder(_OUT.value)
   if not all(b.isdigit() and int(b) > 1 for b in _BATCHES.value):
     raise config_lib.UserError(
       f"--batches must be integers above 1; got {','.join(_BATCHES.value)}."
     )
-  settings = Settings(
+  settings = BiasSizes(
     steps=_STEPS.value,
     seeds=_SEEDS.value,
     draws=_DRAWS.value,
@@ -357,12 +293,20 @@ def main() -> None:
   )
   with contextlib.ExitStack() as stack:
     work = _WORK.value or stack.enter_context(tempfile.TemporaryDirectory())
-    pathlib.Path(work).mkdir(parents=True, exist_ok=True)
     record = study(
-      settings, pathlib.Path(work), report=functools.partial(print, flush=True)
+      settings,
+      studies.folder(work),
+      report=functools.partial(print, flush=True),
     )
-  print(f"Wrote {', '.join(write(record, out))} to {out}.")
+  studies.publish(
+    out,
+    "gradient_bias",
+    record,
+    gradient_report.page(record),
+    gradient_report.plot,
+    indent=None,
+  )
 
 
 if __name__ == "__main__":
-  flags_lib.run(main, flag_values=_FLAGS, usage=_USAGE)
+  flags_lib.run(main, flag_values=_FLAGS, usage=__doc__)

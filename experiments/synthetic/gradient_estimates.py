@@ -30,10 +30,7 @@ import optax
 
 from contrastive_jax import losses, ops
 from experiments.synthetic import gradient_methods as methods
-from experiments.synthetic.gradient_statistics import (
-  GradientStatistics,
-  gradient_statistics,
-)
+from experiments.synthetic import gradient_statistics as statistics_lib
 
 # Prototypes of each modality, far fewer than examples; AdaGrad's rate; and the
 # most fits that make up for a table's epoch.
@@ -74,14 +71,7 @@ class Memory:
 
 @jax.jit
 def references(data: Data) -> dict[str, dict[str, jax.Array]]:
-  """Gradients over all examples: of "global" and of "info_nce".
-
-  Args:
-    data: the embeddings.
-
-  Returns:
-    For each objective {"image": [d, d], "text": [d, d]}.
-  """
+  """Gradients over all examples of "global" and "info_nce"; see `gradient`."""
 
   def global_loss(params):
     image, text = _embed(params, data)
@@ -125,14 +115,7 @@ def steady_state(
   batch: int,
   memory: Memory,
 ) -> Any:
-  """Snapshots of what a method remembers.
-
-  Args:
-    method: the method.
-    data: the embeddings, of n examples.
-    key: of the chains.
-    batch: B, of the updates; 2 <= B <= n.
-    memory: sizes.
+  """Snapshots of what a method remembers at a batch size from 2 to n.
 
   Returns:
     A pytree whose leaves have one row a snapshot; for a table [K, 2, n] log Z.
@@ -143,9 +126,8 @@ def steady_state(
   n = data.image.shape[0]
   if not 2 <= batch <= n:
     raise ValueError(f"batch must be in [2, {n}]; got {batch}.")
-  remembers = not isinstance(method.rule, losses.BatchEstimate)
   prototypes = method.kind == "prototypes"
-  if not prototypes and not remembers:
+  if not prototypes and isinstance(method.rule, losses.BatchEstimate):
     # As many rows as of other methods: the same compiled programs serve it.
     rows = memory.chains * memory.snapshots
     return jnp.broadcast_to(log_partitions(data), (rows, 2, n))
@@ -163,7 +145,7 @@ def statistics(
   *,
   batch: int,
   draws: int,
-) -> GradientStatistics:
+) -> statistics_lib.GradientStatistics:
   """Bias and variance of a method's gradient at a batch size.
 
   Args:
@@ -174,22 +156,12 @@ def statistics(
     key: of batches, snapshots and gamma draws.
     batch: B.
     draws: number of gradients.
-
-  Returns:
-    See `gradient_statistics`.
   """
   finite = None if math.isinf(method.concentration) else method.concentration
   kind = "table" if method.kind == "exact" else method.kind
   return _statistics(
-    kind,
-    methods.numbers(method),
-    finite,
-    data,
-    state,
-    reference,
-    key,
-    batch,
-    draws,
+    *(kind, methods.numbers(method), finite, data),
+    *(state, reference, key, batch, draws),
   )
 
 
@@ -276,7 +248,9 @@ def _statistics(
 
   # As many at once as keep a few tens of megabytes.
   chunk = max(1, min(64, 2048 // batch))
-  return gradient_statistics(estimate, reference, key, draws=draws, chunk=chunk)
+  return statistics_lib.gradient_statistics(
+    estimate, reference, key, draws=draws, chunk=chunk
+  )
 
 
 @functools.partial(jax.jit, static_argnames=("prototypes", "batch", "memory"))
@@ -287,9 +261,7 @@ def _chains(rule, data, keys, prototypes, batch, memory):
   tau = data.temperature
   # Where it begins is forgotten; from the truth it takes the fewest epochs.
   truth = log_partitions(data)
-  steps = n // batch
-  if prototypes:
-    steps = min(steps, PROTOTYPE_FITS)
+  steps = min(n // batch, PROTOTYPE_FITS) if prototypes else n // batch
 
   def update(state, index):
     x, y = image[index], text[index]
@@ -310,20 +282,10 @@ def _chains(rule, data, keys, prototypes, batch, memory):
       # Those of the images' direction are texts, and the reverse.
       rows = jax.random.permutation(first, n)[: min(PROTOTYPES, n)]
       state = _adagrad_state({"image": text[rows], "text": image[rows]})
-    state, _ = jax.lax.scan(
-      lambda s, k: (epoch(s, k), None),
-      state,
-      jax.random.split(before, memory.burn_in),
-    )
-
-    def keep(state, key):
-      state = epoch(state, key)
-      return state, state
-
-    _, kept = jax.lax.scan(
-      keep, state, jax.random.split(after, memory.snapshots)
-    )
-    return kept
+    burn_in = jax.random.split(before, memory.burn_in)
+    state, _ = jax.lax.scan(lambda s, k: (epoch(s, k), None), state, burn_in)
+    snapshots = jax.random.split(after, memory.snapshots)
+    return jax.lax.scan(lambda s, k: (epoch(s, k),) * 2, state, snapshots)[1]
 
   return jax.vmap(chain)(keys)
 
@@ -364,14 +326,11 @@ def _adagrad_state(prototypes):
 def _predict(state, image, text, tau) -> jax.Array:
   """[2, B] log Z by the prototypes."""
   params, _ = state
+  sides = (("image", image, text), ("text", text, image))
   return jnp.stack(
     [
-      losses.prototype_log_partition(
-        params["image"], image, text, temperature=tau
-      ),
-      losses.prototype_log_partition(
-        params["text"], text, image, temperature=tau
-      ),
+      losses.prototype_log_partition(params[side], *pair, temperature=tau)
+      for side, *pair in sides
     ]
   )
 

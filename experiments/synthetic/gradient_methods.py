@@ -64,20 +64,20 @@ METHODS = {
 # Other rates, for one batch size.
 RATES = {
   **{
-    f"moving average {rate}": Method("table", losses.MovingAverage(float(rate)))
-    for rate in (".05", ".1", ".2", ".3", ".5")
+    f"moving average {text}": Method("table", losses.MovingAverage(float(text)))
+    for text in (".05", ".1", ".2", ".3", ".5")
   },
   **{
-    f"moving average {rate}, lagged": Method(
-      "table", losses.MovingAverage(float(rate)), lagged=True
+    f"moving average {text}, lagged": Method(
+      "table", losses.MovingAverage(float(text)), lagged=True
     )
-    for rate in (".1", ".5")
+    for text in (".1", ".5")
   },
   **{
-    f"conjugate, log alpha {log_alpha}": Method(
-      "table", losses.Conjugate(float(log_alpha))
+    f"conjugate, log alpha {number}": Method(
+      "table", losses.Conjugate(float(number))
     )
-    for log_alpha in (2, 4, 6, 8, 10, 12)
+    for number in (2, 4, 6, 8, 10, 12)
   },
 }
 
@@ -96,14 +96,8 @@ def numbers(method: Method) -> Rule:
 
 
 def mean_rate(method: Method, state: Any) -> float | None:
-  """The weight of a batch in a table's entry, averaged over a steady state.
-
-  Args:
-    method: the method.
-    state: of `steady_state`.
-
-  Returns:
-    The rate; None for methods without one.
+  """The weight of a batch in a table's entry, averaged over a steady state; None
+  of a method without one.
   """
   if isinstance(method.rule, losses.MovingAverage):
     return float(method.rule.rate)

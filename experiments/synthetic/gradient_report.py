@@ -3,12 +3,13 @@
 import math
 import pathlib
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from contrastive_jax.programs import reporting
+from experiments import studies
 
 # Batch sizes of the page's tables with intervals, where they were measured.
 _SHOWN = (8, 64)
@@ -51,117 +52,59 @@ def bias(squares: Sequence[float]) -> tuple[float, float, float]:
 
 def page(record: Mapping[str, Any]) -> str:
   """The record as Markdown."""
-  lines = [
+  settings, first = record["settings"], record["stages"][0]
+  memory, batches = settings["memory"], settings["batches"]
+  rows, stages = record["rows"], [s["stage"] for s in record["stages"]]
+  at = {
+    batch: _table(rows, stages, batch, "bias", "along, across", "variance")
+    for batch in _SHOWN
+    if batch in batches
+  }
+  return studies.page(
     "# Gradient bias: how far small batches are from all of the data",
-    "",
-    "```sh",
-    "python -m experiments.synthetic.gradient_bias --batches="
-    + ",".join(map(str, record["settings"]["batches"])),
-    "```",
-    "",
-    *_sphere(record),
-    "",
-    *_embeddings(record),
-    "",
-    *_at(record, _SHOWN),
-    *_ratios(record),
-    "",
-    *_rates(record),
-    "",
-    *_over_batches(record, "squared_bias"),
-    "",
-    *_over_batches(record, "variance"),
-  ]
-  made = reporting.listed(record["versions"])
-  seconds = (
-    f"{record['training_seconds']:.0f} s of training and"
-    f" {record['seconds']:.0f} s after it, by the clock, on"
-    f" {record['cores']} cores that may have been shared"
-  )
-  lines += ["", f"Made with {made} in {seconds}.", ""]
-  return "\n".join(lines)
-
-
-def _number(x: float, digits: int = 3) -> str:
-  """Without a leading zero, as the tables have it."""
-  return f"{x:.{digits}f}".replace("0.", ".", 1) if abs(x) < 1 else f"{x:.3g}"
-
-
-def _sphere(record: Mapping[str, Any]) -> list[str]:
-  rows = [
-    [
-      f"{r['dim']}, {r['temperature']}",
-      f"{r['squared_variation']:.3g}",
-      f"{r['negatives']}",
-      f"{r['log_bias']:.4f} ± {1.96 * r['log_error']:.4f}",
-      f"{r['log_exact']:.4f}",
-      f"{r['log_first_order']:.4f}",
-      f"{r['weight_bias']:.4f} ± {1.96 * r['weight_error']:.4f}",
-      f"{r['weight_exact']:.4f}",
-      f"{r['weight_first_order']:.4f}",
-    ]
-    for r in record["sphere"]
-  ]
-  return [
+    studies.shell(
+      "python -m experiments.synthetic.gradient_bias --batches="
+      + ",".join(map(str, batches))
+    ),
     "## Negatives on a sphere",
-    "",
     "Negatives uniform on the unit sphere of R^d, B of them a draw. Z and CV² ="
     " Var(exp(D)) / Z² come from Bessel functions, the exact columns from the"
     " Laplace transform of exp(D); Monte Carlo with 95 % intervals"
     f" ({record['similarities']:,} negatives a row).",
-    "",
-    *reporting.table(
+    reporting.table(
       [
-        "d, tau",
-        "CV²",
-        "B",
-        "E log Ẑ − log Z",
-        "exact",
-        "−CV²/2B",
-        "E[Z/Ẑ] − 1",
-        "exact",
-        "CV²/B",
+        *("d, tau", "CV²", "B"),
+        *("E log Ẑ − log Z", "exact", "−CV²/2B"),
+        *("E[Z/Ẑ] − 1", "exact", "CV²/B"),
       ],
-      rows,
+      map(_sphere_cells, record["sphere"]),
     ),
-  ]
-
-
-def _embeddings(record: Mapping[str, Any]) -> list[str]:
-  settings, first = record["settings"], record["stages"][0]
-  memory = settings["memory"]
-  rows = [
-    [
-      s["stage"],
-      f"{s['step']:,}",
-      f"{s['temperature']:.4f}",
-      f"{s['log_partition']:.2f}",
-      " / ".join(f"{v:.3g}" for v in s["squared_variation"]),
-    ]
-    for s in record["stages"]
-  ]
-  return [
     "## Gradients on a model's embeddings",
-    "",
     f"A CLIP model is trained on the emoji data for {settings['steps']:,} steps"
     f" (narrow image tower, d = {first['dim']}, one English caption); at three"
     f" checkpoints, n = {first['examples']:,} training things are embedded, one"
     " drawing and the English name of each. The gradient is that of two d × d"
     " maps, one a modality, at the identity, applied to the frozen embeddings"
     " before they are normalised, at the model's own temperature.",
-    "",
-    *reporting.table(
+    reporting.table(
       ["stage", "step", "tau", "mean log Z", "CV², 10 / 50 / 90 % of anchors"],
-      rows,
+      (
+        [
+          s["stage"],
+          f"{s['step']:,}",
+          f"{s['temperature']:.4f}",
+          f"{s['log_partition']:.2f}",
+          " / ".join(f"{v:.3g}" for v in s["squared_variation"]),
+        ]
+        for s in record["stages"]
+      ),
     ),
-    "",
     "g is the gradient over all n examples of the objective that a method aims"
     " at. For InfoNCE (positive in the denominator) that is InfoNCE with all n"
     " examples as its batch; for all others the global contrastive loss, the"
     " mean over anchors and both directions of the log of the mean of exp(D)"
     " over the n − 1 others. Bias is |E g_B − g| / |g|, variance E|g_B − E"
     " g_B|² / |g|² of one draw.",
-    "",
     "Tables are at their steady state: for each seed"
     f" {memory['chains']} chains of epochs of updates at the same B,"
     f" {memory['snapshots']} snapshots each after {memory['burn_in']} epochs;"
@@ -175,13 +118,48 @@ def _embeddings(record: Mapping[str, Any]) -> list[str]:
     " as many rows at other sizes (at least 32 draws). Intervals are 95 % over"
     " seeds. The embeddings stand still: what tables lose by being old while a"
     " model moves is not in these numbers.",
-    "",
     "![bias and variance over the batch size](gradient_bias.png)",
+    *(
+      block
+      for batch, lines in at.items()
+      for block in (
+        f"### B = {batch}",
+        "Bias with its interval; E g_B along g and across it, in units of |g|"
+        " (1, 0 is no bias; a method that adapts its step size undoes what is"
+        " along); variance.",
+        lines,
+      )
+    ),
+    *(_ratios(record, stages) if 8 in batches else ()),
+    *(_rates(record["rates"], stages) if record["rates"] else ()),
+    *("### Bias over B", _over_batches(rows, stages, batches, "point")),
+    *("### Variance over B", _over_batches(rows, stages, batches, "variance")),
+    f"Made with {reporting.listed(record['versions'])} in"
+    f" {record['training_seconds']:.0f} s of training and"
+    f" {record['seconds']:.0f} s after it, by the clock, on"
+    f" {record['cores']} cores that may have been shared.",
+  )
+
+
+def _number(x: float, digits: int = 3) -> str:
+  """Without a leading zero, as the tables have it."""
+  return f"{x:.{digits}f}".replace("0.", ".", 1) if abs(x) < 1 else f"{x:.3g}"
+
+
+def _sphere_cells(row: Mapping[str, Any]) -> list[str]:
+  cells = [
+    f"{row['dim']}, {row['temperature']}",
+    f"{row['squared_variation']:.3g}",
+    f"{row['negatives']}",
   ]
-
-
-def _stages(record: Mapping[str, Any]) -> list[str]:
-  return [s["stage"] for s in record["stages"]]
+  for kind in ("log", "weight"):
+    error = 1.96 * row[f"{kind}_error"]
+    cells += [
+      f"{row[f'{kind}_bias']:.4f} ± {error:.4f}",
+      f"{row[f'{kind}_exact']:.4f}",
+      f"{row[f'{kind}_first_order']:.4f}",
+    ]
+  return cells
 
 
 def _row(rows, stage: str, method: str, batch: int) -> Mapping[str, Any]:
@@ -208,90 +186,70 @@ def _length_cell(row: Mapping[str, Any]) -> str:
   return f"{_number(along, 2)}, {_number(math.sqrt(max(0.0, across)), 2)}"
 
 
-def _at(record: Mapping[str, Any], batches: Sequence[int]) -> list[str]:
-  lines: list[str] = []
-  stages = _stages(record)
-  for batch in batches:
-    if batch not in record["settings"]["batches"]:
-      continue
-    rows = []
-    for method in _methods(record["rows"]):
-      found = [_row(record["rows"], s, method, batch) for s in stages]
-      rows.append(
-        [
-          method,
-          *map(_bias_cell, found),
-          *map(_length_cell, found),
-          *(f"{statistics.fmean(r['variance']):.3g}" for r in found),
-        ]
-      )
-    lines += [
-      f"### B = {batch}",
-      "",
-      "Bias with its interval; E g_B along g and across it, in units of |g|"
-      " (1, 0 is no bias; a method that adapts its step size undoes what is"
-      " along); variance.",
-      "",
-      *reporting.table(
-        [
-          "method",
-          *(f"bias, {s}" for s in stages),
-          *(f"along, across, {s}" for s in stages),
-          *(f"variance, {s}" for s in stages),
-        ],
-        rows,
-      ),
-      "",
-    ]
-  return lines
+# The cell of a row in each kind of column.
+_CELLS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+  "rate": lambda row: _number(statistics.fmean(row["rate"]), 2),
+  "bias": _bias_cell,
+  "point": lambda row: _number(bias(row["squared_bias"])[0]),
+  "along, across": _length_cell,
+  "variance": lambda row: f"{statistics.fmean(row['variance']):.3g}",
+}
 
 
-def _ratios(record: Mapping[str, Any]) -> list[str]:
-  """Bias over InfoNCE's at B = 8."""
-  if 8 not in record["settings"]["batches"]:
-    return []
-  stages = _stages(record)
-  own = {
-    s: bias(_row(record["rows"], s, "InfoNCE", 8)["squared_bias"])[0]
-    for s in stages
-  }
-  found = {}
-  for source in (record["rows"], record["rates"]):
-    for method in _methods(source):
-      found[method] = [
-        bias(_row(source, s, method, 8)["squared_bias"])[0] / own[s]
-        for s in stages
-      ]
-  few = [m for m, ratios in found.items() if max(ratios) <= 0.25]
-  return [
-    "Bias at B = 8 as a multiple of InfoNCE's, each against its own objective"
-    f" (at most .25 at every stage: {', '.join(few) or 'none'}):",
-    "",
-    *reporting.table(
-      ["method", *stages],
-      ([m, *(_number(x) for x in r)] for m, r in found.items()),
-    ),
-  ]
-
-
-def _rates(record: Mapping[str, Any]) -> list[str]:
-  if not record["rates"]:
-    return []
-  stages = _stages(record)
-  rows = []
-  for method in _methods(record["rates"]):
-    found = [_row(record["rates"], s, method, 8) for s in stages]
-    rows.append(
+def _table(rows, stages: Sequence[str], batch: int, *columns: str) -> list[str]:
+  """A row a method, in each column a cell a stage."""
+  return reporting.table(
+    ["method", *(f"{c}, {s}" for c in columns for s in stages)],
+    (
       [
-        method,
-        *(_number(statistics.fmean(r["rate"]), 2) for r in found),
-        *map(_bias_cell, found),
-        *(f"{statistics.fmean(r['variance']):.3g}" for r in found),
+        m,
+        *(_CELLS[c](_row(rows, s, m, batch)) for c in columns for s in stages),
       ]
-    )
-  return [
-    "### Other rates, B = 8",
-    "",
+      for m in _methods(rows)
+    ),
+  )
+
+
+def _over_batches(rows, stages, batches, column: str) -> list[str]:
+  """A row a stage and method, a cell a batch size."""
+  return reporting.table(
+    ["stage", "method", *map(str, batches)],
+    (
+      [s, m, *(_CELLS[column](_row(rows, s, m, b)) for b in batches)]
+      for s in stages
+      for m in _methods(rows)
+    ),
+  )
+
+
+def _ratios(
+  record: Mapping[str, Any], stages: Sequence[str]
+) -> Iterator[str | list[str]]:
+  """Bias over InfoNCE's at B = 8."""
+
+  def biases(rows, method):
+    found = (_row(rows, s, method, 8)["squared_bias"] for s in stages)
+    return np.array([bias(squares)[0] for squares in found])
+
+  own = biases(record["rows"], "InfoNCE")
+  found = {
+    method: biases(rows, method) / own
+    for rows in (record["rows"], record["rates"])
+    for method in _methods(rows)
+  }
+  few = [m for m, ratios in found.items() if max(ratios) <= 0.25]
+  yield (
+    "Bias at B = 8 as a multiple of InfoNCE's, each against its own objective"
+    f" (at most .25 at every stage: {', '.join(few) or 'none'}):"
+  )
+  yield reporting.table(
+    ["method", *stages], ([m, *map(_number, r)] for m, r in found.items())
+  )
+
+
+def _rates(rates, stages: Sequence[str]) -> Iterator[str | list[str]]:
+  yield "### Other rates, B = 8"
+  yield (
     "An average of rate γ that holds the batch's own Ẑ is at least γ Ẑ, so no"
     " batch counts for more than 1/γ anchors of average weight. Where CV² / B"
     " is far above 1, an anchor's gradient comes from the few batches with Ẑ"
@@ -301,40 +259,9 @@ def _rates(record: Mapping[str, Any]) -> list[str]:
     " is above 1/Z, and a variance that is far larger. The conjugate"
     " rule's rate is sigmoid(log Z + log alpha): near 1, and so near DCL, where"
     " Z is not small; .1 takes log alpha of about −log Z − 2. Chains begin at"
-    " the exact Z, and of rates below .05 are not quite at their steady state.",
-    "",
-    *reporting.table(
-      [
-        "method",
-        *(f"rate, {s}" for s in stages),
-        *(f"bias, {s}" for s in stages),
-        *(f"variance, {s}" for s in stages),
-      ],
-      rows,
-    ),
-  ]
-
-
-def _over_batches(record: Mapping[str, Any], what: str) -> list[str]:
-  batches = record["settings"]["batches"]
-  rows = []
-  for stage in _stages(record):
-    for method in _methods(record["rows"]):
-      cells = []
-      for batch in batches:
-        values = _row(record["rows"], stage, method, batch)[what]
-        value = statistics.fmean(values)
-        if what == "squared_bias":
-          cells.append(_number(bias(values)[0]))
-        else:
-          cells.append(f"{value:.3g}")
-      rows.append([stage, method, *cells])
-  name = "Bias" if what == "squared_bias" else "Variance"
-  return [
-    f"### {name} over B",
-    "",
-    *reporting.table(["stage", "method", *map(str, batches)], rows),
-  ]
+    " the exact Z, and of rates below .05 are not quite at their steady state."
+  )
+  yield _table(rates, stages, 8, "rate", "bias", "variance")
 
 
 def plot(record: Mapping[str, Any], path: pathlib.Path) -> None:
@@ -347,11 +274,8 @@ def plot(record: Mapping[str, Any], path: pathlib.Path) -> None:
   for column, stage in enumerate(stages):
     above, below = axes[0, column], axes[1, column]
     for method in _methods(record["rows"]):
-      rows = [
-        r
-        for r in record["rows"]
-        if r["stage"] == stage["stage"] and r["method"] == method
-      ]
+      own = (stage["stage"], method)
+      rows = [r for r in record["rows"] if (r["stage"], r["method"]) == own]
       batches = [r["batch"] for r in rows]
       style = {
         "color": _COLOURS.get(method, "grey"),
@@ -360,25 +284,17 @@ def plot(record: Mapping[str, Any], path: pathlib.Path) -> None:
         "marker": "o",
         "markersize": 3,
       }
-      below.plot(
-        batches,
-        [statistics.fmean(r["variance"]) for r in rows],
-        label=method,
-        **style,
-      )
+      variances = [statistics.fmean(r["variance"]) for r in rows]
+      below.plot(batches, variances, label=method, **style)
       if "control" in method:
         continue
       middle, low, high = np.array([bias(r["squared_bias"]) for r in rows]).T
       # What is not told from no bias has no place on a logarithmic axis.
       seen = np.where((middle > 0) & (low > 0), middle, np.nan)
       above.plot(batches, seen, **style)
+      ends = (np.where(np.isnan(seen), np.nan, x) for x in (low, high))
       above.fill_between(
-        batches,
-        np.where(np.isnan(seen), np.nan, low),
-        np.where(np.isnan(seen), np.nan, high),
-        color=style["color"],
-        alpha=0.15,
-        linewidth=0,
+        batches, *ends, color=style["color"], alpha=0.15, linewidth=0
       )
     above.set_title(
       f"{stage['stage']} (step {stage['step']:,}), median CV²"

@@ -11,12 +11,14 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from contrastive_jax.data import sources
 from contrastive_jax.recipes import clip_emoji
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.runs import runner
+from experiments.synthetic import gradient_estimates
 
 # Shares of the training steps; checkpoints are a tenth of the run apart.
 STAGES: Mapping[str, float] = {"early": 0.1, "middle": 0.5, "end": 1.0}
@@ -41,19 +43,24 @@ class Stage:
   text: np.ndarray
   temperature: float
 
+  @property
+  def data(self) -> gradient_estimates.Data:
+    """Its arrays."""
+    return gradient_estimates.Data(
+      jnp.asarray(self.image),
+      jnp.asarray(self.text),
+      jnp.float32(self.temperature),
+    )
+
 
 def make_config(
-  steps: int, *, seed: int = 0, changes: Mapping[str, Any] | None = None
+  steps: int, *, changes: Mapping[str, Any] | None = None
 ) -> config_lib.Config:
   """The run: the emoji recipe with one caption of one drawing an example.
 
   Args:
     steps: of training, a multiple of 10.
-    seed: of the run.
     changes: dotted names of fields and their values, on top of it.
-
-  Returns:
-    The configuration.
 
   Raises:
     config_lib.ConfigError: if `steps` is no multiple of 10.
@@ -65,7 +72,6 @@ def make_config(
   config = clip_emoji.get_config()
   config.override(
     {
-      "seed": seed,
       "steps": steps,
       "checkpoint_every": steps // _CHECKPOINTS,
       "keep_checkpoints": _CHECKPOINTS,
@@ -74,10 +80,7 @@ def make_config(
       "objective.images_per_concept": 1,
       "objective.image_image": 0.0,
       "loss.label_smoothing": 0.0,
-      "model.overrides": {
-        "image": {"widths": (16, 32, 64)},
-        "embed_dim": 128,
-      },
+      "model.overrides": {"image": {"widths": (16, 32, 64)}, "embed_dim": 128},
       "evaluation": ("retrieval",),
       "evaluation.retrieval.every": steps // 2,
       "evaluation.retrieval.final": False,
@@ -88,28 +91,6 @@ def make_config(
   return config_lib.parse(config)
 
 
-def train(
-  config: config_lib.Config,
-  workdir: pathlib.Path,
-  *,
-  report: Callable[[str], None] = print,
-) -> float:
-  """Trains, or goes on where a training was stopped.
-
-  Args:
-    config: of `make_config`.
-    workdir: of the run.
-    report: receives lines for the user.
-
-  Returns:
-    Seconds that it took, also if it was finished before.
-
-  Raises:
-    WorkdirError: if the workdir holds another run.
-  """
-  return runner.train(config, workdir, report=report)["train/seconds"]
-
-
 def embed_stages(
   config: config_lib.Config,
   workdir: pathlib.Path,
@@ -117,16 +98,13 @@ def embed_stages(
   examples: int,
   report: Callable[[str], None] = print,
 ) -> list[Stage]:
-  """Embeds the training things at three checkpoints of a run.
+  """Embeds the training things at three checkpoints of a run, in their order.
 
   Args:
     config: of `make_config`.
-    workdir: of the run, after `train`.
+    workdir: of the finished run.
     examples: n, the largest number of things that are embedded.
     report: receives lines for the user.
-
-  Returns:
-    The stages, in the order of training.
 
   Raises:
     WorkdirError: if the workdir holds no such run.

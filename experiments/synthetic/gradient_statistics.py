@@ -1,10 +1,12 @@
 """Bias and variance of a stochastic gradient."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 
 class GradientStatistics(NamedTuple):
@@ -65,39 +67,32 @@ def gradient_statistics(
   chunk = min(chunk, draws)
   full, rest = divmod(draws, chunk)
   keys = jax.random.split(key, draws)
+  reference = jax.tree.map(lambda g: jnp.asarray(g, jnp.float32), reference)
+  squared_norm = functools.partial(optax.tree.norm, squared=True)
 
-  def deviations(keys):
-    return jax.tree.map(
+  def add(sums, keys):
+    total, squares = sums
+    found = jax.tree.map(
       lambda x, g: x.astype(jnp.float32) - g,
       jax.vmap(estimate)(keys),
       reference,
     )
-
-  def add(sums, keys):
-    total, squares = sums
-    found = deviations(keys)
     total = jax.tree.map(lambda t, d: t + jnp.sum(d, axis=0), total, found)
-    return (total, squares + _squared_norm(found)), None
+    return (total, squares + squared_norm(found)), None
 
-  sums = (
-    jax.tree.map(lambda g: jnp.zeros(jnp.shape(g), jnp.float32), reference),
-    jnp.float32(0),
-  )
   sums, _ = jax.lax.scan(
-    add, sums, keys[: full * chunk].reshape(full, chunk, *keys.shape[1:])
+    add,
+    (optax.tree.zeros_like(reference), jnp.float32(0)),
+    keys[: full * chunk].reshape(full, chunk, *keys.shape[1:]),
   )
   if rest:
     sums, _ = add(sums, keys[full * chunk :])
   total, squares = sums
-  norm = _squared_norm(reference)
-  of_total = _squared_norm(total)
+  norm, of_total = squared_norm(reference), squared_norm(total)
   squared_bias = (of_total - squares) / (float(draws) * (draws - 1))
   variance = (squares - of_total / draws) / (draws - 1)
   mean = jax.tree.map(lambda t, g: t / draws + g, total, reference)
-  dot = sum(
-    jnp.vdot(a, b)
-    for a, b in zip(jax.tree.leaves(mean), jax.tree.leaves(reference))
-  )
+  dot = jnp.asarray(optax.tree.vdot(mean, reference))
   # Of a Gaussian in one direction; in more of them it is smaller.
   spread = variance / draws
   error = jnp.sqrt(
@@ -106,13 +101,6 @@ def gradient_statistics(
   return GradientStatistics(
     squared_bias / norm,
     variance / norm,
-    dot / jnp.sqrt(_squared_norm(mean) * norm),
+    dot / jnp.sqrt(squared_norm(mean) * norm),
     error / norm,
-  )
-
-
-def _squared_norm(tree: Any) -> jax.Array:
-  return sum(
-    (jnp.sum(jnp.square(x.astype(jnp.float32))) for x in jax.tree.leaves(tree)),
-    start=jnp.float32(0),
   )

@@ -12,7 +12,6 @@ two to five minutes.
 import dataclasses
 import functools
 import json
-import os
 import pathlib
 import time
 from collections.abc import Callable, Mapping
@@ -25,31 +24,19 @@ from absl import flags
 
 from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.programs import reporting
+from experiments import studies
 from experiments.synthetic import discrete, worlds
 
 _FLAGS = flags.FlagValues()
-_OUT = flags.DEFINE_string(
-  "out",
-  str(reporting.RESULTS),
-  "Folder of the record.",
-  flag_values=_FLAGS,
+_integer = functools.partial(flags.DEFINE_integer, flag_values=_FLAGS)
+_OUT = studies.define_out("information_gap", _FLAGS)
+_SEEDS = _integer("seeds", 5, "Encoders of each loss.", lower_bound=2)
+_STEPS = _integer(
+  "steps",
+  0,
+  "Of every training, for a smoke run; 0 is the study's own, 800.",
+  lower_bound=0,
 )
-_SEEDS = flags.DEFINE_integer(
-  "seeds", 5, "Encoders of each loss.", lower_bound=2, flag_values=_FLAGS
-)
-_STEPS = flags.DEFINE_integer(
-  "steps", 0, "Of every training.", lower_bound=0, flag_values=_FLAGS
-)
-
-_USAGE = """What exact alignment of two modalities loses.
-
-  python -m experiments.synthetic.information_gap
-
-Writes information_gap.json, .md and .png. Flags:
-  --seeds=N   encoders of each loss; default 5
-  --steps=N   of every training, for a smoke run; default 800
-  --out=DIR   of the record; default experiments/results
-"""
 
 # Bits of the image alone, of the text alone, and how often the former are erased.
 _WORLDS = ((1, 0, 0.0), (2, 0, 0.0), (3, 0, 0.0), (3, 0, 0.5), (3, 1, 0.0))
@@ -65,9 +52,7 @@ def exact_part() -> list[dict[str, float]]:
 
 
 def learned_part(
-  settings: worlds.Settings,
-  seeds: int,
-  report: Callable[[str], None] = print,
+  settings: worlds.WorldSizes, seeds: int, report: Callable[[str], None] = print
 ) -> list[dict[str, Any]]:
   """Excess cross-entropy of trained encoders, a row a world and loss."""
   exact = [
@@ -90,17 +75,17 @@ def learned_part(
     # All worlds and seeds at once: a step is too small to keep a core busy.
     over_seeds = jax.vmap(one, (None, 0))
     found = jax.jit(jax.vmap(over_seeds, (0, None)))(which, keys)
-    for i, known in enumerate(_WORLDS):
-      rows.append(
-        {
-          "world": known,
-          "method": name,
-          "bound": exact[i]["bound"],
-          "best_aligned": exact[i]["excess"],
-          "excess": _list(found["cross_entropy"][i] - least[i]),
-          "misalignment": _list(found["misalignment"][i]),
-        }
-      )
+    rows += [
+      {
+        "world": known,
+        "method": name,
+        "bound": exact[i]["bound"],
+        "best_aligned": exact[i]["excess"],
+        "excess": _list(found["cross_entropy"][i] - least[i]),
+        "misalignment": _list(found["misalignment"][i]),
+      }
+      for i, known in enumerate(_WORLDS)
+    ]
     seconds = time.monotonic() - began
     left = seconds * (len(worlds.METHODS) - number - 1) / 60
     largest = int(np.argmax([gap["bound"] for gap in exact]))
@@ -124,35 +109,25 @@ def page(record: Mapping[str, Any]) -> str:
     for method in worlds.METHODS
   }
   first = record["learned"][: len(_WORLDS)]
-  lines = [
+  return studies.page(
     "# The information gap: what exact alignment loses",
-    "",
-    "```sh",
-    "python -m experiments.synthetic.information_gap",
-    "```",
-    "",
+    studies.shell("python -m experiments.synthetic.information_gap"),
     "Theorem 3.1 of Jiang et al. 2023: if the representations of both modalities"
     " are equal, the best classifier on them has a cross-entropy of at least"
     " |I(X_V; Y) - I(X_T; Y)| above that of the best one on both inputs.",
-    "",
     "## Exactly",
-    "",
     f"{len(exact)} random discrete worlds; the best aligned representation is"
     " the part that both modalities know alike. Its excess above the bound is at"
     f" least {max(slack, 0.0):.1g} nats; {equal} of them have none.",
-    "",
     "![Excess over the gap, exact and of trained encoders](information_gap.png)",
-    "",
     "## Trained encoders",
-    "",
     f"{worlds.SHARED} bits that both modalities see, and more that one alone"
     f" does. Two-layer encoders, d = {settings['dim']}, {settings['steps']}"
     f" batches of {settings['batch']} pairs, frozen; a classifier of all bits"
     f" reads both modalities' features (with separation both heads') through"
     f" noise of {settings['precision']:g}. Excess cross-entropy in nats on new"
     f" things; mean ± half of the 95 % interval over {record['seeds']} seeds.",
-    "",
-    *reporting.table(
+    reporting.table(
       ["bits of the image, of the text, erased", *worlds_shown],
       [
         ["gap, the bound", *(f"{r['bound']:.3f}" for r in first)],
@@ -166,35 +141,28 @@ def page(record: Mapping[str, Any]) -> str:
         ),
       ],
     ),
-    "",
     "Mean squared distance of paired features:",
-    "",
-    *reporting.table(
+    reporting.table(
       ["loss", *worlds_shown],
       (
         [method, *(f"{np.mean(r['misalignment']):.3f}" for r in rows)]
         for method, rows in learned.items()
       ),
     ),
-    "",
     "The classifier reads through noise because trained encoders are equal only"
     " nearly: without any, it could read what is left of their difference, and the"
     " theorem is of representations that are equal. The noise, and a classifier that"
     " is not the best one, can only add to an excess: what single losses have beside"
     " none shows how much (image alone, in the worlds whose text knows no more)."
     " Of separation the classifier reads twice as many features.",
-    "",
     '"aligned" is CLIP with 30 times the squared distance of pairs; the weights of'
     " separation, bridge and alignment loss are 1, that of consistency .1. The"
     " paper's alignment loss 1 / cos^2 (here + .001) does not align: features that"
     " point in opposite directions minimise it too, and many pairs end there"
     " (squared distance 4).",
-    "",
     f"Made with {reporting.listed(record['versions'])} in"
     f" {record['seconds']:.0f} s.",
-    "",
-  ]
-  return "\n".join(lines)
+  )
 
 
 def plot(record: Mapping[str, Any], path: pathlib.Path) -> None:
@@ -221,15 +189,15 @@ def plot(record: Mapping[str, Any], path: pathlib.Path) -> None:
       label=name,
     )
   first = record["learned"][: len(_WORLDS)]
-  for i, r in enumerate(first):
-    right.hlines(
-      r["bound"],
-      i - 0.45,
-      i + 0.45,
-      color="black",
-      linestyle=":",
-      label=None if i else "gap",
-    )
+  places = np.arange(len(first))
+  right.hlines(
+    [r["bound"] for r in first],
+    places - 0.45,
+    places + 0.45,
+    color="black",
+    linestyle=":",
+    label="gap",
+  )
   right.set_xticks(range(len(_WORLDS)), [_named(w) for w in _WORLDS])
   right.set_xlabel("bits of the image, of the text, erased")
   right.set_title("trained encoders")
@@ -254,29 +222,25 @@ def _list(values) -> list[float]:
 
 def main() -> None:
   """Runs the program."""
-  out = pathlib.Path(_OUT.value)
-  out.mkdir(parents=True, exist_ok=True)
-  settings = worlds.Settings()
-  if _STEPS.value:
-    settings = dataclasses.replace(settings, steps=_STEPS.value)
+  out, settings = studies.folder(_OUT.value), worlds.WorldSizes()
+  settings = dataclasses.replace(settings, steps=_STEPS.value or settings.steps)
   began = time.monotonic()
   record: dict[str, Any] = {
     "settings": dataclasses.asdict(settings),
     "seeds": _SEEDS.value,
-    "cores": os.cpu_count(),
-    "versions": reporting.versions("jax", "jaxlib", "numpy", "optax"),
+    **studies.machine("jax", "jaxlib", "numpy", "optax"),
     "exact": exact_part(),
     "learned": learned_part(
       settings, _SEEDS.value, functools.partial(print, flush=True)
     ),
+    "seconds": time.monotonic() - began,
   }
-  record["seconds"] = time.monotonic() - began
   # Tuples become lists: a page from a record on disk is the same.
   record = json.loads(json.dumps(record))
-  reporting.write(out, "information_gap", record, page(record), indent=None)
-  plot(record, out / "information_gap.png")
-  print(f"Wrote information_gap.json, .md and .png to {out}.")
+  studies.publish(
+    out, "information_gap", record, page(record), plot, indent=None
+  )
 
 
 if __name__ == "__main__":
-  flags_lib.run(main, flag_values=_FLAGS, usage=_USAGE)
+  flags_lib.run(main, flag_values=_FLAGS, usage=__doc__)

@@ -10,7 +10,6 @@ Learning rates of the encoders are chosen for each method on validation pairs.
 
 import dataclasses
 import functools
-import os
 import pathlib
 import time
 from collections.abc import Mapping
@@ -23,42 +22,26 @@ from absl import flags
 
 from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.programs import reporting
+from experiments import studies
 from experiments.synthetic import encoders, scalar
 
 _FLAGS = flags.FlagValues()
-_OUT = flags.DEFINE_string(
-  "out",
-  str(reporting.RESULTS),
-  "Folder of the record.",
-  flag_values=_FLAGS,
-)
-_SEEDS = flags.DEFINE_integer(
-  "seeds", 6, "Data sets of the encoders.", lower_bound=2, flag_values=_FLAGS
-)
-_STEPS = flags.DEFINE_integer(
+_integer = functools.partial(flags.DEFINE_integer, flag_values=_FLAGS)
+_OUT = studies.define_out("noise", _FLAGS)
+_SEEDS = _integer("seeds", 6, "Data sets of the encoders.", lower_bound=2)
+_STEPS = _integer(
   "steps",
   0,
-  "Steps of every run; 0 is each part's own.",
+  "Steps of every run, for a smoke run; 0 is each part's own.",
   lower_bound=0,
-  flag_values=_FLAGS,
 )
-
-_USAGE = """Does a small batch find the optimum that all negatives define?
-
-  python -m experiments.synthetic.noise
-
-Writes noise.json, .md and .png. Flags:
-  --seeds=N   data sets of the encoders; default 6
-  --steps=N   steps of every run, for a smoke run; default: each part's own
-  --out=DIR   of the record; default experiments/results
-"""
 _SCALAR_NOISE = (0.0, 1.0, 1.73)
 _ENCODER_NOISE = (0.3, 0.6, 1.0)
 _INITIAL = tuple(np.linspace(0.1, 2.0, 10).round(3).tolist())
 _RATES = (1e-3, 2e-3, 4e-3, 8e-3, 16e-3)
 
 
-def scalar_part(settings: scalar.Settings) -> list[dict[str, Any]]:
+def scalar_part(settings: scalar.ScalarSizes) -> list[dict[str, Any]]:
   """Theta of all methods at all noise levels: paths and final averages."""
   rows = []
   levels, runs = len(_SCALAR_NOISE), len(_INITIAL)
@@ -88,7 +71,7 @@ def scalar_part(settings: scalar.Settings) -> list[dict[str, Any]]:
 
 
 def encoder_part(
-  settings: encoders.Settings, seeds: int, report: Any = print
+  settings: encoders.EncoderSizes, seeds: int, report: Any = print
 ) -> list[dict[str, Any]]:
   """Held-out loss and angle of all methods, a row a method and noise level."""
   keys = jax.random.split(jax.random.key(0), seeds)
@@ -159,48 +142,31 @@ def page(record: Mapping[str, Any]) -> str:
     for method in scalar.METHODS
   )
   encoder = record["encoder_settings"]
-  optimal = {
-    r["sigma"]: np.asarray(r["test"])
-    for r in record["encoders"]
-    if r["learning_rate"] is None
-  }
-  trained = []
+  trained, optimal = [], np.zeros(())
   for r in record["encoders"]:
-    excess = np.asarray(r["test"]) - optimal[r["sigma"]]
-    known = r["learning_rate"] is not None
-    trained.append(
-      [
-        f"{r['sigma']}",
-        r["method"],
-        f"{r['learning_rate']:g}" if known else "–",
-        reporting.interval(r["test"], 3),
-        reporting.interval(excess.tolist(), 3) if known else "0",
-        reporting.interval(r["angle"], 1) if known else "0",
-      ]
-    )
-  lines = [
+    if r["learning_rate"] is None:  # The first row of a noise level.
+      optimal = np.asarray(r["test"])
+      rate, excess, angle = "–", "0", "0"
+    else:
+      rate = f"{r['learning_rate']:g}"
+      excess = reporting.interval((r["test"] - optimal).tolist(), 3)
+      angle = reporting.interval(r["angle"], 1)
+    test = reporting.interval(r["test"], 3)
+    trained.append([f"{r['sigma']}", r["method"], rate, test, excess, angle])
+  small = record["scalar_settings"]
+  return studies.page(
     "# Noise in the negatives: what small batches converge to",
-    "",
-    "```sh",
-    "python -m experiments.synthetic.noise",
-    "```",
-    "",
+    studies.shell("python -m experiments.synthetic.noise"),
     "## One parameter",
-    "",
     "The optimum over all negatives is 1.0 at every noise level. Mean over the"
-    f" second half of {record['scalar_settings']['steps']:,} steps of"
-    f" {record['scalar_settings']['batch']} anchors with"
-    f" {record['scalar_settings']['negatives']} negatives each, from ten"
-    " initial values: mean [smallest, largest].",
-    "",
-    *reporting.table(
+    f" second half of {small['steps']:,} steps of {small['batch']} anchors with"
+    f" {small['negatives']} negatives each, from ten initial values: mean"
+    " [smallest, largest].",
+    reporting.table(
       ["method", *(f"sigma {s}" for s in _SCALAR_NOISE)], scalars
     ),
-    "",
     "![theta over the steps, and the encoders' held-out loss](noise.png)",
-    "",
     "## Two linear encoders",
-    "",
     f"{encoder['pairs']} pairs, batches of {encoder['batch']},"
     f" {encoder['steps']:,} steps, temperature {encoder['temperature']};"
     f" {record['seeds']} data sets with the same initial encoders for every"
@@ -208,20 +174,16 @@ def page(record: Mapping[str, Any]) -> str:
     f" {', '.join(f'{r:g}' for r in _RATES)} on validation pairs. Loss over all"
     " negatives on test pairs (lower is better), and angle to the optimum's"
     " similarities; mean ± half of the 95 % interval.",
-    "",
-    *reporting.table(
+    reporting.table(
       [
         *("sigma", "method", "learning rate", "test loss"),
         *("minus the optimum's", "angle, degrees"),
       ],
       trained,
     ),
-    "",
     f"Made with {reporting.listed(record['versions'])} in"
     f" {record['seconds']:.0f} s.",
-    "",
-  ]
-  return "\n".join(lines)
+  )
 
 
 def plot(record: Mapping[str, Any], path: pathlib.Path) -> None:
@@ -275,36 +237,29 @@ def plot(record: Mapping[str, Any], path: pathlib.Path) -> None:
 
 def main() -> None:
   """Runs the program."""
-  out = pathlib.Path(_OUT.value)
-  out.mkdir(parents=True, exist_ok=True)
-  small, pair = scalar.Settings(), encoders.Settings()
-  if _STEPS.value:
+  out = studies.folder(_OUT.value)
+  small, pair = scalar.ScalarSizes(), encoders.EncoderSizes()
+  if steps := _STEPS.value:
     small = dataclasses.replace(
-      small, steps=_STEPS.value, points=min(small.points, _STEPS.value)
+      small, steps=steps, points=min(small.points, steps)
     )
-    pair = dataclasses.replace(
-      pair, steps=_STEPS.value, full_steps=_STEPS.value
-    )
+    pair = dataclasses.replace(pair, steps=steps, full_steps=steps)
+  report = functools.partial(print, flush=True)
   began = time.monotonic()
-  print("One parameter ...", flush=True)
+  report("One parameter ...")
   rows = scalar_part(small)
-  print("Two encoders ...", flush=True)
+  report("Two encoders ...")
   record = {
     "scalar_settings": dataclasses.asdict(small),
     "encoder_settings": dataclasses.asdict(pair),
     "seeds": _SEEDS.value,
-    "cores": os.cpu_count(),
-    "versions": reporting.versions("jax", "jaxlib", "numpy", "optax"),
+    **studies.machine("jax", "jaxlib", "numpy", "optax"),
     "scalar": rows,
-    "encoders": encoder_part(
-      pair, _SEEDS.value, functools.partial(print, flush=True)
-    ),
+    "encoders": encoder_part(pair, _SEEDS.value, report),
     "seconds": time.monotonic() - began,
   }
-  reporting.write(out, "noise", record, page(record), indent=None)
-  plot(record, out / "noise.png")
-  print(f"Wrote noise.json, .md and .png to {out}.")
+  studies.publish(out, "noise", record, page(record), plot, indent=None)
 
 
 if __name__ == "__main__":
-  flags_lib.run(main, flag_values=_FLAGS, usage=_USAGE)
+  flags_lib.run(main, flag_values=_FLAGS, usage=__doc__)

@@ -10,6 +10,7 @@ has its minimum at theta = 1 whatever sigma is. A minibatch's InfoNCE has not.
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -20,7 +21,7 @@ from contrastive_jax import losses
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class ScalarSizes:
   """Sizes of a run.
 
   Attributes:
@@ -57,7 +58,7 @@ def run(
   sigma: float | jax.Array,
   initial: jax.Array,
   seed: int,
-  settings: Settings = Settings(),
+  settings: ScalarSizes = ScalarSizes(),
 ) -> tuple[jax.Array, jax.Array]:
   """Runs from several initial values, each with draws of its own.
 
@@ -73,16 +74,13 @@ def run(
     the second half of the steps [R].
   """
   keys = jax.random.split(jax.random.key(seed), len(initial))
-
-  def one(key, theta, sigma):
-    return _trajectory(method, sigma, theta, key, settings)
-
   noise = jnp.broadcast_to(jnp.asarray(sigma, jnp.float32), initial.shape)
+  one = functools.partial(_trajectory, method, settings)
   return jax.jit(jax.vmap(one))(keys, initial, noise)
 
 
 def _trajectory(
-  method: str, sigma: Any, theta: Any, key: jax.Array, settings: Settings
+  method: str, settings: ScalarSizes, key: jax.Array, theta: Any, sigma: Any
 ) -> tuple[jax.Array, jax.Array]:
   positive = 1.0 + sigma**2
   spread = jnp.sqrt(positive)

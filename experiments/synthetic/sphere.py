@@ -54,14 +54,9 @@ class Deviation(NamedTuple):
 
 
 def log_partition(dim: int, temperature: float) -> float:
-  """Log of E[exp(t / tau)], from the series of Bessel's I in log space.
+  """Log of E[exp(t / tau)], d >= 2, from the series of Bessel's I in log space.
 
-  Args:
-    dim: d >= 2.
-    temperature: tau > 0.
-
-  Returns:
-    log Z, a float64's precision at any order.
+  It has a float64's precision at any order.
 
   Raises:
     ValueError: if `dim` < 2 or `temperature` <= 0.
@@ -92,15 +87,9 @@ def squared_variation(dim: int, temperature: float) -> float:
 
 
 def exact(dim: int, temperature: float, negatives: int) -> Deviation:
-  """Both deviations by quadrature of the integrals above.
+  """Both deviations, d >= 4, by quadrature of the integrals above.
 
-  Args:
-    dim: d >= 4.
-    temperature: tau > 0.
-    negatives: B >= 1.
-
-  Returns:
-    The deviations, to about six digits, without error.
+  They have about six digits, and no error.
   """
   log_z = log_partition(dim, temperature)
   # Both integrands fade at both ends: the trapezoid rule is exact for them.
@@ -123,28 +112,13 @@ def exact(dim: int, temperature: float, negatives: int) -> Deviation:
 
 
 def monte_carlo(
-  key: jax.Array,
-  dim: int,
-  temperature: float,
-  negatives: int,
-  *,
-  draws: int,
+  key: jax.Array, dim: int, temperature: float, negatives: int, *, draws: int
 ) -> Deviation:
-  r"""Both deviations from drawn negatives.
+  """Both deviations, with standard errors, from so many draws of B negatives.
 
   Z is known, and so is E[Z-hat / Z - 1] = 0: it is taken off as a control
   variate with the coefficient that regression finds, which makes the noise
   several times smaller.
-
-  Args:
-    key: of the draws.
-    dim: d.
-    temperature: tau.
-    negatives: B of a draw.
-    draws: n, at least 2.
-
-  Returns:
-    The deviations with their standard errors.
 
   Raises:
     ValueError: if `draws` < 2.

@@ -23,7 +23,7 @@ CLASSES = 2 ** (SHARED + _MOST_IMAGE + _MOST_TEXT)
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class WorldSizes:
   """Sizes of a run.
 
   Attributes:
@@ -87,7 +87,7 @@ def train(
   weights: Mapping[str, float],
   world: World,
   key: jax.Array,
-  settings: Settings,
+  settings: WorldSizes,
 ) -> dict[str, jax.Array]:
   """Trains encoders and a classifier; what the features have lost.
 
@@ -139,12 +139,10 @@ def fit(
   weights: Mapping[str, float],
   world: World,
   key: jax.Array,
-  settings: Settings,
+  settings: WorldSizes,
 ) -> dict[str, Any]:
-  """Trains encoders without labels; arguments as of `train`.
-
-  Returns:
-    Both encoders' parameters, and `codes`, of what they have seen.
+  """Both encoders' parameters, trained without labels, and `codes`, of what they
+  have seen; arguments as of `train`.
   """
   codes_key, init, fit_key, *_ = jax.random.split(key, 5)
   codes = _codes(codes_key, settings)
@@ -176,19 +174,14 @@ def draw(
   encoders: Mapping[str, Any],
   world: World,
   key: jax.Array,
-  settings: Settings,
+  settings: WorldSizes,
 ) -> tuple[dict[str, jax.Array], jax.Array]:
   """A batch of things: two views of both modalities, and which things they are.
 
-  Args:
-    encoders: as `fit` returns them; their `codes` are used.
-    world: what is seen by whom.
-    key: of the things and of the noise.
-    settings: sizes.
-
   Returns:
-    `image`, `text`, `image_augmented` and `text_augmented`, [batch, inputs], and
-    the label [batch]: the shared number, the image's and the text's own.
+    `image`, `text`, `image_augmented` and `text_augmented`, [batch, inputs] by the
+    encoders' `codes`, and the label [batch]: the shared number, the image's and
+    the text's own.
   """
   codes = encoders["codes"]
   shape = (settings.batch,)
@@ -210,11 +203,11 @@ def draw(
     x += codes[f"{side}_shared"][shared]
     noise = jax.random.normal(keys[4 + i], x.shape)
     inputs[name] = x + settings.noise * noise
-  label = (shared * 2**_MOST_IMAGE + own["image"]) * 2**_MOST_TEXT
-  return inputs, label + own["text"]
+  label = (shared * 2**_MOST_IMAGE + own["image"]) * 2**_MOST_TEXT + own["text"]
+  return inputs, label
 
 
-def _codes(key: jax.Array, settings: Settings) -> dict[str, jax.Array]:
+def _codes(key: jax.Array, settings: WorldSizes) -> dict[str, jax.Array]:
   """Random unit codes of the numbers, of each modality."""
   counts = {
     "image_shared": 2**SHARED,
@@ -244,20 +237,19 @@ def _loss(weights, z, settings):
     "bridge": lambda: losses.brownian_bridge(v, t, va),
     "consistency": lambda: losses.geometric_consistency(v, t, va, ta),
     "image": lambda: losses.nt_xent(v, va, temperature=settings.temperature),
+    "separation": lambda: losses.deep_feature_separation(
+      v,
+      t,
+      *(z[f"{k}_independent"] for k in ("image", "text")),
+      *(z[f"{k}_augmented_independent"] for k in ("image", "text")),
+      temperature=settings.temperature,
+    ),
   }
   total = jnp.float32(0)
   for name, weight in weights.items():
-    if name == "separation":
-      parts = losses.deep_feature_separation(
-        v,
-        t,
-        *(z[f"{k}_independent"] for k in ("image", "text")),
-        *(z[f"{k}_augmented_independent"] for k in ("image", "text")),
-        temperature=settings.temperature,
-      )
-      total += weight * sum(jnp.mean(x) for x in parts.values())
-    else:
-      total += weight * jnp.mean(terms[name]())
+    value = terms[name]()
+    parts = value.values() if isinstance(value, dict) else [value]
+    total += weight * sum(jnp.mean(x) for x in parts)
   return total
 
 

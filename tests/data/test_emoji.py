@@ -121,9 +121,8 @@ def test_fingerprint_follows_the_table_and_the_drawings(tmp_path, monkeypatch):
         images.writestr(name, content)
     return emoji.fingerprint.__wrapped__()
 
-  monkeypatch.setattr(
-    emoji.importlib.resources, "files", lambda package: tmp_path
-  )
+  monkeypatch.setattr(emoji, "_CONCEPTS", tmp_path / "concepts.json.gz")
+  monkeypatch.setattr(emoji, "_IMAGES", tmp_path / "images.zip")
   drawings = {"noto/1f600.webp": b"face", "noto/1f601.webp": b"grin"}
   first = fingerprint(b"table", drawings)
   assert fingerprint(b"table", drawings) == first

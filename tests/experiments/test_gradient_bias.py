@@ -310,7 +310,7 @@ def test_the_record_of_a_short_run(monkeypatch, tmp_path):
   some = {"moving average .1": gradient_methods.RATES["moving average .1"]}
   monkeypatch.setattr(gradient_methods, "RATES", some)
   monkeypatch.setattr(gradient_stages, "STAGES", {"early": 0.1, "end": 1.0})
-  settings = gradient_bias.Settings(
+  settings = gradient_bias.BiasSizes(
     steps=10,
     examples=48,
     batches=(8,),
@@ -333,11 +333,11 @@ def test_the_record_of_a_short_run(monkeypatch, tmp_path):
   assert [s["step"] for s in record["stages"]] == [1, 10]
   assert all(s["examples"] == 48 for s in record["stages"])
   assert [r["method"] for r in record["rows"]] == 2 * list(chosen)
-  names = gradient_bias.write(record, tmp_path)
-  text = (tmp_path / names[1]).read_text()
+  text = gradient_report.page(record)
   for method in chosen:
     assert text.count(f"| {method} | ") >= 3
-  assert (tmp_path / names[2]).stat().st_size > 10_000
+  gradient_report.plot(record, tmp_path / "a.png")
+  assert (tmp_path / "a.png").stat().st_size > 10_000
 
   # What is finished is not done again.
   def refuse(*args, **kwargs):

@@ -9,7 +9,7 @@ import pytest
 
 from experiments.synthetic import discrete, information_gap, worlds
 
-TINY = worlds.Settings(
+TINY = worlds.WorldSizes(
   inputs=4, hidden=4, dim=3, batch=8, steps=2, test=16, precision=0.1
 )
 
@@ -81,7 +81,7 @@ def test_what_is_no_world_is_refused(world):
 
 def test_drawn_things_are_those_of_the_world():
   """Inputs without noise tell what they should, and nothing else."""
-  settings = worlds.Settings(noise=0.0, batch=512)
+  settings = worlds.WorldSizes(noise=0.0, batch=512)
   codes = worlds._codes(jax.random.key(0), settings)
   world = worlds.World(jnp.int32(2), jnp.int32(1), jnp.float32(0.25))
   inputs, label = worlds.draw(
@@ -107,7 +107,7 @@ def test_drawn_things_are_those_of_the_world():
 
 
 def test_views_have_noise_of_their_own():
-  settings = worlds.Settings(noise=0.1)
+  settings = worlds.WorldSizes(noise=0.1)
   codes = worlds._codes(jax.random.key(0), settings)
   world = worlds.World(jnp.int32(1), jnp.int32(0), jnp.float32(0))
   inputs, _ = worlds.draw({"codes": codes}, world, jax.random.key(1), settings)
@@ -160,7 +160,7 @@ def test_a_wider_reading_noise_hides_more():
       {"image": 1.0},
       world,
       jax.random.key(0),
-      worlds.Settings(
+      worlds.WorldSizes(
         inputs=8, hidden=16, dim=8, batch=32, steps=60, test=256, precision=p
       ),
     )["cross_entropy"]

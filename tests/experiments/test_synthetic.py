@@ -12,7 +12,7 @@ import pytest
 from contrastive_jax.programs import reporting
 from experiments.synthetic import encoders, noise, scalar
 
-SHORT = dataclasses.replace(scalar.Settings(), steps=6000, points=10)
+SHORT = dataclasses.replace(scalar.ScalarSizes(), steps=6000, points=10)
 INITIAL = jnp.asarray([0.3, 1.7])
 
 
@@ -43,7 +43,7 @@ def test_the_scalar_optimum_is_1():
   np.testing.assert_allclose(loss(1.0), -p + (1 + sigma**2) / 2, atol=0.03)
 
 
-TINY = encoders.Settings(
+TINY = encoders.EncoderSizes(
   pairs=32, latent=4, inputs=6, dim=4, steps=300, full_steps=300
 )
 
@@ -108,7 +108,7 @@ def test_the_record_of_a_short_run(monkeypatch, tmp_path):
   monkeypatch.setattr(noise, "_SCALAR_NOISE", (0.0,))
   monkeypatch.setattr(noise, "_ENCODER_NOISE", (0.3,))
   monkeypatch.setattr(noise, "_RATES", (1e-3, 1e-2))
-  small = dataclasses.replace(scalar.Settings(), steps=10, points=5)
+  small = dataclasses.replace(scalar.ScalarSizes(), steps=10, points=5)
   pair = dataclasses.replace(TINY, steps=10, full_steps=10)
   record = {
     "scalar_settings": dataclasses.asdict(small),
