@@ -10,6 +10,7 @@ import pathlib
 import shlex
 import shutil
 import statistics
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -166,8 +167,12 @@ def command(
   try:
     begun = config_lib.parse(draft)
   except config_lib.ConfigError:  # It lacks its data, which the runs have.
+    data = draft.data
+    given: Any = types.SimpleNamespace(
+      **{name: getattr(data, name) for name in dir(data)}
+    )
     draft.data = config["data"]
-    begun = dataclasses.replace(config_lib.parse(draft), data=None)
+    begun = dataclasses.replace(config_lib.parse(draft), data=given)
   fields = reporting.changed_fields(begun, config_lib.parse(config))
   fields.pop("seed", None)
   chosen = [] if recipe == command_line.DEFAULT_RECIPE else [recipe]

@@ -127,7 +127,8 @@ def changed_fields(
 def _changed_fields(one: Any, other: Any, prefix: str) -> dict[str, Any]:
   found = {}
   for f in dataclasses.fields(other):
-    old, new = getattr(one, f.name), getattr(other, f.name)
+    new = getattr(other, f.name)
+    old = getattr(one, f.name, new)
     path = f"{prefix}{f.name}"
     if new is None or old == new:
       continue
@@ -141,7 +142,9 @@ def _changed_fields(one: Any, other: Any, prefix: str) -> dict[str, Any]:
         found |= _changed_fields(before, variant, f"{group}.{name}.")
     elif "kind" in f.metadata:
       if type(old) is not type(new):
-        found[path], old = f.metadata["kind"].name_of(new), type(new)()
+        found[path] = f.metadata["kind"].name_of(new)
+        # What the former variant was given stays, and nothing tells that here.
+        found |= _changed_fields(type(new)(), new, f"{path}.")
       found |= _changed_fields(old, new, f"{path}.")
     elif "section" in f.metadata:
       found |= _changed_fields(old or type(new)(), new, f"{path}.")

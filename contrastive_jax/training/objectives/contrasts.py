@@ -83,7 +83,8 @@ class Loss(Protocol):
     `bias` too, a learned scalar; with `takes_views = True` `first_augmented` and
     `second_augmented`, the features of another view of each side; a loss with
     `directional = True` is of the first side against the second, and objectives of
-    two modalities take the mean of both directions.
+    two modalities take the mean of both directions; `temperature_modes` names those
+    that it goes with.
     """
     ...
 
@@ -144,6 +145,7 @@ class LossFields:
   takes_bias = False
   takes_views = False
   directional = False
+  temperature_modes = ("learned", "fixed")
 
   def check(self) -> None:
     """Raises on a first temperature below its own bound."""
@@ -154,7 +156,8 @@ class LossFields:
         f" ({least:g}); got {self.temperature:g}."
       )
     mode = TEMPERATURE_MODES.name_of(self.temperature_mode)
-    if mode in ("robust", "individual") and not isinstance(self, Augmented):
+    others = {*TEMPERATURE_MODES.variants} - {*self.temperature_modes}
+    if mode in others:
       raise ValueError(
         f"temperature_mode={mode} belongs to loss=augmented; this run has"
         f" loss={LOSSES.name_of(self)}."
@@ -305,6 +308,8 @@ class Augmented(LossFields):
   log_weight_cap: float = field(
     0.0, "Bound of the log-weights; 0 has no bound.", low=0
   )
+
+  temperature_modes = tuple(TEMPERATURE_MODES.variants)
 
 
 @dataclasses.dataclass(frozen=True)
