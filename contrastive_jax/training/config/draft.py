@@ -422,8 +422,6 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 def _nested(cls: type) -> Iterator[set[str]]:
   """Names of the fields of every variant that a dataclass may hold."""
   for f in dataclasses.fields(cls):
-    kind: Any = f.metadata.get("kind") or f.metadata.get("several")
-    for name in kind.variants if kind is not None else ():
-      inner = kind.find(name)
+    for inner, _ in names.children(f):
       yield {g.name for g in dataclasses.fields(inner)}
       yield from _nested(inner)

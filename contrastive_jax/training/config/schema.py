@@ -225,11 +225,8 @@ class ConfigDraft(Draft):
   def _check_used(self, name: str, rest: str = "") -> None:
     if self.uses(name):
       return
-    owners = [
-      other
-      for other, _ in OBJECTIVES.variants.items()
-      if name in OBJECTIVES.find(other).uses
-    ]
+    objectives = OBJECTIVES.variants
+    owners = [o for o in objectives if name in OBJECTIVES.find(o).uses]
     raise ConfigError(
       f"config.{'.'.join(filter(None, (name, rest)))} belongs to"
       f" objective={' or '.join(owners)}; this run has"

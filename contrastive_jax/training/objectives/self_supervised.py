@@ -1,20 +1,22 @@
 """What the objectives of one modality share: two views of an example."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from contrastive_jax import models
 from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.objectives import base, choices, contrasts
 from contrastive_jax.training.objectives.e_step import Auxiliary
 from contrastive_jax.training.objectives.parts import Parts
-from contrastive_jax.training.types import Batch, Params
+from contrastive_jax.training.types import Batch, Metrics, Params
+
+Sides = Sequence[jax.Array]
 
 
-class SelfSupervised(base.Trained):
+class SelfSupervised(base.Objective):
   """An image tower with a projector, seen in two views of each example.
 
   The views are two augmentations of an image or, with `images_per_concept=2`, two
@@ -38,16 +40,7 @@ class SelfSupervised(base.Trained):
     self._mesh = parts.mesh
     self._axes = sharding.data_axes(parts.mesh)
     self._temperature = parts.loss.temperature
-    model = parts.model
-    towers = models.create_model(
-      model.preset,
-      vocab_size=parts.vocab_size,
-      image_size=model.image_size,
-      dtype=model.dtype,
-      remat=model.remat,
-      activation_sharding=base.activation_sharding(parts.mesh),
-      **model.overrides,
-    )
+    towers = base.create_model(models.create_model, parts)
     self.model = models.SelfSupervised(
       tower=towers.image.clone(parent=None),
       embed_dim=settings.embed_dim,
@@ -57,7 +50,7 @@ class SelfSupervised(base.Trained):
     )
     self._views = base.Views(
       parts.augment,
-      model.image_size,
+      parts.model.image_size,
       second={
         "blur": settings.second_blur,
         "solarize": settings.second_solarize,
@@ -70,51 +63,124 @@ class SelfSupervised(base.Trained):
     else:
       self._function = parts.loss.build()
 
-  def example_batch(self) -> dict[str, np.ndarray]:
-    """See `base.Objective`."""
-    return base.example_batch(self._parts, 1)
-
   def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Params]:
     """Parameters and the state."""
     del batch
     side = self._parts.model.image_size
     variables = self.model.init(key, jnp.zeros((2, side, side, 3), jnp.float32))
-    params = variables["params"]
-    collections = {k: v for k, v in variables.items() if k != "params"}
-    base.check_microbatches(self._parts, collections)
-    state: dict[str, Any] = {"model": collections}
+    params, state = base.parameters_and_state(self._parts, variables)
     if self.auxiliary is not None:
       state["auxiliary"] = self.auxiliary.init(
         jax.random.fold_in(key, base.AUXILIARY), self._settings.embed_dim
       )
     return params, state
 
-  def constrain(self, params: Params) -> Params:
-    """Nothing is bounded."""
-    return params
+  def loss(
+    self, params: Params, state: Params, batch: Batch, key: jax.Array
+  ) -> tuple[jax.Array, tuple[Params, Metrics]]:
+    """The configured loss, averaged over the batch."""
+    first, second, index, groups = self.views(batch, key)
+    sides, state, metrics = self.sides(
+      params,
+      state,
+      # At once, so that batch normalisation sees both views together.
+      jnp.concatenate([first, second]),
+      jax.random.fold_in(key, base.DROPOUT),
+    )
+    auxiliary = self.auxiliary
+    if auxiliary is None:
+      values = sharding.map_rows(
+        lambda _, sides, groups: self.plain(sides, groups), self._mesh
+      )(None, sides, groups)
+      return jnp.mean(values), (state, metrics)
+    # E-step, draw, M-step.
+    options = auxiliary.options | {"temperature": self._temperature}
+    estimates = sharding.map_rows(
+      lambda _, sides, groups: self.estimate(
+        sides, group_ids=groups, **options
+      ),
+      self._mesh,
+    )(None, jax.lax.stop_gradient(sides), groups)
+    weights, kept, more = auxiliary.weigh(
+      state["auxiliary"],
+      index,
+      jnp.arange(index.shape[0], dtype=jnp.int32),
+      jnp.concatenate(estimates)[None, None],
+      jax.random.fold_in(key, base.AUXILIARY),
+    )
+    log_u = jnp.split(weights.log_auxiliary[0], 2)
+    options["log_weight_cap"] = auxiliary.log_weight_cap
+    values = sharding.map_rows(
+      lambda _, sides, log_u, groups: self.augmented(
+        sides, log_u, group_ids=groups, **options
+      ),
+      self._mesh,
+    )(None, sides, log_u, groups)
+    loss = jnp.mean(values)
+    metrics |= more | auxiliary.diagnose(
+      kept["count"], sides[0], sides[1], groups, log_u[0], self._temperature
+    )
+    metrics["weight_sum"] = self.weight_sum(loss)
+    return loss, ({**state, "auxiliary": kept}, metrics)
+
+  def sides(
+    self, params: Params, state: Params, images: jax.Array, key: jax.Array
+  ) -> tuple[Sides, Params, Metrics]:
+    """What the loss contrasts, the new state, and metrics.
+
+    First and second views are `images` [2N, S, S, 3]; `key` is of dropout. The sides
+    are [N, d] each; first of them anchors and their keys.
+    """
+    raise NotImplementedError
+
+  def plain(self, sides: Sides, groups: jax.Array | None) -> jax.Array:
+    """The configured loss of two sides [N, d] on the rows of a device: [N]."""
+    assert self._function is not None
+    return self._function(
+      *sides,
+      temperature=self._temperature,
+      group_ids=groups,
+      axes=self._axes,
+      block_size=self._loss.block_size or "auto",
+    )
+
+  def estimate(self, sides: Sides, **options: Any) -> Sides:
+    """Estimates of log Z of both views' anchors, [N] each."""
+    raise NotImplementedError
+
+  def augmented(self, sides: Sides, log_u: Sides, **options: Any) -> jax.Array:
+    """The augmented loss by the log-weights of both views' anchors: [N]."""
+    raise NotImplementedError
+
+  def weight_sum(self, loss: jax.Array) -> jax.Array:
+    """The mean sum of an anchor's weights: it is the augmented loss."""
+    return loss
+
+  def train(
+    self,
+    params: Params,
+    collections: Params,
+    images: jax.Array,
+    key: jax.Array,
+    **options: Any,
+  ) -> tuple[Any, Params]:
+    """Outputs of the model in training, and its new collections."""
+    return self.model.apply(
+      {"params": params, **collections},
+      images,
+      train=True,
+      rngs={"dropout": key},
+      mutable=list(collections),
+      **options,
+    )
 
   def encode_image(
     self, params: Params, state: Params, images: jax.Array
   ) -> jax.Array:
     """uint8 [N, H, W, 3] -> float32 [N, width] of unit norm: the tower's."""
-    # pyrefly: ignore[bad-return]
-    return self.model.apply(
-      {"params": params, **state["model"]},
-      self._views.plain(images),
-      method="features",
+    return self.applied(
+      params, state, self._views.plain(images), method="features"
     )
-
-  def probe_features(
-    self, params: Params, state: Params, images: jax.Array
-  ) -> jax.Array:
-    """There is no second head: as `encode_image`."""
-    return self.encode_image(params, state, images)
-
-  def encode_text(
-    self, params: Params, state: Params, tokens: jax.Array
-  ) -> jax.Array:
-    """There is no text side."""
-    raise TypeError(f"{type(self).__name__} has no text encoder.")
 
   def views(
     self, batch: Batch, key: jax.Array
@@ -137,66 +203,3 @@ class SelfSupervised(base.Trained):
     again = jax.random.fold_in(key, base.AUGMENT_AGAIN)
     second = self._views.random(again, images, second=True)
     return first, second, jnp.tile(index, 2), groups
-
-  def plain(
-    self, first: jax.Array, second: jax.Array, groups: jax.Array | None
-  ) -> jax.Array:
-    """The configured loss of two sides [N, d] on the rows of a device: [N]."""
-    assert self._function is not None
-    return self._function(
-      first,
-      second,
-      temperature=self._temperature,
-      group_ids=groups,
-      axes=self._axes,
-      block_size=self._loss.block_size or "auto",
-    )
-
-  def weighted(
-    self,
-    estimate: Any,
-    loss: Any,
-    pairs: tuple[jax.Array, ...],
-    groups: jax.Array | None,
-    index: jax.Array,
-    state: Params,
-    key: jax.Array,
-  ) -> tuple[jax.Array, Params, dict[str, jax.Array]]:
-    """The augmented loss of two views: E-step, draw, M-step.
-
-    Args:
-      estimate: (arrays, groups, options) -> log Z-hat of both views, [N] each.
-      loss: (arrays, log_u first, log_u second, groups, options) -> [N].
-      pairs: what both take, [N, d] each; first of them anchors and their keys.
-      groups: [N] ids, or None.
-      index: [2N] the examples of both views' rows.
-      state: of the E-step.
-      key: of the draw.
-
-    Returns:
-      [N] values, the new state, metrics.
-    """
-    auxiliary = self.auxiliary
-    assert auxiliary is not None
-    options = auxiliary.options | {"temperature": self._temperature}
-    first, second = sharding.map_rows(
-      lambda _, arrays, groups: estimate(arrays, groups, options), self._mesh
-    )(None, jax.lax.stop_gradient(pairs), groups)
-    estimates = jnp.concatenate([first, second])
-    weights, state, metrics = auxiliary.weigh(
-      state,
-      index,
-      jnp.arange(index.shape[0], dtype=jnp.int32),
-      estimates[None, None],
-      key,
-    )
-    log_u = jnp.split(weights.log_auxiliary[0], 2)
-    options["log_weight_cap"] = auxiliary.log_weight_cap
-    values = sharding.map_rows(
-      lambda _, arrays, a, b, groups: loss(arrays, a, b, groups, options),
-      self._mesh,
-    )(None, pairs, *log_u, groups)
-    metrics |= auxiliary.diagnose(
-      state["count"], pairs[0], pairs[1], groups, log_u[0], self._temperature
-    )
-    return values, state, metrics
