@@ -317,8 +317,11 @@ def test_a_recipe_takes_two_steps_to_stored_numbers(run):
   assert after.step == 2
   assert [k for k, whole in state_lib.finite(after).items() if not whole] == []
   found = summary(*steps)
+  # Compilers round bfloat16 at different places.
+  dtype = parsed(*run.split(":")).model.dtype
+  rtol = 1e-5 if dtype == "float32" else 1e-3
   for name, wanted in json.loads(GOLDEN.read_text())[run].items():
-    np.testing.assert_allclose(found[name], wanted, rtol=1e-5, err_msg=name)
+    np.testing.assert_allclose(found[name], wanted, rtol, err_msg=name)
   after, _, gradients = steps[0]
   moved = {
     jax.tree_util.keystr(path, simple=True, separator="/")

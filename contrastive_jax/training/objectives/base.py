@@ -217,15 +217,12 @@ def encode_in_parts(
   """Features of a whole batch, whose encoders see `count` parts one by one.
 
   Args:
-    encode: (params, state, inputs, key) -> features, state.
+    encode: see `Encode`.
     params: of the model.
     state: its collections; with more than one part they stay as they are.
     inputs: arrays [N, ...] by name.
     key: of dropout.
     count: parts; N is a multiple of it.
-
-  Returns:
-    Arrays [N, ...] by name, and the new state.
   """
   if count == 1:
     return encode(params, state, inputs, key)

@@ -49,13 +49,13 @@ class MoCoV3(SelfSupervised):
   def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Params]:
     """Parameters, and the state with the momentum encoder."""
     params, state = super().init(key, batch)
-    state = dict(state)
-    state["momentum"] = {
-      "params": jax.tree.map(jnp.copy, _encoder(params)),
-      "model": jax.tree.map(jnp.copy, _encoder_collections(state["model"])),
+    momentum = {
+      "params": _encoder(params),
+      "model": {name: _encoder(x) for name, x in state["model"].items()},
     }
-    state["count"] = jnp.zeros((), jnp.int32)
-    return params, state
+    momentum = jax.tree.map(jnp.copy, momentum)
+    count = jnp.zeros((), jnp.int32)
+    return params, {**state, "momentum": momentum, "count": count}
 
   def sides(
     self, params: Params, state: Params, images: jax.Array, key: jax.Array
@@ -115,12 +115,5 @@ class MoCoV3(SelfSupervised):
 
 
 def _encoder(params: Params) -> Params:
-  """The parameters that have a momentum copy: all but the predictor."""
+  """What has a momentum copy: all but the predictor."""
   return {k: v for k, v in params.items() if k != "prediction_head"}
-
-
-def _encoder_collections(collections: Params) -> Params:
-  return {
-    name: {k: v for k, v in part.items() if k != "prediction_head"}
-    for name, part in collections.items()
-  }
