@@ -6,20 +6,8 @@ library alone.
 
 import re
 
-_NUMBERS = {
-  "none": "0",
-  "zero": "0",
-  "one": "1",
-  "two": "2",
-  "three": "3",
-  "four": "4",
-  "five": "5",
-  "six": "6",
-  "seven": "7",
-  "eight": "8",
-  "nine": "9",
-  "ten": "10",
-}
+_WORDS = "zero one two three four five six seven eight nine ten".split()
+_NUMBERS = {"none": "0"} | {word: str(n) for n, word in enumerate(_WORDS)}
 _ARTICLES = frozenset(("a", "an", "the"))
 _MARKS = ';/[]"{}()=+\\_-><@`,?!'
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")

@@ -8,6 +8,7 @@ import json
 import pathlib
 import shlex
 import shutil
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -131,8 +132,12 @@ def command(
   try:
     begun = config_lib.parse(draft)
   except config_lib.ConfigError:  # It lacks its data, which the runs have.
+    data = draft.data
+    given: Any = types.SimpleNamespace(
+      **{name: getattr(data, name) for name in dir(data)}
+    )
     draft.data = config["data"]
-    begun = dataclasses.replace(config_lib.parse(draft), data=None)
+    begun = dataclasses.replace(config_lib.parse(draft), data=given)
   fields = changed_fields(begun, config_lib.parse(config))
   fields.pop("seed", None)
   found = [f"--config.{name}={_text(value)}" for name, value in fields.items()]
@@ -164,7 +169,8 @@ def changed_fields(
 def _changed_fields(one: Any, other: Any, prefix: str) -> dict[str, Any]:
   found = {}
   for f in dataclasses.fields(other):
-    old, new = getattr(one, f.name), getattr(other, f.name)
+    new = getattr(other, f.name)
+    old = getattr(one, f.name, new)
     path = f"{prefix}{f.name}"
     if new is None or old == new:
       continue
@@ -178,7 +184,9 @@ def _changed_fields(one: Any, other: Any, prefix: str) -> dict[str, Any]:
         found |= _changed_fields(before, variant, f"{group}.{name}.")
     elif "kind" in f.metadata:
       if type(old) is not type(new):
-        found[path], old = f.metadata["kind"].name_of(new), type(new)()
+        found[path] = f.metadata["kind"].name_of(new)
+        # What the former variant was given stays, and nothing tells that here.
+        found |= _changed_fields(type(new)(), new, f"{path}.")
       found |= _changed_fields(old, new, f"{path}.")
     elif "section" in f.metadata:
       found |= _changed_fields(old or type(new)(), new, f"{path}.")

@@ -4,8 +4,8 @@ python -m experiments.train --config=clip_rn50_cc3m \
     --config.data.path=DIR --workdir=runs/clip_rn50_cc3m
 
 The recipe has the conjugate E-step and FastCLIP's robust temperature. InfoNCE, the
-baseline, is --config.loss=clip --config.loss.group_positives=False. FastCLIP-v3's own
-E-step is --config.loss.e_step=moving_average --config.loss.rate=0.2
+baseline, is --config.loss=clip. FastCLIP-v3's own E-step is
+--config.loss.e_step=moving_average --config.loss.rate=0.2
 --config.loss.rate_schedule=cosine, NeuCLIP's --config.loss.e_step=amortized
 --config.loss.prototypes=4096.
 

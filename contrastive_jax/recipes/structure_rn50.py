@@ -67,7 +67,6 @@ def get_config(variant: str = "") -> config_lib.ConfigDraft:
   config.augment.random_resized_crop = False
   config.augment.randaugment_num_ops = 2
   config.loss = "clip_four_term" if variant == "contrast" else "clip"
-  config.loss.group_positives = False
   config.structure.terms = _ROWS[variant]
   config.optimizer.learning_rate = 5e-4
   config.optimizer.warmup_share = _WARMUP / config.steps

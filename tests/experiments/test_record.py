@@ -98,7 +98,15 @@ RUNS = {
 
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize(
-  "recipe", ["clip_emoji", "simclr_emoji", "structure_emoji", "clip_folder"]
+  "recipe",
+  [
+    "clip_emoji",
+    "clip_folder",
+    "clip_rn50_cc3m",
+    "simclr_emoji",
+    "structure_emoji",
+    "vqa_scenes",
+  ],
 )
 def test_the_command_of_a_recipe_makes_the_run(run, recipe):
   draft = config_lib.default_config()

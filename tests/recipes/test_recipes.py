@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import importlib
 import inspect
+import json
 import pathlib
 import re
 import shlex
@@ -23,6 +24,8 @@ from contrastive_jax.training.trainer import loop
 from contrastive_jax.training.trainer import state as state_lib
 from experiments.benchmarks import pod, timing
 
+# Of two steps of every run, written by `python -m tests.recipes.make_golden`.
+GOLDEN = pathlib.Path(__file__).with_name("golden_steps.json")
 RECIPES = recipes.names()
 SMALL = (
   "albef_emoji",
@@ -191,7 +194,7 @@ def with_fields(value, **changes):
 
 
 def shrunk(config):
-  """The same run, of one step at the peak of its rate, at a small size."""
+  """The same run, of two steps without a warm-up, at a small size."""
   overrides = dict(config.model.overrides)
   for name, value in SHRUNK[config.model.preset].items():
     if isinstance(value, dict):
@@ -200,7 +203,7 @@ def shrunk(config):
   objective = config.objective
   return dataclasses.replace(
     config,
-    steps=1,  # Of more the first would be of the warm-up, and move nothing.
+    steps=2,  # Of more the first would be of the warm-up, and move nothing.
     batch_size=8,
     objective=with_fields(
       objective,
@@ -268,14 +271,11 @@ def random_batch(forms):
   return batch | {k: v for k, v in numbers.items() if k in forms}
 
 
-@pytest.mark.parametrize(
-  "run",
-  [
-    pytest.param(run, marks=() if run in QUICK else pytest.mark.exhaustive)
-    for run in RUNS
-  ],
-)
-def test_a_recipe_takes_a_step(run):
+def steps_of(run):
+  """The objective of a shrunk run, its first state, and what two steps make of it.
+
+  Of each step the state, the loss, and the sums of squares of the gradients.
+  """
   config = shrunk(parsed(*run.split(":")))
   objective, _, step, forms = step_of(config)
   batch = random_batch(forms)
@@ -287,14 +287,42 @@ def test_a_recipe_takes_a_step(run):
     after, metrics = step(state, batch)
     return after, metrics["loss"], metrics["squares"]["gradient"]
 
-  after, loss, gradients = take(before, batch)
-  assert loss.shape == () and loss.dtype == jnp.float32
-  assert jnp.isfinite(loss)
-  assert jax.tree.structure(after) == jax.tree.structure(before)
-  for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after)):
-    assert (old.shape, old.dtype) == (new.shape, new.dtype)
-  assert after.step == 1
+  first = take(before, batch)
+  return objective, before, first, take(first[0], batch)
+
+
+def summary(*steps):
+  """The numbers of steps that `golden_steps.json` has."""
+  leaves = jax.tree.leaves(steps[-1][0].params)
+  sums = [np.abs(np.asarray(x, np.float32)).sum(dtype=float) for x in leaves]
+  losses = [float(loss) for _, loss, _ in steps]
+  return {"losses": losses, "parameters": float(sum(sums))}
+
+
+@pytest.mark.parametrize(
+  "run",
+  [
+    pytest.param(run, marks=() if run in QUICK else pytest.mark.exhaustive)
+    for run in RUNS
+  ],
+)
+def test_a_recipe_takes_two_steps_to_stored_numbers(run):
+  objective, before, *steps = steps_of(run)
+  for after, loss, _ in steps:
+    assert loss.shape == () and loss.dtype == jnp.float32
+    assert jnp.isfinite(loss)
+    assert jax.tree.structure(after) == jax.tree.structure(before)
+    for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after)):
+      assert (old.shape, old.dtype) == (new.shape, new.dtype)
+  assert after.step == 2
   assert [k for k, whole in state_lib.finite(after).items() if not whole] == []
+  found = summary(*steps)
+  # Compilers round bfloat16 at different places.
+  dtype = parsed(*run.split(":")).model.dtype
+  rtol = 1e-5 if dtype == "float32" else 1e-3
+  for name, wanted in json.loads(GOLDEN.read_text())[run].items():
+    np.testing.assert_allclose(found[name], wanted, rtol, err_msg=name)
+  after, _, gradients = steps[0]
   moved = {
     jax.tree_util.keystr(path, simple=True, separator="/")
     for (path, old), new in zip(

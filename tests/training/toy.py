@@ -19,7 +19,7 @@ SETTINGS = {"steps": 8, "batch_size": 8, "log_every": 1, "checkpoint_every": 4}
 _TIMES = ("train/examples_per_second", "train/input_wait")
 
 
-class Toy(base.Trained):
+class Toy(base.Objective):
   """A linear fit with some noise.
 
   From its step `bad_step` (0 is the first one) on, `bad` is not finite: the

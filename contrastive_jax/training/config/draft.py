@@ -1,10 +1,12 @@
 """A configuration while it is written: what recipes and flags change.
 
 Every assignment is checked where it stands. A choice is made by its name, which
-puts the variant's fields, at their defaults, in the place of the former ones (to
+puts the variant's fields in the place of the former ones. Those that were given a
+value, and that both variants have, keep it; all others are at their defaults (to
 choose what is chosen already changes nothing):
 
-  config.loss = "augmented"
+  config.loss.temperature = 0.2
+  config.loss = "augmented"  # Its temperature is 0.2.
   config.loss.e_step = "moving_average"
   config.loss.e_step.rate = 0.3
 
@@ -12,6 +14,7 @@ A name that a group lacks is looked for in the choices made inside of it, so tha
 `config.loss.rate` means `config.loss.e_step.rate`.
 """
 
+import contextlib
 import copy
 import dataclasses
 import typing
@@ -173,7 +176,10 @@ class Draft:
     if "kind" in meta and isinstance(value, Mapping) and "name" not in value:
       self._values[name]._update(value)  # The chosen variant stays.
     elif "kind" in meta and value != self._values[name].variant():
-      self._values[name] = _chosen(meta["kind"], value, path, self._root)
+      chosen = _chosen(meta["kind"], value, path, self._root)
+      if isinstance(value, str):  # A mapping is the whole.
+        chosen._keep(self._values[name])
+      self._values[name] = chosen
     elif "kind" in meta:
       pass  # Its fields stay as the recipe has tuned them.
     elif "several" in meta:
@@ -197,6 +203,18 @@ class Draft:
         self._values[name] = choices.checked(value, self._types[name], meta)
       except ValueError as error:
         raise ConfigError(f"{path} {error}") from error
+
+  def _keep(self, old: "Draft") -> None:
+    """Takes the values that a former variant was given, where it can have them."""
+    for name in (name for name in old._fields if name in self._fields):
+      value = old._values[name]
+      inner = isinstance(value, Draft)
+      if name in old._given:
+        with contextlib.suppress(ConfigError):
+          setattr(self, name, value.variant() if inner else value)
+      mine = self._values[name]
+      if inner and isinstance(mine, Draft):
+        mine._keep(value)
 
   def _chosen_several(self, f: dataclasses.Field[Any], value: Any) -> Any:
     if isinstance(value, str):
@@ -404,8 +422,6 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 def _nested(cls: type) -> Iterator[set[str]]:
   """Names of the fields of every variant that a dataclass may hold."""
   for f in dataclasses.fields(cls):
-    kind: Any = f.metadata.get("kind") or f.metadata.get("several")
-    for name in kind.variants if kind is not None else ():
-      inner = kind.find(name)
+    for inner, _ in names.children(f):
       yield {g.name for g in dataclasses.fields(inner)}
       yield from _nested(inner)

@@ -2,9 +2,9 @@
 
 import dataclasses
 import textwrap
-from collections.abc import Iterator
 from typing import Any
 
+from contrastive_jax.training.config import names
 from contrastive_jax.training.config.draft import Draft
 from contrastive_jax.training.config.schema import Config, ConfigDraft
 
@@ -91,20 +91,11 @@ def _find(cls: type, parts: list[str], path: str) -> tuple[str, Any] | None:
     if f.name == first and not rest:
       return place, f
     inner = rest if f.name == first else parts
-    for child, child_path in _children(f, place):
+    for child, child_path in names.children(f, place, place):
       found = _find(child, inner, child_path) if inner else None
       if found is not None:
         return found
   return None
-
-
-def _children(f: Any, path: str) -> Iterator[tuple[type, str]]:
-  meta = f.metadata
-  if "section" in meta:
-    yield meta["section"], path
-  kind: Any = meta.get("kind") or meta.get("several")
-  for name in kind.variants if kind is not None else ():
-    yield kind.find(name), path if "kind" in meta else f"{path}.{name}"
 
 
 def _shared(classes: list[type]) -> set[str]:
@@ -164,6 +155,4 @@ def _wrapped(text: str, indent: int) -> list[str]:
     subsequent_indent=" " * indent,
     break_long_words=False,
     break_on_hyphens=False,
-    drop_whitespace=True,
-    initial_indent="",
   )

@@ -43,18 +43,31 @@ def paths(cls: type, prefix: str = "config") -> Iterator[tuple[str, Any]]:
       yield name, f
 
 
+def children(
+  f: dataclasses.Field[Any], path: str = "", group: str = ""
+) -> Iterator[tuple[type, str]]:
+  """The dataclasses that a field may hold, and where their fields stand.
+
+  Args:
+    f: a field.
+    path: its dotted name.
+    group: where each of several variants stands, under its name.
+  """
+  meta = f.metadata
+  if "section" in meta:
+    yield meta["section"], path
+  kind: Any = meta.get("kind") or meta.get("several")
+  for name in kind.variants if kind is not None else ():
+    yield kind.find(name), path if "kind" in meta else f"{group}.{name}"
+
+
 def known_as(name: str) -> str:
   """The name that a field has here, where others call it differently."""
   return _SYNONYMS.get(name, name)
 
 
 def nearest(cls: type, name: str) -> str:
-  """The field that is most like a dotted name.
-
-  Args:
-    cls: the configuration's dataclass.
-    name: such as "config.lr".
-  """
+  """The field of a configuration that is most like a name such as "config.lr"."""
   *groups, last = name.split(".")
   last = known_as(last)
   wanted = ".".join([*groups, last])
@@ -69,13 +82,9 @@ def nearest(cls: type, name: str) -> str:
 
 def _paths(cls: type, prefix: str, main: str = "") -> Iterator[tuple[str, Any]]:
   for f in dataclasses.fields(cls):
-    path, meta = f"{prefix}.{f.name}", f.metadata
+    path = f"{prefix}.{f.name}"
     yield path, f
-    if "section" in meta:
-      yield from _paths(meta["section"], path, meta.get("main", ""))
-    kind: Any = meta.get("kind") or meta.get("several")
     # One of several variants lies in the group that its field is the main one of.
     group = prefix if f.name == main else path
-    for name in kind.variants if kind is not None else ():
-      place = path if "kind" in meta else f"{group}.{name}"
-      yield from _paths(kind.find(name), place)
+    for inner, place in children(f, path, group):
+      yield from _paths(inner, place, f.metadata.get("main", ""))

@@ -14,6 +14,7 @@ from contrastive_jax.training.evaluators.choices import Evaluation
 from contrastive_jax.training.objectives.choices import OBJECTIVES
 from contrastive_jax.training.objectives.contrasts import (
   LOSSES,
+  TEMPERATURE_MODES,
 )
 from contrastive_jax.training.objectives.structure_choices import Structure
 from contrastive_jax.training.objectives.views import OTHER_VIEWS
@@ -151,7 +152,7 @@ class ConfigDraft(Draft):
     if self._objective() is not before:
       self._follow_objective()
     elif name == "loss":
-      self._follow_modes()
+      self._follow_modes(by_name=isinstance(value, str))
 
   def reach(self, name: str, rest: str = "") -> Any:
     """See `Draft`; raises on a group that the objective does not use."""
@@ -224,11 +225,8 @@ class ConfigDraft(Draft):
   def _check_used(self, name: str, rest: str = "") -> None:
     if self.uses(name):
       return
-    owners = [
-      other
-      for other, _ in OBJECTIVES.variants.items()
-      if name in OBJECTIVES.find(other).uses
-    ]
+    objectives = OBJECTIVES.variants
+    owners = [o for o in objectives if name in OBJECTIVES.find(o).uses]
     raise ConfigError(
       f"config.{'.'.join(filter(None, (name, rest)))} belongs to"
       f" objective={' or '.join(owners)}; this run has"
@@ -249,15 +247,24 @@ class ConfigDraft(Draft):
     view = self._values["other_view"].variant()
     if view not in objective.other_views:
       self._set("other_view", objective.other_views[0])
-    self._follow_modes()
+    if self.uses("loss"):
+      self._follow_modes()
     fresh = {name: {} for name in objective.evaluators}
     self._values["evaluation"]._set("evaluators", fresh)
 
-  def _follow_modes(self) -> None:
-    modes = self._objective().temperature_modes
-    mode = self._values["loss"]._values.get("temperature_mode")
-    if mode is not None and mode.variant() not in modes:
-      self._values["loss"]._set("temperature_mode", modes[0])
+  def _follow_modes(self, *, by_name: bool = True) -> None:
+    """Puts a temperature mode that the objective does not know to the usual one.
+
+    Likewise one that the loss does not know, where that was chosen by its name.
+    """
+    loss, modes = self._values["loss"], self._objective().temperature_modes
+    if by_name:
+      own = getattr(loss._cls, "temperature_modes", modes)
+      modes = [mode for mode in modes if mode in own]
+    mode = loss._values.get("temperature_mode")
+    chosen = mode and mode.variant()
+    if chosen in TEMPERATURE_MODES.variants and chosen not in modes:
+      loss._set("temperature_mode", modes[0])
 
 
 def default_config() -> ConfigDraft:

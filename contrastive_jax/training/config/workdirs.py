@@ -49,15 +49,9 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 
 def check_links(workdir: pathlib.Path) -> None:
-  """Raises on a link that leads out of a workdir: writing would go there.
+  """Raises WorkdirError on a link that leads out of a workdir: writing goes there.
 
-  The workdir itself may be one.
-
-  Args:
-    workdir: an existing directory.
-
-  Raises:
-    WorkdirError: naming the link.
+  The workdir, which exists, may be one itself.
   """
   link = links.leading_out(workdir)
   if link is not None:
@@ -68,11 +62,7 @@ def check_links(workdir: pathlib.Path) -> None:
 
 
 def unwritable(workdir: pathlib.Path) -> str:
-  """A sentence about a folder of a run that takes no new file, or "".
-
-  Args:
-    workdir: an existing directory.
-  """
+  """A sentence about a folder of a run that takes no new file, or ""."""
   for folder in (workdir, *(workdir / name for name in _FOLDERS)):
     # Tried, as what a server says of rights need not be so.
     try:

@@ -7,6 +7,7 @@ not depend on them either: it is rounded up to a multiple of `UNIT`.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -34,17 +35,9 @@ def create(
   fill_value: float | int,
   dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> jax.Array:
-  """A table of one value, for `training.distributed.sharding.state_sharding` to place.
+  """A table of one value [devices * rows, width], of at least `num_examples` entries.
 
-  Args:
-    num_examples: entries that are needed.
-    mesh: the devices.
-    width: numbers of an entry.
-    fill_value: the value.
-    dtype: floating or integer.
-
-  Returns:
-    [devices * rows, width].
+  `training.distributed.sharding.state_sharding` places it.
   """
   return ops.tables.create(
     entries_for(num_examples),
@@ -55,53 +48,41 @@ def create(
   )
 
 
-def has_tables(state: Any) -> bool:
-  """Whether there is a table in a state."""
-  leaves = jax.tree_util.tree_leaves_with_path(state)
-  return any(sharding.under_tables(path) for path, _ in leaves)
-
-
 def to_file(state: Any) -> Any:
   """The state with its tables in order of the examples."""
-  if not has_tables(state):
-    return state
-  return jax.tree_util.tree_map_with_path(
-    lambda path, leaf: (
-      _converted(leaf, to_file=True) if sharding.under_tables(path) else leaf
-    ),
-    state,
-  )
+
+  def convert(path, leaf):
+    if not sharding.under_tables(path):
+      return leaf
+    length = leaf.shape[0] // UNIT * UNIT
+    placed = _file_sharding(leaf, length)
+    return _compiled(ops.tables.from_sharded, placed, length, _devices(leaf))(
+      leaf
+    )
+
+  return jax.tree_util.tree_map_with_path(convert, state)
 
 
 def from_file(state: Any, like: Any) -> Any:
-  """The inverse of `to_file`.
+  """The inverse of `to_file`: a state as it lies on the devices.
 
   Args:
     state: as it was loaded into `file_layout(like)`.
     like: arrays, or shapes, types and shardings, of the state on the devices.
-
-  Returns:
-    The state as `like` lays it out.
   """
-  if not has_tables(state):
-    return state
-  return jax.tree_util.tree_map_with_path(
-    lambda path, leaf, target: (
-      _converted(leaf, to_file=False, target=target)
-      if sharding.under_tables(path)
-      else leaf
-    ),
-    state,
-    like,
-  )
+
+  def convert(path, leaf, target):
+    if not sharding.under_tables(path):
+      return leaf
+    return _compiled(ops.tables.to_sharded, target.sharding, _devices(target))(
+      leaf
+    )
+
+  return jax.tree_util.tree_map_with_path(convert, state, like)
 
 
 def file_layout(state: Any) -> Any:
-  """Shapes, types and shardings of `to_file(state)`.
-
-  Args:
-    state: arrays, or their shapes, types and shardings.
-  """
+  """Shapes, types and shardings of `to_file(state)`, by those of the state."""
 
   def abstract(path, leaf):
     shape, placed = leaf.shape, getattr(leaf, "sharding", None)
@@ -125,22 +106,9 @@ def _file_sharding(leaf: Any, length: int) -> Any:
   return placed
 
 
-def _converted(leaf: Any, *, to_file: bool, target: Any = None) -> jax.Array:
-  if to_file:
-    length = leaf.shape[0] // UNIT * UNIT
-    placed = _file_sharding(leaf, length)
-    return _converter(True, length, _devices(leaf), placed)(leaf)
-  return _converter(False, 0, _devices(target), target.sharding)(leaf)
-
-
 @functools.cache
-def _converter(to_file: bool, length: int, devices: int, placed: Any) -> Any:
+def _compiled(
+  convert: Callable[..., jax.Array], placed: Any, *sizes: int
+) -> Any:
   """Compiled once, for all checkpoints of a run."""
-  if to_file:
-    return jax.jit(
-      lambda x: ops.tables.from_sharded(x, length, devices),
-      out_shardings=placed,
-    )
-  return jax.jit(
-    lambda x: ops.tables.to_sharded(x, devices), out_shardings=placed
-  )
+  return jax.jit(lambda x: convert(x, *sizes), out_shardings=placed)

@@ -22,12 +22,6 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
 
   The axes are `AxisType.Auto`: encoders are written for the whole batch and
   partitioned by the compiler; losses map over the axes themselves.
-
-  Args:
-    devices: the devices; None is all of them.
-
-  Returns:
-    A mesh with the axes "row" and "col".
   """
   devices = list(jax.devices() if devices is None else devices)
   count = len(devices)
@@ -139,27 +133,16 @@ def check_batch_size(
   *,
   images_per_concept: int = 1,
 ) -> None:
-  """Raises unless every microbatch, and every concept, divides over the mesh.
-
-  Args:
-    batch_size: of the global batch.
-    microbatches: parts of it.
-    mesh: the mesh.
-    images_per_concept: neighbouring rows that stay on one device.
-
-  Raises:
-    ValueError: naming the numbers.
-  """
-  if batch_size % (microbatches * mesh.size):
-    raise ValueError(
-      f"config.batch_size must be a multiple of microbatches x devices ="
-      f" {microbatches} x {mesh.size}; got {batch_size}."
-    )
-  if batch_size % (images_per_concept * mesh.size):
-    raise ValueError(
-      "config.batch_size must be a multiple of images_per_concept x devices ="
-      f" {images_per_concept} x {mesh.size}; got {batch_size}."
-    )
+  """Raises ValueError unless all microbatches and concepts divide over the mesh."""
+  for name, count in (
+    ("microbatches", microbatches),
+    ("images_per_concept", images_per_concept),
+  ):
+    if batch_size % (count * mesh.size):
+      raise ValueError(
+        f"config.batch_size must be a multiple of {name} x devices ="
+        f" {count} x {mesh.size}; got {batch_size}."
+      )
 
 
 def wait_for_all(name: str) -> None:

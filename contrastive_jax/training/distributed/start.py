@@ -44,22 +44,19 @@ def start_processes(
     # It may notice after half of this time; the watch needs 1.6 * dead_after.
     "heartbeat_timeout_seconds": round(4 * dead_after),
   }
-  if coordinator == "auto":
-    _initialize(start_within, **options)
-    return
-  if ":" not in coordinator or not 0 <= index < count:
-    raise UserError(
-      "--coordinator=HOST:PORT needs --process_count=N and --process_id from 0"
-      f" to N - 1; got --coordinator={coordinator} --process_count={count}"
-      f" --process_id={index}."
-    )
-  _initialize(
-    start_within,
-    coordinator_address=coordinator,
-    num_processes=count,
-    process_id=index,
-    **options,
-  )
+  if coordinator != "auto":
+    if ":" not in coordinator or not 0 <= index < count:
+      raise UserError(
+        "--coordinator=HOST:PORT needs --process_count=N and --process_id from 0"
+        f" to N - 1; got --coordinator={coordinator} --process_count={count}"
+        f" --process_id={index}."
+      )
+    options |= {
+      "coordinator_address": coordinator,
+      "num_processes": count,
+      "process_id": index,
+    }
+  _initialize(start_within, **options)
 
 
 def _initialize(start_within: float, **options: Any) -> None:

@@ -4,8 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 
 from contrastive_jax import losses, ops
 from contrastive_jax.training.distributed import sharding
@@ -25,7 +23,7 @@ from contrastive_jax.training.types import Batch, Metrics, Params
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.001, 0.5
 
 
-class Albef(base.Trained):
+class Albef(base.Objective):
   r"""The sum of three losses on a fusion model, with momentum distillation.
 
   * image-text contrast against momentum features of the batch and a queue, with
@@ -63,12 +61,7 @@ class Albef(base.Trained):
     self._learned = mode if isinstance(mode, contrasts.Learned) else None
     # One id more than the tokenizer has: the mask.
     self.mask_id = parts.vocab_size
-    self.model = fusion_base.create_model(
-      parts,
-      parts.vocab_size + 1,
-      "pretrain",
-      temperature=parts.loss.temperature,
-    )
+    self.model = fusion_base.create_model(parts, "pretrain")
     self._views = base.Views(parts.augment, parts.model.image_size)
     self._structure = StructureTerms(
       parts.structure, parts.loss.block_size, parts.mesh
@@ -84,10 +77,6 @@ class Albef(base.Trained):
         "config.loss.queue_size must be a multiple of the number of devices"
         f" ({parts.mesh.size}); got {self._queue_size}."
       )
-
-  def example_batch(self) -> dict[str, np.ndarray]:
-    """See `base.Objective`."""
-    return base.example_batch(self._parts, 1)
 
   def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Params]:
     """Parameters, and the state: momentum model, queue, steps."""
@@ -123,10 +112,10 @@ class Albef(base.Trained):
     )
     tokens = batch["tokens"][:, 0]
     groups = batch["concept_id"] if self._loss.group_positives else None
-    alpha = self._alpha(state["count"])
-    momentum: Any = optax.incremental_update(
-      jax.lax.stop_gradient(params), state["momentum"], 1.0 - settings.momentum
+    alpha = fusion_base.ramped_alpha(
+      settings, self._parts.steps, state["count"]
     )
+    momentum = base.averaged(params, state["momentum"], settings.momentum)
     model = fusion_base.Applied(self.model, params, key)
     teacher = fusion_base.Applied(
       self.model, momentum, jax.random.fold_in(key, base.MOMENTUM)
@@ -177,12 +166,6 @@ class Albef(base.Trained):
       total += value
     return total, (state, metrics)
 
-  def _alpha(self, count: jax.Array) -> jax.Array:
-    settings = self._settings
-    return fusion_base.ramped_alpha(
-      settings.alpha, settings.alpha_ramp, self._parts.steps, count
-    )
-
   def _contrast(
     self, temperature, online, momentum, groups, alpha, state, index, key
   ):
@@ -200,49 +183,37 @@ class Albef(base.Trained):
         jax.random.fold_in(key, base.AUXILIARY),
       )
       return jnp.mean(values), {**state, "auxiliary": auxiliary}, metrics
-    rows = {
-      "image": image,
-      "text": text,
-      "image_m": image_m,
-      "text_m": text_m,
-      "groups": groups,
-    }
     held = state.get("queue")
-    earlier = None
-    if held is not None:
-      earlier = {k: held[k] for k in ("image", "text", "ids")}
+    earlier = {k: held[k] for k in ("image", "text", "ids")} if held else {}
 
-    def both(whole, rows, earlier):
+    def both(whole, image, text, groups, earlier):
       temperature, alpha = whole
 
-      def direction(this, that):
-        ids = rows["groups"]
+      def direction(this, that, side):
         return losses.soft_target_contrastive(
-          rows[this],
-          rows[f"{this}_m"],
-          rows[f"{that}_m"],
-          None if earlier is None else earlier[that],
+          this[0],
+          this[1],
+          that[1],
+          earlier.get(side),
           temperature=temperature,
           alpha=alpha,
-          group_ids=ids,
-          queue_ids=(
-            None if earlier is None or ids is None else earlier["ids"]
-          ),
+          group_ids=groups,
+          queue_ids=None if groups is None else earlier.get("ids"),
           axes=self._axes,
           block_size=self._loss.block_size or "auto",
         )
 
-      return 0.5 * (direction("image", "text") + direction("text", "image"))
+      return 0.5 * (
+        direction(image, text, "text") + direction(text, image, "image")
+      )
 
     values = sharding.map_rows(both, self._mesh)(
-      (temperature, alpha), rows, earlier
+      (temperature, alpha), (image, image_m), (text, text_m), groups, earlier
     )
-    if held is not None:
+    if held:
       ids = index if groups is None else groups
-      state = {
-        **state,
-        "queue": momentum_queue.push(held, image_m, text_m, ids),
-      }
+      queue = momentum_queue.push(held, image_m, text_m, ids)
+      state = {**state, "queue": queue}
     return jnp.mean(values), state, {}
 
   def _matching(
@@ -369,18 +340,14 @@ class Albef(base.Trained):
   ) -> jax.Array:
     """uint8 [N, H, W, 3] -> float32 [N, d] of unit norm."""
     del state
-    return fusion_base.Applied(self.model, params).image(
-      self._views.plain(images)
-    )["feature"]
+    return self._image(params, images)["feature"]
 
   def probe_features(
     self, params: Params, state: Params, images: jax.Array
   ) -> jax.Array:
     """As `encode_image`; with a second head [z, z'] / sqrt 2 of [N, 2 d]."""
     del state
-    found = fusion_base.Applied(self.model, params).image(
-      self._views.plain(images)
-    )
+    found = self._image(params, images)
     if "independent" not in found:
       return found["feature"]
     both = [found["feature"], found["independent"]]
@@ -395,9 +362,11 @@ class Albef(base.Trained):
 
   def image_tokens(self, params: Params, images: jax.Array) -> jax.Array:
     """uint8 [N, H, W, 3] -> [N, P, e], what `match` takes."""
-    return fusion_base.Applied(self.model, params).image(
-      self._views.plain(images)
-    )["tokens"]
+    return self._image(params, images)["tokens"]
+
+  def _image(self, params: Params, images: jax.Array) -> dict[str, jax.Array]:
+    applied = fusion_base.Applied(self.model, params)
+    return applied.image(self._views.plain(images))
 
   def match(
     self, params: Params, image_tokens: jax.Array, tokens: jax.Array

@@ -3,7 +3,7 @@
 import dataclasses
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from contrastive_jax.data.images import augment
 from contrastive_jax.training.config import sections
 from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.objectives.parts import Parts
-from contrastive_jax.training.types import Batch, Params
+from contrastive_jax.training.types import Batch, Metrics, Params
 
 # (params, state, inputs, key) -> features by name, new state.
 Encode = Callable[..., tuple[dict[str, jax.Array], Params]]
@@ -24,8 +24,8 @@ AUGMENT, AUGMENT_AGAIN, DROPOUT, AUXILIARY, BRIDGE, MOMENTUM = range(6)
 QUEUE, MASKING, NEGATIVES = range(6, 9)
 
 
-class Objective(Protocol):
-  """An objective as the trainer and the evaluators take it.
+class Objective:
+  """An objective as the trainer and the evaluators take it, and what is usual.
 
   The loop knows no objective by name. A state's `tables` are tables of one entry
   an example: they lie split over the devices (`training.distributed.sharding`), and
@@ -39,59 +39,13 @@ class Objective(Protocol):
 
   has_text: bool
   model: Any
-  frozen: tuple[str, ...]
+  frozen: tuple[str, ...] = ()
+  _parts: Parts
+  _views: "Views"
 
   def example_batch(self) -> dict[str, np.ndarray]:
-    """A batch of which `init` needs the shapes."""
-    ...
-
-  def decays(self, path: Sequence[Any]) -> bool:
-    """Whether weight decay may act on the parameter at a path."""
-    ...
-
-  def adapt(
-    self, optimizer: optax.GradientTransformation
-  ) -> optax.GradientTransformation:
-    """The optimiser for the objective's parameters: some frozen, some slower."""
-    ...
-
-  def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Params]:
-    """Parameters and state."""
-    ...
-
-  def loss(
-    self, params: Params, state: Params, batch: Batch, key: jax.Array
-  ) -> tuple[jax.Array, tuple[Params, dict[str, jax.Array]]]:
-    """Scalar loss, and the new state with metrics."""
-    ...
-
-  def constrain(self, params: Params) -> Params:
-    """Parameters put back within their bounds."""
-    ...
-
-  def encode_image(
-    self, params: Params, state: Params, images: jax.Array
-  ) -> jax.Array:
-    """uint8 images -> unit-norm embeddings."""
-    ...
-
-  def probe_features(
-    self, params: Params, state: Params, images: jax.Array
-  ) -> jax.Array:
-    """uint8 images -> unit-norm features of all heads, side by side."""
-    ...
-
-  def encode_text(
-    self, params: Params, state: Params, tokens: jax.Array
-  ) -> jax.Array:
-    """Token rows -> unit-norm embeddings; raises if there is no text side."""
-    ...
-
-
-class Trained:
-  """Default answers of an objective about its optimiser."""
-
-  frozen: tuple[str, ...] = ()
+    """A batch of which `init` needs the shapes: two examples, a caption each."""
+    return example_batch(self._parts, 1)
 
   def decays(self, path: Sequence[Any]) -> bool:
     """Whether weight decay may act on the parameter at a path."""
@@ -101,8 +55,49 @@ class Trained:
   def adapt(
     self, optimizer: optax.GradientTransformation
   ) -> optax.GradientTransformation:
-    """The optimiser for the objective's parameters."""
+    """The optimiser for the objective's parameters: some frozen, some slower."""
     return optimizer
+
+  def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Params]:
+    """Parameters and state."""
+    raise NotImplementedError
+
+  def loss(
+    self, params: Params, state: Params, batch: Batch, key: jax.Array
+  ) -> tuple[jax.Array, tuple[Params, Metrics]]:
+    """Scalar loss, and the new state with metrics."""
+    raise NotImplementedError
+
+  def constrain(self, params: Params) -> Params:
+    """Parameters put back within their bounds; there are none."""
+    return params
+
+  def encode_image(
+    self, params: Params, state: Params, images: jax.Array
+  ) -> jax.Array:
+    """uint8 [N, H, W, 3] -> unit-norm float32 [N, d]."""
+    return self.applied(
+      params, state, self._views.plain(images), method="encode_image"
+    )
+
+  def probe_features(
+    self, params: Params, state: Params, images: jax.Array
+  ) -> jax.Array:
+    """uint8 images -> unit-norm features of all heads, side by side."""
+    return self.encode_image(params, state, images)
+
+  def encode_text(
+    self, params: Params, state: Params, tokens: jax.Array
+  ) -> jax.Array:
+    """int32 [N, L] -> unit-norm float32 [N, d]; raises if there is no text side."""
+    raise TypeError(f"{type(self).__name__} has no text encoder.")
+
+  def applied(
+    self, params: Params, state: Params, *inputs: jax.Array, method: str
+  ) -> Any:
+    """What a method of the model gives in evaluation."""
+    variables = {"params": params, **state["model"]}
+    return self.model.apply(variables, *inputs, method=method)
 
 
 class Views:
@@ -152,26 +147,39 @@ class Views:
     return augment.augment_batch(key, images, positions, config)
 
 
-def example_batch(
-  parts: Parts, captions: int, *, images: tuple[int, ...] = ()
-) -> dict[str, np.ndarray]:
-  """Two examples of zeros: uint8 [2, ..., S, S, 3] images and int32 tokens.
-
-  Args:
-    parts: of the objective.
-    captions: token rows of an image.
-    images: further axes of the images, such as the two of a pair.
-  """
+def example_batch(parts: Parts, captions: int) -> dict[str, np.ndarray]:
+  """Two examples of zeros: uint8 [2, S, S, 3] images and int32 tokens."""
   side, length = parts.model.image_size, parts.model.context_length
   return {
-    "image": np.zeros((2, *images, side, side, 3), np.uint8),
+    "image": np.zeros((2, side, side, 3), np.uint8),
     "tokens": np.zeros((2, captions, length), np.int32),
   }
 
 
-def activation_sharding(mesh: jax.sharding.Mesh) -> Any:
-  """How a model's activations lie on the mesh; None on one device."""
-  return sharding.batch_sharding(mesh) if mesh.size > 1 else None
+def create_model(
+  create: Callable[..., Any], parts: Parts, **options: Any
+) -> Any:
+  """A model of the configured preset, sizes and types, by a function of `models`."""
+  model, mesh = parts.model, parts.mesh
+  options = {"vocab_size": parts.vocab_size, **options}
+  return create(
+    model.preset,
+    image_size=model.image_size,
+    context_length=model.context_length,
+    dtype=model.dtype,
+    remat=model.remat,
+    activation_sharding=sharding.batch_sharding(mesh)
+    if mesh.size > 1
+    else None,
+    **options,
+    **model.overrides,
+  )
+
+
+def averaged(params: Params, average: Params, decay: float) -> Any:
+  """A momentum encoder's parameters, moved towards those of a step."""
+  params = jax.lax.stop_gradient(params)
+  return optax.incremental_update(params, average, 1.0 - decay)
 
 
 def under_patches(path: Sequence[Any]) -> bool:
@@ -180,22 +188,22 @@ def under_patches(path: Sequence[Any]) -> bool:
   return any(getattr(part, "key", None) in names for part in path)
 
 
-def check_microbatches(parts: Parts, collections: Params) -> None:
-  """Raises if microbatches would change what the model computes.
-
-  Args:
-    parts: of the objective.
-    collections: of the model, beside its parameters.
+def parameters_and_state(
+  parts: Parts, variables: Mapping[str, Any]
+) -> tuple[Params, dict[str, Any]]:
+  """A model's parameters, and its other collections as the state's `model`.
 
   Raises:
-    ValueError: naming the field and the model.
+    ValueError: if microbatches would change what the model computes.
   """
+  collections = {k: v for k, v in variables.items() if k != "params"}
   if collections and parts.microbatches > 1:
     raise ValueError(
       "config.microbatches > 1 would change the meaning of the batch"
       f" normalisation in preset {parts.model.preset!r}: use 1, or"
       " a model without it."
     )
+  return variables["params"], {"model": collections}
 
 
 def encode_in_parts(
@@ -209,15 +217,12 @@ def encode_in_parts(
   """Features of a whole batch, whose encoders see `count` parts one by one.
 
   Args:
-    encode: (params, state, inputs, key) -> features, state.
+    encode: see `Encode`.
     params: of the model.
     state: its collections; with more than one part they stay as they are.
     inputs: arrays [N, ...] by name.
     key: of dropout.
     count: parts; N is a multiple of it.
-
-  Returns:
-    Arrays [N, ...] by name, and the new state.
   """
   if count == 1:
     return encode(params, state, inputs, key)

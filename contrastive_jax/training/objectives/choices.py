@@ -179,7 +179,15 @@ class _SelfSupervised(Objective):
 
   def check_run(self, config: Any) -> None:
     """Raises on an E-step that needs two modalities."""
-    _needs_pairs(config)
+    from contrastive_jax.training.objectives import e_step_rules
+
+    rule = getattr(config.loss, "e_step", None)
+    # Its prototypes are of two modalities.
+    if isinstance(rule, e_step_rules.Amortized):
+      raise ValueError(
+        "config.loss.e_step=amortized needs config.objective=clip or albef; set"
+        " config.loss.e_step=conjugate or moving_average."
+      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -289,7 +297,6 @@ class Albef(_Fusion):
         "config.structure.separation.independent_head must be linear for"
         f" config.objective=albef; got {separation.independent_head!r}."
       )
-    _needs_pairs(config, amortized=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -402,15 +409,3 @@ class TextAssignment(Objective):
 
   uses = _TEXT
   fuses = True
-
-
-def _needs_pairs(config: Any, *, amortized: bool = False) -> None:
-  """Raises on the amortised E-step, whose prototypes are of two modalities."""
-  from contrastive_jax.training.objectives import e_step_rules
-
-  rule = getattr(config.loss, "e_step", None)
-  if isinstance(rule, e_step_rules.Amortized) and not amortized:
-    raise ValueError(
-      "config.loss.e_step=amortized needs config.objective=clip or albef; set"
-      " config.loss.e_step=conjugate or moving_average."
-    )

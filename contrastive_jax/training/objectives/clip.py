@@ -23,7 +23,7 @@ from contrastive_jax.training.types import Batch, Features, Metrics, Params
 _TOWERS = ("image", "text")
 
 
-class Clip(base.Trained):
+class Clip(base.Objective):
   """Image-text contrast of a two-tower model.
 
   Its state holds the model's collections beside the parameters (`model`), with
@@ -45,7 +45,12 @@ class Clip(base.Trained):
     self._terms = parts.structure.terms
     separation = self._terms.get("separation")
     self._has_second_heads = separation is not None
-    self.model = _create_model(settings, parts)
+    self.model = base.create_model(
+      models.create_model,
+      parts,
+      init_logit_scale=1.0 / parts.loss.temperature,
+      independent_head=separation and separation.independent_head,
+    ).clone(frozen=settings.frozen)
     self._views = base.Views(parts.augment, parts.model.image_size)
     self._structure = StructureTerms(
       parts.structure, parts.loss.block_size, parts.mesh
@@ -104,14 +109,9 @@ class Clip(base.Trained):
       jnp.zeros((2, side, side, 3), jnp.float32),
       jnp.asarray(batch["tokens"][:2, 0]),
     )
-    params = variables["params"]
-    collections = {k: v for k, v in variables.items() if k != "params"}
-    base.check_microbatches(self._parts, collections)
-    state: dict[str, Any] = {"model": collections}
+    params, state = base.parameters_and_state(self._parts, variables)
     if self._momentum is not None:
-      state["momentum"] = jax.tree.map(
-        jnp.copy, {"params": params, "model": collections}
-      )
+      state["momentum"] = jax.tree.map(jnp.copy, {"params": params, **state})
     if self.augmented_pairs is not None:
       state["auxiliary"] = self.augmented_pairs.init(
         jax.random.fold_in(key, base.AUXILIARY), self.model.embed_dim
@@ -190,17 +190,6 @@ class Clip(base.Trained):
       ),
     }
 
-  def encode_image(
-    self, params: Params, state: Params, images: jax.Array
-  ) -> jax.Array:
-    """uint8 [N, H, W, 3] -> float32 [N, d] of unit norm."""
-    # pyrefly: ignore[bad-return]
-    return self.model.apply(
-      {"params": params, **state["model"]},
-      self._views.plain(images),
-      method="encode_image",
-    )
-
   def probe_features(
     self, params: Params, state: Params, images: jax.Array
   ) -> jax.Array:
@@ -210,10 +199,8 @@ class Clip(base.Trained):
     """
     if not self._has_second_heads:
       return self.encode_image(params, state, images)
-    both: Any = self.model.apply(
-      {"params": params, **state["model"]},
-      self._views.plain(images),
-      method="encode_image_twice",
+    both = self.applied(
+      params, state, self._views.plain(images), method="encode_image_twice"
     )
     return ops.l2_normalize(jnp.concatenate(both, axis=1))
 
@@ -221,10 +208,7 @@ class Clip(base.Trained):
     self, params: Params, state: Params, tokens: jax.Array
   ) -> jax.Array:
     """int32 [N, L] -> float32 [N, d] of unit norm."""
-    # pyrefly: ignore[bad-return]
-    return self.model.apply(
-      {"params": params, **state["model"]}, tokens, method="encode_text"
-    )
+    return self.applied(params, state, tokens, method="encode_text")
 
   def augmented(self, key: jax.Array, images: jax.Array) -> jax.Array:
     """uint8 [N, H, W, 3] -> float32 [N, S, S, 3], changed at random."""
@@ -235,14 +219,11 @@ class Clip(base.Trained):
     if self._settings.cache_features:
       return {side: batch[f"{side}_features"] for side in ("image", "text")}
     images = batch["image"]
-    inputs = {
-      "image": self.augmented(jax.random.fold_in(key, base.AUGMENT), images),
-      "text": batch["tokens"],
-    }
+    first = self.augmented(jax.random.fold_in(key, base.AUGMENT), images)
+    inputs = {"image": first, "text": batch["tokens"]}
     if "image" in self._parts.augmented_sides:
-      inputs["image_augmented"] = self.augmented(
-        jax.random.fold_in(key, base.AUGMENT_AGAIN), images
-      )
+      again = jax.random.fold_in(key, base.AUGMENT_AGAIN)
+      inputs["image_augmented"] = self.augmented(again, images)
     return inputs
 
   def _encode(self, params, state, inputs, key):
@@ -282,25 +263,18 @@ class Clip(base.Trained):
 
   def _views_of(self, features: Features) -> dict[str, jax.Array]:
     """One feature [B, d] an example and name, as `StructureTerms` takes them."""
-    views = {k: x for k, x in features.items() if not k.startswith("text")}
-    views["text"] = features["text"][:, 0]
-    independent = features.get("text_independent")
-    if independent is not None:
-      views["text_independent"] = independent[:, 0]
-    if "text" in self._parts.augmented_sides:
-      # After the captions comes the view of the first.
-      views["text_augmented"] = features["text"][:, -1]
-      if independent is not None:
-        views["text_augmented_independent"] = independent[:, -1]
+    views = {}
+    for name, x in features.items():
+      is_text = name.startswith("text")
+      views[name] = x[:, 0] if is_text else x
+      if is_text and "text" in self._parts.augmented_sides:
+        # After the captions comes the view of the first.
+        views[name.replace("text", "text_augmented")] = x[:, -1]
     return views
 
   def _momentum_views(self, params, momentum, inputs, key):
     """The momentum encoder after this step's update, and its features."""
-    updated: Any = optax.incremental_update(
-      jax.lax.stop_gradient(params),
-      momentum["params"],
-      1.0 - self._momentum.momentum,
-    )
+    updated = base.averaged(params, momentum["params"], self._momentum.momentum)
     shown = {"image": inputs["image"], "text": inputs["text"][:, :1]}
     features, collections = self._encode(
       updated,
@@ -310,25 +284,7 @@ class Clip(base.Trained):
     )
     views = {}
     for name, x in jax.lax.stop_gradient(features).items():
-      side, *head = name.split("_")
-      views["_".join([side, "augmented", *head])] = (
-        x[:, 0] if side == "text" else x
-      )
+      side = name.partition("_")[0]
+      view = name.replace(side, f"{side}_augmented")
+      views[view] = x[:, 0] if side == "text" else x
     return {"params": updated, "model": collections}, views
-
-
-def _create_model(settings: choices.Clip, parts: Parts) -> models.TwoTower:
-  model, structure = parts.model, parts.structure
-  separation = structure.terms.get("separation") if structure else None
-  return models.create_model(
-    model.preset,
-    vocab_size=parts.vocab_size,
-    image_size=model.image_size,
-    context_length=model.context_length,
-    dtype=model.dtype,
-    remat=model.remat,
-    activation_sharding=base.activation_sharding(parts.mesh),
-    init_logit_scale=1.0 / parts.loss.temperature if parts.loss else 1.0,
-    independent_head=separation and separation.independent_head,
-    **model.overrides,
-  ).clone(frozen=settings.frozen)

@@ -6,7 +6,7 @@ see `Loss`. `config.loss=my_project.mine:Tempered` takes one of the user's own.
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import contrastive_jax
 from contrastive_jax.choices import Kind, choice, field
@@ -83,7 +83,8 @@ class Loss(Protocol):
     `bias` too, a learned scalar; with `takes_views = True` `first_augmented` and
     `second_augmented`, the features of another view of each side; a loss with
     `directional = True` is of the first side against the second, and objectives of
-    two modalities take the mean of both directions.
+    two modalities take the mean of both directions; `temperature_modes` names those
+    that it goes with.
     """
     ...
 
@@ -144,6 +145,7 @@ class LossFields:
   takes_bias = False
   takes_views = False
   directional = False
+  temperature_modes: ClassVar[tuple[str, ...]] = ("learned", "fixed")
 
   def check(self) -> None:
     """Raises on a first temperature below its own bound."""
@@ -154,7 +156,8 @@ class LossFields:
         f" ({least:g}); got {self.temperature:g}."
       )
     mode = TEMPERATURE_MODES.name_of(self.temperature_mode)
-    if mode in ("robust", "individual") and not isinstance(self, Augmented):
+    others = {*TEMPERATURE_MODES.variants} - {*self.temperature_modes}
+    if mode in others:
       raise ValueError(
         f"temperature_mode={mode} belongs to loss=augmented; this run has"
         f" loss={LOSSES.name_of(self)}."
@@ -171,17 +174,9 @@ class Clip(LossFields):
 
   def build(self) -> Callable[..., "jax.Array"]:
     """`losses.clip`."""
-
-    def loss(first, second, *, temperature, **options):
-      return contrastive_jax.losses.clip(
-        first,
-        second,
-        logit_scale=1.0 / temperature,
-        label_smoothing=self.label_smoothing,
-        **options,
-      )
-
-    return loss
+    return _scaled(
+      contrastive_jax.losses.clip, label_smoothing=self.label_smoothing
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,26 +187,10 @@ class ClipFourTerm(LossFields):
 
   def build(self) -> Callable[..., "jax.Array"]:
     """`losses.clip_four_term`."""
-
-    def loss(
-      first,
-      second,
-      *,
-      first_augmented,
-      second_augmented,
-      temperature,
-      **options,
-    ):
-      return contrastive_jax.losses.clip_four_term(
-        first,
-        second,
-        first_augmented,
-        second_augmented,
-        logit_scale=1.0 / temperature,
-        **options,
-      )
-
-    return loss
+    loss = _scaled(contrastive_jax.losses.clip_four_term)
+    return lambda *sides, first_augmented, second_augmented, **options: loss(
+      *sides, first_augmented, second_augmented, **options
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,17 +212,10 @@ class Sigmoid(LossFields):
 
   def build(self) -> Callable[..., "jax.Array"]:
     """`losses.sigmoid`."""
-
-    def loss(first, second, *, temperature, bias, **options):
-      return contrastive_jax.losses.sigmoid(
-        first,
-        second,
-        logit_scale=1.0 / temperature,
-        logit_bias=bias,
-        **options,
-      )
-
-    return loss
+    loss = _scaled(contrastive_jax.losses.sigmoid)
+    return lambda *sides, bias, **options: loss(
+      *sides, logit_bias=bias, **options
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -306,6 +278,8 @@ class Augmented(LossFields):
     0.0, "Bound of the log-weights; 0 has no bound.", low=0
   )
 
+  temperature_modes = tuple(TEMPERATURE_MODES.variants)
+
 
 @dataclasses.dataclass(frozen=True)
 class SoftTarget(LossFields):
@@ -313,4 +287,11 @@ class SoftTarget(LossFields):
 
   queue_size: int = field(
     1024, "Earlier keys in the contrast; 0 has no queue.", low=0
+  )
+
+
+def _scaled(loss: Callable[..., Any], **fixed: Any) -> Callable[..., Any]:
+  """A loss by its logit scale as one by its temperature."""
+  return lambda *sides, temperature, **options: loss(
+    *sides, logit_scale=1.0 / temperature, **fixed, **options
   )

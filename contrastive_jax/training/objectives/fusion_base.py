@@ -12,45 +12,26 @@ from contrastive_jax.training.objectives.parts import Parts
 from contrastive_jax.training.types import Params
 
 
-def create_model(
-  parts: Parts, vocab_size: int, task: str, *, temperature: float = 0.07
-) -> models.FusionModel:
-  """The fusion model for a task.
-
-  Args:
-    parts: of the objective.
-    vocab_size: ids, the mask's included.
-    task: of the model.
-    temperature: at which the contrast begins.
-  """
-  model, structure = parts.model, parts.structure
-  return models.create_fusion_model(
-    model.preset,
-    vocab_size=vocab_size,
+def create_model(parts: Parts, task: str) -> models.FusionModel:
+  """The fusion model for a task; the mask has the id after the tokenizer's."""
+  structure = parts.structure
+  return base.create_model(
+    models.create_fusion_model,
+    parts,
+    vocab_size=parts.vocab_size + 1,
     task=task,
-    image_size=model.image_size,
-    context_length=model.context_length,
     independent_head=bool(structure and "separation" in structure.terms),
-    dtype=model.dtype,
-    remat=model.remat,
-    activation_sharding=base.activation_sharding(parts.mesh),
-    init_temperature=temperature,
-    **model.overrides,
+    init_temperature=parts.loss.temperature if parts.loss else 0.07,
   )
 
 
-def ramped_alpha(
-  alpha: float, ramp: float, steps: int, count: jax.Array
-) -> jax.Array:
-  """The soft targets' share at a step: linear from 0, then constant.
+def ramped_alpha(settings: Any, steps: int, count: jax.Array) -> jax.Array:
+  """The soft targets' share after `count` of a run's steps.
 
-  Args:
-    alpha: the share after the ramp.
-    ramp: share of the steps in which it grows.
-    steps: of the run.
-    count: steps made.
+  It grows from 0 in the share `alpha_ramp` of the steps, then it is `alpha`.
   """
-  return alpha * jnp.minimum(1.0, count / max(1.0, ramp * steps))
+  ramp = max(1.0, settings.alpha_ramp * steps)
+  return settings.alpha * jnp.minimum(1.0, count / ramp)
 
 
 class Applied:

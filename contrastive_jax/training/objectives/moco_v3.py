@@ -1,6 +1,6 @@
 """MoCo v3: queries against the keys of a momentum encoder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import optax
 
 from contrastive_jax import losses
-from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.objectives import base, choices
 from contrastive_jax.training.objectives.parts import Parts
-from contrastive_jax.training.objectives.self_supervised import SelfSupervised
-from contrastive_jax.training.types import Params
+from contrastive_jax.training.objectives.self_supervised import (
+  SelfSupervised,
+  Sides,
+)
+from contrastive_jax.training.types import Batch, Metrics, Params
 
 
 class MoCoV3(SelfSupervised):
@@ -29,6 +31,8 @@ class MoCoV3(SelfSupervised):
   vision transformers", 2021.
   """
 
+  em = staticmethod(losses.em_moco_v3)
+
   def __init__(self, settings: choices.MoCoV3, parts: Parts):
     """Builds the model; see `Parts`."""
     super().__init__(
@@ -44,29 +48,21 @@ class MoCoV3(SelfSupervised):
     """Not a frozen patch projection: decay alone would shrink it to nothing."""
     return not (self._freeze_patches and base.under_patches(path))
 
-  def init(
-    self, key: jax.Array, batch: Mapping[str, jax.Array]
-  ) -> tuple[Params, Params]:
+  def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Params]:
     """Parameters, and the state with the momentum encoder."""
     params, state = super().init(key, batch)
-    state = dict(state)
-    state["momentum"] = {
-      "params": jax.tree.map(jnp.copy, _encoder(params)),
-      "model": jax.tree.map(jnp.copy, _encoder_collections(state["model"])),
+    momentum = {
+      "params": _encoder(params),
+      "model": {name: _encoder(x) for name, x in state["model"].items()},
     }
-    state["count"] = jnp.zeros((), jnp.int32)
-    return params, state
+    momentum = jax.tree.map(jnp.copy, momentum)
+    count = jnp.zeros((), jnp.int32)
+    return params, {**state, "momentum": momentum, "count": count}
 
-  def loss(
-    self,
-    params: Params,
-    state: Params,
-    batch: Mapping[str, jax.Array],
-    key: jax.Array,
-  ) -> tuple[jax.Array, tuple[Params, dict[str, jax.Array]]]:
-    """The symmetrised loss, averaged over examples."""
-    first, second, index, groups = self.views(batch, key)
-    count = first.shape[0]
+  def sides(
+    self, params: Params, state: Params, images: jax.Array, key: jax.Array
+  ) -> tuple[Sides, Params, Metrics]:
+    """Queries of one view with keys of the other, twice."""
     if self._freeze_patches:
       params = jax.tree_util.tree_map_with_path(
         lambda path, x: (
@@ -79,66 +75,33 @@ class MoCoV3(SelfSupervised):
     momentum: Any = optax.incremental_update(
       jax.lax.stop_gradient(_encoder(params)), state["momentum"]["params"], rate
     )
-    both = jnp.concatenate([first, second])
-    outputs, collections = self.model.apply(
-      {"params": params, **state["model"]},
-      both,
-      train=True,
-      rngs={"dropout": jax.random.fold_in(key, base.DROPOUT)},
-      mutable=list(state["model"]),
-    )
-    keys, key_collections = self.model.apply(
-      {"params": momentum, **state["momentum"]["model"]},
-      both,
-      train=True,
-      rngs={"dropout": jax.random.fold_in(key, base.DROPOUT)},
-      mutable=list(state["momentum"]["model"]),
-      method="project",
+    outputs, collections = self.train(params, state["model"], images, key)
+    keys, key_collections = self.train(
+      momentum, state["momentum"]["model"], images, key, method="project"
     )
     q, k = outputs["prediction"], jax.lax.stop_gradient(keys)
-    arrays = (q[:count], q[count:], k[:count], k[count:])
+    count = q.shape[0] // 2
     state = {
       **state,
       "model": collections,
       "momentum": {"params": momentum, "model": key_collections},
       "count": state["count"] + 1,
     }
-    metrics: dict[str, Any] = {
-      "image_embedding": jnp.sum(q**2),
-      "encoder_momentum": 1.0 - rate,
-    }
-    if self.auxiliary is None:
-      values = sharding.map_rows(self._both, self._mesh)(None, arrays, groups)
-      return jnp.mean(values), (state, metrics)
+    metrics = {"image_embedding": jnp.sum(q**2), "encoder_momentum": 1.0 - rate}
+    return (q[:count], q[count:], k[:count], k[count:]), state, metrics
 
-    values, state["auxiliary"], more = self.augmented(
-      losses.em_moco_v3,
-      arrays,
-      groups,
-      index,
-      state["auxiliary"],
-      jax.random.fold_in(key, base.AUXILIARY),
-    )
-    weight_sum = jnp.mean(values) / (4.0 * self._temperature)
-    return jnp.mean(values), (
-      state,
-      metrics | more | {"weight_sum": weight_sum},
-    )
-
-  def _both(self, _, arrays, groups) -> jax.Array:
-    q1, q2, k1, k2 = arrays
+  def plain(self, sides: Sides, groups: jax.Array | None) -> jax.Array:
+    """The sum over both ways, times 2 tau."""
+    q1, q2, k1, k2 = sides
     return (2.0 * self._temperature) * (
-      self.plain(q1, k2, groups) + self.plain(q2, k1, groups)
+      super().plain((q1, k2), groups) + super().plain((q2, k1), groups)
     )
+
+  def weight_sum(self, loss: jax.Array) -> jax.Array:
+    """The loss has two ways, and 2 tau."""
+    return loss / (4.0 * self._temperature)
 
 
 def _encoder(params: Params) -> Params:
-  """The parameters that have a momentum copy: all but the predictor."""
+  """What has a momentum copy: all but the predictor."""
   return {k: v for k, v in params.items() if k != "prediction_head"}
-
-
-def _encoder_collections(collections: Params) -> Params:
-  return {
-    name: {k: v for k, v in part.items() if k != "prediction_head"}
-    for name, part in collections.items()
-  }

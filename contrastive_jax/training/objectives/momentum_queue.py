@@ -14,14 +14,8 @@ NO_ID = -1
 def create(key: jax.Array, size: int, dim: int) -> dict[str, Any]:
   """A queue of random unit-norm keys of two sides.
 
-  Args:
-    key: of the draws.
-    size: entries.
-    dim: their width.
-
-  Returns:
-    `image` and `text` [size, dim] float32, `ids` [size] int32 (`NO_ID`), and
-    `pointer`, the place of the next entry.
+  It has `image` and `text` [size, dim] float32, `ids` [size] int32 (`NO_ID`), and
+  `pointer`, the place of the next entry.
   """
   sides = {
     side: ops.l2_normalize(
@@ -42,15 +36,7 @@ def push(
   """The queue with a batch's keys in the places of the oldest.
 
   The batch need not divide the queue; of one that is larger the last rows stay.
-
-  Args:
-    queue: by `create`.
-    image: [N, dim].
-    text: [N, dim].
-    ids: [N] integers, which examples are positives of each other.
-
-  Returns:
-    The new queue.
+  `image` and `text` are [N, dim], `ids` [N] tells which are positives of each other.
   """
   size, count = queue["ids"].shape[0], ids.shape[0]
   kept = min(size, count)

@@ -5,25 +5,30 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from contrastive_jax import losses, models
 from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.objectives import base, choices, contrasts
 from contrastive_jax.training.objectives.e_step import Auxiliary
 from contrastive_jax.training.objectives.parts import Parts
-from contrastive_jax.training.types import Batch, Params
+from contrastive_jax.training.types import Batch, Metrics, Params
+
+Sides = Sequence[jax.Array]
 
 
-class SelfSupervised(base.Trained):
+class SelfSupervised(base.Objective):
   """An image tower with a projector, seen in two views of each example.
 
   The views are two augmentations of an image or, with `images_per_concept=2`, two
   images of a concept, augmented. Evaluation sees the tower's features, not the
   projector's.
+
+  Attributes:
+    em: the augmented loss of the sides, one of `losses.em_*`.
   """
 
   has_text = False
+  em: Callable[..., losses.EMStep]
 
   def __init__(
     self,
@@ -39,16 +44,7 @@ class SelfSupervised(base.Trained):
     self._mesh = parts.mesh
     self._axes = sharding.data_axes(parts.mesh)
     self._temperature = parts.loss.temperature
-    model = parts.model
-    towers = models.create_model(
-      model.preset,
-      vocab_size=parts.vocab_size,
-      image_size=model.image_size,
-      dtype=model.dtype,
-      remat=model.remat,
-      activation_sharding=base.activation_sharding(parts.mesh),
-      **model.overrides,
-    )
+    towers = base.create_model(models.create_model, parts)
     self.model = models.SelfSupervised(
       tower=towers.image.clone(parent=None),
       embed_dim=settings.embed_dim,
@@ -58,7 +54,7 @@ class SelfSupervised(base.Trained):
     )
     self._views = base.Views(
       parts.augment,
-      model.image_size,
+      parts.model.image_size,
       second={
         "blur": settings.second_blur,
         "solarize": settings.second_solarize,
@@ -71,51 +67,107 @@ class SelfSupervised(base.Trained):
     else:
       self._function = parts.loss.build()
 
-  def example_batch(self) -> dict[str, np.ndarray]:
-    """See `base.Objective`."""
-    return base.example_batch(self._parts, 1)
-
   def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Params]:
     """Parameters and the state."""
     del batch
     side = self._parts.model.image_size
     variables = self.model.init(key, jnp.zeros((2, side, side, 3), jnp.float32))
-    params = variables["params"]
-    collections = {k: v for k, v in variables.items() if k != "params"}
-    base.check_microbatches(self._parts, collections)
-    state: dict[str, Any] = {"model": collections}
+    params, state = base.parameters_and_state(self._parts, variables)
     if self.auxiliary is not None:
       state["auxiliary"] = self.auxiliary.init(
         jax.random.fold_in(key, base.AUXILIARY), self._settings.embed_dim
       )
     return params, state
 
-  def constrain(self, params: Params) -> Params:
-    """Nothing is bounded."""
-    return params
+  def loss(
+    self, params: Params, state: Params, batch: Batch, key: jax.Array
+  ) -> tuple[jax.Array, tuple[Params, Metrics]]:
+    """The configured loss, averaged over the batch."""
+    first, second, index, groups = self.views(batch, key)
+    sides, state, metrics = self.sides(
+      params,
+      state,
+      # At once, so that batch normalisation sees both views together.
+      jnp.concatenate([first, second]),
+      jax.random.fold_in(key, base.DROPOUT),
+    )
+    auxiliary = self.auxiliary
+    if auxiliary is None:
+      values = sharding.map_rows(
+        lambda _, sides, groups: self.plain(sides, groups), self._mesh
+      )(None, sides, groups)
+      return jnp.mean(values), (state, metrics)
+    step, kept, more = auxiliary.step(
+      self.em,
+      sides,
+      state["auxiliary"],
+      index=index,
+      key=jax.random.fold_in(key, base.AUXILIARY),
+      groups=groups,
+      temperature=self._temperature,
+    )
+    loss = jnp.mean(step.loss)
+    metrics |= more | auxiliary.diagnose(
+      step.state.count,
+      sides[0],
+      sides[-1],
+      groups,
+      step.details["log_auxiliary"][:, 0, 0],
+      self._temperature,
+    )
+    metrics["weight_sum"] = self.weight_sum(loss)
+    return loss, ({**state, "auxiliary": kept}, metrics)
+
+  def sides(
+    self, params: Params, state: Params, images: jax.Array, key: jax.Array
+  ) -> tuple[Sides, Params, Metrics]:
+    """What the loss contrasts, the new state, and metrics.
+
+    First and second views are `images` [2N, S, S, 3]; `key` is of dropout. The sides
+    are [N, d] each; the first of them are anchors, the last their keys.
+    """
+    raise NotImplementedError
+
+  def plain(self, sides: Sides, groups: jax.Array | None) -> jax.Array:
+    """The configured loss of two sides [N, d] on the rows of a device: [N]."""
+    assert self._function is not None
+    return self._function(
+      *sides,
+      temperature=self._temperature,
+      group_ids=groups,
+      axes=self._axes,
+      block_size=self._loss.block_size or "auto",
+    )
+
+  def weight_sum(self, loss: jax.Array) -> jax.Array:
+    """The mean sum of an anchor's weights: it is the augmented loss."""
+    return loss
+
+  def train(
+    self,
+    params: Params,
+    collections: Params,
+    images: jax.Array,
+    key: jax.Array,
+    **options: Any,
+  ) -> tuple[Any, Params]:
+    """Outputs of the model in training, and its new collections."""
+    return self.model.apply(
+      {"params": params, **collections},
+      images,
+      train=True,
+      rngs={"dropout": key},
+      mutable=list(collections),
+      **options,
+    )
 
   def encode_image(
     self, params: Params, state: Params, images: jax.Array
   ) -> jax.Array:
     """uint8 [N, H, W, 3] -> float32 [N, width] of unit norm: the tower's."""
-    # pyrefly: ignore[bad-return]
-    return self.model.apply(
-      {"params": params, **state["model"]},
-      self._views.plain(images),
-      method="features",
+    return self.applied(
+      params, state, self._views.plain(images), method="features"
     )
-
-  def probe_features(
-    self, params: Params, state: Params, images: jax.Array
-  ) -> jax.Array:
-    """There is no second head: as `encode_image`."""
-    return self.encode_image(params, state, images)
-
-  def encode_text(
-    self, params: Params, state: Params, tokens: jax.Array
-  ) -> jax.Array:
-    """There is no text side."""
-    raise TypeError(f"{type(self).__name__} has no text encoder.")
 
   def views(
     self, batch: Batch, key: jax.Array
@@ -138,59 +190,3 @@ class SelfSupervised(base.Trained):
     again = jax.random.fold_in(key, base.AUGMENT_AGAIN)
     second = self._views.random(again, images, second=True)
     return first, second, index, groups
-
-  def plain(
-    self, first: jax.Array, second: jax.Array, groups: jax.Array | None
-  ) -> jax.Array:
-    """The configured loss of two sides [N, d] on the rows of a device: [N]."""
-    assert self._function is not None
-    return self._function(
-      first,
-      second,
-      temperature=self._temperature,
-      group_ids=groups,
-      axes=self._axes,
-      block_size=self._loss.block_size or "auto",
-    )
-
-  def augmented(
-    self,
-    function: Callable[..., losses.EMStep],
-    arrays: Sequence[jax.Array],
-    groups: jax.Array | None,
-    index: jax.Array,
-    state: Params,
-    key: jax.Array,
-  ) -> tuple[jax.Array, Params, dict[str, jax.Array]]:
-    """The augmented loss of two views.
-
-    Args:
-      function: `losses.em_nt_xent` or `em_moco_v3`.
-      arrays: the features that it takes, [N, d] each; first of them an anchor's.
-      groups: [N] ids, or None.
-      index: [N] or [N, 2], the examples.
-      state: of the E-step.
-      key: of the draws.
-
-    Returns:
-      [N] values, the new state, metrics.
-    """
-    assert self.auxiliary is not None
-    step, state, metrics = self.auxiliary.step(
-      function,
-      arrays,
-      state,
-      index=index,
-      key=key,
-      groups=groups,
-      temperature=self._temperature,
-    )
-    metrics |= self.auxiliary.diagnose(
-      step.state.count,
-      arrays[0],
-      arrays[-1],
-      groups,
-      step.details["log_auxiliary"][:, 0, 0],
-      self._temperature,
-    )
-    return step.loss, state, metrics

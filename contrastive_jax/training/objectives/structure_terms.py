@@ -11,6 +11,13 @@ from contrastive_jax.training.objectives import base
 from contrastive_jax.training.objectives.structure_choices import Structure
 from contrastive_jax.training.types import Features
 
+# What a term of one value calls it.
+_VALUES = {
+  "bridge": "brownian_bridge",
+  "consistency": "geometric_consistency",
+  "alignment": "alignment",
+}
+
 
 class StructureTerms:
   """The terms that a run's structure asks for.
@@ -97,23 +104,14 @@ class StructureTerms:
 
   def _weights(self) -> dict[str, float]:
     """The weight of each named value."""
-    separation: Any = self._terms.get("separation")
-    names = {
-      "bridge": "brownian_bridge",
-      "consistency": "geometric_consistency",
-      "alignment": "alignment",
-    }
-    weights = {
-      name: self._terms[term].weight
-      for term, name in names.items()
-      if term in self._terms
-    }
-    if separation is None:
-      return weights
-    return weights | {
-      name: separation.weight * getattr(separation, name)
-      for name in ("orthogonality", "independent_contrast", "uniformity")
-    }
+    weights = {}
+    for name, term in self._terms.items():
+      if name == "separation":
+        for part in ("orthogonality", "independent_contrast", "uniformity"):
+          weights[part] = term.weight * getattr(term, part)
+      else:
+        weights[_VALUES[name]] = term.weight
+    return weights
 
   def _separation(self, term, features, scale, groups):
     shared = {"axes": self._axes, "block_size": self._block_size}
@@ -144,19 +142,16 @@ class StructureTerms:
 
 
 def _bridge(term, features, time):
-  sides = {
-    "image": ("image", "text"),
-    "text": ("text", "image"),
-  }
-  chosen = sides if term.side == "both" else (term.side,)
+  pairs = ("image", "text"), ("text", "image")
   found = [
     losses.brownian_bridge(
-      features[sides[side][0]],
-      features[sides[side][1]],
+      features[side],
+      features[other],
       features[f"{side}_augmented"],
       t=time,
       weighted=term.weighted,
     )
-    for side in chosen
+    for side, other in pairs
+    if term.side in (side, "both")
   ]
   return sum(found[1:], found[0]) / len(found)

@@ -10,8 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 
 from contrastive_jax import losses
 from contrastive_jax.training.objectives import base, fusion_base
@@ -19,7 +17,7 @@ from contrastive_jax.training.objectives.parts import Parts
 from contrastive_jax.training.types import Batch, Metrics, Params
 
 
-class Task(base.Trained):
+class Task(base.Objective):
   """What they share; the state holds the momentum model and the steps made."""
 
   task: str
@@ -28,15 +26,8 @@ class Task(base.Trained):
     """Builds the model; see `Parts`."""
     self._settings = settings
     self._parts = parts
-    # The ids of pre-training, whose last one was the mask.
-    self.model = fusion_base.create_model(
-      parts, parts.vocab_size + 1, self.task
-    )
+    self.model = fusion_base.create_model(parts, self.task)
     self._views = base.Views(parts.augment, parts.model.image_size)
-
-  def example_batch(self) -> dict[str, np.ndarray]:
-    """See `base.Objective`."""
-    return base.example_batch(self._parts, 1)
 
   def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Params]:
     """Parameters at random, and the state."""
@@ -48,13 +39,10 @@ class Task(base.Trained):
       jnp.zeros((*pair, 2, side, side, 3), jnp.float32),
       jnp.ones((2, length), jnp.int32),
     )["params"]
-    return params, self._state(params)
-
-  def _state(self, params: Params) -> Params:
     state: dict[str, Any] = {"count": jnp.zeros((), jnp.int32)}
-    if self._settings.alpha:
+    if getattr(self._settings, "alpha", 0.0):
       state["momentum"] = jax.tree.map(jnp.copy, params)
-    return state
+    return params, state
 
   def loss(
     self, params: Params, state: Params, batch: Batch, key: jax.Array
@@ -64,22 +52,16 @@ class Task(base.Trained):
     student = fusion_base.Applied(self.model, params, key)
     logits = self.logits(student, batch)
     alpha = fusion_base.ramped_alpha(
-      self._settings.alpha,
-      self._settings.alpha_ramp,
-      self._parts.steps,
-      state["count"],
+      self._settings, self._parts.steps, state["count"]
     )
     state = {**state, "count": state["count"] + 1}
-    momentum: Any = state.get("momentum")
     teacher_logits = None
-    if momentum is not None:
-      rate = 1.0 - self._settings.momentum
-      updated: Any = optax.incremental_update(
-        jax.lax.stop_gradient(params), momentum, rate
+    if "momentum" in state:
+      state["momentum"] = base.averaged(
+        params, state["momentum"], self._settings.momentum
       )
-      state["momentum"] = updated
       teacher = fusion_base.Applied(
-        self.model, updated, jax.random.fold_in(key, base.MOMENTUM)
+        self.model, state["momentum"], jax.random.fold_in(key, base.MOMENTUM)
       )
       teacher_logits = jax.lax.stop_gradient(self.logits(teacher, batch))
     value, metrics = self.mean_loss(logits, teacher_logits, batch, alpha)
@@ -89,8 +71,9 @@ class Task(base.Trained):
     return self._views.random(jax.random.fold_in(key, base.AUGMENT), images)
 
   def logits(self, applied: fusion_base.Applied, batch: Batch) -> jax.Array:
-    """What the model says of a batch, its images made ready."""
-    raise NotImplementedError
+    """What the model says of a batch, its images made ready: [B * Q, classes]."""
+    states, _ = self.states(applied, batch)
+    return applied.apply(states, method="classify")
 
   def mean_loss(
     self,
@@ -132,10 +115,6 @@ class Task(base.Trained):
       tokens = tokens.at[..., 1:].set(self.model.pad_id)
     return images, tokens
 
-  def constrain(self, params: Params) -> Params:
-    """Nothing has bounds."""
-    return params
-
   def plain(self, images: jax.Array) -> jax.Array:
     """uint8 images, one or two of an example, as the model takes them."""
     return self._views.plain(images)
@@ -146,21 +125,11 @@ class Entailment(Task):
 
   task = "entailment"
 
-  def logits(self, applied: fusion_base.Applied, batch: Batch) -> jax.Array:
-    """[B * Q, 3]."""
-    states, _ = self.states(applied, batch)
-    return applied.apply(states, method="classify")
-
 
 class Nlvr2(Task):
   """Whether a statement on two images is true."""
 
   task = "nlvr2"
-
-  def logits(self, applied: fusion_base.Applied, batch: Batch) -> jax.Array:
-    """[B * Q, 2]."""
-    states, _ = self.states(applied, batch)
-    return applied.apply(states, method="classify")
 
   def _encode(self, applied: fusion_base.Applied, images: jax.Array) -> Any:
     """Tokens of the first and the second images of [B, 2, ...]."""
@@ -237,10 +206,6 @@ class TextAssignment(Nlvr2):
       state,
       {"accuracy": jnp.sum(right) / total},
     )
-
-  def _state(self, params: Params) -> Params:
-    del params  # There is no momentum model.
-    return {"count": jnp.zeros((), jnp.int32)}
 
 
 class Vqa(Task):

@@ -16,15 +16,59 @@ from contrastive_jax.training.trainer.integrity import CheckpointError
 _SCORE = "score"
 
 
-class _Reader:
-  """Reads checkpoints, whether or not their run is at work."""
+class Checkpoints:
+  """The checkpoints of a run, in `workdir/checkpoints`.
+
+  A checkpoint holds the train state and the data iterator, so that a run that
+  goes on from it sees the same batches as one that was never stopped. Saving is
+  atomic: a killed run leaves the older checkpoints as they are; what is damaged
+  later is noticed, see `integrity`. Tables of one entry an example are kept in the
+  order of the examples.
+  """
 
   def __init__(
-    self, workdir: pathlib.Path, checkpointer: ocp.training.Checkpointer
+    self,
+    workdir: pathlib.Path,
+    *,
+    keep: int | None,
+    keep_every: int = 0,
+    keep_best: bool = False,
   ):
-    """Takes the run's folder, and its checkpoints, opened."""
+    """Opens the folder.
+
+    Args:
+      workdir: the run's.
+      keep: checkpoints that stay, the newest; None is for readers, which
+        touch nothing: the run may be at work.
+      keep_every: those of multiples of so many steps stay as well; 0 is none.
+      keep_best: whether that of the highest score does.
+    """
+    policies = ocp.training.preservation_policies
+    kept: list[Any] = [policies.LatestN(keep)]
+    if keep_every:
+      kept.append(policies.EveryNSteps(keep_every))
+    if keep_best:
+      kept.append(
+        policies.BestN(
+          get_metric_fn=lambda metrics: metrics[_SCORE],
+          n=1,
+          keep_checkpoints_without_metrics=False,
+        )
+      )
+    self._failed = False
     self._workdir = workdir
-    self._checkpointer = checkpointer
+    self._checkpointer = ocp.training.Checkpointer(
+      str((workdir / "checkpoints").absolute()),
+      # The loop decides when to save.
+      save_decision_policy=(
+        # pyrefly: ignore[bad-argument-type]
+        ocp.training.save_decision_policies.FixedIntervalPolicy(1)
+      ),
+      # pyrefly: ignore[bad-argument-type]
+      preservation_policy=policies.AnyPreservationPolicy(kept),
+      # A killed run may have left one half written.
+      cleanup_tmp_directories=keep is not None,
+    )
 
   @property
   def latest_step(self) -> int | None:
@@ -41,12 +85,6 @@ class _Reader:
 
   def parameters(self, sharding: jax.sharding.Sharding) -> Any:
     """The newest checkpoint's parameters that evaluation uses, and nothing else.
-
-    Args:
-      sharding: where they go.
-
-    Returns:
-      A pytree.
 
     Raises:
       CheckpointError: if there is no checkpoint, or it cannot be read.
@@ -67,11 +105,7 @@ class _Reader:
     return self._load(step, {"state": wanted})["state"][name]
 
   def parameter_forms(self) -> Any:
-    """The shapes and types of `parameters`; nothing else is read.
-
-    Raises:
-      CheckpointError: if there is no checkpoint.
-    """
+    """The shapes and types of `parameters`; nothing else is read."""
     _, stored, name = self._stored()
     return jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), stored[name]
@@ -129,61 +163,6 @@ class _Reader:
         f"{self._checkpointer.directory} holds no checkpoint of step {step};"
         f" there are {', '.join(map(str, known))}."
       )
-
-
-class Checkpoints(_Reader):
-  """The checkpoints of a run, in `workdir/checkpoints`.
-
-  A checkpoint holds the train state and the data iterator, so that a run that
-  goes on from it sees the same batches as one that was never stopped. Saving is
-  atomic: a killed run leaves the older checkpoints as they are; what is damaged
-  later is noticed, see `integrity`. Tables of one entry an example are kept in the
-  order of the examples.
-  """
-
-  def __init__(
-    self,
-    workdir: pathlib.Path,
-    *,
-    keep: int | None,
-    keep_every: int = 0,
-    keep_best: bool = False,
-  ):
-    """Opens the folder.
-
-    Args:
-      workdir: the run's.
-      keep: checkpoints that stay, the newest; None is for readers, which
-        touch nothing: the run may be at work.
-      keep_every: those of multiples of so many steps stay as well; 0 is none.
-      keep_best: whether that of the highest score does.
-    """
-    policies = ocp.training.preservation_policies
-    kept: list[Any] = [policies.LatestN(keep)]
-    if keep_every:
-      kept.append(policies.EveryNSteps(keep_every))
-    if keep_best:
-      kept.append(
-        policies.BestN(
-          get_metric_fn=lambda metrics: metrics[_SCORE],
-          n=1,
-          keep_checkpoints_without_metrics=False,
-        )
-      )
-    self._failed = False
-    opened = ocp.training.Checkpointer(
-      str((workdir / "checkpoints").absolute()),
-      # The loop decides when to save.
-      save_decision_policy=(
-        # pyrefly: ignore[bad-argument-type]
-        ocp.training.save_decision_policies.FixedIntervalPolicy(1)
-      ),
-      # pyrefly: ignore[bad-argument-type]
-      preservation_policy=policies.AnyPreservationPolicy(kept),
-      # A killed run may have left one half written.
-      cleanup_tmp_directories=keep is not None,
-    )
-    super().__init__(workdir, opened)
 
   def save(
     self,

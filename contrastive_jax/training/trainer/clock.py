@@ -17,8 +17,7 @@ class Clock:
 
   def restart(self) -> None:
     """Forgets what was: the first step holds the compilation."""
-    self._total = self._wait = self._mark_total = self._mark_wait = 0.0
-    self._steps = self._mark_steps = 0
+    self._steps, self._total, self._wait = self._mark = (0, 0.0, 0.0)
     self._since = time.monotonic()
 
   def wait_for(self, fn: Callable[[], Any]) -> Any:
@@ -46,15 +45,10 @@ class Clock:
     Empty where no step was measured: the first one compiles.
     """
     self._advance()
-    result = _rates(
-      self._steps - self._mark_steps,
-      self._total - self._mark_total,
-      self._wait - self._mark_wait,
-      batch_size,
-    )
-    self._mark_steps = self._steps
-    self._mark_total, self._mark_wait = self._total, self._wait
-    return result
+    now = (self._steps, self._total, self._wait)
+    steps, seconds, waited = (a - b for a, b in zip(now, self._mark))
+    self._mark = now
+    return _rates(steps, seconds, waited, batch_size)
 
   def overall(self, batch_size: int) -> dict[str, float]:
     """The same since the beginning."""
@@ -68,7 +62,7 @@ class Clock:
 
 
 def _rates(
-  steps: int, seconds: float, waited: float, batch_size: int
+  steps: float, seconds: float, waited: float, batch_size: int
 ) -> dict[str, float]:
   if not steps or seconds <= 0:
     return {}

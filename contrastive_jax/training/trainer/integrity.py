@@ -70,9 +70,7 @@ def problem(workdir: pathlib.Path, step: int) -> str:
 def set_aside_damaged(workdir: pathlib.Path, report: Report) -> None:
   """Moves checkpoints newer than the newest good one to `workdir/damaged`.
 
-  Args:
-    workdir: the run's; one process does it, before the others look.
-    report: receives a line for each that is damaged.
+  One process does it, before the others look; `report` gets a line for each.
 
   Raises:
     CheckpointError: if all of them are damaged, or one is of a newer version.

@@ -2,8 +2,9 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -77,7 +78,22 @@ def fit(
     CheckpointError: if no checkpoint is whole, or one cannot be written.
     ValueError: if the batch does not divide over the mesh.
   """
-  with _checkpoints(settings, mesh, workdir, report) as saved:
+  sharding.check_batch_size(
+    settings.batch_size,
+    settings.microbatches,
+    mesh,
+    images_per_concept=settings.images_per_concept,
+  )
+  with sharding.main_process_first("checkpoints"):
+    if jax.process_index() == 0:
+      integrity.set_aside_damaged(workdir, report)
+  saved = checkpoints_lib.Checkpoints(
+    workdir,
+    keep=settings.keep_checkpoints,
+    keep_every=settings.keep_every,
+    keep_best=settings.keep_best,
+  )
+  with contextlib.closing(saved):
     abstract = abstract_state(settings, objective, optimizer, mesh)
     placed = jax.tree.map(lambda x: x.sharding, abstract)
     if saved.latest_step is not None:
@@ -85,7 +101,9 @@ def fit(
       state = saved.restore(abstract, iterator)
       report(f"Resuming {workdir} at step {int(state.step)}.")
     else:
-      init = _init_fn(settings, objective, optimizer)
+      init = functools.partial(
+        state_lib.init_state, settings, objective, optimizer
+      )
       state = jax.jit(init, out_shardings=placed)(np.uint32(settings.seed))
       state = begin(state) if begin else state
     step_fn = jax.jit(
@@ -107,60 +125,17 @@ def abstract_state(
   optimizer: optax.GradientTransformation,
   mesh: jax.sharding.Mesh,
 ) -> state_lib.TrainState:
-  """Shapes, types and shardings of a run's state; nothing is computed.
+  """A run's state as `jax.ShapeDtypeStruct`s, to restore a checkpoint into.
 
-  Args:
-    settings: of the loop.
-    objective: what is trained.
-    optimizer: of its parameters.
-    mesh: the devices.
-
-  Returns:
-    A state of `jax.ShapeDtypeStruct` leaves, to restore a checkpoint into.
+  Nothing is computed.
   """
-  init = _init_fn(settings, objective, optimizer)
+  init = functools.partial(state_lib.init_state, settings, objective, optimizer)
   shapes = jax.eval_shape(init, np.uint32(0))
   return jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
     shapes,
     sharding.state_sharding(shapes, mesh, fsdp=settings.fsdp),
   )
-
-
-def _init_fn(
-  settings: TrainerSettings,
-  objective: base.Objective,
-  optimizer: optax.GradientTransformation,
-) -> Callable[[Any], state_lib.TrainState]:
-  """Makes the state before the first step of a seed."""
-  return lambda seed: state_lib.init_state(settings, objective, optimizer, seed)
-
-
-@contextlib.contextmanager
-def _checkpoints(
-  settings: TrainerSettings,
-  mesh: jax.sharding.Mesh,
-  workdir: pathlib.Path,
-  report: Report,
-) -> Iterator[checkpoints_lib.Checkpoints]:
-  """The checkpoints of a run that its mesh can train, damaged ones set aside."""
-  sharding.check_batch_size(
-    settings.batch_size,
-    settings.microbatches,
-    mesh,
-    images_per_concept=settings.images_per_concept,
-  )
-  with sharding.main_process_first("checkpoints"):
-    if jax.process_index() == 0:
-      integrity.set_aside_damaged(workdir, report)
-  saved = checkpoints_lib.Checkpoints(
-    workdir,
-    keep=settings.keep_checkpoints,
-    keep_every=settings.keep_every,
-    keep_best=settings.keep_best,
-  )
-  with contextlib.closing(saved):
-    yield saved
 
 
 class _Loop:

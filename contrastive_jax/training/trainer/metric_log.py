@@ -17,15 +17,10 @@ class MetricLog:
   def __init__(
     self, workdir: pathlib.Path, *, resume_step: int = 0, active: bool = True
   ):
-    """Opens the log; lines after `resume_step` are dropped.
+    """Opens the log; hosts that are not `active` touch nothing.
 
-    A run that was killed has logged steps that its last checkpoint does not
-    know. They are made again, so their old lines go.
-
-    Args:
-      workdir: the run's.
-      resume_step: where it goes on.
-      active: False on all hosts but one, which touch nothing.
+    A run that was killed has logged steps that its last checkpoint, of
+    `resume_step`, does not know. They are made again, so their old lines go.
     """
     self._active = active
     if not active:
@@ -139,14 +134,7 @@ class Progress:
     examples_per_second: float | None = None,
     input_wait: float | None = None,
   ) -> None:
-    """Prints the line.
-
-    Args:
-      step: updates made.
-      loss: of the last step.
-      examples_per_second: of training alone; None if not measured yet.
-      input_wait: share of the time in which the device waited for input.
-    """
+    """Prints the line; rates are None where they are not measured yet."""
     parts = [f"step {step}/{self._total}", f"loss {loss:.4f}"]
     if examples_per_second is not None:
       parts.append(f"{examples_per_second:,.0f} examples/s")

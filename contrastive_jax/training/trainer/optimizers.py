@@ -22,11 +22,6 @@ def make_optimizer(
 
   Only kernels and embeddings are decayed, and of them those that the objective lets
   decay: a parameter that gets no gradient would shrink to nothing.
-
-  Args:
-    choice: a variant of `optimizer_choices.OPTIMIZERS`.
-    steps: of the run.
-    objective: what is trained.
   """
 
   def mask(params: Params) -> Any:

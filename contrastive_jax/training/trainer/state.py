@@ -14,8 +14,6 @@ from contrastive_jax.training.objectives import base
 from contrastive_jax.training.trainer.settings import TrainerSettings
 from contrastive_jax.training.types import Batch, Metrics, Params
 
-# Values of a step, by name.
-
 
 @flax.struct.dataclass
 class TrainState:

@@ -225,6 +225,49 @@ def test_a_name_that_a_group_lacks_is_looked_for_inside_of_it():
   assert (terms["bridge"].weight, terms["consistency"].weight) == (0.5, 2.0)
 
 
+def test_another_choice_keeps_what_was_given_to_the_fields_that_both_have():
+  draft = config_lib.default_config()
+  draft.loss.temperature = 0.2
+  draft.loss.temperature_mode = "fixed"
+  draft.loss.label_smoothing = 0.5
+  draft.optimizer.warmup_share = 0.25
+  draft.optimizer.beta2 = 0.5
+  draft.data.languages = ("en",)
+  default = config_lib.default_config()
+  default.override(
+    {"loss": "augmented", "optimizer": "muon", "data": "openclipart"}
+  )
+  # By flags, as by assignments.
+  draft.override({"loss": "augmented", "optimizer": "lars"})
+  assert (draft.loss.temperature, draft.optimizer.warmup_share) == (0.2, 0.25)
+  assert draft.loss.temperature_mode.variant() == "fixed"
+  draft.optimizer, draft.data = "muon", "openclipart"
+  # A field that the choice in between had not is forgotten.
+  assert draft.optimizer.beta2 == default.optimizer.beta2
+  assert draft.data._plain() == default.data._plain()
+  draft.loss.temperature_mode = "robust"
+  draft.loss = "clip"
+  assert draft.loss.label_smoothing == 0.0 and draft.loss.temperature == 0.2
+  # The loss has no such mode.
+  assert draft.loss.temperature_mode.variant() == "learned"
+  # Nor the objective so many images, nor this loss a mode that is learned.
+  draft.objective.images_per_concept = 4
+  draft.objective = "simclr"
+  assert draft.objective.images_per_concept == 1
+  assert draft.loss.variant() == "nt_xent" and draft.loss.temperature == 0.2
+  assert draft.loss.temperature_mode.variant() == "fixed"
+  # A mapping is the whole.
+  draft.loss = {"name": "augmented"}
+  assert draft.loss.temperature == default.loss.temperature
+  config_lib.checked(draft)
+
+
+def test_a_mode_that_a_mapping_names_and_its_loss_has_not_is_refused():
+  mode = {"name": "clip", "temperature_mode": "robust"}
+  with pytest.raises(ConfigError, match="belongs to loss=augmented"):
+    config_lib.checked({"loss": mode})
+
+
 def test_a_choice_puts_its_defaults_in_the_place_of_the_former_fields():
   draft = config_lib.default_config()
   draft.loss.label_smoothing = 0.5
