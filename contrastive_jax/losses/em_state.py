@@ -5,7 +5,7 @@ See `losses.em` for what an entry and the level are.
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,8 @@ class EMState(NamedTuple):
 
   def specs(self, axes: Axes) -> "EMState":
     """`PartitionSpec`s for a mesh: tables split by owner, the rest replicated."""
-    split, whole = PartitionSpec(axes), PartitionSpec()
+    split: Any = PartitionSpec(axes)
+    whole: Any = PartitionSpec()
     return EMState(dict.fromkeys(self.tables, split), whole, whole)
 
 

@@ -66,7 +66,7 @@ def on_mesh(
       " make it with axis_types=(jax.sharding.AxisType.Auto,) * n."
     )
   devices = math.prod(mesh.shape[name] for name in names)
-  rows = PartitionSpec(names)
+  rows: Any = PartitionSpec(names)
   mapped_names: Any = names[0] if len(names) == 1 else names
 
   parameters = list(inspect.signature(loss).parameters)

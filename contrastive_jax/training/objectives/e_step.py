@@ -126,8 +126,9 @@ class Auxiliary:
       }
     state = dict(state)
     if self._prototypes is not None:
+      image, text = arrays
       fitted, options["prediction"] = self._prototypes.fit(
-        state, *arrays, groups, temperature, count
+        state, image, text, groups, temperature, count
       )
       state |= fitted
     if self._mesh.size > 1:
