@@ -107,7 +107,7 @@ def main() -> None:
       f"--max_bad_share must be within 0..1; got {_MAX_BAD_SHARE.value:g}."
     )
   try:
-    settings = conversion.Settings(
+    settings = conversion.ConversionSettings(
       inputs=inputs,
       format=_FORMAT.value,
       columns=tables.Columns(**{k: v.value for k, v in _COLUMNS.items()}),

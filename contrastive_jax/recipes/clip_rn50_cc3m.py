@@ -47,6 +47,10 @@ def get_config() -> config_lib.ConfigDraft:
   config.loss = "augmented"
   config.loss.e_step = "conjugate"
   config.loss.log_alpha = 10.0
+  config.loss.margins = True
+  config.loss.level_rate = 0.0
+  config.loss.min_rate = 0.0
+  config.loss.eps = 1e-6
   config.loss.temperature_mode = "robust"
   config.loss.rho = 6.5
   config.loss.group_positives = False

@@ -43,6 +43,8 @@ def get_config(variant: str = "") -> config_lib.ConfigDraft:
   if variant:
     config.loss.e_step = "moving_average"
     config.loss.rate = 0.9
+    config.loss.margins = True
+    config.loss.level_rate = 0.0
   config.model.preset = "resnet50"
   config.objective.projector = (2048,)
   config.objective.embed_dim = 128

@@ -180,7 +180,7 @@ def prepared(count: int, folder: pathlib.Path) -> tuple[list[bytes], Any]:
         info = tarfile.TarInfo(name)
         info.size = len(part)
         archive.addfile(info, io.BytesIO(part))
-  settings = conversion.Settings((str(folder / "0.tar"),))
+  settings = conversion.ConversionSettings((str(folder / "0.tar"),))
   conversion.convert(
     settings, folder / "records", workers=1, report=lambda line: None
   )

@@ -16,7 +16,13 @@ _BATCHES = (16, 64, 256)
 # Every method has the same fixed temperature, but for SigLIP, whose temperature
 # and bias are learned, as they must be.
 _FIXED = {"loss.temperature": 0.05, "loss.temperature_mode": "fixed"}
-_MOVING_AVERAGE = {"loss": "augmented", "loss.e_step": "moving_average"}
+# Tables as their methods publish them.
+_MARGINS = {"loss.margins": True, "loss.level_rate": 0.0}
+_MOVING_AVERAGE = {
+  "loss": "augmented",
+  "loss.e_step": "moving_average",
+  **_MARGINS,
+}
 _METHODS = {
   "InfoNCE": {"loss": "clip"},
   "DCL": {"loss": "decoupled"},
@@ -28,11 +34,17 @@ _METHODS = {
   "SogCLR .5": _MOVING_AVERAGE | {"loss.rate": 0.5},
   "SogCLR .1": _MOVING_AVERAGE | {"loss.rate": 0.1},
   "gamma 1": _MOVING_AVERAGE | {"loss.rate": 0.5, "loss.concentration": 1.0},
-  "conjugate": {"loss": "augmented", "loss.e_step": "conjugate"},
+  "conjugate": {
+    "loss": "augmented",
+    "loss.e_step": "conjugate",
+    "loss.min_rate": 0.0,
+    **_MARGINS,
+  },
   "amortized": {
     "loss": "augmented",
     "loss.e_step": "amortized",
     "loss.prototypes": 512,
+    "loss.min_rate": 0.0,
   },
 }
 

@@ -44,6 +44,10 @@ _METHODS = {
   "augmented": {
     "loss": "augmented",
     "loss.e_step": "conjugate",
+    # The table as SCENT publishes it, but for its eps.
+    "loss.margins": True,
+    "loss.level_rate": 0.0,
+    "loss.min_rate": 0.0,
     "loss.temperature_mode": "fixed",
   },
   "- contrast": {"objective.contrast": 0.0},

@@ -27,6 +27,9 @@ _AUGMENTED = {
   "loss": "augmented",
   "loss.e_step": "moving_average",
   "loss.rate": 0.1,
+  # The table as SogCLR publishes it.
+  "loss.margins": True,
+  "loss.level_rate": 0.0,
 }
 # The second one has the gradient of DCL, and tells what leaving the positive out
 # of the denominator brings by itself.

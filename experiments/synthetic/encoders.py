@@ -64,7 +64,7 @@ METHODS = {
   "augmented, mean": Method(losses.MovingAverage(0.5)),
   "augmented, concentration 8": Method(losses.MovingAverage(0.5), 8.0),
   "augmented, concentration 1": Method(losses.MovingAverage(0.5), 1.0),
-  "augmented, conjugate": Method(losses.Conjugate(7.0)),
+  "augmented, conjugate": Method(losses.Conjugate(7.0, min_rate=0.0)),
 }
 
 

@@ -313,7 +313,7 @@ def _fold(rule: methods.Rule, before, image, text, tau) -> jax.Array:
 
   return jnp.where(
     rule.conjugate,
-    after(losses.Conjugate(rule.log_alpha)),
+    after(losses.Conjugate(rule.log_alpha, min_rate=0.0)),
     after(losses.MovingAverage(rule.rate)),
   )
 

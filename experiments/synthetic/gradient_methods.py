@@ -57,7 +57,9 @@ METHODS = {
   "moving average .5, gamma 8": Method("table", losses.MovingAverage(0.5), 8.0),
   "moving average .5, gamma 1": Method("table", losses.MovingAverage(0.5), 1.0),
   "moving average .1": Method("table", losses.MovingAverage(0.1)),
-  "conjugate, log alpha 10 (SCENT)": Method("table", losses.Conjugate(10.0)),
+  "conjugate, log alpha 10 (SCENT)": Method(
+    "table", losses.Conjugate(10.0, min_rate=0.0)
+  ),
   "amortised (NeuCLIP)": Method("prototypes"),
   "exact 1/Z (control)": Method("exact", lagged=True),
 }
@@ -75,7 +77,7 @@ RATES = {
   },
   **{
     f"conjugate, log alpha {number}": Method(
-      "table", losses.Conjugate(float(number))
+      "table", losses.Conjugate(float(number), min_rate=0.0)
     )
     for number in (2, 4, 6, 8, 10, 12)
   },

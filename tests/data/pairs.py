@@ -40,7 +40,7 @@ def converted(tmp_path, *inputs, report=lambda line: None, **options):
     for k in ("workers", "max_bad_share", "retry")
     if k in options
   }
-  settings = conversion.Settings(tuple(map(str, inputs)), **options)
+  settings = conversion.ConversionSettings(tuple(map(str, inputs)), **options)
   out = tmp_path / "out"
   summary = conversion.convert(
     settings, out, report=report, **{"workers": 1, **limits}

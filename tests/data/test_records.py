@@ -120,7 +120,7 @@ def test_other_settings_need_another_folder(tmp_path):
 )
 def test_settings_out_of_range(options, message):
   with pytest.raises(ValueError, match=message):
-    conversion.Settings(("x",), **options)
+    conversion.ConversionSettings(("x",), **options)
 
 
 def test_inputs_that_are_not_there_or_not_known(tmp_path):

@@ -121,7 +121,7 @@ _CONVERT = """
 from contrastive_jax.data.sets.records import conversion
 import array_record.python.array_record_module
 meet("ready")
-settings = conversion.Settings((sys.argv[3],))
+settings = conversion.ConversionSettings((sys.argv[3],))
 conversion.convert(settings, sys.argv[2], workers=1, report=say)
 """
 _SCENES = """

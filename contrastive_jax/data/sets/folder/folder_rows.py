@@ -29,7 +29,7 @@ class RowError(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class CaptionRow:
   """One usable row of the captions file; "" stands for what is not given."""
 
   line: int
@@ -146,7 +146,7 @@ def _text(fields: dict[str, Any], key: str) -> str:
   return str(value).strip()
 
 
-def _make_row(line: int, fields: Any, report: Report) -> Row:
+def _make_row(line: int, fields: Any, report: Report) -> CaptionRow:
   """Checks one row's fields; raises `RowError`."""
   if not isinstance(fields, dict):
     raise RowError("malformed row", "not a JSON object")
@@ -177,7 +177,7 @@ def _make_row(line: int, fields: Any, report: Report) -> Row:
   if not all(stripped):
     empty = RowError("empty caption", "left out")
     report.add(line, image, empty, skipped=False)
-  return Row(line, image.strip(), kept, label, split, concept)
+  return CaptionRow(line, image.strip(), kept, label, split, concept)
 
 
 def _csv_fields(data: bytes) -> Iterator[tuple[int, Any]]:
@@ -216,7 +216,9 @@ def _csv_fields(data: bytes) -> Iterator[tuple[int, Any]]:
     yield reader.line_num, fields
 
 
-def read_rows(path: pathlib.Path, report: Report) -> tuple[list[Row], int]:
+def read_rows(
+  path: pathlib.Path, report: Report
+) -> tuple[list[CaptionRow], int]:
   """The rows that are well formed, and the number of all."""
   read = lines_of if path.suffix == ".jsonl" else _csv_fields
   rows, count = [], 0

@@ -43,7 +43,7 @@ class _Image:
   """What the rows of one image say together."""
 
   name: str  # Path below the folder, links resolved, "/" between the parts.
-  rows: list[folder_rows.Row]
+  rows: list[folder_rows.CaptionRow]
   captions: dict[str, None] = dataclasses.field(default_factory=dict)
   label: str = ""
   split: str = ""
@@ -82,7 +82,7 @@ class FolderRecords:
 
 def _merge_rows(
   root: pathlib.Path,
-  rows: Sequence[folder_rows.Row],
+  rows: Sequence[folder_rows.CaptionRow],
   report: folder_rows.Report,
 ) -> list[_Image]:
   """One `_Image` a file, sorted by name."""

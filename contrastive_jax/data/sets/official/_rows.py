@@ -41,7 +41,7 @@ class Part(NamedTuple):
 Parts = dict[str, list[Part]]
 
 
-class Row(NamedTuple):
+class UsableRow(NamedTuple):
   """A row that can be used.
 
   Attributes:
@@ -134,7 +134,7 @@ class _Problems:
     )
 
 
-def labelled(row: Row) -> dict[str, Any]:
+def labelled(row: UsableRow) -> dict[str, Any]:
   """The record of a row, with the numbers of its images, without these."""
   numbers = zip(("image_id", "second_image_id"), row.numbers)
   return {"index": row.index, **dict(numbers), **row.fields}
@@ -184,7 +184,7 @@ class Opening:
       lambda path: Part(path, _files.load_rows(path, expected), parse)
     )
 
-  def read(self, parts: Parts) -> dict[str, list[Row]]:
+  def read(self, parts: Parts) -> dict[str, list[UsableRow]]:
     """The rows that can be used, of each split.
 
     Raises:
@@ -193,7 +193,7 @@ class Opening:
     """
     images = _Images(self.image_root)
     problems = _Problems(self)
-    found: dict[str, list[tuple[_Where, Row]]] = {}
+    found: dict[str, list[tuple[_Where, UsableRow]]] = {}
     index = 0
     for split, split_parts in parts.items():
       usable = found[split] = []
@@ -211,7 +211,9 @@ class Opening:
             numbers = tuple(images.number(n, root) for n in names)
             paths = tuple(images.path(n) for n in numbers)
             first = tuple(n[0] for n in names)
-            usable.append((where, Row(index, numbers, first, paths, fields)))
+            usable.append(
+              (where, UsableRow(index, numbers, first, paths, fields))
+            )
           except RowError as error:
             problems.add(where, names[0][0] if names else None, error)
           index += 1
@@ -228,7 +230,7 @@ class Opening:
 
   def _verify(
     self,
-    found: dict[str, list[tuple[_Where, Row]]],
+    found: dict[str, list[tuple[_Where, UsableRow]]],
     problems: _Problems,
   ) -> None:
     """Leaves out the rows whose images do not decode."""
@@ -247,8 +249,8 @@ class Opening:
 
   def as_sources(
     self,
-    rows: Mapping[str, Sequence[Row]],
-    record: Callable[[Row], dict[str, Any]] = labelled,
+    rows: Mapping[str, Sequence[UsableRow]],
+    record: Callable[[UsableRow], dict[str, Any]] = labelled,
     image_fields: Sequence[str] = ("image",),
   ) -> dict[str, sources.Source]:
     """A source a split, its records in the order of the rows.
@@ -278,12 +280,12 @@ class Opening:
 
   def task_data(
     self,
-    rows: Mapping[str, list[Row]],
+    rows: Mapping[str, list[UsableRow]],
     *,
     task: str,
     name: str,
     answers: tuple[str, ...] = (),
-    record: Callable[[Row], dict[str, Any]] = labelled,
+    record: Callable[[UsableRow], dict[str, Any]] = labelled,
     image_fields: Sequence[str] = ("image",),
   ) -> tasks.TaskData:
     """The data set, the records of an image next to each other."""
@@ -359,7 +361,7 @@ class _Images:
 
 
 def _note_overlaps(
-  rows: Mapping[str, Sequence[Row]], report: Callable[[str], None]
+  rows: Mapping[str, Sequence[UsableRow]], report: Callable[[str], None]
 ) -> None:
   """Says if scores would be of images that were trained on."""
   seen = {

@@ -90,9 +90,9 @@ def load_captions(
   return opening.as_sources(merged, lambda row: row.fields)
 
 
-def _merged(rows: Iterable[_rows.Row]) -> list[_rows.Row]:
+def _merged(rows: Iterable[_rows.UsableRow]) -> list[_rows.UsableRow]:
   """One row an image, whose record has the captions of all, each once."""
-  first: dict[int, _rows.Row] = {}
+  first: dict[int, _rows.UsableRow] = {}
   captions: dict[int, dict[str, None]] = collections.defaultdict(dict)
   for row in rows:
     first.setdefault(row.numbers[0], row)

@@ -146,7 +146,7 @@ def load_vqa(
   )
 
 
-def _record(row: _rows.Row) -> dict[str, Any]:
+def _record(row: _rows.UsableRow) -> dict[str, Any]:
   record = _rows.labelled(row)
   if record["question_id"] is None:
     record["question_id"] = row.index
@@ -170,7 +170,7 @@ def _given(answers: Sequence[str] | _files.Path) -> tuple[str, ...]:
 
 
 def _counted(
-  rows: Mapping[str, Iterable[_rows.Row]],
+  rows: Mapping[str, Iterable[_rows.UsableRow]],
   splits: Sequence[str],
   min_count: int,
 ) -> tuple[str, ...]:

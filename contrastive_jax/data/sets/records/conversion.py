@@ -39,7 +39,7 @@ _TOKEN = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class ConversionSettings:
   """How pairs are converted.
 
   Attributes:
@@ -103,7 +103,7 @@ class Summary:
 
 
 def convert(
-  settings: Settings,
+  settings: ConversionSettings,
   out: str | os.PathLike[str],
   *,
   workers: int = 0,
@@ -209,14 +209,14 @@ def _examples(results: Iterable[dict[str, Any]]) -> int:
   return sum(sum(result["examples"].values()) for result in results)
 
 
-def _claim(root: pathlib.Path, settings: Settings) -> None:
+def _claim(root: pathlib.Path, settings: ConversionSettings) -> None:
   """Writes the settings into a new folder; of an old one they must be equal."""
   if not _check(root, settings):
     values = json.dumps(dataclasses.asdict(settings), indent=2)
     _write(root / _SETTINGS_FILE, values + "\n")
 
 
-def _check(root: pathlib.Path, settings: Settings) -> bool:
+def _check(root: pathlib.Path, settings: ConversionSettings) -> bool:
   """Whether a folder has these settings; raises if it is not for them."""
   values = json.loads(json.dumps(dataclasses.asdict(settings)))
   path = root / _SETTINGS_FILE
@@ -252,7 +252,7 @@ def _check(root: pathlib.Path, settings: Settings) -> bool:
 
 def _run(
   todo: Iterable[units.Unit],
-  settings: Settings,
+  settings: ConversionSettings,
   root: pathlib.Path,
   workers: int,
   retry: bool,
@@ -286,7 +286,10 @@ def _run(
 
 
 def _convert_unit(
-  unit: units.Unit, settings: Settings, root: pathlib.Path, retry: bool
+  unit: units.Unit,
+  settings: ConversionSettings,
+  root: pathlib.Path,
+  retry: bool,
 ) -> dict[str, Any]:
   """Converts a unit unless that is done; returns what is known of it.
 

@@ -92,7 +92,7 @@ class Columns:
 USUAL = Columns()
 
 
-class Row(NamedTuple):
+class ListLine(NamedTuple):
   """A line of a list: its number, the path of the image, captions, label."""
 
   number: int
@@ -101,7 +101,7 @@ class Row(NamedTuple):
   label: Any = ""
 
 
-def list_rows(path: pathlib.Path, columns: Columns) -> Iterator[Row]:
+def list_rows(path: pathlib.Path, columns: Columns) -> Iterator[ListLine]:
   """The lines of a list of captions, of `.tsv`, `.csv` or `.jsonl`.
 
   A first line that names columns is used (`filepath` and `title` as open_clip
@@ -117,7 +117,7 @@ def list_rows(path: pathlib.Path, columns: Columns) -> Iterator[Row]:
     path, encoding="utf-8-sig", errors="surrogateescape", newline=""
   ) as file:
     if path.suffix == ".jsonl":
-      rows: Iterable[Row] = _json_rows(path, file, columns)
+      rows: Iterable[ListLine] = _json_rows(path, file, columns)
     elif path.suffix == ".tsv":
       lines = (line.rstrip("\r\n").split("\t") for line in file)
       rows = _rows(path, lines, columns)
@@ -136,7 +136,7 @@ def list_rows(path: pathlib.Path, columns: Columns) -> Iterator[Row]:
 
 def _rows(
   path: pathlib.Path, lines: Iterable[list[str]], columns: Columns
-) -> Iterator[Row]:
+) -> Iterator[ListLine]:
   places: Sequence[int] = ()
   for number, cells in enumerate(lines, 1):
     if not any(cell.strip() for cell in cells):
@@ -157,9 +157,9 @@ def _rows(
       places = 1, 0, -1
     image, caption, label = places
     if len(cells) <= max(places):
-      yield Row(number, "", ())
+      yield ListLine(number, "", ())
       continue
-    yield Row(
+    yield ListLine(
       number,
       cells[image].strip(),
       (cells[caption],),
@@ -169,7 +169,7 @@ def _rows(
 
 def _json_rows(
   path: pathlib.Path, lines: Iterable[str], columns: Columns
-) -> Iterator[Row]:
+) -> Iterator[ListLine]:
   for number, line in enumerate(lines, 1):
     if not line.strip():
       continue
@@ -178,7 +178,7 @@ def _json_rows(
     except (ValueError, RecursionError):
       fields = None
     if not isinstance(fields, dict):
-      yield Row(number, "", ())
+      yield ListLine(number, "", ())
       continue
     # A label may be missing from a line.
     labelled = not columns.label or columns.label in fields
@@ -187,10 +187,10 @@ def _json_rows(
     except DataError:
       if number == 1:  # A file of another kind, no single bad line.
         raise
-      yield Row(number, "", ())
+      yield ListLine(number, "", ())
       continue
     texts = fields[found["caption"]]
-    yield Row(
+    yield ListLine(
       number,
       str(fields[found["image"]] or "").strip(),
       tuple(texts) if isinstance(texts, list) else (texts,),
@@ -198,7 +198,7 @@ def _json_rows(
     )
 
 
-def read_list(rows: Sequence[Row], root: pathlib.Path) -> items.Found:
+def read_list(rows: Sequence[ListLine], root: pathlib.Path) -> items.Found:
   """The examples of some lines of a list, whose images are below a folder."""
   root = root.resolve()
   for row in rows:

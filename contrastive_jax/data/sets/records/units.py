@@ -40,7 +40,7 @@ class Unit:
   digest: str
   columns: tables.Columns
   root: pathlib.Path
-  rows: tuple[tables.Row, ...] = ()
+  rows: tuple[tables.ListLine, ...] = ()
 
   @property
   def name(self) -> str:

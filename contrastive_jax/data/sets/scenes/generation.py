@@ -22,7 +22,7 @@ from contrastive_jax.data.sets.scenes import settings as settings_lib
 BLOCK = 64
 
 
-class Row(NamedTuple):
+class SceneTexts(NamedTuple):
   """One image, or a pair, with its texts.
 
   Attributes:
@@ -83,7 +83,7 @@ TEXT_FIELDS = ("text", "question", "answer", "statement", "hypothesis")
 
 def rows(
   settings: settings_lib.SceneSettings, task: str, split: str, stop: int
-) -> Iterator[Row]:
+) -> Iterator[SceneTexts]:
   """The first `stop` rows of a split, one of `settings.SPLITS`, for a task."""
   shown, sample, told, number, write = TASKS[task]
   unseen = split == settings_lib.UNSEEN_PAIRS
@@ -103,7 +103,7 @@ def rows(
       ]
     else:
       texts = write(scenes, rng(told, start), number=count, unseen=unseen)
-    yield from map(Row, scenes[: stop - start], texts)
+    yield from map(SceneTexts, scenes[: stop - start], texts)
 
 
 def training_texts(
