@@ -164,6 +164,28 @@ def reading(out: pathlib.Path, name: str) -> str:
   return path.read_text(encoding="utf-8").strip() if path.exists() else ""
 
 
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+  """The content of a record's file."""
+  return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_json(
+  path: pathlib.Path, record: Mapping[str, Any], *, indent: int | None = 1
+) -> None:
+  """Writes a JSON file, all of it or nothing, and its folder.
+
+  Args:
+    path: of the file.
+    record: what it holds.
+    indent: None is one line.
+  """
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_suffix(".tmp")
+  text = json.dumps(record, indent=indent) + "\n"
+  temporary.write_text(text, encoding="utf-8")
+  temporary.replace(path)
+
+
 def write(
   out: pathlib.Path,
   name: str,
@@ -181,10 +203,5 @@ def write(
     page: Markdown.
     indent: of the JSON file; None is one line.
   """
-  out.mkdir(parents=True, exist_ok=True)
-  path = out / f"{name}.json"
-  temporary = path.with_suffix(".tmp")
-  text = json.dumps(record, indent=indent) + "\n"
-  temporary.write_text(text, encoding="utf-8")
-  temporary.replace(path)
+  write_json(out / f"{name}.json", record, indent=indent)
   (out / f"{name}.md").write_text(page, encoding="utf-8")
