@@ -1,7 +1,7 @@
 """Paired differences over seeds and over items, and Holm's correction."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,23 +88,31 @@ def bootstrap(
   return float(low), float(high)
 
 
-def sentence(name: str, found: dict[str, Any]) -> str:
-  """What a corrected paired difference shows, in words made from its numbers.
+def verdict(found: Mapping[str, Any]) -> str:
+  """What a corrected paired difference shows.
 
   Args:
-    name: of the difference.
     found: by `paired`, with `holm`, its p after correction, and `items`, the
       interval over items.
   """
-  seeds = found["holm"] < 0.05
   low, high = found["items"]
-  if not seeds:
-    verdict = "no difference is shown"
-  elif low <= 0 <= high:
-    verdict = "shown over seeds, not over items"
-  else:
-    verdict = "higher" if found["mean"] > 0 else "lower"
+  if not found["holm"] < 0.05:
+    return "no difference is shown"
+  if low <= 0 <= high:
+    return "shown over seeds, not over items"
+  return "higher" if found["mean"] > 0 else "lower"
+
+
+def sentence(name: str, found: Mapping[str, Any]) -> str:
+  """`verdict` and its numbers in words.
+
+  Args:
+    name: of the difference.
+    found: see `verdict`.
+  """
+  low, high = found["items"]
   return (
     f"{name}: {found['mean']:+.3f} ± {found['half_width']:.3f}, over items"
-    f" [{low:+.3f}, {high:+.3f}], p {found['holm']:.2g} after Holm: {verdict}."
+    f" [{low:+.3f}, {high:+.3f}], p {found['holm']:.2g} after Holm:"
+    f" {verdict(found)}."
   )
