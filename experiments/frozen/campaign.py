@@ -212,27 +212,35 @@ def cell(
     ranks = {k: v[: len(pairs)] for k, v in found.ranks.items()}
     return ranks, *(x[: len(pairs)] for x in found[1:])
 
+  tried = {}
+
   def score(rates):
     ranks, *_ = train([(s, r) for r in rates for s in tuning_seeds])
-    own = -np.log1p(ranks["validation"].astype(np.float64)).mean(1)
-    return own.reshape(len(rates), -1).mean(1).round(5).tolist()
+    found = -np.log1p(ranks["validation"].astype(np.float64)).mean(1)
+    columns = {"validation": found} | {
+      task: (own < 1).mean(1) for task, own in _outcomes(ranks).items()
+    }
+    for i, rate in enumerate(rates):
+      part = slice(i * len(tuning_seeds), (i + 1) * len(tuning_seeds))
+      tried[f"{rate:g}"] = {
+        task: round(float(own[part].mean()), 5) for task, own in columns.items()
+      }
+    return [tried[f"{rate:g}"]["validation"] for rate in rates]
 
   rate = plan.rate
   choice = Choice(rate, {}, False) if rate else choose(score, grid)
   ranks, weight_sum, error = train([(s, choice.rate) for s in seeds])
-  ranks = {
-    CATALOGUE: np.concatenate([ranks[t] for t in maps.CATALOGUE], axis=1),
-    **{task: ranks[task] for task in OUTCOMES[1:]},
-  }
   hits = {
-    task: {str(k): own < k for k in DEPTHS} for task, own in ranks.items()
+    task: {str(k): own < k for k in DEPTHS}
+    for task, own in _outcomes(ranks).items()
   }
   return {
     "method": plan.name,
     "batch": plan.batch,
     "epochs": plan.epochs,
     "rate": choice.rate,
-    "scores": {f"{r:g}": s for r, s in choice.scores.items()},
+    # Of the tuning seeds: the score by which it was chosen, and R@1.
+    "tried": dict(sorted(tried.items(), key=lambda item: float(item[0]))),
     "at_end": choice.at_end,
     "numbers": {
       task: {k: h.mean(1).round(5).tolist() for k, h in own.items()}
@@ -303,6 +311,12 @@ def compared(
   for row, p in zip(rows, statistics.holm([row["p"] for row in rows])):
     row["holm"] = p
   return found
+
+
+def _outcomes(ranks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Ranks by outcome, both directions of the catalogue as one."""
+  both = np.concatenate([ranks[t] for t in maps.CATALOGUE], axis=1)
+  return {CATALOGUE: both} | {task: ranks[task] for task in OUTCOMES[1:]}
 
 
 def _numbers(values: np.ndarray) -> list[float | None]:

@@ -76,8 +76,8 @@ OURS = small_batches_report.OURS
 _LONG_METHODS = (
   "InfoNCE",
   "DCL",
-  "average by epochs, margin",
-  "average by epochs, positive-free",
+  "average by epochs: margin",
+  "average by epochs: positive-free",
   OURS,
 )
 
@@ -95,15 +95,15 @@ def methods(epochs: int) -> dict[str, maps.Method]:
     ("0.5", losses.MovingAverage(0.5)),
   ):
     for table, (margins, level) in TABLES.items():
-      found[f"average {rate}, {table}"] = maps.Method(
+      found[f"average {rate}: {table}"] = maps.Method(
         "em", rule, margins=margins, level_rate=level
       )
-  found["conjugate 10, margin (published)"] = maps.Method(
+  found["conjugate 10: margin (published)"] = maps.Method(
     "em",
     losses.Conjugate(10.0, min_rate=0.0, eps=1e-6),
     margins=True,
   )
-  found["conjugate 10, positive-free + level"] = maps.Method(
+  found["conjugate 10: positive-free + level"] = maps.Method(
     "em", losses.Conjugate(10.0, min_rate=0.3), level_rate=LEVEL_RATE
   )
   found["exact 1/Z"] = maps.Method("exact")

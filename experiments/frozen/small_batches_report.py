@@ -10,8 +10,8 @@ from experiments import reporting
 from experiments.frozen import campaign, statistics
 
 INFO_NCE, DCL = "InfoNCE", "DCL"
-OURS = "average by epochs, positive-free + level"
-MARGIN, EXACT = "average by epochs, margin", "exact 1/Z"
+OURS = "average by epochs: positive-free + level"
+MARGIN, EXACT = "average by epochs: margin", "exact 1/Z"
 OUTCOMES = (
   (campaign.CATALOGUE, 1),
   ("unseen artist", 1),

@@ -77,7 +77,7 @@ def method(table: str, rate: str, epochs: int) -> maps.Method:
 
 def name_of(table: str, rate: str) -> str:
   """The name of a method in the record, as in that of `small_batches`."""
-  return f"average {rate}, {table}"
+  return f"average {rate}: {table}"
 
 
 def plans(chosen: Mapping[str, Any]) -> list[campaign.Plan]:
