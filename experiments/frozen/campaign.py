@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from contrastive_jax.data.files import locks
 from experiments import reporting
 from experiments.frozen import features, maps, statistics
 
@@ -150,6 +151,8 @@ def run(
 ) -> None:
   """Runs the cells that a record lacks, and writes it after each.
 
+  Several processes may share a record, with other plans each.
+
   Args:
     plans: the cells, in order.
     inputs: of all.
@@ -160,18 +163,14 @@ def run(
     grid: learning rates to begin with.
     report: receives a line a cell.
   """
-  done = by_key(record)
-  todo = [plan for plan in plans if plan.key not in done]
+  todo = [plan for plan in plans if plan.key not in by_key(record)]
   whole = sum(_cost(plan, inputs) for plan in todo)
   began, paid = time.monotonic(), 0.0
   for number, plan in enumerate(todo):
-    record["cells"].append(
-      cell(plan, inputs, seeds=seeds, tuning_seeds=tuning_seeds, grid=grid)
-    )
-    reporting.write_json(path, record, indent=None)
+    new = cell(plan, inputs, seeds=seeds, tuning_seeds=tuning_seeds, grid=grid)
+    _add(path, record, new)
     paid += _cost(plan, inputs)
     seconds = time.monotonic() - began
-    new = record["cells"][-1]
     report(
       f"{number + 1}/{len(todo)}  {plan.name}, batch {plan.batch},"
       f" {plan.epochs} epochs: R@1"
@@ -180,6 +179,19 @@ def run(
       f"  {new['cpu_seconds']:.0f} CPU s"
       f"  ETA {seconds / paid * (whole - paid) / 60:.0f} min"
     )
+
+
+def _add(
+  path: pathlib.Path, record: dict[str, Any], new: Mapping[str, Any]
+) -> None:
+  """Adds a cell, and those that other processes wrote meanwhile."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with locks.held(path.with_name(f".{path.name}.lock"), wait=lambda who: None):
+    if path.exists():
+      record["cells"] = reporting.read_json(path)["cells"]
+    if key_of(new) not in by_key(record):
+      record["cells"].append(new)
+    reporting.write_json(path, record, indent=None)
 
 
 def cell(

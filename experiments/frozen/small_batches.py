@@ -50,7 +50,8 @@ _USAGE = """What a batch of 8 reaches, and what it takes a batch of 512 to reach
   python -m experiments.frozen.small_batches
 
 Writes frozen_small_batches.json after each cell, .md and .png at the end; goes on
-where it was stopped. Flags:
+where it was stopped. Two cores are busy with two of it at a time, one with
+--batches=8 and one with the other sizes. Flags:
   --batches=8,64   of the cells that lack, these alone
   --methods=DCL    the same, by the name of the method
   --epochs=40      the same, by the number of epochs

@@ -1,7 +1,7 @@
 """The page and the figure of `small_batches`, all of it from the record."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -116,7 +116,12 @@ def page(record: Mapping[str, Any]) -> str:
     lines += [
       f"## {task[0].upper()}{task[1:]}, R@{depth}",
       "",
-      *_by_batch(record, lambda c, t=task, k=depth: c["numbers"][t][str(k)]),
+      *_by_batch(
+        record,
+        lambda c, t=task, k=str(depth): reporting.interval(
+          c["numbers"][t][k], 3
+        ),
+      ),
       "",
     ]
   lines += [
@@ -137,21 +142,24 @@ def page(record: Mapping[str, Any]) -> str:
     "Sum of an anchor's weights u Z-hat in the last epoch, which is 1 where weights"
     " are right on average:",
     "",
-    *_by_batch(record, lambda c: c["weight_sum"], 2),
+    *_by_batch(record, lambda c: _interval(c["weight_sum"])),
     "",
     "Root mean square of what the tables say minus the true log Z after the last"
     " epoch, in nats:",
     "",
     *_by_batch(
-      record, lambda c: c["table_error"].get(str(c["epochs"]), [None]), 2
+      record,
+      lambda c: _interval(c["table_error"].get(str(c["epochs"]), [])),
     ),
     "",
     "## Learning rates",
     "",
-    "Those that were chosen; * marks one at an end of its grid after it had grown"
-    " twice on that side.",
+    "Those that were chosen on unseen validation things; * marks one at an end of"
+    " its grid after it had grown twice on that side. In parentheses the tuning"
+    " seeds' R@1 of the catalogue, and where another of the rates that were tried"
+    " has a higher one, that.",
     "",
-    *_by_batch(record, None),
+    *_by_batch(record, _rate),
     "",
     f"Hits of every item are in [frozen_small_batches.json]"
     "(frozen_small_batches.json). Recorded with"
@@ -245,27 +253,37 @@ def _end(base: Mapping[str, Any]) -> str:
 
 
 def _by_batch(
-  record: Mapping[str, Any], values: Any, digits: int = 3
+  record: Mapping[str, Any], text_of: Callable[[Mapping[str, Any]], str]
 ) -> list[str]:
-  """A table of methods by batch size; of learning rates if `values` is None."""
+  """A table of methods by batch size, without those of which it says nothing."""
   cells = campaign.by_key(record)
   batches = sorted({b for _, b, _ in cells})
   rows = []
   for method, length in dict.fromkeys((m, e) for m, _, e in cells):
-    texts = []
-    for batch in batches:
-      cell = cells.get((method, batch, length))
-      if cell is None:
-        texts.append("")
-      elif values is None:
-        texts.append(f"{cell['rate']:g}{'*' if cell['at_end'] else ''}")
-      else:
-        own = values(cell)
-        known = all(v is not None for v in own)
-        texts.append(reporting.interval(own, digits) if known else "–")
+    own = [cells.get((method, batch, length)) for batch in batches]
+    texts = ["" if cell is None else text_of(cell) for cell in own]
     if any(text not in ("", "–") for text in texts):
       rows.append([method, str(length), *texts])
   return reporting.table(["method", "epochs", *map(str, batches)], rows)
+
+
+def _interval(values: Sequence[float | None]) -> str:
+  known = [v for v in values if v is not None]
+  complete = known and len(known) == len(values)
+  return reporting.interval(known, 2) if complete else "–"
+
+
+def _rate(cell: Mapping[str, Any]) -> str:
+  """The learning rate, and what the best one for the catalogue would give."""
+  best = max(
+    cell["tried"], key=lambda rate: cell["tried"][rate][campaign.CATALOGUE]
+  )
+  chosen = f"{cell['rate']:g}"
+  text = f"{chosen}{'*' if cell['at_end'] else ''}"
+  r_at_1 = f"{cell['tried'][chosen][campaign.CATALOGUE]:.3f}"
+  if best != chosen:
+    r_at_1 += f"; {cell['tried'][best][campaign.CATALOGUE]:.3f} at {best}"
+  return f"{text} ({r_at_1})"
 
 
 def _cell(row: Mapping[str, Any]) -> str:
