@@ -10,7 +10,7 @@ import pathlib
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -22,7 +22,10 @@ from experiments.frozen import features, maps, statistics
 DEPTHS = (1, 10)
 CATALOGUE = "catalogue"
 OUTCOMES = (CATALOGUE, "unseen artist", "unseen things")
+VALIDATION = "validation"
 _EXTENSIONS = 2  # Times that a grid grows on one side.
+
+_Name = TypeVar("_Name")
 
 
 class Plan(NamedTuple):
@@ -147,6 +150,7 @@ def run(
   seeds: Sequence[int],
   tuning_seeds: Sequence[int] = (),
   grid: Sequence[float] = (),
+  criterion: str = VALIDATION,
   report: Callable[[str], None] = print,
 ) -> None:
   """Runs the cells that a record lacks, and writes it after each.
@@ -161,13 +165,22 @@ def run(
     seeds: that are reported.
     tuning_seeds: that choose the learning rate of cells that come without.
     grid: learning rates to begin with.
+    criterion: what chooses: "validation", -mean log(1 + rank) on validation
+      things, or the R@1 of one of `OUTCOMES`.
     report: receives a line a cell.
   """
   todo = [plan for plan in plans if plan.key not in by_key(record)]
   whole = sum(_cost(plan, inputs) for plan in todo)
   began, paid = time.monotonic(), 0.0
   for number, plan in enumerate(todo):
-    new = cell(plan, inputs, seeds=seeds, tuning_seeds=tuning_seeds, grid=grid)
+    new = cell(
+      plan,
+      inputs,
+      seeds=seeds,
+      tuning_seeds=tuning_seeds,
+      grid=grid,
+      criterion=criterion,
+    )
     _add(path, record, new)
     paid += _cost(plan, inputs)
     seconds = time.monotonic() - began
@@ -201,8 +214,9 @@ def cell(
   seeds: Sequence[int],
   tuning_seeds: Sequence[int] = (),
   grid: Sequence[float] = (),
+  criterion: str = VALIDATION,
 ) -> dict[str, Any]:
-  """Runs a cell; what the record says of it."""
+  """Runs a cell; what the record says of it. Arguments are those of `run`."""
   began = _cpu_seconds()
   # As many runs in every call: the program is compiled once.
   width = len(seeds)
@@ -228,8 +242,8 @@ def cell(
 
   def score(rates):
     ranks, *_ = train([(s, r) for r in rates for s in tuning_seeds])
-    found = -np.log1p(ranks["validation"].astype(np.float64)).mean(1)
-    columns = {"validation": found} | {
+    found = -np.log1p(ranks[VALIDATION].astype(np.float64)).mean(1)
+    columns = {VALIDATION: found} | {
       task: (own < 1).mean(1) for task, own in _outcomes(ranks).items()
     }
     for i, rate in enumerate(rates):
@@ -237,7 +251,7 @@ def cell(
       tried[f"{rate:g}"] = {
         task: round(float(own[part].mean()), 5) for task, own in columns.items()
       }
-    return [tried[f"{rate:g}"]["validation"] for rate in rates]
+    return [tried[f"{rate:g}"][criterion] for rate in rates]
 
   rate = plan.rate
   choice = Choice(rate, {}, False) if rate else choose(score, grid)
@@ -292,9 +306,9 @@ def by_key(
 
 def compared(
   record: Mapping[str, Any],
-  pairs: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]],
+  pairs: Mapping[_Name, tuple[Mapping[str, Any], Mapping[str, Any]]],
   outcomes: Sequence[tuple[str, int]],
-) -> dict[str, list[dict[str, Any]]]:
+) -> dict[_Name, list[dict[str, Any]]]:
   """Paired differences of cells, corrected as one family.
 
   Args:
@@ -311,14 +325,15 @@ def compared(
     found[name] = []
     for task, depth in outcomes:
       key, things = str(depth), np.asarray(record["items"][task])
-      one = statistics.paired(
+      one: dict[str, Any] = statistics.paired(
         ours["numbers"][task][key], theirs["numbers"][task][key]
       )
-      both = (
+      ours_hit, theirs_hit = (
         statistics.unpacked(c["hits"][task][key], len(things))
         for c in (ours, theirs)
       )
-      found[name].append({**one, "items": statistics.bootstrap(*both, things)})
+      one["items"] = statistics.bootstrap(ours_hit, theirs_hit, things)
+      found[name].append(one)
   rows = [row for own in found.values() for row in own]
   for row, p in zip(rows, statistics.holm([row["p"] for row in rows])):
     row["holm"] = p

@@ -90,11 +90,12 @@ def load(
   path = prepare.data_dir(folder) / name
   if not path.exists():
     report(f"Features of the emoji data, kept in {path} (about two minutes).")
-    found = extract(config, report)
+    found: dict[str, Any] = {"provenance": repr(provenance)}
+    found |= extract(config, report)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     with open(partial, "wb") as file:
-      np.savez(file, provenance=repr(provenance), **found)
+      np.savez(file, **found)
     partial.replace(path)
   with np.load(path, allow_pickle=False) as stored:
     raw = {key: stored[key] for key in stored.files}

@@ -245,7 +245,7 @@ def _step(method, optimizer, settings, carry, visible, index, key):
 
   grads, (memory, weight) = jax.grad(objective, has_aux=True)(carry.params)
   updates, state = optimizer.update(grads, carry.optimizer, carry.params)
-  params = optax.apply_updates(carry.params, updates)
+  params: Any = optax.apply_updates(carry.params, updates)
   return _Carry(params, state, memory), weight
 
 
@@ -259,7 +259,10 @@ def loss_of(
   known: tuple[jax.Array, jax.Array] | None,
   settings: Settings,
 ) -> tuple[jax.Array, tuple[losses.EMState, jax.Array]]:
-  """A batch's mean loss, the memory after it, and its mean weight sum."""
+  """A batch's mean loss, the memory after it, and its mean weight sum.
+
+  `known` is log Z of images and names, for the control.
+  """
   tau, none = settings.temperature, jnp.float32(jnp.nan)
   if method.loss == "em":
     step = losses.em_clip(
@@ -275,7 +278,7 @@ def loss_of(
     )
     mean = jnp.mean(step.loss)
     return mean, (step.state, mean)
-  if method.loss == "exact":
+  if known is not None:
     log_u = (-log_z for log_z in known)
     mean = jnp.mean(losses.augmented_clip(*pair, *log_u, temperature=tau))
     return mean, (memory, mean)

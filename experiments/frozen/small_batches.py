@@ -41,6 +41,13 @@ _METHODS = flags.DEFINE_list(
 _EPOCHS = flags.DEFINE_list(
   "epochs", [], "Numbers of epochs alone that are run now.", flag_values=_FLAGS
 )
+_CRITERION = flags.DEFINE_enum(
+  "criterion",
+  campaign.VALIDATION,
+  [campaign.VALIDATION, campaign.CATALOGUE],
+  "What chooses learning rates.",
+  flag_values=_FLAGS,
+)
 _PAGE = flags.DEFINE_bool(
   "page", False, "Make the page of what is recorded.", flag_values=_FLAGS
 )
@@ -55,6 +62,9 @@ where it was stopped. Two cores are busy with two of it at a time, one with
   --batches=8,64   of the cells that lack, these alone
   --methods=DCL    the same, by the name of the method
   --epochs=40      the same, by the number of epochs
+  --criterion=catalogue   choose learning rates by the tuning seeds' R@1 of the
+                   catalogue, in a record of its own (--out); by default by
+                   validation things, which the catalogue does not follow closely
   --page           only the page and the plot of what is recorded
   --out=DIR        of the record; default experiments/results
 """
@@ -132,13 +142,14 @@ def plans() -> list[campaign.Plan]:
   ]
 
 
-def settings() -> dict[str, Any]:
+def settings(criterion: str = campaign.VALIDATION) -> dict[str, Any]:
   """What the record says of all cells."""
   return {
     **dataclasses.asdict(maps.Settings()),
     "seeds": list(SEEDS),
     "tuning_seeds": list(TUNING_SEEDS),
     "grid": list(GRID),
+    "criterion": criterion,
     "level_rate": LEVEL_RATE,
   }
 
@@ -152,7 +163,10 @@ def main() -> None:
   else:
     inputs, provenance = features.load()
     head = campaign.head(
-      "experiments.frozen.small_batches", inputs, provenance, settings()
+      "experiments.frozen.small_batches",
+      inputs,
+      provenance,
+      settings(_CRITERION.value),
     )
     record = campaign.open_record(path, head)
     campaign.run(
@@ -169,6 +183,7 @@ def main() -> None:
       seeds=SEEDS,
       tuning_seeds=TUNING_SEEDS,
       grid=GRID,
+      criterion=_CRITERION.value,
       report=functools.partial(print, flush=True),
     )
   missing = [p for p in plans() if p.key not in campaign.by_key(record)]

@@ -11,6 +11,7 @@ from experiments.frozen import campaign, statistics
 
 INFO_NCE, DCL = "InfoNCE", "DCL"
 OURS = "average by epochs: positive-free + level"
+_OURS = "ours"
 MARGIN, EXACT = "average by epochs: margin", "exact 1/Z"
 OUTCOMES = (
   (campaign.CATALOGUE, 1),
@@ -19,9 +20,13 @@ OUTCOMES = (
   ("unseen things", 1),
   ("unseen things", 10),
 )
+_CRITERIA = {
+  campaign.VALIDATION: "mean log rank on validation things",
+  campaign.CATALOGUE: "R@1 of the catalogue",
+}
 # Lines of the figure: colours that the colour-blind tell apart (Okabe and Ito).
 _LINES = {
-  OURS: ("#D55E00", "ours", "o"),
+  OURS: ("#D55E00", _OURS, "o"),
   EXACT: ("#000000", "exact 1/Z", "s"),
   MARGIN: ("#CC79A7", "margins", "v"),
   DCL: ("#0072B2", "DCL", "D"),
@@ -72,6 +77,8 @@ def page(record: Mapping[str, Any]) -> str:
   """The record as Markdown."""
   settings, base = record["settings"], reference(record)
   found = campaign.compared(record, pairs(record), OUTCOMES)
+  small = min(c["batch"] for c in record["cells"])
+  main = f"{_OURS}, {small} minus {INFO_NCE}, {base['batch']}"
   things = len(record["items"][campaign.CATALOGUE]) // 2
   lines = [
     "# Small batches on frozen features",
@@ -86,9 +93,9 @@ def page(record: Mapping[str, Any]) -> str:
     f" each visit; temperature {settings['temperature']:g}, {base['epochs']}"
     " epochs unless another number is named, Adam, cosine schedule."
     f" {len(settings['seeds'])} seeds, with the same maps, batches and drawings"
-    " for every method. Learning rate of every cell chosen on validation things"
-    f" with {len(settings['tuning_seeds'])} other seeds; the grid grows where the"
-    " best one is at its end.",
+    " for every method. Learning rate of every cell chosen by the"
+    f" {_CRITERIA[settings['criterion']]} of {len(settings['tuning_seeds'])}"
+    " other seeds; the grid grows where the best one is at its end.",
     "",
     "![Recall over batch size](frozen_small_batches.png)",
     "",
@@ -105,9 +112,10 @@ def page(record: Mapping[str, Any]) -> str:
     *(
       "- " + statistics.sentence(f"{name}, {task} R@{depth}", row)
       for name, own in found.items()
-      if name.startswith(OURS)
+      if name.startswith(f"{_OURS},")
+      # All outcomes of what the study is for: the smallest batch.
       for (task, depth), row in zip(OUTCOMES, own)
-      if (task, depth) == OUTCOMES[0] or name.endswith(_end(base))
+      if (task, depth) == OUTCOMES[0] or name == main
     ),
     *_ends(record),
     "",
@@ -154,7 +162,7 @@ def page(record: Mapping[str, Any]) -> str:
     "",
     "## Learning rates",
     "",
-    "Those that were chosen on unseen validation things; * marks one at an end of"
+    "Those that were chosen; * marks one at an end of"
     " its grid after it had grown twice on that side. In parentheses the tuning"
     " seeds' R@1 of the catalogue, and where another of the rates that were tried"
     " has a higher one, that.",
@@ -245,11 +253,7 @@ def _label(ax: Any, x: float, ends: Sequence[tuple[float, str, str]]) -> None:
 def _named(key: tuple[str, int, int], epochs: int) -> str:
   method, batch, length = key
   longer = "" if length == epochs else f", {length} epochs"
-  return f"{method}, {batch}{longer}"
-
-
-def _end(base: Mapping[str, Any]) -> str:
-  return f"minus {INFO_NCE}, {base['batch']}"
+  return f"{_OURS if method == OURS else method}, {batch}{longer}"
 
 
 def _by_batch(

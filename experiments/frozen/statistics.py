@@ -47,7 +47,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
   return found.tolist()
 
 
-def paired(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
+def paired(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
   """A mean difference over seeds, half of its 95 % interval, and p (t test).
 
   >>> {k: round(v, 3) for k, v in paired([2.0, 3.0, 5.0], [1.0, 1.0, 2.0]).items()}
