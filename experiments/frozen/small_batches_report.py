@@ -225,6 +225,7 @@ def plot(record: Mapping[str, Any], path: pathlib.Path) -> None:
       va="top",
       fontsize=7,
       color="#555555",
+      bbox={"color": "white", "alpha": 0.8, "pad": 0.5},
     )
     below.set_xticks(np.log2(batches), [str(b) for b in batches], fontsize=7)
     below.set_xlim(np.log2(batches[0]) - 2.6, np.log2(batches[-1]) + 0.3)
@@ -248,6 +249,7 @@ def _label(ax: Any, x: float, ends: Sequence[tuple[float, str, str]]) -> None:
     ax.text(
       x - 0.25, last, label, color=colour, fontsize=7, ha="right", va="center"
     )
+  ax.set_ylim(low, max(high, last + apart))
 
 
 def _named(key: tuple[str, int, int], epochs: int) -> str:
