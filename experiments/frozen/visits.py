@@ -243,7 +243,9 @@ def plot(record: Mapping[str, Any], path: pathlib.Path) -> None:
 
   cells, found = campaign.by_key(record), compared(record)
   canvas = figure.Figure(figsize=(8.0, 6.6), layout="constrained")
-  axes = canvas.subplots(3, len(RATES), sharex=True, sharey="row")
+  axes = canvas.subplots(
+    3, len(RATES), sharex=True, sharey="row", squeeze=False
+  )
   for column, rate in enumerate(RATES):
     top, middle, bottom = axes[:, column]
     for place, (table, (colour, line, marker)) in enumerate(_STYLES.items()):

@@ -41,11 +41,11 @@ def by_hand(method, inputs, *, batch, epochs, seed, rate):
   steps = THINGS // batch
   optimizer = maps.optimizer_of(rate, steps * epochs, TINY)
   params = maps.initial(jax.random.fold_in(key, 0), WIDTH, WIDTH, method, TINY)
-  tau = TINY.temperature
+  tau, text = TINY.temperature, jnp.asarray(inputs.text)
 
   def objective(params, memory, image, index, key):
     a = ops.l2_normalize(image[index] @ params["image"])
-    b = ops.l2_normalize(inputs.text[index] @ params["text"])
+    b = ops.l2_normalize(text[index] @ params["text"])
     if method.loss == "clip":
       logits = a @ b.T / tau
       both = [
@@ -171,7 +171,7 @@ def test_exact_weights_are_the_rows_of_the_partition_over_all():
 
 
 def test_a_table_without_error_is_the_truth():
-  inputs = made()
+  inputs = jax.tree.map(jnp.asarray, made())
   carry = maps._Carry(
     maps.initial(jax.random.key(0), WIDTH, WIDTH, EM, TINY),
     None,
@@ -207,7 +207,8 @@ def test_what_cannot_be_trained_is_refused(change, message):
     maps.train(EM, made(), **(options | change))
 
 
-def test_inputs_are_whitened_by_training_things_alone():
+def raw_features():
+  """As `features.extract` gives them, of three things."""
   rng = np.random.default_rng(0)
   concept = np.array([7, 7, 7, 2, 4, 4])
   raw = {
@@ -220,6 +221,27 @@ def test_inputs_are_whitened_by_training_things_alone():
     raw[f"{task}/image"] = rng.normal(size=(len(own), 5))
     raw[f"{task}/text"] = rng.normal(size=(2, 4))
     raw[f"{task}/concept"] = own
+  return raw
+
+
+def test_features_are_made_once(monkeypatch, tmp_path):
+  made_for, lines = [], []
+
+  def extract(config, report):
+    made_for.append(config.model.image_size)
+    return raw_features()
+
+  monkeypatch.setattr(features, "extract", extract)
+  one, provenance = features.load(str(tmp_path), lines.append)
+  two, again = features.load(str(tmp_path), lines.append)
+  assert made_for == [112] and len(lines) == 1
+  assert again == provenance and len(provenance["features_sha256"]) == 64
+  np.testing.assert_array_equal(one.image, two.image)
+  assert [p.suffix for p in tmp_path.iterdir()] == [".npz"]
+
+
+def test_inputs_are_whitened_by_training_things_alone():
+  raw = raw_features()
   found = features.inputs(raw)
   np.testing.assert_allclose(found.image.mean(0), 0, atol=1e-5)
   for x in (found.image, found.text):

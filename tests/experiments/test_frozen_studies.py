@@ -235,7 +235,7 @@ def test_visits_take_the_learning_rates_that_were_chosen():
 def test_the_page_of_visits(inputs, monkeypatch, tmp_path):
   monkeypatch.setattr(visits, "EPOCHS", (1, 2))
   monkeypatch.setattr(visits, "BATCH", 4)
-  monkeypatch.setattr(visits, "RATES", ("0.5", "by epochs"))
+  monkeypatch.setattr(visits, "RATES", ("by epochs",))
   tables = {
     k: small_batches.TABLES[k] for k in ("margin", "positive-free + level")
   }
@@ -255,7 +255,7 @@ def test_the_page_of_visits(inputs, monkeypatch, tmp_path):
   )
   record = reporting.read_json(path)
   text = visits.page(record)
-  assert text.count("| margin | 0.5 | ") == 3
+  assert text.count("| margin | by epochs | ") == 3
   assert "average by epochs: positive-free + level: above DCL at" in text
   visits.plot(record, tmp_path / "a.png")
   assert (tmp_path / "a.png").stat().st_size > 10_000
