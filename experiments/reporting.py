@@ -165,8 +165,13 @@ def reading(out: pathlib.Path, name: str) -> str:
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-  """The content of a record's file."""
-  return json.loads(path.read_text(encoding="utf-8"))
+  """The content of a record's file; raises `UserError` if there is none."""
+  try:
+    return json.loads(path.read_text(encoding="utf-8"))
+  except FileNotFoundError as error:
+    raise config_lib.UserError(
+      f"{path} is not there: run the study that writes it first."
+    ) from error
 
 
 def write_json(

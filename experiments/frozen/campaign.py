@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from contrastive_jax.data.files import locks
+from contrastive_jax.training import config as config_lib
 from experiments import reporting
 from experiments.frozen import features, maps, statistics
 
@@ -97,7 +98,7 @@ def open_record(path: pathlib.Path, head: Mapping[str, Any]) -> dict[str, Any]:
     head: what it says besides its cells.
 
   Raises:
-    ValueError: if the one that is there is of other inputs or settings.
+    UserError: if the one that is there is of other inputs or settings.
   """
   if not path.exists():
     return {**head, "cells": []}
@@ -105,7 +106,7 @@ def open_record(path: pathlib.Path, head: Mapping[str, Any]) -> dict[str, Any]:
   for name in ("provenance", "settings", "items"):
     value = head[name]
     if record.get(name) != value:
-      raise ValueError(
+      raise config_lib.UserError(
         f"{path} was begun with {name} = {_short(record.get(name))}, and this is"
         f" {_short(value)}: choose another --out, or remove the file."
       )
@@ -354,7 +355,8 @@ def _numbers(values: np.ndarray) -> list[float | None]:
 def _cost(plan: Plan, inputs: features.Inputs) -> float:
   """About proportional to a cell's time."""
   steps = plan.epochs * (len(inputs.text) // plan.batch)
-  return 100.0 + steps * (1.0 + plan.batch / 32) * (plan.rate is None or 0.4)
+  calls = 3.0 if plan.rate is None else 1.0  # With those that choose it.
+  return 100.0 + steps * (1.0 + plan.batch / 32) * calls / 3.0
 
 
 def _cpu_seconds() -> float:

@@ -306,11 +306,6 @@ def main() -> None:
   if _PAGE.value:
     record = reporting.read_json(path)
   else:
-    if not chosen.exists():
-      raise config_lib.UserError(
-        f"{chosen} is not there: run python -m experiments.frozen.small_batches"
-        " first, which chooses the learning rates."
-      )
     # Its learning rates must be there before features are made.
     todo = plans(reporting.read_json(chosen))
     inputs, provenance = features.load()

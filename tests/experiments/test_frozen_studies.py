@@ -178,7 +178,7 @@ def test_a_stopped_study_goes_on(recorded, inputs, tmp_path):
   for a, b in zip(found, reporting.read_json(path)["cells"]):
     assert {**a, "cpu_seconds": 0} == {**b, "cpu_seconds": 0}
   head = {**head, "settings": {**head["settings"], "dim": 7}}
-  with pytest.raises(ValueError, match="was begun with settings"):
+  with pytest.raises(config_lib.UserError, match="was begun with settings"):
     campaign.open_record(again, head)
 
 
