@@ -53,7 +53,7 @@ stopped. Flags:
 
 EPOCHS = (2, 4, 8, 16, 40, 160)
 BATCH = 8
-SEEDS = tuple(range(5))
+SEEDS = tuple(range(10))
 RATES = ("0.1", "0.5", "by epochs")
 DCL = "DCL"
 _OUTCOMES = ((campaign.CATALOGUE, 1),)
@@ -271,6 +271,7 @@ def plot(record: Mapping[str, Any], path: pathlib.Path) -> None:
     top.axhline(0.0, color="#0072B2", lw=0.9)
     bottom.axhline(1.0, color="#555555", lw=0.9, ls=":")
     bottom.set_yscale("log", base=2)
+    bottom.yaxis.set_major_formatter("{x:g}")
     top.set_title(f"rate {rate}", fontsize=9)
     bottom.set_xticks(np.log2(EPOCHS), [str(e) for e in EPOCHS], fontsize=7)
     bottom.set_xlabel("epochs (visits of a thing)", fontsize=8)

@@ -13,6 +13,7 @@ from contrastive_jax import losses, ops
 from experiments.frozen import features, maps
 
 THINGS, WIDTH = 9, 6
+table_error = jax.jit(maps.table_error, static_argnums=(0, 1))
 TINY = maps.Settings(dim=3, temperature=0.2)
 EM = maps.Method("em", losses.MovingAverage(0.5), level_rate=0.1)
 
@@ -72,17 +73,24 @@ def by_hand(method, inputs, *, batch, epochs, seed, rate):
     updates, state = optimizer.update(grads, state, params)
     return optax.apply_updates(params, updates), state, *found
 
+  @jax.jit
+  def epoch_of(number):
+    chosen, drawn, of_steps = jax.random.split(
+      jax.random.fold_in(key, number), 3
+    )
+    return (
+      jax.random.permutation(chosen, THINGS),
+      jax.random.randint(drawn, (THINGS,), 0, 2),
+      jax.random.split(of_steps, steps),
+    )
+
   state, memory = optimizer.init(params), losses.em_init(THINGS)
   image, weights = None, []
-  for epoch in range(1, epochs + 1):
-    chosen, drawn, of_steps = jax.random.split(
-      jax.random.fold_in(key, epoch), 3
-    )
-    order = jax.random.permutation(chosen, THINGS)
-    pick = jax.random.randint(drawn, (THINGS,), 0, 2)
+  for number in range(1, epochs + 1):
+    order, pick, keys = epoch_of(number)
     image = inputs.image[inputs.drawings[np.arange(THINGS), pick]]
     weights = []
-    for step, step_key in enumerate(jax.random.split(of_steps, steps)):
+    for step, step_key in enumerate(keys):
       index = order[step * batch : (step + 1) * batch]
       params, state, memory, weight = one(
         params, state, memory, image, index, step_key
@@ -125,7 +133,7 @@ def test_a_run_is_that_of_a_plain_loop(method):
     assert found.ranks[name][1].tolist() == ranks_of(params, *task)
   if method.loss == "em":
     carry = maps._Carry(params, None, memory)
-    error = maps.table_error(method, TINY, carry, (image, inputs.text))
+    error = table_error(method, TINY, carry, (image, inputs.text))
     np.testing.assert_allclose(found.table_error[1, 0], error, rtol=1e-3)
   else:
     assert np.isnan(found.table_error).all()
@@ -179,14 +187,14 @@ def test_a_table_without_error_is_the_truth():
   )
   visible = inputs.image[::2], inputs.text
   pair = maps.embed(carry.params, *visible)
-  step = losses.em_clip(
+  step = jax.jit(losses.em_clip, static_argnames="temperature")(
     *pair,
     carry.memory,
     index=jnp.arange(THINGS),
     temperature=TINY.temperature,
   )
   carry = carry._replace(memory=step.state)
-  assert maps.table_error(EM, TINY, carry, visible) < 1e-5
+  assert table_error(EM, TINY, carry, visible) < 1e-5
 
 
 def test_ties_and_nan_count_against_an_item():
