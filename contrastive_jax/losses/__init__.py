@@ -20,20 +20,24 @@ from contrastive_jax.losses.e_step_rules import (
   Amortized as Amortized,
   BatchEstimate as BatchEstimate,
   Conjugate as Conjugate,
+  DualDescent as DualDescent,
   MovingAverage as MovingAverage,
+  Softplus as Softplus,
   draw_auxiliary as draw_auxiliary,
   e_step as e_step,
   rate_of_epochs as rate_of_epochs,
 )
 from contrastive_jax.losses.em import (
+  em_clip as em_clip,
+  em_contrastive as em_contrastive,
+  em_moco_v3 as em_moco_v3,
+  em_nt_xent as em_nt_xent,
+)
+from contrastive_jax.losses.em_state import (
   EMOptions as EMOptions,
   EMState as EMState,
   EMStep as EMStep,
-  em_clip as em_clip,
-  em_contrastive as em_contrastive,
   em_init as em_init,
-  em_moco_v3 as em_moco_v3,
-  em_nt_xent as em_nt_xent,
 )
 from contrastive_jax.losses.fusion import (
   distillation as distillation,

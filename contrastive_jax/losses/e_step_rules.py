@@ -24,6 +24,7 @@ from typing import Any, TypeVar, dataclass_transform
 import jax
 import jax.numpy as jnp
 
+from contrastive_jax import ops
 from contrastive_jax._types import Scalar
 from contrastive_jax.losses._shared import (
   check_range,
@@ -140,7 +141,7 @@ def rate_of_epochs(epochs: float) -> float:
 
   References:
     Wei et al., "FastCLIP: a suite of optimization techniques to accelerate CLIP
-    training with limited resources", 2024: the rule of its authors' code.
+    training with limited resources", 2024; the rule is that of its code.
 
   >>> [round(rate_of_epochs(e), 3) for e in (2, 12, 40, 160)]
   [1.0, 0.687, 0.286, 0.105]
@@ -196,6 +197,75 @@ class Conjugate:
 
 
 @_rule
+class DualDescent:
+  r"""A gradient step on the dual variable nu = log Z (ASGD; U-max with a reset).
+
+  .. math:: \nu \leftarrow \nu - \gamma (1 - \hat Z e^{-\nu})
+
+  descends e^{-nu} Z + nu, whose least value is at log Z. Where the result is below
+  log Z-hat - reset, nu begins anew at log Z-hat (U-max), so u Z-hat is at most
+  exp(reset). ASGD has no reset, and takes weights from before the batch (`lagged`).
+
+  Attributes:
+    rate: gamma > 0, a number or a traced scalar.
+    reset: delta >= 0, or inf for none.
+  """
+
+  rate: Any = 0.5
+  reset: Any = 1.0
+
+  def __post_init__(self):
+    check_range("rate", self.rate, "a finite number > 0", lambda x: x > 0)
+    if not (is_number(self.reset) and math.isinf(self.reset)):
+      check_range("reset", self.reset, "a number >= 0", lambda x: x >= 0)
+
+  def combine(self, previous, batch, visits):
+    """The log-partition of examples that have a previous one."""
+    del visits
+    new = previous - self.rate * (1.0 - _ratio(batch, previous))
+    return jnp.where(new < batch - self.reset, batch, new)
+
+
+@_rule
+class Softplus:
+  r"""A step on the dual of a softplus in place of the exponential.
+
+  .. math:: \nu \leftarrow \nu - \gamma \Big( 1 - \frac{R}{1 + \rho R} \Big),
+    \qquad R = \hat Z e^{-\nu}, \qquad u = \frac{1}{e^\nu + \rho \hat Z}
+
+  with the batch's mean as the sample; with a single negative it is the published
+  form. A large estimate moves nu by at most gamma (1 / rho - 1), and u Z-hat is at
+  most 1 / rho. nu ends below log Z, by about rho times the mean of R^2.
+
+  Attributes:
+    rate: gamma > 0, a number or a traced scalar.
+    rho: in (0, 1).
+  """
+
+  rate: Any = 0.5
+  rho: Any = 0.1
+
+  def __post_init__(self):
+    check_range("rate", self.rate, "a finite number > 0", lambda x: x > 0)
+    check_range("rho", self.rho, "in (0, 1)", lambda x: 0 < x < 1)
+
+  def combine(self, previous, batch, visits):
+    """The log-partition of examples that have a previous one."""
+    del visits
+    ratio = _ratio(batch, previous)
+    return previous - self.rate * (1.0 - ratio / (1.0 + self.rho * ratio))
+
+  def weigh(self, known, batch):
+    """The log of 1 / u."""
+    return jnp.logaddexp(known, batch + _log(self.rho))
+
+
+def _ratio(batch, known):
+  """Z-hat / Z, of a size that squares to a float32."""
+  return jnp.exp(jnp.minimum(batch - known, ops.similarity.LARGEST_LOG / 2.0))
+
+
+@_rule
 class Amortized:
   """A network's prediction: pass it as `previous` (AmorLIP, NeuCLIP).
 
@@ -231,6 +301,10 @@ class Rule(typing.Protocol):
       previous: [N] float32, log Z from earlier.
       batch: [N] float32, log Z-hat of this batch.
       visits: [N] integers, how often each was updated before, or None.
+
+    A rule may have `eps`, which is added to every Z-hat before it is combined, and a
+    method weigh(known [N], batch [N]) -> [N], the log of 1 / u where that is not
+    what is kept.
     """
     ...
 
@@ -269,8 +343,9 @@ def e_step(
   References:
     Moving average: Yuan et al., 2022; conjugate: "A geometry-aware efficient
     algorithm for compositional entropic risk minimization" (SCENT), 2026,
-    lemma 3.3; amortised: "NeuCLIP: efficient large-scale CLIP training with
-    neural normalizer optimization", 2025.
+    lemma 3.3; dual descent: Fagan and Iyengar, "Unbiased scalable softmax
+    optimization", 2018; softplus: Gladin et al., 2025; amortised: "NeuCLIP:
+    efficient large-scale CLIP training with neural normalizer optimization", 2025.
 
   >>> import jax.numpy as jnp
   >>> previous, batch = jnp.log(jnp.array([1.0, jnp.nan])), jnp.log(jnp.full(2, 3.0))

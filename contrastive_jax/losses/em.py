@@ -33,9 +33,10 @@ times the Kullback-Leibler divergence of the softmax over negatives from uniform
 `margins=True` keeps log Z itself, the published form (SogCLR, FastCLIP, SCENT).
 
 **Level.** One encoder makes all entries, so all of them drift together. Entries are
-kept relative to a scalar a direction, which moves at each step by `level_rate` times
-the mean difference (of at most 3 nats) between the batch's estimates and what was
-remembered: entries that were not visited for an epoch follow all the same.
+kept relative to a scalar a direction, the level, so that those that were not visited
+for an epoch follow all the same. At each step it moves by `level_rate` times the log
+of the batch's mean Z-hat / Z, each ratio within e^3: where the entries' weights would
+not add up to 1 on average, all of them are corrected.
 
 Arguments that all of them share:
 
@@ -55,138 +56,14 @@ References:
   this project's own.
 """
 
-import math
-from collections.abc import Callable
-from typing import NamedTuple, TypedDict, Unpack
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
-from contrastive_jax import ops
 from contrastive_jax._types import Axes, BlockSize, Scalar
-from contrastive_jax.losses import _shared, augmented, e_step_rules, partition
-
-LEVEL_RATE = 0.1
-_RULE = e_step_rules.MovingAverage(0.5)
-# Nats by which one example can ask the level to move.
-_LARGEST_STEP = 3.0
-
-
-class EMState(NamedTuple):
-  """The memory of stochastic EM, of S directions.
-
-  Attributes:
-    tables: one entry an example, laid out by `ops.tables`: `entries` [rows, S]
-      float32 (NaN before the first visit), `visits` and `last` [rows, 1] int32,
-      the number of visits and the step of the last one. Empty where nothing is
-      kept.
-    level: [S] float32, what all entries have in common.
-    count: [] int32, steps made.
-  """
-
-  tables: dict[str, jax.Array]
-  level: jax.Array
-  count: jax.Array
-
-  def specs(self, axes: Axes) -> "EMState":
-    """`PartitionSpec`s for a mesh: tables split by owner, the rest replicated."""
-    split, whole = PartitionSpec(axes), PartitionSpec()
-    return EMState(dict.fromkeys(self.tables, split), whole, whole)
-
-
-class EMOptions(TypedDict, total=False):
-  """Keyword arguments of the E-step that all `em_*` functions take.
-
-  Attributes:
-    rule: how an estimate is folded into what is known, see `e_step`;
-      `MovingAverage(0.5)` by default.
-    concentration: of the draws, see `draw_auxiliary`; `math.inf`, the posterior
-      mean, by default.
-    prior: of the draws, or None.
-    prediction: [N, V, S] floating, for `Amortized`: a network's log Z, with
-      kappa = 1 and without c_0, of V views and S directions.
-    weights: [N] or [N, S] floating > 0, multiplies each anchor's u, such as the
-      tau_i of iSogCLR.
-    lagged: whether weights come from before this batch wherever something was
-      known: no estimate is part of its own weight then, but all are an epoch old,
-      and no bound of a rule holds.
-    margins: whether entries are log Z instead of tau log A.
-    level_rate: rate of the level, in [0, 1]; 0 keeps none.
-  """
-
-  rule: e_step_rules.Rule
-  concentration: Scalar
-  prior: tuple[float, float] | None
-  prediction: jax.Array | None
-  weights: jax.Array | None
-  lagged: bool
-  margins: bool
-  level_rate: Scalar
-
-
-class EMStep(NamedTuple):
-  """What a step of stochastic EM returns, for N rows, V views, S directions.
-
-  Attributes:
-    loss: [N] float32, one loss an example, u Z-hat. It is about 1 whatever the
-      features are; `details["log_partition"]` says how good they are.
-    state: the memory after the step.
-    details: arrays by name, without gradient: `log_auxiliary`, `log_partition` (after
-      the E-step) and `batch_log_partition` [N, V, S]; `age` [N, V], steps since an
-      example was last seen, NaN if it never was; where each anchor has a
-      temperature, `slope` [N, S], the derivative of `batch_log_partition` by it,
-      the mean of the views.
-  """
-
-  loss: jax.Array
-  state: EMState
-  details: dict[str, jax.Array]
-
-
-def em_init(
-  num_examples: int,
-  *,
-  sides: int = 2,
-  num_devices: int = 1,
-  sharding: jax.sharding.Sharding | None = None,
-) -> EMState:
-  """The memory before the first step.
-
-  Args:
-    num_examples: of the data set; 0 keeps no entries, for `BatchEstimate` and
-      `Amortized`.
-    sides: directions that have an entry of their own: 2 for `em_clip`, 1 for the
-      others.
-    num_devices: devices that the batch is split over.
-    sharding: where the tables go, such as `NamedSharding(mesh, P(axes))`.
-
-  Returns:
-    An `EMState`.
-
-  Raises:
-    ValueError: if a number is not an integer of its range.
-
-  >>> em_init(3).tables["entries"].shape
-  (3, 2)
-  """
-  tables = {}
-  if num_examples:
-    for name, width, dtype in (
-      ("entries", sides, jnp.float32),
-      ("visits", 1, jnp.int32),
-      ("last", 1, jnp.int32),
-    ):
-      tables[name] = ops.tables.create(
-        num_examples,
-        num_devices,
-        shape=(width,),
-        dtype=dtype,
-        sharding=sharding,
-      )
-  return EMState(
-    tables, jnp.zeros(sides, jnp.float32), jnp.zeros((), jnp.int32)
-  )
+from contrastive_jax.losses import augmented, em_state, partition
+from contrastive_jax.losses.em_state import EMOptions, EMState, EMStep
 
 
 def em_contrastive(
@@ -229,6 +106,7 @@ def em_contrastive(
     ValueError: on wrong shapes, types or ranges, naming the argument.
 
   >>> import jax.numpy as jnp
+  >>> from contrastive_jax.losses import em_init
   >>> x, state = jnp.eye(4), em_init(4, sides=1)
   >>> step = em_contrastive(x, x, state, index=jnp.arange(4), temperature=0.5)
   >>> step.loss.tolist()
@@ -244,7 +122,7 @@ def em_contrastive(
     found = partition.log_partition(*fixed, **taus, **common)
     return found[:, None, None]
 
-  log_u, state, details = _e_step(
+  log_u, state, details = em_state.e_step(
     state,
     estimate,
     [fixed],
@@ -311,6 +189,7 @@ def em_clip(
     ValueError: on wrong shapes, types or ranges, naming the argument.
 
   >>> import jax.numpy as jnp
+  >>> from contrastive_jax.losses import em_init
   >>> x, state = jnp.eye(4), em_init(100)
   >>> index = jnp.array([7, 3, 99, 0])
   >>> step = em_clip(x, x, state, index=index, temperature=0.5)
@@ -331,7 +210,7 @@ def em_clip(
     ]
     return jnp.stack([jnp.stack(pair, axis=1) for pair in found], axis=1)
 
-  log_u, state, details = _e_step(
+  log_u, state, details = em_state.e_step(
     state,
     estimate,
     fixed,
@@ -399,6 +278,7 @@ def em_nt_xent(
     ValueError: on wrong shapes, types or ranges, naming the argument.
 
   >>> import jax.numpy as jnp
+  >>> from contrastive_jax.losses import em_init
   >>> x, state = jnp.eye(2), em_init(2, sides=1)
   >>> step = em_nt_xent(x, x, state, index=jnp.arange(2), temperature=1.0)
   >>> step.loss.tolist()
@@ -412,7 +292,7 @@ def em_nt_xent(
     found = partition.log_partition_nt_xent(*fixed, **taus, **common)
     return jnp.stack(found, axis=1)[:, :, None]
 
-  log_u, state, details = _e_step(
+  log_u, state, details = em_state.e_step(
     state,
     estimate,
     [fixed, fixed],
@@ -480,6 +360,7 @@ def em_moco_v3(
     ValueError: on wrong shapes, types or ranges, naming the argument.
 
   >>> import jax.numpy as jnp
+  >>> from contrastive_jax.losses import em_init
   >>> x, state = jnp.eye(2), em_init(2, sides=1)
   >>> step = em_moco_v3(x, x, x, x, state, index=jnp.arange(2), temperature=0.25)
   >>> step.loss.tolist()
@@ -494,7 +375,7 @@ def em_moco_v3(
     found = [partition.log_partition(*pair, **taus, **common) for pair in fixed]
     return jnp.stack(found, axis=1)[:, :, None]
 
-  log_u, state, details = _e_step(
+  log_u, state, details = em_state.e_step(
     state,
     estimate,
     fixed,
@@ -517,205 +398,3 @@ def em_moco_v3(
     for v, pair in enumerate(pairs)
   ]
   return EMStep(losses[0] + losses[1], state, details)
-
-
-# --- What the functions share ---------------------------------------------------
-
-
-def _e_step(
-  state: EMState,
-  estimate: Callable[[dict[str, Scalar]], jax.Array],
-  pairs: list[tuple[jax.Array, jax.Array]],
-  taus: dict[str, Scalar],
-  *,
-  sides: int = 1,
-  index: jax.Array,
-  key: jax.Array | None,
-  axes: Axes,
-  include_positive: bool,
-  negative_mass: Scalar,
-  rule: e_step_rules.Rule = _RULE,
-  concentration: Scalar = math.inf,
-  prior: tuple[float, float] | None = None,
-  prediction: jax.Array | None = None,
-  weights: jax.Array | None = None,
-  lagged: bool = False,
-  margins: bool = False,
-  level_rate: Scalar = LEVEL_RATE,
-) -> tuple[jax.Array, EMState, dict[str, jax.Array]]:
-  """Log u [N, V, S], the state after the step, and `EMStep.details`.
-
-  Args:
-    state: the memory.
-    estimate: temperatures -> log Z-hat [N, V, S] of this batch, of c_0 = 0 and
-      kappa = 1, without gradient by the features.
-    pairs: V pairs of anchors and their positives, [N, d] each, without gradient.
-    taus: `temperature`, and `text_temperature` where it is another one.
-    sides: S.
-    index: see the module's docstring, as for all that follow.
-    key: of the draws.
-    axes: names of the mapped axes.
-    include_positive: c_0.
-    negative_mass: kappa.
-    rule: see `EMOptions`, as for all that follow.
-    concentration: of the draws.
-    prior: of the draws.
-    prediction: of a network.
-    weights: of the anchors.
-    lagged: whether weights come from before this batch.
-    margins: whether entries are log Z.
-    level_rate: of the level.
-  """
-  n, views = pairs[0][0].shape[0], len(pairs)
-  shape = (n, views, sides)
-  index = _check(state, index, shape, prediction, weights, level_rate)
-  taus = {k: jax.lax.stop_gradient(v) for k, v in taus.items()}
-  details: dict[str, jax.Array] = {}
-  if any(jnp.ndim(tau) for tau in taus.values()):
-    batch, back = jax.vjp(estimate, taus)
-    (slopes,) = back(jnp.full_like(batch, 1.0 / views))
-    details["slope"] = jnp.stack(
-      [jnp.broadcast_to(x, (n,)) for x in slopes.values()], axis=1
-    )
-  else:
-    batch = estimate(taus)
-
-  # What the entries leave out, and the unit in which they are kept.
-  scales = [jnp.broadcast_to(tau, (n,)) for tau in taus.values()]
-  unit = jnp.stack((scales * sides)[:sides], axis=1)[:, None].astype(
-    jnp.float32
-  )
-  cosine = jnp.stack(
-    [_shared.paired(*_shared.widen(*pair)[0]) for pair in pairs], axis=1
-  )[:, :, None]
-  positive = cosine / unit
-  if margins:
-    unit, positive = jnp.ones_like(unit), jnp.zeros_like(positive)
-  unit, positive = (jnp.broadcast_to(x, shape) for x in (unit, positive))
-
-  flat, rows = (n * views, sides), index.reshape(-1)
-  level, visits = state.level, None
-  before = jnp.full(shape, jnp.nan) if prediction is None else prediction
-  if state.tables:
-    entries, visits, last = (
-      ops.tables.read(state.tables[name], rows, axes=axes)
-      for name in ("entries", "visits", "last")
-    )
-    visits, last = visits[:, 0], last[:, 0]
-    seen = visits > 0
-    details["age"] = jnp.where(seen, state.count - last, jnp.nan).reshape(n, -1)
-    entries = jnp.where(seen[:, None], entries, jnp.nan).reshape(shape)
-    level = _moved(
-      level,
-      (batch + positive) - (entries + level) / unit,
-      unit,
-      level_rate,
-      axes,
-    )
-    before = (entries + level) / unit - positive
-  mass = jnp.log(jax.lax.stop_gradient(jnp.asarray(negative_mass, jnp.float32)))
-  after = jnp.stack(
-    [
-      e_step_rules.e_step(rule, previous + mass, now + mass, visits)
-      for previous, now in zip(
-        before.reshape(flat).T, batch.reshape(flat).T, strict=True
-      )
-    ],
-    axis=1,
-  ).reshape(shape)
-
-  def whole(log_z):
-    return jnp.logaddexp(log_z, 0.0) if include_positive else log_z
-
-  used = after
-  if lagged:
-    used = jnp.where(jnp.isfinite(before), before + mass, after)
-  places = ops.global_row_ids(n, axes)[:, None] + jnp.arange(views) * (
-    n * ops.axis_size(axes)
-  )
-  log_u = jnp.stack(
-    [
-      e_step_rules.draw_auxiliary(
-        None if key is None else jax.random.fold_in(key, side),
-        whole(used[:, :, side]).reshape(-1),
-        concentration=concentration,
-        prior=prior,
-        index=places.reshape(-1).astype(jnp.int32),
-      )
-      for side in range(sides)
-    ],
-    axis=1,
-  ).reshape(shape)
-  if weights is not None:
-    log_u += jnp.log(weights.reshape(n, 1, -1))
-
-  tables = dict(state.tables)
-  if state.tables:
-    kept = (after - mass + positive) * unit - level
-    for name, values, duplicates in (
-      ("entries", kept.reshape(flat), "mean"),  # Views share their example's.
-      ("visits", visits[:, None] + 1, "last"),
-      ("last", jnp.full((n * views, 1), state.count), "last"),
-    ):
-      tables[name] = ops.tables.update(
-        tables[name], rows, values, axes=axes, duplicates=duplicates
-      )
-  details |= {
-    "log_auxiliary": log_u,
-    "log_partition": whole(after),
-    "batch_log_partition": whole(batch + mass),
-  }
-  state = EMState(tables, level, state.count + 1)
-  return jax.lax.stop_gradient((log_u, state, details))
-
-
-def _moved(level, difference, unit, rate, axes):
-  """The level after a step, from differences [N, V, S] in nats."""
-  says = jnp.isfinite(difference)
-  difference = jnp.clip(difference, -_LARGEST_STEP, _LARGEST_STEP) * unit
-  n = difference.shape[0]
-  rows = ops.global_row_ids(n, axes)
-
-  def total_of(x):
-    # Every device adds up the rows of all in one order, so that the bits do not
-    # depend on how many there are.
-    every = jnp.zeros((n * ops.axis_size(axes), *x.shape[1:]), x.dtype)
-    return jnp.sum(ops.sum_over(every.at[rows].set(x), axes), axis=(0, 1))
-
-  total = total_of(jnp.where(says, difference, 0.0))
-  count = total_of(says.astype(jnp.float32))
-  return level + rate * total / jnp.maximum(count, 1.0)
-
-
-def _check(state, index, shape, prediction, weights, level_rate) -> jax.Array:
-  """Raises on what no other function looks at; the index as [N, V]."""
-  n, views, sides = shape
-  if not isinstance(state, EMState):
-    raise ValueError(
-      f"state must be an EMState, see em_init; got {type(state).__name__}."
-    )
-  if state.level.shape != (sides,):
-    raise ValueError(
-      f"state must have {sides} sides, see em_init; got {state.level.shape[0]}."
-    )
-  came = getattr(index, "shape", type(index).__name__)
-  if came not in ((n,), (n, views)) or not jnp.issubdtype(
-    index.dtype, jnp.integer
-  ):
-    raise ValueError(
-      f"index must be integers of shape ({n},) or ({n}, {views}); got"
-      f" {getattr(index, 'dtype', '')} {came}."
-    )
-  if prediction is not None and jnp.shape(prediction) != shape:
-    raise ValueError(
-      f"prediction must have shape {shape}; got {jnp.shape(prediction)}."
-    )
-  if weights is not None and jnp.shape(weights) not in ((n,), (n, sides)):
-    raise ValueError(
-      f"weights must have shape ({n},) or ({n}, {sides}); got"
-      f" {jnp.shape(weights)}."
-    )
-  _shared.check_range(
-    "level_rate", level_rate, "in [0, 1]", lambda x: 0 <= x <= 1
-  )
-  return jnp.broadcast_to(index.reshape(n, -1), (n, views))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec
 
-from contrastive_jax.losses import em
+from contrastive_jax.losses.em_state import EMState, EMStep
 
 
 def on_mesh(
@@ -85,10 +85,10 @@ def on_mesh(
       and jnp.shape(v)[0] == length
     }
     of_arrays: list[Any] = [
-      x.specs(names) if isinstance(x, em.EMState) else rows for x in arrays
+      x.specs(names) if isinstance(x, EMState) else rows for x in arrays
     ]
     for name, x in named.items():
-      if isinstance(x, em.EMState):
+      if isinstance(x, EMState):
         continue
       if (name in split or name not in options) and jnp.shape(x)[0] % devices:
         raise ValueError(
@@ -101,7 +101,7 @@ def on_mesh(
     }
     static = {k: v for k, v in options.items() if k not in {*split, *scalars}}
 
-    states = [x for x in of_arrays if isinstance(x, em.EMState)]
+    states = [x for x in of_arrays if isinstance(x, EMState)]
 
     def local(arrays, split, scalars):
       values = loss(*arrays, **split, **scalars, **static, axes=mapped_names)
@@ -114,7 +114,7 @@ def on_mesh(
       local,
       mesh=mesh,
       in_specs=(tuple(of_arrays), rows, PartitionSpec()),
-      out_specs=em.EMStep(rows, states[0], rows)
+      out_specs=EMStep(rows, states[0], rows)
       if states
       else PartitionSpec(None, names),
     )
@@ -127,6 +127,5 @@ def on_mesh(
 
 
 def _is_array(value: Any) -> bool:
-  return isinstance(value, jax.Array) or (
-    isinstance(value, float) or hasattr(value, "__array__")
-  )
+  """An array, traced or not; a Python number is checked and used as it is."""
+  return isinstance(value, jax.Array) or hasattr(value, "__array__")

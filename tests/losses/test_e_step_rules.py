@@ -172,6 +172,27 @@ def test_mean_gradient_is_that_of_log_z(concentration):
   assert 4 * error < 0.2 * slope
 
 
+def test_dual_steps_are_the_published_ones():
+  """SCENT's code for ASGD, U-max and softplus, of a single negative."""
+  rng = np.random.default_rng(0)
+  nu, logit = rng.normal(scale=2, size=(2, 500))
+  arrays = jnp.float32(nu), jnp.float32(logit)
+  asgd = nu - 0.3 * (1 - np.exp(logit) / np.exp(nu))
+  umax = np.where(asgd < logit - 0.5, logit, asgd)
+  share = np.exp(logit - nu)
+  softplus = nu - 0.3 * (1 - share / (1 + 0.2 * share))
+  for rule, expected in (
+    (losses.DualDescent(0.3, math.inf), asgd),
+    (losses.DualDescent(0.3, 0.5), umax),
+    (losses.Softplus(0.3, 0.2), softplus),
+  ):
+    found = losses.e_step(rule, *arrays)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+  # The slope of log(1 + rho exp(l - nu)) / rho by l, which u exp(l) is.
+  weight = np.exp(logit - losses.Softplus(0.3, 0.2).weigh(*arrays))
+  np.testing.assert_allclose(weight, share / (1 + 0.2 * share), rtol=1e-5)
+
+
 def test_conjugate_is_scent_is_an_adaptive_moving_average():
   rng = np.random.default_rng(0)
   old, batch = rng.normal(scale=8, size=(2, 500))

@@ -1,0 +1,349 @@
+"""The memory of stochastic EM, and the E-step that reads and writes it.
+
+See `losses.em` for what an entry and the level are.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple, TypedDict
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from contrastive_jax import ops
+from contrastive_jax._types import Axes, Scalar
+from contrastive_jax.losses import _shared, e_step_rules
+
+LEVEL_RATE = 0.1
+_RULE = e_step_rules.MovingAverage(0.5)
+# Nats by which an example counts at most in the level's step.
+_LARGEST_GAP = 3.0
+
+
+class EMState(NamedTuple):
+  """The memory of stochastic EM, of S directions.
+
+  Attributes:
+    tables: one entry an example, laid out by `ops.tables`: `entries` [rows, S]
+      float32 (NaN before the first visit), `visits` and `last` [rows, 1] int32,
+      the number of visits and the step of the last one. Empty where nothing is
+      kept.
+    level: [S] float32, what all entries have in common.
+    count: [] int32, steps made.
+  """
+
+  tables: dict[str, jax.Array]
+  level: jax.Array
+  count: jax.Array
+
+  def specs(self, axes: Axes) -> "EMState":
+    """`PartitionSpec`s for a mesh: tables split by owner, the rest replicated."""
+    split, whole = PartitionSpec(axes), PartitionSpec()
+    return EMState(dict.fromkeys(self.tables, split), whole, whole)
+
+
+class EMOptions(TypedDict, total=False):
+  """Keyword arguments of the E-step that all `em_*` functions take.
+
+  Attributes:
+    rule: how an estimate is folded into what is known, see `e_step`;
+      `MovingAverage(0.5)` by default.
+    concentration: of the draws, see `draw_auxiliary`; `math.inf`, the posterior
+      mean, by default.
+    prior: of the draws, or None.
+    prediction: [N, V, S] floating, for `Amortized`: a network's log Z, with
+      kappa = 1 and without c_0, of V views and S directions.
+    weights: [N] or [N, S] floating > 0, multiplies each anchor's u, such as the
+      tau_i of iSogCLR.
+    lagged: whether weights come from before this batch wherever something was
+      known: no estimate is part of its own weight then, but all are an epoch old,
+      and no bound of a rule holds.
+    margins: whether entries are log Z instead of tau log A.
+    level_rate: rate of the level, in [0, 1]; 0 keeps none.
+  """
+
+  rule: e_step_rules.Rule
+  concentration: Scalar
+  prior: tuple[float, float] | None
+  prediction: jax.Array | None
+  weights: jax.Array | None
+  lagged: bool
+  margins: bool
+  level_rate: Scalar
+
+
+class EMStep(NamedTuple):
+  """What a step of stochastic EM returns, for N rows, V views, S directions.
+
+  Attributes:
+    loss: [N] float32, one loss an example, u Z-hat. It is about 1 whatever the
+      features are; `details["log_partition"]` says how good they are.
+    state: the memory after the step.
+    details: arrays by name, without gradient: `log_auxiliary`, `log_partition` (after
+      the E-step) and `batch_log_partition` [N, V, S]; `age` [N, V], steps since an
+      example was last seen, NaN if it never was; where each anchor has a
+      temperature, `slope` [N, T], the derivative of `batch_log_partition` by each of
+      the T temperatures, the mean of the views.
+  """
+
+  loss: jax.Array
+  state: EMState
+  details: dict[str, jax.Array]
+
+
+def em_init(
+  num_examples: int,
+  *,
+  sides: int = 2,
+  num_devices: int = 1,
+  sharding: jax.sharding.Sharding | None = None,
+) -> EMState:
+  """The memory before the first step.
+
+  Args:
+    num_examples: of the data set; 0 keeps no entries, for `BatchEstimate` and
+      `Amortized`.
+    sides: directions that have an entry of their own: 2 for `em_clip`, 1 for the
+      others.
+    num_devices: devices that the batch is split over.
+    sharding: where the tables go, such as `NamedSharding(mesh, P(axes))`.
+
+  Returns:
+    An `EMState`.
+
+  Raises:
+    ValueError: if a number is not an integer of its range.
+
+  >>> em_init(3).tables["entries"].shape
+  (3, 2)
+  """
+  tables = {}
+  if num_examples:
+    for name, width, dtype in (
+      ("entries", sides, jnp.float32),
+      ("visits", 1, jnp.int32),
+      ("last", 1, jnp.int32),
+    ):
+      tables[name] = ops.tables.create(
+        num_examples,
+        num_devices,
+        shape=(width,),
+        dtype=dtype,
+        sharding=sharding,
+      )
+  return EMState(
+    tables, jnp.zeros(sides, jnp.float32), jnp.zeros((), jnp.int32)
+  )
+
+
+def e_step(
+  state: EMState,
+  estimate: Callable[[dict[str, Scalar]], jax.Array],
+  pairs: list[tuple[jax.Array, jax.Array]],
+  taus: dict[str, Scalar],
+  *,
+  sides: int = 1,
+  index: jax.Array,
+  key: jax.Array | None,
+  axes: Axes,
+  include_positive: bool,
+  negative_mass: Scalar,
+  rule: e_step_rules.Rule = _RULE,
+  concentration: Scalar = math.inf,
+  prior: tuple[float, float] | None = None,
+  prediction: jax.Array | None = None,
+  weights: jax.Array | None = None,
+  lagged: bool = False,
+  margins: bool = False,
+  level_rate: Scalar = LEVEL_RATE,
+) -> tuple[jax.Array, EMState, dict[str, jax.Array]]:
+  """Log u [N, V, S], the state after the step, and `EMStep.details`.
+
+  Args:
+    state: the memory.
+    estimate: temperatures -> log Z-hat [N, V, S] of this batch, of c_0 = 0 and
+      kappa = 1, without gradient by the features.
+    pairs: V pairs of anchors and their positives, [N, d] each, without gradient.
+    taus: `temperature`, and `text_temperature` where it is another one; scalars
+      or [N].
+    sides: S.
+    index: see `losses.em`, as for all that follow.
+    key: of the draws.
+    axes: names of the mapped axes.
+    include_positive: c_0.
+    negative_mass: kappa.
+    rule: see `EMOptions`, as for all that follow.
+    concentration: of the draws.
+    prior: of the draws.
+    prediction: of a network.
+    weights: of the anchors.
+    lagged: whether weights come from before this batch.
+    margins: whether entries are log Z.
+    level_rate: of the level.
+  """
+  n, views = pairs[0][0].shape[0], len(pairs)
+  shape, flat = (n, views, sides), (n * views, sides)
+  index = _check(state, index, shape, prediction, weights, level_rate)
+  taus = {k: jax.lax.stop_gradient(v) for k, v in taus.items()}
+  batch, details = _estimated(estimate, taus, shape)
+  unit, positive = _units(pairs, list(taus.values()), margins, shape)
+  mass = jnp.log(jax.lax.stop_gradient(jnp.asarray(negative_mass, jnp.float32)))
+
+  rows, level, visits = index.reshape(-1), state.level, None
+  before = jnp.full(shape, jnp.nan) if prediction is None else prediction
+  if state.tables:
+    entries, visits, last = (
+      ops.tables.read(state.tables[name], rows, axes=axes)
+      for name in ("entries", "visits", "last")
+    )
+    visits, last = visits[:, 0], last[:, 0]
+    seen = visits > 0
+    details["age"] = jnp.where(seen, state.count - last, jnp.nan).reshape(n, -1)
+    entries = jnp.where(seen[:, None], entries, jnp.nan).reshape(shape)
+    gap = batch + positive - (entries + level) / unit
+    level += level_rate * _level_step(gap, unit, axes)
+    before = (entries + level) / unit - positive
+  after = jnp.stack(
+    [
+      e_step_rules.e_step(rule, previous, now, visits)
+      for previous, now in zip(
+        (before + mass).reshape(flat).T,
+        (batch + mass).reshape(flat).T,
+        strict=True,
+      )
+    ],
+    axis=1,
+  ).reshape(shape)
+  used = after
+  if hasattr(rule, "weigh"):
+    says = jnp.isfinite(batch)
+    used = jnp.where(says, rule.weigh(after, batch + mass), after)
+  if lagged:
+    used = jnp.where(jnp.isfinite(before), before + mass, after)
+  known = {
+    "log_partition": after,
+    "batch_log_partition": batch + mass,
+    "used": used,
+  }
+  if include_positive:
+    known = {k: jnp.logaddexp(v, 0.0) for k, v in known.items()}
+  log_u = _drawn(key, known.pop("used"), concentration, prior, axes)
+  if weights is not None:
+    log_u += jnp.log(weights.reshape(n, 1, -1))
+
+  tables = dict(state.tables)
+  if visits is not None:
+    kept = (after - mass + positive) * unit - level
+    for name, values, duplicates in (
+      ("entries", kept.reshape(flat), "mean"),  # Views share their example's.
+      ("visits", visits[:, None] + 1, "last"),
+      ("last", jnp.full((n * views, 1), state.count), "last"),
+    ):
+      tables[name] = ops.tables.update(
+        tables[name], rows, values, axes=axes, duplicates=duplicates
+      )
+  state = EMState(tables, level, state.count + 1)
+  details |= known | {"log_auxiliary": log_u}
+  return jax.lax.stop_gradient((log_u, state, details))
+
+
+def _estimated(estimate, taus, shape):
+  """Log Z-hat [N, V, S], and its slope by temperatures that each anchor has."""
+  if not any(jnp.ndim(tau) for tau in taus.values()):
+    return estimate(taus), {}
+  n, views, _ = shape
+  taus = {k: jnp.broadcast_to(tau, (n,)) for k, tau in taus.items()}
+  batch, back = jax.vjp(estimate, taus)
+  (slopes,) = back(jnp.full_like(batch, 1.0 / views))
+  return batch, {"slope": jnp.stack([slopes[k] for k in taus], axis=1)}
+
+
+def _units(pairs, temperatures, margins, shape):
+  """The unit of entries, and what they leave out, in nats: [N, V, S] each."""
+  if margins:
+    return jnp.ones(shape), jnp.zeros(shape)
+  unit = jnp.stack(
+    [jnp.broadcast_to(tau, shape[:1]) for tau in temperatures], axis=1
+  ).astype(jnp.float32)[:, None]
+  cosine = jnp.stack(
+    [_shared.paired(*_shared.widen(*pair)[0]) for pair in pairs], axis=1
+  )
+  return jnp.broadcast_to(unit, shape), cosine[:, :, None] / unit
+
+
+def _level_step(gap, unit, axes):
+  """Log of the mean ratio Z-hat / Z [S], in the unit of entries; 0 if there is none.
+
+  The mean of the logarithms would be biased like log Z-hat itself, and would pull
+  the level down for ever.
+  """
+  says = jnp.isfinite(gap)
+  ratio = jnp.exp(jnp.clip(gap, -_LARGEST_GAP, _LARGEST_GAP))
+  rows = ops.global_row_ids(gap.shape[0], axes)
+  whole = (gap.shape[0] * ops.axis_size(axes), *gap.shape[1:])
+
+  def total(x):
+    # Every device adds up the rows of all in one order, so that the bits do not
+    # depend on how many there are.
+    every = jnp.zeros(whole).at[rows].set(jnp.where(says, x, 0.0))
+    return jnp.sum(ops.sum_over(every, axes), axis=(0, 1))
+
+  count = total(jnp.ones_like(gap))
+  some = jnp.maximum(count, 1.0)
+  mean = jnp.where(count > 0, total(ratio) / some, 1.0)
+  return jnp.log(mean) * total(unit) / some
+
+
+def _drawn(key, log_z, concentration, prior, axes):
+  """Log u [N, V, S], a draw of its own for every anchor of the global batch."""
+  n, views, sides = log_z.shape
+  place = ops.global_row_ids(n, axes)[:, None]
+  place += jnp.arange(views, dtype=jnp.int32) * (n * ops.axis_size(axes))
+  return jnp.stack(
+    [
+      e_step_rules.draw_auxiliary(
+        None if key is None else jax.random.fold_in(key, side),
+        log_z[:, :, side].reshape(-1),
+        concentration=concentration,
+        prior=prior,
+        index=place.reshape(-1),
+      )
+      for side in range(sides)
+    ],
+    axis=1,
+  ).reshape(log_z.shape)
+
+
+def _check(state, index, shape, prediction, weights, level_rate) -> jax.Array:
+  """Raises on what no other function looks at; the index as [N, V]."""
+  n, views, sides = shape
+  if not isinstance(state, EMState):
+    raise ValueError(
+      f"state must be an EMState, see em_init; got {type(state).__name__}."
+    )
+  if state.level.shape != (sides,):
+    raise ValueError(
+      f"state must have {sides} sides, see em_init; got {state.level.shape[0]}."
+    )
+  came = getattr(index, "shape", type(index).__name__)
+  if came not in ((n,), (n, views)) or not jnp.issubdtype(
+    index.dtype, jnp.integer
+  ):
+    raise ValueError(
+      f"index must be integers of shape ({n},) or ({n}, {views}); got"
+      f" {getattr(index, 'dtype', '')} {came}."
+    )
+  if prediction is not None and jnp.shape(prediction) != shape:
+    raise ValueError(
+      f"prediction must have shape {shape}; got {jnp.shape(prediction)}."
+    )
+  if weights is not None and jnp.shape(weights) not in ((n,), (n, sides)):
+    raise ValueError(
+      f"weights must have shape ({n},) or ({n}, {sides}); got"
+      f" {jnp.shape(weights)}."
+    )
+  _shared.check_range(
+    "level_rate", level_rate, "in [0, 1]", lambda x: 0 <= x <= 1
+  )
+  return jnp.broadcast_to(index.reshape(n, -1), (n, views))
