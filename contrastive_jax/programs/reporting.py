@@ -12,6 +12,8 @@ from typing import Any
 
 from scipy import stats
 
+from contrastive_jax.training import config as config_lib
+
 # Where records go, from wherever a program is started.
 RESULTS = pathlib.Path("experiments") / "results"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "grain")
@@ -103,6 +105,33 @@ def reading(out: pathlib.Path, name: str) -> str:
   return path.read_text(encoding="utf-8").strip() if path.exists() else ""
 
 
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+  """The content of a record's file; raises `UserError` if there is none."""
+  try:
+    return json.loads(path.read_text(encoding="utf-8"))
+  except FileNotFoundError as error:
+    raise config_lib.UserError(
+      f"{path} is not there: run the study that writes it first."
+    ) from error
+
+
+def write_json(
+  path: pathlib.Path, record: Mapping[str, Any], *, indent: int | None = 1
+) -> None:
+  """Writes a JSON file, all of it or nothing, and its folder.
+
+  Args:
+    path: of the file.
+    record: what it holds.
+    indent: None is one line.
+  """
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_suffix(".tmp")
+  text = json.dumps(record, indent=indent) + "\n"
+  temporary.write_text(text, encoding="utf-8")
+  temporary.replace(path)
+
+
 def write(
   out: pathlib.Path,
   name: str,
@@ -112,10 +141,5 @@ def write(
   indent: int | None = 1,
 ) -> None:
   """Writes NAME.json, all of it or nothing, and the page NAME.md; makes the folder."""
-  out.mkdir(parents=True, exist_ok=True)
-  path = out / f"{name}.json"
-  temporary = path.with_suffix(".tmp")
-  text = json.dumps(record, indent=indent) + "\n"
-  temporary.write_text(text, encoding="utf-8")
-  temporary.replace(path)
+  write_json(out / f"{name}.json", record, indent=indent)
   (out / f"{name}.md").write_text(page, encoding="utf-8")

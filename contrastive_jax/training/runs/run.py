@@ -161,13 +161,13 @@ class PairRun(Run):
       f" {jax.devices()[0].platform} device(s)."
     )
 
-  def _features(self) -> cached_features.CachedFeatures:
-    """Features in the place of images and tokens; images' are kept on disk."""
-    objective, source = self.objective, self.data.splits[sources.TRAIN]
+  def encoders(self) -> tuple[cached_features.Encode, cached_features.Encode]:
+    """What makes features of images and of token rows, by published weights."""
+    objective = self.objective
     shapes = jax.eval_shape(
       lambda: objective.init(jax.random.key(0), objective.example_batch())
     )
-    image, text = cached_features.encoders(
+    return cached_features.encoders(
       objective.model,
       initial_weights.published_variables(
         self.initial,
@@ -176,6 +176,11 @@ class PairRun(Run):
       ),
       self.plain,
     )
+
+  def _features(self) -> cached_features.CachedFeatures:
+    """Features in the place of images and tokens; images' are kept on disk."""
+    source = self.data.splits[sources.TRAIN]
+    image, text = self.encoders()
     path = self.workdir / "features.npy"
     with sharding.main_process_first("features"):
       known = cached_features.load(path, len(source))

@@ -1,0 +1,1 @@
+"""Studies on frozen features: two linear maps, many runs at once."""

@@ -1,0 +1,261 @@
+"""Tests of the studies on frozen features: cells, choices, statistics, pages."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from contrastive_jax import losses
+from contrastive_jax.programs import reporting
+from contrastive_jax.training import config as config_lib
+from experiments.frozen import (
+  campaign,
+  maps,
+  small_batches,
+  small_batches_report,
+  statistics,
+  visits,
+)
+from tests.experiments import test_frozen_maps
+
+OURS, MARGIN = small_batches.OURS, small_batches_report.MARGIN
+
+
+def test_holm_is_that_of_the_definition():
+  assert statistics.holm([0.2]) == [0.2]
+  found = statistics.holm([0.04, 0.001, 0.03, 0.9])
+  np.testing.assert_allclose(found, [0.09, 0.004, 0.09, 0.9])
+  assert statistics.holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def test_a_paired_difference_of_equal_seeds():
+  same = statistics.paired([1.0, 2.0], [1.0, 2.0])
+  assert same == {"mean": 0.0, "half_width": 0.0, "p": 1.0}
+  assert statistics.paired([2.0, 3.0], [1.0, 2.0])["p"] == 0.0
+
+
+def test_hits_come_back_from_their_bits():
+  hits = np.random.default_rng(0).random((3, 11)) < 0.4
+  again = statistics.unpacked(statistics.packed(hits), 11)
+  np.testing.assert_array_equal(again, hits)
+
+
+def test_the_bootstrap_draws_things():
+  rng = np.random.default_rng(1)
+  ours = rng.random((4, 200)) < 0.6
+  theirs = rng.random((4, 200)) < 0.4
+  alone = statistics.bootstrap(ours, theirs, np.arange(200))
+  mean = ours.mean() - theirs.mean()
+  spread = (ours.mean(0) - theirs.mean(0)).std() / math.sqrt(200)
+  np.testing.assert_allclose(
+    alone, (mean - 1.96 * spread, mean + 1.96 * spread), atol=0.2 * spread
+  )
+  # Copies of an item say nothing new.
+  twice = statistics.bootstrap(
+    np.tile(ours, 2), np.tile(theirs, 2), np.tile(np.arange(200), 2)
+  )
+  np.testing.assert_allclose(twice, alone, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+  ("holm", "items", "mean", "verdict"),
+  [
+    (0.2, (0.1, 0.2), 0.15, "no difference is shown"),
+    (0.01, (-0.1, 0.2), 0.05, "shown over seeds, not over items"),
+    (0.01, (0.1, 0.2), 0.15, "higher"),
+    (0.01, (-0.2, -0.1), -0.15, "lower"),
+    (float("nan"), (0.1, 0.2), 0.15, "no difference is shown"),
+  ],
+)
+def test_sentences_follow_from_numbers(holm, items, mean, verdict):
+  row = {"holm": holm, "items": items, "mean": mean, "half_width": 0.01}
+  assert statistics.sentence("a minus b", row).endswith(f"{verdict}.")
+
+
+@pytest.mark.parametrize(
+  ("best", "rate", "at_end", "tried"),
+  [
+    (2.0, 2.0, False, 3),
+    (8.0, 8.0, False, 6),
+    (0.3, 0.25, False, 6),
+    (1e9, 256.0, True, 9),
+    (1e-9, 2.0**-6, True, 9),
+  ],
+)
+def test_the_grid_grows_where_the_best_is_its_end(best, rate, at_end, tried):
+  def score(rates):
+    return [-abs(math.log(r / best)) for r in rates]
+
+  choice = campaign.choose(score, (1.0, 2.0, 4.0))
+  assert (choice.rate, choice.at_end) == (rate, at_end)
+  assert len(choice.scores) == tried
+
+
+def tiny_methods():
+  rule = losses.MovingAverage(0.5)
+  return {
+    "InfoNCE": maps.Method("clip"),
+    "DCL": maps.Method("decoupled"),
+    OURS: maps.Method("em", rule, level_rate=0.1),
+    MARGIN: maps.Method("em", rule, margins=True),
+  }
+
+
+@pytest.fixture(name="inputs", scope="module")
+def fixture_inputs():
+  return test_frozen_maps.made()
+
+
+OPTIONS = {"seeds": (0, 1), "tuning_seeds": (9,), "grid": (0.01, 0.1)}
+
+
+@pytest.fixture(name="recorded", scope="module")
+def fixture_recorded(inputs, tmp_path_factory):
+  """A record of both studies' methods at two batches, and its lines."""
+  path = tmp_path_factory.mktemp("record") / "a.json"
+  head = campaign.head(
+    "module", inputs, {"data": "x"}, small_batches.settings()
+  )
+  record = campaign.open_record(path, head)
+  plans = [
+    campaign.Plan(name, method, batch, 2)
+    for name, method in tiny_methods().items()
+    for batch in (4, 8)
+  ]
+  lines = []
+  campaign.run(plans, inputs, record, path, report=lines.append, **OPTIONS)
+  return path, head, plans, lines
+
+
+def test_a_cell_has_numbers_hits_and_choice(recorded, inputs):
+  path, _, plans, lines = recorded
+  record = reporting.read_json(path)
+  assert len(lines) == len(record["cells"]) == len(plans) == 8
+  assert lines[-1].startswith("8/8  ") and "ETA 0 min" in lines[-1]
+  for cell in record["cells"]:
+    for task, things in record["items"].items():
+      for depth in ("1", "10"):
+        numbers = cell["numbers"][task][depth]
+        hits = statistics.unpacked(cell["hits"][task][depth], len(things))
+        np.testing.assert_allclose(hits.mean(1), numbers, atol=1e-5)
+    own = cell["tried"][f"{cell['rate']:g}"]
+    assert own["validation"] == max(
+      t["validation"] for t in cell["tried"].values()
+    )
+    assert set(own) == {"validation", *campaign.OUTCOMES}
+    em = cell["method"] in (OURS, MARGIN)
+    assert list(cell["table_error"]) == (["2"] if em else [])
+    if em:
+      assert all(v > 0 for v in cell["table_error"]["2"])
+
+
+def test_a_cell_is_that_of_its_seeds_alone(recorded, inputs):
+  """The runs that fill a program up change nothing."""
+  path, _, plans, _ = recorded
+  cell = reporting.read_json(path)["cells"][0]
+  plan = plans[0]._replace(rate=cell["rate"])
+  alone = campaign.cell(plan, inputs, seeds=(1,))
+  for task, own in alone["numbers"].items():
+    assert own["1"][0] == cell["numbers"][task]["1"][1]
+
+
+def test_a_stopped_study_goes_on(recorded, inputs, tmp_path):
+  path, head, plans, _ = recorded
+  record = reporting.read_json(path)
+  whole = [campaign.key_of(c) for c in record["cells"]]
+  again = tmp_path / "again.json"
+  reporting.write_json(again, {**record, "cells": record["cells"][:-2]})
+  lines = []
+  resumed = campaign.open_record(again, head)
+  # What another process wrote meanwhile stays.
+  reporting.write_json(again, {**record, "cells": record["cells"][:-1]})
+  plans = [*plans[:-2], plans[-1]]
+  campaign.run(plans, inputs, resumed, again, report=lines.append, **OPTIONS)
+  assert len(lines) == 1 and lines[0].startswith(f"1/1  {MARGIN}, batch 8")
+  found = reporting.read_json(again)["cells"]
+  assert [campaign.key_of(c) for c in found] == whole
+  for a, b in zip(found, reporting.read_json(path)["cells"]):
+    assert {**a, "cpu_seconds": 0} == {**b, "cpu_seconds": 0}
+  head = {**head, "settings": {**head["settings"], "dim": 7}}
+  with pytest.raises(config_lib.UserError, match="was begun with settings"):
+    campaign.open_record(again, head)
+
+
+def test_the_page_of_a_record(recorded, tmp_path):
+  path, *_ = recorded
+  record = reporting.read_json(path)
+  text = small_batches_report.page(record)
+  for name in tiny_methods():
+    assert f"| {name} | 2 | " in text
+  assert text.count("- ours, 4 minus InfoNCE, 8, ") == 5
+  assert text.count("- ours, 8 minus DCL, 8, catalogue R@1: ") == 1
+  assert "p nan" not in text and "None" not in text
+  small_batches_report.plot(record, tmp_path / "a.png")
+  assert (tmp_path / "a.png").stat().st_size > 10_000
+  assert reporting.read_json(path) == record
+
+
+def test_every_cell_of_the_studies_has_one_name():
+  plans = small_batches.plans()
+  keys = [plan.key for plan in plans]
+  assert len(set(keys)) == len(keys) == 7 * 16 + 2 * 5
+  assert {OURS, MARGIN, small_batches_report.EXACT} <= {k[0] for k in keys}
+  # Names are given in a list with commas.
+  assert not any("," in name for name, *_ in keys)
+  assert json.dumps(small_batches.settings())
+
+
+def chosen():
+  """A record of small batches with learning rates alone."""
+  cells = [
+    {
+      "method": p.name,
+      "batch": p.batch,
+      "epochs": p.epochs,
+      "rate": 0.1 if p.epochs == small_batches.EPOCHS else 0.2,
+    }
+    for p in small_batches.plans()
+  ]
+  return {"cells": cells}
+
+
+def test_visits_take_the_learning_rates_that_were_chosen():
+  plans = visits.plans(chosen())
+  assert len({p.key for p in plans}) == len(plans) == 6 * 13
+  rates = {p.key: p.rate for p in plans}
+  assert rates["DCL", 8, 2] == rates["average 0.1: margin", 8, 16] == 0.1
+  assert rates["DCL", 8, 160] == rates["average 0.1: margin", 8, 160] == 0.2
+  # That study has no long run of it.
+  assert rates["average 0.5: margin", 8, 160] == 0.1
+  with pytest.raises(config_lib.UserError, match="run python -m"):
+    visits.plans({"cells": []})
+
+
+def test_the_page_of_visits(inputs, monkeypatch, tmp_path):
+  monkeypatch.setattr(visits, "EPOCHS", (1, 2))
+  monkeypatch.setattr(visits, "BATCH", 4)
+  monkeypatch.setattr(visits, "RATES", ("by epochs",))
+  tables = {
+    k: small_batches.TABLES[k] for k in ("margin", "positive-free + level")
+  }
+  monkeypatch.setattr(small_batches, "TABLES", tables)
+  names = ["DCL"] + [visits.name_of(t, r) for t in tables for r in visits.RATES]
+  rates = [
+    {"method": n, "batch": 4, "epochs": small_batches.EPOCHS, "rate": 0.1}
+    for n in names
+  ]
+  plans = visits.plans({"cells": rates})
+  path = tmp_path / "visits.json"
+  record = campaign.open_record(
+    path, campaign.head("module", inputs, {}, {"seeds": [0, 1]})
+  )
+  campaign.run(
+    plans, inputs, record, path, seeds=(0, 1), report=lambda line: None
+  )
+  record = reporting.read_json(path)
+  text = visits.page(record)
+  assert text.count("| margin | by epochs | ") == 3
+  assert "average by epochs: positive-free + level: above DCL at" in text
+  visits.plot(record, tmp_path / "a.png")
+  assert (tmp_path / "a.png").stat().st_size > 10_000
