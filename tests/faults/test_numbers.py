@@ -11,9 +11,12 @@ from contrastive_jax.training import config as config_lib
 from experiments.durability import cases, numbers
 from tests.exports import public_names
 
-# Of losses these make inputs or read what is known.
+# These make inputs of losses, read what is known, or are losses with a memory, which
+# tests/losses/test_em.py compares with a simulation.
 NO_LOSSES = {
-  *("Amortized", "BatchEstimate", "Conjugate", "MovingAverage", "e_step"),
+  *("Amortized", "BatchEstimate", "Conjugate", "DualDescent", "MovingAverage"),
+  *("Softplus", "e_step", "em_clip", "em_contrastive", "em_init", "em_moco_v3"),
+  *("em_nt_xent", "rate_of_epochs", "EMOptions", "EMState", "EMStep"),
   *("augmented_diagnostics", "clamp_logit_scale", "draw_auxiliary"),
   *("draw_bridge_time", "init_prototypes", "mask_tokens", "on_mesh"),
   "sample_hard_negatives",

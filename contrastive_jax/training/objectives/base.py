@@ -32,7 +32,7 @@ class Objective:
   in checkpoints in the order of the examples.
 
   Attributes:
-    has_text: whether it embeds texts.
+    has_text: whether it embeds texts; objectives that embed nothing lack it.
     model: the Flax module.
     frozen: names of towers that are not trained.
   """

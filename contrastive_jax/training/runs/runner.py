@@ -96,7 +96,7 @@ def open_run(
       getattr(config.objective, "answer_length", 0),
     )
     return TaskRun(**fields)
-  if hasattr(objective, "encode_image"):
+  if hasattr(objective, "has_text"):
     fields["encoder"] = embeddings.Encoder(
       objective,
       data,

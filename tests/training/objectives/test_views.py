@@ -47,7 +47,7 @@ def test_second_views_have_settings_of_their_own(images, name):
   np.testing.assert_array_equal(second, same)
   assert np.median(np.abs(first - other).max((1, 2, 3))) > 0.1
   if images == 2:
-    assert index.tolist() == [0, 2, 4, 6, 1, 3, 5, 7]
+    assert index.tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]]
 
 
 def test_by_default_both_views_are_made_alike():

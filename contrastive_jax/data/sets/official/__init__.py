@@ -26,6 +26,7 @@ path or by a link.
 """
 
 import dataclasses
+import inspect
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -221,6 +222,8 @@ def load(
     raise ValueError(
       f"format must be one of {', '.join(formats)}, got {format!r}."
     )
+  # A mistyped option is told before files are looked for.
+  inspect.signature(loader).bind(None, **options)
   opening = _rows.Opening(
     format=format,
     example=formats[format].example,
