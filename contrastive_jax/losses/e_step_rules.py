@@ -4,10 +4,10 @@ A rule folds a batch's estimate into what is known of its examples' log Z, and
 `draw_auxiliary` turns that into the log-weights log u that the augmented losses
 take. `losses.em` makes a whole step of both, with the memory of all examples.
 
-The estimate Z-hat of the batch enters with a weight u = 1 / Z that it is part of
-itself, so each rule bounds u Z-hat, the sum of an anchor's weights, and its
-docstring says by what. A rule without a bound would let one stale entry decide a
-whole step.
+The estimate Z-hat of the batch is part of Z itself, so each rule bounds u Z-hat, the
+sum of an anchor's weights, for the posterior mean u = 1 / Z; its docstring says by
+what. Without a bound one stale entry could decide a whole step. A draw multiplies u
+by a gamma variable of mean 1, which has no bound.
 
 All of it is in log space and float32. Examples that were not seen yet are NaN.
 An anchor that had no negatives in its batch comes with an estimate of -inf,
@@ -202,9 +202,11 @@ class DualDescent:
 
   .. math:: \nu \leftarrow \nu - \gamma (1 - \hat Z e^{-\nu})
 
-  descends e^{-nu} Z + nu, whose least value is at log Z. Where the result is below
-  log Z-hat - reset, nu begins anew at log Z-hat (U-max), so u Z-hat is at most
-  exp(reset). ASGD has no reset, and takes weights from before the batch (`lagged`).
+  descends e^{-nu} Z + nu, whose least value is at log Z. Where nu is below
+  log Z-hat - reset, it begins anew at log Z-hat before the step (U-max), so that no
+  step raises it by more than gamma (exp(reset) - 1). ASGD has no reset, and takes
+  weights from before the batch (`lagged`). u Z-hat is at most
+  exp(gamma - 1) / gamma with either.
 
   Attributes:
     rate: gamma > 0, a number or a traced scalar.
@@ -222,8 +224,8 @@ class DualDescent:
   def combine(self, previous, batch, visits):
     """The log-partition of examples that have a previous one."""
     del visits
-    new = previous - self.rate * (1.0 - _ratio(batch, previous))
-    return jnp.where(new < batch - self.reset, batch, new)
+    known = jnp.where(previous < batch - self.reset, batch, previous)
+    return known - self.rate * (1.0 - _ratio(batch, known))
 
 
 @_rule
@@ -235,7 +237,8 @@ class Softplus:
 
   with the batch's mean as the sample; with a single negative it is the published
   form. A large estimate moves nu by at most gamma (1 / rho - 1), and u Z-hat is at
-  most 1 / rho. nu ends below log Z, by about rho times the mean of R^2.
+  most 1 / rho. nu ends below log Z, by about rho times the mean of R^2. `e_step`
+  returns nu; u comes from `weigh`, which `losses.em` calls.
 
   Attributes:
     rate: gamma > 0, a number or a traced scalar.
@@ -288,6 +291,10 @@ class Amortized:
     return jnp.maximum(previous, batch + jnp.log(jnp.float32(self.min_rate)))
 
 
+# Rules that fold an estimate into an entry.
+KEEPING = (MovingAverage, Conjugate, DualDescent, Softplus)
+
+
 @typing.runtime_checkable
 class Rule(typing.Protocol):
   """An E-step rule: one of this module, or an object of your own."""
@@ -326,8 +333,8 @@ def e_step(
   worse at small batches.
 
   Args:
-    rule: `BatchEstimate`, `MovingAverage`, `Conjugate`, `Amortized`, or an object
-      with their method `combine`; its `eps`, if it has one, is added to Z-hat.
+    rule: `BatchEstimate`, `MovingAverage`, `Conjugate`, `DualDescent`, `Softplus`,
+      `Amortized`, or an object with their method `combine`; its `eps`, if it has one, is added to Z-hat.
     previous: [N] floating, log Z from earlier (or the network's prediction),
       NaN where unseen.
     batch: [N] floating, log Z-hat: see `log_partition`.
@@ -355,8 +362,8 @@ def e_step(
   """
   if not isinstance(rule, Rule):
     raise ValueError(
-      "rule must be a BatchEstimate, MovingAverage, Conjugate, Amortized, or have"
-      f" their method combine; got {rule!r}."
+      "rule must be a rule of contrastive_jax.losses, such as MovingAverage(0.5),"
+      f" or have its method combine; got {rule!r}."
     )
   check_row("batch", batch, None)
   check_row("previous", previous, batch.shape[0])
@@ -457,7 +464,9 @@ def draw_auxiliary(
       draw = jax.vmap(
         lambda k: jax.random.loggamma(k, shape, dtype=jnp.float32)
       )
-      log_u += draw(keys) - jnp.log(shape)
+      # A traced concentration may be infinite.
+      drawn = draw(keys) - jnp.log(shape)
+      log_u += jnp.where(jnp.isinf(shape), 0.0, drawn)
     return jax.lax.optimization_barrier(jnp.where(seen, log_u, -jnp.inf))
 
   log_z = jax.lax.stop_gradient(jnp.asarray(log_partition, jnp.float32))

@@ -28,8 +28,9 @@ holds the rest, which hardly moves:
 and today's s_ii is taken from it when the weight is made. An entry is kept as
 tau log A, a similarity, and divided by the temperature of the step that reads it:
 log A grows about in proportion to 1 / tau, as it is 0 at 1 / tau = 0, so that a
-learned temperature makes no entry wrong by more than the share by which it moved,
-times the Kullback-Leibler divergence of the softmax over negatives from uniform.
+learned temperature makes log A wrong by at most the share by which it moved,
+abs(tau_old / tau_new - 1), times the Kullback-Leibler divergence from uniform of the
+softmax over negatives at the lower of both temperatures.
 `margins=True` keeps log Z itself, the published form (SogCLR, FastCLIP, SCENT).
 
 **Level.** One encoder makes all entries, so all of them drift together. Entries are

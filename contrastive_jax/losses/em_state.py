@@ -78,14 +78,15 @@ class EMStep(NamedTuple):
   """What a step of stochastic EM returns, for N rows, V views, S directions.
 
   Attributes:
-    loss: [N] float32, one loss an example, u Z-hat. It is about 1 whatever the
-      features are; `details["log_partition"]` says how good they are.
+    loss: [N] float32, one loss an example, u Z-hat. It is about 1 (4 tau in
+      `em_moco_v3`) whatever the features are; `details["log_partition"]` says how good they are.
     state: the memory after the step.
     details: arrays by name, without gradient: `log_auxiliary`, `log_partition` (after
       the E-step) and `batch_log_partition` [N, V, S]; `age` [N, V], steps since an
       example was last seen, NaN if it never was; where each anchor has a
       temperature, `slope` [N, T], the derivative of `batch_log_partition` by each of
-      the T temperatures, the mean of the views.
+      the T temperatures: the sum of the directions that share it, the mean of the
+      views.
   """
 
   loss: jax.Array
@@ -119,6 +120,13 @@ def em_init(
   >>> em_init(3).tables["entries"].shape
   (3, 2)
   """
+  for name, value, least in (
+    ("num_examples", num_examples, 0),
+    ("sides", sides, 1),
+  ):
+    whole = hasattr(value, "__index__") and not isinstance(value, bool)
+    if not whole or value < least:
+      raise ValueError(f"{name} must be an integer >= {least}; got {value!r}.")
   tables = {}
   if num_examples:
     for name, width, dtype in (
@@ -185,14 +193,24 @@ def e_step(
   """
   n, views = pairs[0][0].shape[0], len(pairs)
   shape, flat = (n, views, sides), (n * views, sides)
-  index = _check(state, index, shape, prediction, weights, level_rate)
-  taus = {k: jax.lax.stop_gradient(v) for k, v in taus.items()}
-  batch, details = _estimated(estimate, taus, shape)
-  unit, positive = _units(pairs, list(taus.values()), margins, shape)
+  _check(state, index, shape, rule, prediction, weights, level_rate)
+  taus = {
+    k: jax.lax.stop_gradient(_shared.check_temperature(k, tau, n))
+    for k, tau in taus.items()
+  }
   mass = jnp.log(jax.lax.stop_gradient(jnp.asarray(negative_mass, jnp.float32)))
 
-  rows, level, visits = index.reshape(-1), state.level, None
-  before = jnp.full(shape, jnp.nan) if prediction is None else prediction
+  def whole(log_z):
+    return jnp.logaddexp(log_z, 0.0) if include_positive else log_z
+
+  batch, details = _estimated(estimate, taus, lambda z: whole(z + mass), shape)
+  unit, positive = _units(pairs, list(taus.values()), margins, shape)
+
+  rows = jnp.broadcast_to(index.reshape(n, -1), (n, views)).reshape(-1)
+  level, visits = state.level, None
+  before = jnp.full(shape, jnp.nan, jnp.float32)
+  if prediction is not None:
+    before = jnp.asarray(prediction, jnp.float32)
   if state.tables:
     entries, visits, last = (
       ops.tables.read(state.tables[name], rows, axes=axes)
@@ -200,10 +218,12 @@ def e_step(
     )
     visits, last = visits[:, 0], last[:, 0]
     seen = visits > 0
-    details["age"] = jnp.where(seen, state.count - last, jnp.nan).reshape(n, -1)
+    age = (state.count - last).astype(jnp.float32)
+    details["age"] = jnp.where(seen, age, jnp.nan).reshape(n, -1)
     entries = jnp.where(seen[:, None], entries, jnp.nan).reshape(shape)
     gap = batch + positive - (entries + level) / unit
-    level += level_rate * _level_step(gap, unit, axes)
+    step = level_rate * _level_step(gap, unit, axes)
+    level += step.astype(jnp.float32)
     before = (entries + level) / unit - positive
   after = jnp.stack(
     [
@@ -218,26 +238,22 @@ def e_step(
   ).reshape(shape)
   used = after
   if hasattr(rule, "weigh"):
-    says = jnp.isfinite(batch)
-    used = jnp.where(says, rule.weigh(after, batch + mass), after)
+    heavier = rule.weigh(after.reshape(-1), (batch + mass).reshape(-1))
+    used = jnp.where(jnp.isfinite(batch), heavier.reshape(shape), after)
   if lagged:
     used = jnp.where(jnp.isfinite(before), before + mass, after)
-  known = {
-    "log_partition": after,
-    "batch_log_partition": batch + mass,
-    "used": used,
-  }
-  if include_positive:
-    known = {k: jnp.logaddexp(v, 0.0) for k, v in known.items()}
-  log_u = _drawn(key, known.pop("used"), concentration, prior, axes)
+  log_u = _drawn(key, whole(used), concentration, prior, axes)
   if weights is not None:
     log_u += jnp.log(weights.reshape(n, 1, -1))
 
   tables = dict(state.tables)
   if visits is not None:
-    kept = (after - mass + positive) * unit - level
+    kept = after - mass + positive
+    if index.ndim == 1:  # Views share their example's: the mean of their Z.
+      kept = jax.nn.logsumexp(kept, axis=1, keepdims=True) - math.log(views)
+    kept = jnp.broadcast_to(kept, shape) * unit - level
     for name, values, duplicates in (
-      ("entries", kept.reshape(flat), "mean"),  # Views share their example's.
+      ("entries", kept.reshape(flat), "mean"),
       ("visits", visits[:, None] + 1, "last"),
       ("last", jnp.full((n * views, 1), state.count), "last"),
     ):
@@ -245,17 +261,26 @@ def e_step(
         tables[name], rows, values, axes=axes, duplicates=duplicates
       )
   state = EMState(tables, level, state.count + 1)
-  details |= known | {"log_auxiliary": log_u}
+  details |= {
+    "log_auxiliary": log_u,
+    "log_partition": whole(after),
+    "batch_log_partition": whole(batch + mass),
+  }
   return jax.lax.stop_gradient((log_u, state, details))
 
 
-def _estimated(estimate, taus, shape):
-  """Log Z-hat [N, V, S], and its slope by temperatures that each anchor has."""
+def _estimated(estimate, taus, whole, shape):
+  """Log Z-hat [N, V, S], and the slope of `whole` by temperatures of each anchor."""
   if not any(jnp.ndim(tau) for tau in taus.values()):
     return estimate(taus), {}
   n, views, _ = shape
   taus = {k: jnp.broadcast_to(tau, (n,)) for k, tau in taus.items()}
-  batch, back = jax.vjp(estimate, taus)
+
+  def estimated(taus):
+    found = estimate(taus)
+    return whole(found), found
+
+  _, back, batch = jax.vjp(estimated, taus, has_aux=True)
   (slopes,) = back(jnp.full_like(batch, 1.0 / views))
   return batch, {"slope": jnp.stack([slopes[k] for k in taus], axis=1)}
 
@@ -263,7 +288,7 @@ def _estimated(estimate, taus, shape):
 def _units(pairs, temperatures, margins, shape):
   """The unit of entries, and what they leave out, in nats: [N, V, S] each."""
   if margins:
-    return jnp.ones(shape), jnp.zeros(shape)
+    return jnp.ones(shape, jnp.float32), jnp.zeros(shape, jnp.float32)
   unit = jnp.stack(
     [jnp.broadcast_to(tau, shape[:1]) for tau in temperatures], axis=1
   ).astype(jnp.float32)[:, None]
@@ -287,7 +312,7 @@ def _level_step(gap, unit, axes):
   def total(x):
     # Every device adds up the rows of all in one order, so that the bits do not
     # depend on how many there are.
-    every = jnp.zeros(whole).at[rows].set(jnp.where(says, x, 0.0))
+    every = jnp.zeros(whole, jnp.float32).at[rows].set(jnp.where(says, x, 0.0))
     return jnp.sum(ops.sum_over(every, axes), axis=(0, 1))
 
   count = total(jnp.ones_like(gap))
@@ -316,8 +341,8 @@ def _drawn(key, log_z, concentration, prior, axes):
   ).reshape(log_z.shape)
 
 
-def _check(state, index, shape, prediction, weights, level_rate) -> jax.Array:
-  """Raises on what no other function looks at; the index as [N, V]."""
+def _check(state, index, shape, rule, prediction, weights, level_rate) -> None:
+  """Raises on what no other function looks at."""
   n, views, sides = shape
   if not isinstance(state, EMState):
     raise ValueError(
@@ -335,16 +360,32 @@ def _check(state, index, shape, prediction, weights, level_rate) -> jax.Array:
       f"index must be integers of shape ({n},) or ({n}, {views}); got"
       f" {getattr(index, 'dtype', '')} {came}."
     )
-  if prediction is not None and jnp.shape(prediction) != shape:
+  for name, array, allowed in (
+    ("prediction", prediction, [shape]),
+    ("weights", weights, [(n,), (n, sides)]),
+  ):
+    if array is None:
+      continue
+    came = getattr(array, "shape", type(array).__name__)
+    if came not in allowed or not jnp.issubdtype(array.dtype, jnp.floating):
+      raise ValueError(
+        f"{name} must be floating point of shape"
+        f" {' or '.join(map(str, allowed))}; got"
+        f" {getattr(array, 'dtype', '')} {came}."
+      )
+  if state.tables and prediction is not None:
     raise ValueError(
-      f"prediction must have shape {shape}; got {jnp.shape(prediction)}."
+      "prediction must be None where the state keeps entries: make the state"
+      " with em_init(0)."
     )
-  if weights is not None and jnp.shape(weights) not in ((n,), (n, sides)):
+  if isinstance(rule, e_step_rules.Amortized) and prediction is None:
+    raise ValueError("prediction must be given for Amortized; got None.")
+  keeps = isinstance(rule, e_step_rules.KEEPING)
+  if keeps and not state.tables and prediction is None:
     raise ValueError(
-      f"weights must have shape ({n},) or ({n}, {sides}); got"
-      f" {jnp.shape(weights)}."
+      f"state must keep entries for {type(rule).__name__}: make it with the"
+      " number of examples, em_init(num_examples)."
     )
   _shared.check_range(
     "level_rate", level_rate, "in [0, 1]", lambda x: 0 <= x <= 1
   )
-  return jnp.broadcast_to(index.reshape(n, -1), (n, views))

@@ -73,6 +73,9 @@ def on_mesh(
 
   @functools.wraps(loss)
   def call(*arrays: jax.Array, **options: Any) -> Any:
+    for name, value in list(options.items()):
+      if isinstance(value, EMState):  # It stands behind the features.
+        arrays = (*arrays, options.pop(name))
     named = dict(zip(parameters, arrays)) | options
     length = arrays[0].shape[0]
     # What has a row an example lies with the rows (`group_ids`, temperatures).

@@ -173,12 +173,13 @@ def test_mean_gradient_is_that_of_log_z(concentration):
 
 
 def test_dual_steps_are_the_published_ones():
-  """SCENT's code for ASGD, U-max and softplus, of a single negative."""
+  """ASGD and softplus as in SCENT's code, U-max as in its paper; one negative."""
   rng = np.random.default_rng(0)
   nu, logit = rng.normal(scale=2, size=(2, 500))
   arrays = jnp.float32(nu), jnp.float32(logit)
-  asgd = nu - 0.3 * (1 - np.exp(logit) / np.exp(nu))
-  umax = np.where(asgd < logit - 0.5, logit, asgd)
+  asgd = nu - 0.3 * (1 - np.exp(logit - nu))
+  begun = np.where(nu < logit - 0.5, logit, nu)
+  umax = begun - 0.3 * (1 - np.exp(logit - begun))
   share = np.exp(logit - nu)
   softplus = nu - 0.3 * (1 - share / (1 + 0.2 * share))
   for rule, expected in (
@@ -188,6 +189,10 @@ def test_dual_steps_are_the_published_ones():
   ):
     found = losses.e_step(rule, *arrays)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+  # No estimate raises nu by more than it says, however far off it is.
+  rule = losses.DualDescent(0.3, 0.5)
+  (far,) = losses.e_step(rule, jnp.zeros(1), jnp.full(1, 40.0))
+  assert far == 40.0
   # The slope of log(1 + rho exp(l - nu)) / rho by l, which u exp(l) is.
   weight = np.exp(logit - losses.Softplus(0.3, 0.2).weigh(*arrays))
   np.testing.assert_allclose(weight, share / (1 + 0.2 * share), rtol=1e-5)

@@ -152,8 +152,14 @@ class Auxiliary:
   def _metrics(self, step, prediction) -> dict[str, jax.Array]:
     metrics = {}
     if prediction is not None:
-      gap = prediction - step.details["batch_log_partition"]
-      metrics["amortized_gap"] = jnp.mean(jnp.abs(gap))
+      predicted = prediction + jnp.log(self._common["negative_mass"])
+      if self._loss.include_positive:
+        predicted = jnp.logaddexp(predicted, 0.0)
+      gap = jnp.abs(predicted - step.details["batch_log_partition"])
+      said = jnp.isfinite(gap)
+      metrics["amortized_gap"] = jnp.sum(jnp.where(said, gap, 0.0)) / (
+        jnp.maximum(jnp.sum(said), 1)
+      )
     if "age" in step.details:
       age = step.details["age"]
       seen = jnp.isfinite(age)

@@ -95,12 +95,13 @@ class Visits:
 
 @dataclasses.dataclass(frozen=True)
 class MovingAverage(Entries):
-  """A moving average of the batches' estimates (SogCLR)."""
+  """A moving average of the batches' estimates (SogCLR, with margins)."""
 
   rate: float = field(
     0.0,
     "Weight of the batch in the moving average; 0 takes the one for the number"
-    " of epochs, min(1, 4.177 epochs^-0.7265).",
+    " of epochs, min(1, 4.177 epochs^-0.7265), or 1 with"
+    " rate_schedule=visits.",
     low=0,
     high=1,
   )
@@ -114,12 +115,13 @@ class MovingAverage(Entries):
 
     from contrastive_jax import losses
 
-    rate = self.rate or losses.rate_of_epochs(epochs)
+    # A run of no steps visits nothing.
+    rate = self.rate or (losses.rate_of_epochs(epochs) if epochs else 1.0)
 
     def rule(count):
       schedule = self.rate_schedule
       if isinstance(schedule, Visits):
-        return losses.MovingAverage(rate, schedule.decay)
+        return losses.MovingAverage(self.rate or 1.0, schedule.decay)
       if isinstance(schedule, Constant):
         return losses.MovingAverage(rate)
       done = jnp.minimum(2.0 * count / steps, 1.0)

@@ -16,7 +16,7 @@ class SimCLR(SelfSupervised):
 
   References: Chen et al., "A simple framework for contrastive learning of
   visual representations", 2020; SogCLR is `config.loss=augmented` with
-  `config.loss.e_step=moving_average`.
+  `config.loss.margins=True` and `config.loss.level_rate=0`.
   """
 
   em = staticmethod(losses.em_nt_xent)
