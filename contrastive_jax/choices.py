@@ -40,6 +40,7 @@ def field(
   low: float = -math.inf,
   high: float = math.inf,
   among: tuple[str, ...] = (),
+  own: bool = False,
 ) -> Any:
   """A field that holds a value.
 
@@ -49,8 +50,10 @@ def field(
     low: the smallest number that is allowed.
     high: the largest one.
     among: the texts that are allowed; () allows any.
+    own: whether the value means something else to another variant, which begins
+      at its own default then.
   """
-  checks = {"low": low, "high": high, "among": among}
+  checks = {"low": low, "high": high, "among": among, "own": own}
   return dataclasses.field(default=default, metadata={"doc": doc, **checks})
 
 

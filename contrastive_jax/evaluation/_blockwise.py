@@ -87,6 +87,7 @@ class Relevance:
         " got both."
       )
     self._codes = None
+    self._blank: jax.Array | None = None
     self._pairs = _ragged_pairs(indices, queries, gallery)
     self.has_right = np.zeros(queries, bool)
     self.has_right[self._pairs[0]] = True
@@ -114,8 +115,13 @@ class Relevance:
     """What `right` turns into the mask of the tile, inside a jitted one."""
     if self._codes is not None:
       return self._row_blocks[row], self._column_blocks[column]
+    pairs = self._tile_pairs(row, column)
+    if not pairs[0].size:  # Most tiles; one mask on the device serves them all.
+      if self._blank is None:
+        self._blank = jax.device_put(np.zeros((self.rows, self.columns), bool))
+      return self._blank
     mask = np.zeros((self.rows, self.columns), bool)
-    mask[self._tile_pairs(row, column)] = True
+    mask[pairs] = True
     return jax.device_put(mask)
 
 

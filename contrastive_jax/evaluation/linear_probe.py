@@ -167,7 +167,7 @@ def _probe(
   x_blocks, label_blocks = _blocks(both_x, length), _blocks(targets, length)
 
   def weights(rows: int) -> jax.Array:
-    """Of the first rows: each class's are of sum 1."""
+    """Weights of the first `rows` rows; those of each class add up to 1."""
     counted = (both_y >= 0).astype(np.float32)
     counted[rows:] = 0
     return _blocks(counted / np.maximum(counted.sum(axis=0), 1), length)

@@ -110,11 +110,13 @@ def accuracy_by_kind(
     `accuracy`, and `accuracy/{kind}` for each kind.
 
   Raises:
-    ValueError: other lengths.
+    ValueError: without scores, or with kinds of another number.
 
   >>> accuracy_by_kind([True, False, True], ["colour", "colour", ""])
   {'accuracy': 0.6666666666666666, 'accuracy/colour': 0.5}
   """
+  if not len(scores):
+    raise ValueError("scores must hold at least one score, got none.")
   if kinds is None:
     kinds = [""] * len(scores)
   if len(kinds) != len(scores):

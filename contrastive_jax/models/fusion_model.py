@@ -189,7 +189,7 @@ class FusionModel(nn.Module):
     return {"tokens": states, "valid": valid, **features}
 
   def _features(self, side: str, cls: Array) -> dict[str, Array]:
-    """What is contrasted, of a side's first token [N, d]."""
+    """Features for the contrast, from a side's first token [N, d]."""
     kinds = {}
     if self.task == "pretrain":
       kinds["feature"] = "projection"

@@ -90,7 +90,7 @@ def fields(module: nn.Module) -> dict[str, Any]:
 def shared(
   module: nn.Module, kind: type[nn.Module], **others: Any
 ) -> dict[str, Any]:
-  """Those fields of a module that a `kind` of modules has as well, and `others`."""
+  """The fields of a module that a `kind` of modules has as well, and `others`."""
   known = {field.name for field in dataclasses.fields(kind)}
   return {k: v for k, v in fields(module).items() if k in known} | others
 

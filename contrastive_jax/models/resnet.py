@@ -82,6 +82,7 @@ class ResNetBlock(nn.Module):
     conv = functools.partial(_conv, dtype=self.dtype)
     norm = _norm(self.norm, train, self.dtype)
     stride = 1 if self.pooled else self.stride
+    pools = self.pooled and self.stride > 1
     window = (self.stride // stride,) * 2
     out = self.features * (4 if self.bottleneck else 1)
     plan = [(self.features, 3, stride), (out, 3, 1)]
@@ -89,14 +90,14 @@ class ResNetBlock(nn.Module):
       plan = [(self.features, 1, 1), (self.features, 3, stride), (out, 1, 1)]
     y, last = x, len(plan) - 1
     for i, (width, kernel, step) in enumerate(plan):
-      if i == last and window > (1, 1):
+      if i == last and pools:
         y = nn.avg_pool(y, window, window)
       y = conv(width, kernel, step, name=f"conv_{i}")(y)
       if i < last:
         y = jax.nn.relu(norm(name=f"norm_{i}")(y))
     y = norm(scale_init=nn.initializers.zeros, name=f"norm_{last}")(y)
     if self.stride > 1 or x.shape[-1] != out:
-      if window > (1, 1):
+      if pools:
         x = nn.avg_pool(x, window, window)
       x = conv(out, 1, stride, name="shortcut_conv")(x)
       x = norm(name="shortcut_norm")(x)

@@ -14,7 +14,7 @@ from scipy import stats
 
 from contrastive_jax.training import config as config_lib
 
-# Where records go, from wherever a program is started.
+# Records go below the folder in which a program is started.
 RESULTS = pathlib.Path("experiments") / "results"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "grain")
 

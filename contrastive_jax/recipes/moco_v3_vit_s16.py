@@ -10,8 +10,8 @@ Hardware: 32 chips of v5e (4x8), 4.5 of 16 GiB each. Compiled, not run: a step t
 least 0.32 s by its memory traffic, 93,835 of them 8.3 hours. The augmented loss at its
 half takes 1.9 GiB (compiled with little effort, not run).
 Expected: 73.2 % linear top-1 on ImageNet (81.4 fine-tuned), as published:
-https://github.com/facebookresearch/moco-v3. What differs there, the claim to test for the
-augmented loss, and what TFDS_DIR has, moco_v3_vit_b16 says.
+https://github.com/facebookresearch/moco-v3. The recipe moco_v3_vit_b16
+says what differs there, which claim is to be tested, and what TFDS_DIR must hold.
 """
 
 from contrastive_jax.recipes import _moco_v3

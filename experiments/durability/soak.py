@@ -25,7 +25,7 @@ from experiments.durability import kills, report
 
 _FLAGS = flags.FlagValues()
 _STEPS = flags.DEFINE_integer(
-  "steps", 2000, "Of the tiny preset.", lower_bound=400, flag_values=_FLAGS
+  "steps", 2000, "Steps of training.", lower_bound=400, flag_values=_FLAGS
 )
 _OUT = studies.define_out("durability", _FLAGS)
 

@@ -34,7 +34,7 @@ _SEEDS = _integer("seeds", 5, "Encoders of each loss.", lower_bound=2)
 _STEPS = _integer(
   "steps",
   0,
-  "Of every training, for a smoke run; 0 is the study's own, 800.",
+  "Steps of every training; 0 is the study's own 800.",
   lower_bound=0,
 )
 

@@ -60,7 +60,7 @@ class Rule:
     ], resized
 
   def written(self, ours: Sequence[np.ndarray]) -> np.ndarray:
-    """Theirs."""
+    """The published array that holds ours."""
     parts = [self.form.theirs(x) for x in ours]
     return np.concatenate(parts) if self.also else parts[0]
 

@@ -11,7 +11,7 @@ from contrastive_jax.programs import command_line
 from contrastive_jax.programs.sweep.types import Sweep
 from contrastive_jax.training import config as config_lib
 
-# Where the program is started, as in a checkout, sweeps there need no path.
+# Sweeps in this folder need no path when the program is started in a checkout.
 FOLDER = pathlib.Path("experiments") / "sweeps"
 
 
@@ -40,7 +40,7 @@ def load(name: str) -> Sweep:
     if make and variant in variants:
       found = make(variant) if variant else make()
   except Exception as error:
-    reason = command_line.failure(str(place), error)
+    reason = command_line.failure(_file(place), error)
     raise config_lib.UserError(f"--sweep={name} failed: {reason}.") from error
   if make is None:
     raise config_lib.UserError(f"--sweep={name} has no function get_sweep.")
@@ -74,13 +74,30 @@ def _find(name: str) -> tuple[pathlib.Path | str, str]:
     try:
       if importlib.util.find_spec(module) is not None:
         return module, chosen
-    except (ImportError, ValueError):  # No name of a module, or of no package.
+    except ValueError:  # No name of a module.
       continue
+    except ModuleNotFoundError as error:
+      if error.name and f"{module}.".startswith(f"{error.name}."):
+        continue
+      raise config_lib.UserError(f"--sweep={name} failed: {error}.") from error
+    except (
+      Exception
+    ) as error:  # Its package is imported, and may raise anything.
+      reason = command_line.failure(module, error)
+      raise config_lib.UserError(f"--sweep={name} failed: {reason}.") from error
   names = [p.stem for p in sorted(FOLDER.glob("[a-z]*.py"))]
   known = f", or one of {', '.join(names)}" if names else ""
   raise config_lib.UserError(
     f"--sweep must be a file or a module with get_sweep(){known}; got {name!r}."
   )
+
+
+def _file(place: pathlib.Path | str) -> str:
+  """The file of a sweep, whose line an error names."""
+  if isinstance(place, str):
+    spec = importlib.util.find_spec(place)
+    return str(spec.origin if spec else place)
+  return str(place)
 
 
 def _module(place: pathlib.Path | str) -> types.ModuleType:

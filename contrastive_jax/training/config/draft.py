@@ -209,7 +209,7 @@ class Draft:
     for name in (name for name in old._fields if name in self._fields):
       value = old._values[name]
       inner = isinstance(value, Draft)
-      if name in old._given:
+      if name in old._given and not old._fields[name].metadata.get("own"):
         with contextlib.suppress(ConfigError):
           setattr(self, name, value.variant() if inner else value)
       mine = self._values[name]

@@ -52,9 +52,9 @@ class BenchmarksMeasure(base.Measure):
   """Zero-shot classification and linear probe on the sets that a run names."""
 
   def final(self, state: state_lib.TrainState) -> dict[str, float]:
-    """`benchmark_{name}/zero_shot/accuracy_top1`, and so on of each set.
+    """Scores of each set, such as `benchmark_{name}/zero_shot/accuracy_top1`.
 
-    And `benchmark_{name}/linear_probe/accuracy`, which embeds the training split.
+    `benchmark_{name}/linear_probe/accuracy` embeds the training split as well.
     """
     run, chosen, out = self.run, self.chosen, {}
     for name in chosen.sets:
@@ -83,7 +83,7 @@ class BenchmarksMeasure(base.Measure):
 
 
 def _zero_shot(model: few_shot.ModelOnSet) -> dict[str, float]:
-  """Of the test split; empty without prompts or texts."""
+  """Scores the test split; returns {} without prompts or texts."""
   if not model.prompts:
     return {}
   images = model.encoder.images(model.state, model.splits.test)

@@ -65,7 +65,9 @@ class ModelOnSet:
       return "mean_average_precision"
     return "mean_per_class_accuracy" if benchmark.per_class else usual
 
-  def sources(self) -> tuple[sources.Source, sources.Source, sources.Source]:
+  def splits_in_order(
+    self,
+  ) -> tuple[sources.Source, sources.Source, sources.Source]:
     """The splits of training, which the set has, validation and test."""
     splits = self.splits
     assert splits.train is not None and splits.validation is not None
@@ -77,7 +79,7 @@ class ModelOnSet:
     """The embeddings of `sources`; `concatenated` with all heads."""
     return [
       self.encoder.images(self.state, source, concatenated=concatenated)
-      for source in self.sources()
+      for source in self.splits_in_order()
     ]
 
 
@@ -122,7 +124,7 @@ def fine_tuned(model: ModelOnSet) -> dict[str, float]:
   Raises:
     ValueError: if the model keeps its image tower as it is.
   """
-  train, validation, test_source = model.sources()
+  train, validation, test_source = model.splits_in_order()
   classes = model.splits.classes
   tuner = model.encoder.fine_tuner(
     model.state,

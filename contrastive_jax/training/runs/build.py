@@ -78,7 +78,7 @@ def caption_feed(config: Config) -> CaptionFeed:
 
 
 def task_batches(config: Config) -> Callable[..., grain.DatasetIterator]:
-  """`task_pipeline.train_batches` (this host's parts) with what a configuration says of them."""
+  """`task_pipeline.train_batches` of this host, as a configuration says."""
   return functools.partial(
     task_pipeline.train_batches,
     batch_size=config.batch_size,

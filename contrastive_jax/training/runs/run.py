@@ -162,7 +162,7 @@ class PairRun(Run):
     )
 
   def encoders(self) -> tuple[cached_features.Encode, cached_features.Encode]:
-    """What makes features of images and of token rows, by published weights."""
+    """The functions that embed images and token rows, with published weights."""
     objective = self.objective
     shapes = jax.eval_shape(
       lambda: objective.init(jax.random.key(0), objective.example_batch())

@@ -91,12 +91,12 @@ class Constant:
 class Optimizer:
   """An optimiser: a frozen dataclass with these fields, and a `build`."""
 
-  learning_rate: float = field(1e-3, "Peak learning rate.", low=0)
+  learning_rate: float = field(1e-3, "Peak learning rate.", low=0, own=True)
   schedule: Any = choice(
     SCHEDULES, "cosine", "How the learning rate changes in training."
   )
   weight_decay: float = field(
-    0.1, "Weight decay of kernels and embeddings.", low=0
+    0.1, "Weight decay of kernels and embeddings.", low=0, own=True
   )
   clip_norm: float = field(
     1.0, "Bound of the gradient's norm; 0 has none.", low=0

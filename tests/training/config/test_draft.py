@@ -232,6 +232,7 @@ def test_another_choice_keeps_what_was_given_to_the_fields_that_both_have():
   draft.loss.label_smoothing = 0.5
   draft.optimizer.warmup_share = 0.25
   draft.optimizer.beta2 = 0.5
+  draft.optimizer.learning_rate = 0.5
   draft.data.languages = ("en",)
   default = config_lib.default_config()
   default.override(
@@ -242,6 +243,8 @@ def test_another_choice_keeps_what_was_given_to_the_fields_that_both_have():
   assert (draft.loss.temperature, draft.optimizer.warmup_share) == (0.2, 0.25)
   assert draft.loss.temperature_mode.variant() == "fixed"
   draft.optimizer, draft.data = "muon", "openclipart"
+  # A rate means something else to each optimiser.
+  assert draft.optimizer.learning_rate == default.optimizer.learning_rate
   # A field that the choice in between had not is forgotten.
   assert draft.optimizer.beta2 == default.optimizer.beta2
   assert draft.data._plain() == default.data._plain()

@@ -41,7 +41,7 @@ class CaptionRow:
 
 
 def split_name(name: str) -> str:
-  """What a split is called here: `val` and `dev` are "validation"."""
+  """The library's name of a split: `val` and `dev` are "validation"."""
   return _SPLIT_NAMES.get(name, name)
 
 
@@ -89,7 +89,7 @@ def write_lines(path: pathlib.Path, entries: list[dict[str, Any]]) -> None:
 
 
 def read_bytes(path: pathlib.Path) -> bytes:
-  """What a text file holds, without its byte order mark.
+  """The content of a text file, without its byte order mark.
 
   Raises:
     DataError: it is UTF-16.

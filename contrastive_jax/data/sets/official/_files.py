@@ -95,7 +95,7 @@ def find(
 
 
 def load_json(path: pathlib.Path, expected: str) -> Any:
-  """What a JSON file holds; what it should hold is for the error.
+  """The content of a JSON file; the error says what it should hold.
 
   Raises:
     DataError: it is missing, no UTF-8 or no JSON.

@@ -142,7 +142,7 @@ def labelled(row: UsableRow) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Opening:
-  """What is opened, whatever its task; see `official.load`.
+  """A data set to open, whatever its task; see `official.load`.
 
   Attributes:
     example: a good row of the format.

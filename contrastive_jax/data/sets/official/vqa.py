@@ -241,7 +241,7 @@ def _of_annotators(
 
 
 def _of_genome(text: str) -> tuple[tasks.Answer, ...]:
-  """What the one person gave who wrote the question."""
+  """The answer of the one person who wrote the question."""
   return (_answer(_normalized(_files.clean(text)), 0.5, _ANNOTATORS),)
 
 

@@ -196,7 +196,7 @@ class _Progress:
     new_files = len({result["file"] for result in new})
     bad = sum(sum(result["problems"].values()) for result in self.results)
     eta = ""
-    if new_files and self._num_files > 1:  # Of a single one nobody knows.
+    if new_files and self._num_files > 1:  # One file has no measure.
       minutes = passed / new_files * (self._num_files - files) / 60
       eta = f"  ETA {minutes:.0f} min"
     self._report(
@@ -357,7 +357,7 @@ class _Writer:
     (root / split).mkdir(exist_ok=True)
     self.count = 0
     self.sizes: list[int] = []
-    self.digest = ""  # Of all that was written.
+    self.digest = ""  # The digest of all that was written.
     self._hash = hashlib.sha256()
     self._final = files_of(root, split, number)
     self._paths = [_partial(path) for path in self._final]

@@ -14,7 +14,7 @@ from contrastive_jax.data.sets.scenes import graph, phrases
 Scenes = tuple[graph.Scene, ...]
 # How often a description of a thing is altered, so that it may fit none.
 ALTERED = 0.3
-# Of a block, proposals for each claim that is wanted.
+# Proposals in a block for each claim that is wanted.
 _TRIES = 40
 
 

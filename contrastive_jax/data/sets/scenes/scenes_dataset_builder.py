@@ -23,7 +23,7 @@ _DESCRIPTIONS = {
   "nlvr2": "Pairs of images with statements that are true or false.",
   "entailment": "Images, some half covered, with hypotheses.",
 }
-# Of each text.
+# The fields of each text.
 _FIELDS = {
   "captions": ("text",),
   "vqa": ("question", "answer", "kind", "attributes"),
