@@ -49,7 +49,7 @@ class DepthwiseConv(nn.Module):
     return x + bias.astype(x.dtype)
 
 
-class ConvFields(nn.Module, kw_only=True):
+class ConvFields(nn.Module):
   """The fields that a `ConvNet` and its blocks have.
 
   Attributes:

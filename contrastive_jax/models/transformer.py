@@ -47,7 +47,7 @@ def sincos_position_embedding(
   return table.astype(np.float32)
 
 
-class TransformerFields(nn.Module, kw_only=True):
+class TransformerFields(nn.Module):
   """The fields of a transformer, which the towers around one have as well.
 
   Attributes:
