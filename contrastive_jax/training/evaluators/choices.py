@@ -10,6 +10,7 @@ import difflib
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from contrastive_jax.choices import Kind, field, load, several
+from contrastive_jax.data import benchmarks
 
 if TYPE_CHECKING:
   from contrastive_jax.training.evaluators import base
@@ -156,10 +157,6 @@ class Benchmarks(_FinalEvaluator):
 
   def check(self) -> None:
     """Raises on a set that is not known."""
-    if not self.sets:  # The sets' module is slow to import.
-      return
-    from contrastive_jax.data import benchmarks
-
     for name in self.sets:
       if name not in benchmarks.BENCHMARKS:
         near = difflib.get_close_matches(
