@@ -2,7 +2,7 @@ r"""Stochastic EM in one call: E-step, draw and M-step, the memory explicit.
 
 A batch has few of an anchor's negatives; what all of them add up to is known from
 earlier steps. `em_init` makes that memory, and each `em_*` function returns the
-loss and the memory after it:
+loss and the memory after it::
 
     state = losses.em_init(num_examples)
 

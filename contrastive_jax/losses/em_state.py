@@ -38,7 +38,7 @@ class EMState(NamedTuple):
   count: jax.Array
 
   def specs(self, axes: Axes) -> "EMState":
-    """`PartitionSpec`s for a mesh: tables split by owner, the rest replicated."""
+    """A `PartitionSpec` for each array: tables split by owner, the rest replicated."""
     split: Any = PartitionSpec(axes)
     whole: Any = PartitionSpec()
     return EMState(dict.fromkeys(self.tables, split), whole, whole)

@@ -125,7 +125,7 @@ def abstract_state(
   optimizer: optax.GradientTransformation,
   mesh: jax.sharding.Mesh,
 ) -> state_lib.TrainState:
-  """A run's state as `jax.ShapeDtypeStruct`s, to restore a checkpoint into.
+  """A run's state, each array a `jax.ShapeDtypeStruct`, to restore into.
 
   Nothing is computed.
   """
