@@ -26,7 +26,7 @@ def text_only_accuracy(
     test_texts: those that are scored.
     test_labels: their answers or classes.
     kinds: a text for each of the test; scores are then also given by kind.
-      Those of "" are in no kind.
+      Records of "" are in no kind.
 
   Returns:
     `accuracy`, and `accuracy/{kind}` for each kind; `majority_accuracy`, of the

@@ -177,7 +177,7 @@ def decode_each(
     num_threads: by default the number of processors, at most 16.
 
   Yields:
-    Of each file in order why it cannot be decoded, or None.
+    The reason why each file, in order, cannot be decoded, or None.
   """
 
   def check(row: int) -> RowError | None:

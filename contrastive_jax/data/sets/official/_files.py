@@ -106,7 +106,7 @@ def load_json(path: pathlib.Path, expected: str) -> Any:
 def load_rows(path: pathlib.Path, expected: str, *, text: bool = False) -> Rows:
   """The rows of a JSON list, or of a file with a JSON value or a text a line.
 
-  Which of the first two it is, its first character tells. A bad line is a
+  The first character tells which of the first two it is. A bad line is a
   `RowError` among the rows.
 
   Raises:

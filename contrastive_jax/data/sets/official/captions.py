@@ -122,7 +122,7 @@ def _coco(path: pathlib.Path, expected: str) -> _rows.Part:
   value = _files.load_json(path, expected)
   images = _files.listed(value, "images", path, expected)
   annotations = _files.listed(value, "annotations", path, expected)
-  # Of each image, the texts by the number of their row.
+  # The texts of each image by the number of their row.
   captions: dict[int | str, dict[int, str]] = collections.defaultdict(dict)
   rows: _files.Rows = []
   for number, row in enumerate(annotations, 1):

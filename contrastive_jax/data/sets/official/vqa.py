@@ -220,7 +220,7 @@ _answer = functools.lru_cache(2**16)(tasks.Answer)
 def _of_annotators(
   texts: Sequence[Any], most_common: str | None = None
 ) -> tuple[tasks.Answer, ...]:
-  """What annotators gave, `most_common` first, then by frequency."""
+  """The annotators' answers, `most_common` first, then by frequency."""
   counts: collections.Counter[str] = collections.Counter()
   for text in texts:
     if not isinstance(text, str):

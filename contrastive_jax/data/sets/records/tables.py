@@ -61,7 +61,7 @@ class Columns:
     names: Sequence[str],
     usual: Mapping[str, Sequence[str]],
   ) -> dict[str, str]:
-    """Which column of a file holds what; "" is one that may be missing and is.
+    """The columns of a file by what they hold; "" is one that is missing and may be.
 
     Args:
       path: the file.

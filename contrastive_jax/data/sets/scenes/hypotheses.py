@@ -71,7 +71,7 @@ def visible(scene: graph.Scene) -> list[graph.Thing]:
 
 
 def look(scene: graph.Scene, region: str) -> Seen | None:
-  """What is seen of a region, of `graph.COVERS` or "" for all of the image.
+  """The visible part of a region of `graph.COVERS`, or "" for the whole image.
 
   None if a thing that is seen is in both halves.
   """

@@ -65,7 +65,7 @@ def is_unseen(description: Description) -> bool:
 def unique(scene: graph.Scene) -> tuple[tuple[tuple[str, ...], ...], ...]:
   """For each thing the members of `SUBSETS` that describe it uniquely.
 
-  What a cover hides is there too.
+  Things that a cover hides are there too.
   """
   return tuple(
     tuple(

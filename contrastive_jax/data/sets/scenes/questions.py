@@ -143,7 +143,7 @@ class Asker:
     answer = str(len(self.scene.things))
     yield Question(text, answer, ("count",), (), False, choices)
     for subset in _COUNTED:
-      # What is rarer would be waited for in vain.
+      # A rarer answer would be waited for in vain.
       most = 2 if len(subset) > 1 else 3 if subset[0] in _ADJECTIVES else 4
       found = collections.Counter(
         tuple(phrases.describe(thing, subset).values())
