@@ -71,7 +71,7 @@ def visible(scene: graph.Scene) -> list[graph.Thing]:
 
 
 def look(scene: graph.Scene, region: str) -> Seen | None:
-  """The visible part of a region of `graph.COVERS`, or "" for the whole image.
+  """The visible part of a region: of `graph.COVERS`, or "" for the whole.
 
   None if a thing that is seen is in both halves.
   """
