@@ -495,7 +495,14 @@ def test_text_assignment_begins_nlvr2(
   """Pre-training, text assignment, NLVR2: each begins where the other ended."""
   workdir, _ = pretrained
   data = dataclasses.replace(tiny.make_data(), tokenizer=tokenizer())
-  monkeypatch.setattr(open_data, "open_data", lambda *unused: data)
+  other = open_data.open_data  # Of the task that comes after it.
+  monkeypatch.setattr(
+    open_data,
+    "open_data",
+    lambda config, *rest: (
+      other(config, *rest) if config.objective.task == "nlvr2" else data
+    ),
+  )
   config = make_config("text_assignment", steps=2, **begun_with(workdir))
   results = runner.train(config, tmp_path / "a", report=lambda line: None)
   assert set(results) >= {"train/steps"} and "retrieval" not in str(results)
