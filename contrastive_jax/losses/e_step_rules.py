@@ -204,7 +204,8 @@ class DualDescent:
 
   descends e^{-nu} Z + nu, whose least value is at log Z. Where nu is below
   log Z-hat - reset, it begins anew at log Z-hat before the step (U-max), so that no
-  step raises it by more than gamma (exp(reset) - 1). ASGD has no reset, and takes
+  step raises it by more than gamma (exp(reset) - 1); SCENT's code begins anew after
+  the step instead. ASGD has no reset, and takes
   weights from before the batch (`lagged`). u Z-hat is at most
   exp(gamma - 1) / gamma with either.
 

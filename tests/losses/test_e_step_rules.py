@@ -172,8 +172,12 @@ def test_mean_gradient_is_that_of_log_z(concentration):
   assert 4 * error < 0.2 * slope
 
 
-def test_dual_steps_are_the_published_ones():
-  """ASGD and softplus as in SCENT's code, U-max as in its paper; one negative."""
+def test_dual_steps_are_their_formulas():
+  """ASGD and softplus as in SCENT's code, with one negative.
+
+  U-max begins anew before the step here, and after it in that code, where a far
+  estimate raises nu without bound.
+  """
   rng = np.random.default_rng(0)
   nu, logit = rng.normal(scale=2, size=(2, 500))
   arrays = jnp.float32(nu), jnp.float32(logit)
