@@ -154,7 +154,7 @@ def test_given_splits_are_questioned_where_they_look_wrong(root):
   assert "1 concepts are both in train and in test" in both
   assert "'validation': it is empty" in empty
   write_jsonl(root, [r | {"split": "test"} for r in rows])
-  with pytest.raises(reading.DataError, match='the split "train"'):
+  with pytest.raises(reading.DataError, match='"train"'):
     scan(root)
 
 

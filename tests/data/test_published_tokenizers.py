@@ -92,12 +92,12 @@ def test_siglip_has_no_start_and_no_punctuation(tmp_path):
 
 
 def test_bad_files_are_named(tmp_path):
-  with pytest.raises(ValueError, match="must hold one of tokenizer.json"):
+  with pytest.raises(ValueError, match=f"{tmp_path} .*tokenizer.json"):
     published_tokenizers.load(tmp_path)
-  with pytest.raises(ValueError, match="none.txt cannot be read"):
+  with pytest.raises(ValueError, match="none.txt"):
     published_tokenizers.load(tmp_path / "none.txt")
   (tmp_path / "vocab.txt").write_text("a\nb\n")
-  with pytest.raises(ValueError, match=r"it lacks \[PAD\], \[UNK\]"):
+  with pytest.raises(ValueError, match=r"\[PAD\], \[UNK\]"):
     published_tokenizers.load(tmp_path)
   path = tmp_path / "merges.txt.gz"
   path.write_bytes(gzip.compress(b"#version\ni n\n"))
@@ -106,14 +106,14 @@ def test_bad_files_are_named(tmp_path):
   content = bytearray(gzip.compress(clip.merges().encode()))
   content[5000:5100] = bytes(100)
   path.write_bytes(content)
-  with pytest.raises(ValueError, match="merges.txt.gz cannot be read"):
+  with pytest.raises(ValueError, match="merges.txt.gz"):
     published_tokenizers.load(path)
   lines = clip.merges().replace("\nt h\n", "\nnone such\n", 1)
   with pytest.raises(ValueError, match="pairs of pieces of its own"):
     published_tokenizers.clip(lines)
   path.write_bytes(gzip.compress(clip.merges().encode())[:5000])
-  with pytest.raises(ValueError, match="merges.txt.gz cannot be read"):
+  with pytest.raises(ValueError, match="merges.txt.gz"):
     published_tokenizers.load(path)
   (tmp_path / "vocab.txt").write_bytes(b"\xff\xfe")
-  with pytest.raises(ValueError, match="cannot be read as a vocabulary"):
+  with pytest.raises(ValueError, match="vocab.txt"):
     published_tokenizers.load(tmp_path / "vocab.txt")

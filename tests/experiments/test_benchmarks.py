@@ -131,7 +131,7 @@ def test_a_step_is_taken_apart(tmp_path):
   assert min(seconds["step"], seconds["loss"], seconds["augmentation"]) > 0
   parts = dict(step.parts(found))
   assert sum(parts.values()) == pytest.approx(seconds["whole"])
-  with pytest.raises(config_lib.UserError, match="not augmented"):
+  with pytest.raises(config_lib.UserError, match="augmented"):
     augmented = tiny.make_config(**fields, loss="augmented")
     step.take_apart(augmented, seconds=0.0, steps=12)
 

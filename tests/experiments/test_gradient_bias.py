@@ -94,11 +94,11 @@ def test_monte_carlo_finds_the_exact_bias(dim, temperature):
 
 
 def test_mistakes_on_the_sphere():
-  with pytest.raises(ValueError, match="dim must be at least 2; got 1"):
+  with pytest.raises(ValueError, match="^dim .* 1"):
     sphere.log_partition(1, 0.1)
-  with pytest.raises(ValueError, match="temperature must be > 0; got 0"):
+  with pytest.raises(ValueError, match="^temperature .* 0"):
     sphere.log_partition(4, 0.0)
-  with pytest.raises(ValueError, match="draws must be at least 2; got 1"):
+  with pytest.raises(ValueError, match="^draws .* 1"):
     sphere.monte_carlo(jax.random.key(0), 4, 0.1, 2, draws=1)
 
 
@@ -265,7 +265,7 @@ def test_a_batch_has_no_example_twice(count):
 
 
 def test_a_batch_must_fit():
-  with pytest.raises(ValueError, match=r"batch must be in \[2, 24\]; got 25"):
+  with pytest.raises(ValueError, match=r"^batch .*\[2, 24\].* 25"):
     gradient_estimates.steady_state(
       gradient_methods.METHODS["DCL"],
       DATA,
@@ -286,7 +286,7 @@ def test_the_bias_and_its_interval():
 
 
 def test_steps_that_cannot_be_shared_out():
-  with pytest.raises(config_lib.ConfigError, match="multiple of 10"):
+  with pytest.raises(config_lib.ConfigError, match=r"\b15\b"):
     gradient_stages.make_config(15)
 
 

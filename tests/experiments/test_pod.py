@@ -94,7 +94,7 @@ def test_the_forms_of_a_batch_are_the_pipelines(objective):
 
 @pytest.mark.parametrize("name", ["v9:2x2", "v5e"])
 def test_unknown_topologies(name):
-  with pytest.raises(config_lib.UserError, match="--topology must be KIND"):
+  with pytest.raises(config_lib.UserError, match="--topology"):
     pod.topology_devices(name)
 
 

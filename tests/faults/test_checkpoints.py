@@ -106,7 +106,9 @@ def test_an_older_bad_one_is_not_in_the_way(workdir):
   lines = []
   resume(workdir, lines)
   assert lines[0] == f"Resuming {workdir} at step 6."
-  with pytest.raises(checkpoints.CheckpointError, match=r"2 is damaged .*chan"):
+  with pytest.raises(
+    checkpoints.CheckpointError, match=f"^{workdir}/checkpoints/2 .*state"
+  ):
     restored(workdir, step=2)
 
 
@@ -127,7 +129,7 @@ def test_one_of_a_newer_version_is_refused(workdir):
   path = workdir / "checksums" / "6.json"
   content = json.loads(path.read_text())
   path.write_text(json.dumps({**content, "format": 2}))
-  with pytest.raises(checkpoints.CheckpointError, match="format 2, and this"):
+  with pytest.raises(checkpoints.CheckpointError, match=r"\b6 .*\b2\b"):
     resume(workdir, [])
   assert steps_in(workdir) == [2, 4, 6]
 

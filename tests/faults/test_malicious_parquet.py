@@ -189,9 +189,7 @@ def test_columns_that_are_no_texts(place):
     "key": [{"a": 1}],
   }
   path = write(place / "a.parquet", columns)
-  with pytest.raises(
-    reading.DataError, match="'caption' holds list.*, no texts"
-  ):
+  with pytest.raises(reading.DataError, match="'caption'.* list<"):
     [*found(path)]
   chosen = units.split([path], columns=tables.Columns(caption="text"))
   (item,) = [item for unit in chosen for item in unit.read()]
@@ -203,9 +201,7 @@ def test_two_columns_of_a_name(place):
   table = pyarrow.table([*data, data[1]], names=["image", "caption", "caption"])
   path = place / "a.parquet"
   parquet.write_table(table, path)
-  with pytest.raises(
-    reading.DataError, match="a.parquet has several columns 'cap"
-  ):
+  with pytest.raises(reading.DataError, match="a.parquet.*'caption'"):
     [*found(path)]
 
 
@@ -278,5 +274,5 @@ def test_what_is_no_header(place, header):
   path = write(place / "a.parquet", {"image": [b"x"], "caption": ["x"]})
   chunk = parquet.read_metadata(path).row_group(0).column(0)
   data = bytes(4) + bytes.fromhex(header)
-  with pytest.raises(OSError, match="no page at byte 4"):
+  with pytest.raises(OSError, match=r"\b4\b"):
     pages.check(io.BytesIO(data), chunk, most=2**20, in_lists=False)

@@ -275,9 +275,7 @@ def test_other_files_are_named(content, message, tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-  with pytest.raises(
-    pretrained.WeightFileError, match=r"none\.pt\b.*No such file"
-  ):
+  with pytest.raises(pretrained.WeightFileError, match=r"none\.pt\b"):
     pretrained.read_tensors(tmp_path / "none.pt")
 
 

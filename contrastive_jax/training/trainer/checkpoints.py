@@ -142,12 +142,27 @@ class Checkpoints:
       return self._checkpointer.load_checkpointables(step, abstract)
     # Orbax raises whatever its layers do: a file is missing, cut or changed.
     except Exception as error:
-      raise self._unreadable(step, error) from error
+      raise self._unreadable(
+        step, self._difference(step, abstract["state"]) or _reason(error)
+      ) from error
 
-  def _unreadable(self, step: int | None, error: Exception) -> CheckpointError:
+  def _difference(self, step: int | None, state: Any) -> str:
+    """The first array that the checkpoint holds in another form; "" if none."""
+    try:
+      metadata = self._checkpointer.checkpointables_metadata(step).metadata
+    except Exception:  # It is damaged, which the first error tells.
+      return ""
+    stored, wanted = _forms(metadata["state"]), _forms(state)
+    for name in sorted({*stored, *wanted}):
+      here, there = (x.get(name, "missing") for x in (wanted, stored))
+      if here not in ("", there):
+        return f"{name} is {there}; the configuration needs {here}"
+    return ""
+
+  def _unreadable(self, step: int | None, reason: str) -> CheckpointError:
     return CheckpointError(
       f"{self._checkpointer.directory / str(step)} cannot be restored"
-      f" ({_reason(error)}). If it is damaged, delete this folder to go on from the"
+      f" ({reason}). If it is damaged, delete this folder to go on from the"
       " checkpoint before; if the data has changed, choose another --workdir."
     )
 
@@ -244,7 +259,7 @@ class Checkpoints:
       path = min(folder.glob("process_*-of-*.json"))
       return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # No file, too.
-      raise self._unreadable(step, error) from error
+      raise self._unreadable(step, _reason(error)) from error
 
   def close(self) -> None:
     """Waits for what is being written."""
@@ -253,6 +268,16 @@ class Checkpoints:
     except Exception:
       if not self._failed:  # Or it says once more what was said already.
         raise
+
+
+def _forms(tree: Any) -> dict[str, str]:
+  """Type and shape of each array by its path, "" where any will do."""
+  return {
+    jax.tree_util.keystr(path, simple=True, separator="/"): (
+      f"{x.dtype}{list(x.shape)}" if hasattr(x, "shape") else ""
+    )
+    for path, x in jax.tree_util.tree_leaves_with_path(tree)
+  }
 
 
 def _reason(error: Exception) -> str:

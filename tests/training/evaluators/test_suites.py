@@ -165,7 +165,7 @@ def test_what_is_scored_is_not_scored_again(root, tmp_path, monkeypatch):
   assert again["pets"] == first["pets"]
   assert any("cifar10 (8 of 21): known" in line for line in lines)
   path.write_text("[]")
-  with pytest.raises(workdirs.WorkdirError, match="is not a JSON object"):
+  with pytest.raises(workdirs.WorkdirError, match="s.json"):
     run("zero_shot", path, root)
 
 
@@ -326,12 +326,12 @@ def test_models_without_texts_and_unknown_suites(root, tmp_path):
   encoder.has_text = False
   scores, _ = run("elevater", tmp_path / "s.json", root, encoder)
   assert not any(key.startswith("zero_shot") for key in scores["pets"])
-  with pytest.raises(ValueError, match="'retrieval' needs a model with texts"):
+  with pytest.raises(ValueError, match="'retrieval'"):
     run("retrieval", tmp_path / "t.json", root, encoder)
   encoder.trains_images = False
-  with pytest.raises(ValueError, match="'elevater_fine_tune' trains the image"):
+  with pytest.raises(ValueError, match="'elevater_fine_tune'"):
     run("elevater_fine_tune", tmp_path / "t.json", root, encoder)
-  with pytest.raises(ValueError, match="suite must be one of zero_shot, probe"):
+  with pytest.raises(ValueError, match="^suite .*zero_shot, probe.*'zeroshot'"):
     run("zeroshot", tmp_path / "t.json", root)
 
 

@@ -127,12 +127,12 @@ def test_evaluation_sees_every_record_once(texts):
 
 
 def test_bad_numbers():
-  with pytest.raises(ValueError, match="texts_per_image must be at least 1"):
+  with pytest.raises(ValueError, match="^texts_per_image .* 0"):
     make_batches("vqa", texts=0)
-  with pytest.raises(ValueError, match="multiple of the 3 hosts; got 8"):
+  with pytest.raises(ValueError, match=r"^batch_size .*\b3\b.* 8"):
     make_batches("vqa", process_count=3)
   empty = sources.ArraySource(np.zeros((0, 2, 2, 3), np.uint8), [])
-  with pytest.raises(ValueError, match="at least one record"):
+  with pytest.raises(ValueError, match="^source "):
     task_pipeline.train_batches(
       empty, make_encoder("vqa"), batch_size=1, seed=0
     )

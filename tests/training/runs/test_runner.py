@@ -229,20 +229,20 @@ def test_a_file_that_is_no_json_object_is_named(
 
 def test_results_that_are_no_numbers_are_refused(copied, labelled):
   (copied / "results.json").write_text('{"a": "b"}')
-  with pytest.raises(workdirs.WorkdirError, match="names and numbers"):
+  with pytest.raises(workdirs.WorkdirError, match="results.json"):
     runner.train(labelled.config, copied)
 
 
 def test_a_workdir_without_its_configuration_is_refused(copied, labelled):
   (copied / "config.json").unlink()
-  with pytest.raises(workdirs.WorkdirError, match="but no config.json"):
+  with pytest.raises(workdirs.WorkdirError, match="config.json"):
     runner.train(labelled.config, copied)
 
 
 def test_a_workdir_that_cannot_be_made(labelled, tmp_path):
   (tmp_path / "file").write_text("")
   for path in (tmp_path / "file", tmp_path / "file" / "below"):
-    with pytest.raises(workdirs.WorkdirError, match="cannot be made"):
+    with pytest.raises(workdirs.WorkdirError, match=str(path)):
       runner.train(labelled.config, path)
 
 
@@ -407,7 +407,7 @@ def test_the_vocabulary_of_a_first_try_is_not_kept(tmp_path, monkeypatch):
   assert b"of another try" not in learned
   # Once the workdir is claimed the vocabulary stays, and so must the data.
   tiny.write_folder(tmp_path / "data", 30)
-  with pytest.raises(workdirs.WorkdirError, match="training data"):
+  with pytest.raises(workdirs.WorkdirError, match=str(workdir)):
     runner.train(config, workdir, report=lambda line: None)
   assert (workdir / "tokenizer.json").read_bytes() == learned
 
@@ -420,21 +420,19 @@ def test_there_is_no_run(tmp_path, make):
   workdir = tmp_path / "nothing"
   if make:
     workdir.mkdir()
-  with pytest.raises(workdirs.WorkdirError, match="holds no run"):
+  with pytest.raises(workdirs.WorkdirError, match=str(workdir)):
     runner.restore(workdir)
   assert workdir.exists() == make
 
 
 def test_there_is_no_checkpoint(copied):
   shutil.rmtree(copied / "checkpoints")
-  with pytest.raises(workdirs.WorkdirError, match="holds no checkpoint"):
+  with pytest.raises(workdirs.WorkdirError, match=str(copied)):
     runner.restore(copied)
 
 
 def test_there_is_no_such_step(copied):
-  with pytest.raises(
-    workdirs.WorkdirError, match="no checkpoint of step 2; .* 4, 8"
-  ):
+  with pytest.raises(workdirs.WorkdirError, match=r"\b2\b.* 4, 8"):
     runner.restore(copied, step=2)
 
 
@@ -442,7 +440,7 @@ def test_the_configuration_no_longer_parses(copied):
   values = json.loads((copied / "config.json").read_text())
   values["optimizer"]["beta3"] = 1
   (copied / "config.json").write_text(json.dumps(values))
-  with pytest.raises(config_lib.ConfigError, match="beta3 is not a field"):
+  with pytest.raises(config_lib.ConfigError, match=r"optimizer\.beta3"):
     runner.restore(copied)
 
 
@@ -450,7 +448,7 @@ def test_a_checkpoint_of_another_model_is_told(copied, labelled):
   values = json.loads((copied / "config.json").read_text())
   values["model"]["overrides"]["image"]["widths"] = [8, 24]
   (copied / "config.json").write_text(json.dumps(values))
-  with pytest.raises(checkpoints.CheckpointError, match="cannot be restored"):
+  with pytest.raises(checkpoints.CheckpointError, match=r"\bimage/.*24\b"):
     runner.restore(copied, report=lambda line: None)
 
 
@@ -528,9 +526,9 @@ def test_changed_data_is_refused_on_resuming(tmp_path):
   for process in (0, 1):
     with pytest.MonkeyPatch.context() as patch:
       patch.setattr(runner.jax, "process_index", lambda: process)
-      with pytest.raises(workdirs.WorkdirError, match="data .* changed"):
+      with pytest.raises(workdirs.WorkdirError, match=str(workdir)):
         runner.restore(workdir, report=quiet)
-  with pytest.raises(workdirs.WorkdirError, match="training data .* changed"):
+  with pytest.raises(workdirs.WorkdirError, match=str(workdir)):
     runner.train(config, workdir, report=quiet)
   captions.write_text(text)
   # Who only reads writes no fingerprint where there is none.

@@ -141,7 +141,7 @@ class TestClip:
     tiny.assert_same(jax.device_get(loaded), state)
     before = restore(workdir, abstract, step=4)
     assert int(before.step) == 4
-    with pytest.raises(FileNotFoundError, match="no checkpoint of step 5"):
+    with pytest.raises(FileNotFoundError, match=r"\b5\b"):
       restore(workdir, abstract, step=5)
 
 
@@ -523,10 +523,10 @@ def test_an_unfinished_checkpoint_is_no_checkpoint(tmp_path, finished):
 
 
 def test_there_is_no_checkpoint(tmp_path):
-  with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
+  with pytest.raises(FileNotFoundError, match=str(tmp_path)):
     restored(tmp_path)
 
 
 def test_a_batch_that_does_not_divide_is_refused(tmp_path):
-  with pytest.raises(ValueError, match="microbatches x devices = 1 x 2; got 9"):
+  with pytest.raises(ValueError, match=r"^config\.batch_size .*1 x 2.* 9"):
     fit(tmp_path, batch_size=9)
