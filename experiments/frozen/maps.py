@@ -25,7 +25,7 @@ CATALOGUE = ("catalogue, image to name", "catalogue, name to image")
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class MapSettings:
   """What all runs of a study share."""
 
   dim: int = 32
@@ -84,7 +84,7 @@ def train(
   seeds: Sequence[int],
   rates: Sequence[float],
   probes: Sequence[int] = (),
-  settings: Settings = Settings(),
+  settings: MapSettings = MapSettings(),
 ) -> Found:
   """Trains R runs of a method.
 
@@ -192,7 +192,7 @@ def _program(arrays, seeds, rates, *, method, batch, epochs, probes, settings):
 
 
 def initial(
-  key: jax.Array, image: int, text: int, method: Method, settings: Settings
+  key: jax.Array, image: int, text: int, method: Method, settings: MapSettings
 ) -> Params:
   """The maps before the first step; with the sigmoid's scale and bias."""
   params = {
@@ -207,7 +207,7 @@ def initial(
 
 
 def optimizer_of(
-  rate: jax.Array, total: int, settings: Settings
+  rate: jax.Array, total: int, settings: MapSettings
 ) -> optax.GradientTransformation:
   """Adam with decoupled weight decay of the maps, and a cosine schedule."""
   shape = optax.warmup_cosine_decay_schedule(
@@ -257,7 +257,7 @@ def loss_of(
   index: jax.Array,
   key: jax.Array,
   known: tuple[jax.Array, jax.Array] | None,
-  settings: Settings,
+  settings: MapSettings,
 ) -> tuple[jax.Array, tuple[losses.EMState, jax.Array]]:
   """A batch's mean loss, the memory after it, and its mean weight sum.
 
@@ -328,7 +328,7 @@ def exact_log_partition(
 
 def table_error(
   method: Method,
-  settings: Settings,
+  settings: MapSettings,
   carry: Any,
   visible: tuple[jax.Array, jax.Array],
 ) -> jax.Array:

@@ -141,7 +141,7 @@ def plans() -> list[campaign.Plan]:
 def settings(criterion: str = campaign.VALIDATION) -> dict[str, Any]:
   """What the record says of all cells."""
   return {
-    **dataclasses.asdict(maps.Settings()),
+    **dataclasses.asdict(maps.MapSettings()),
     "seeds": list(SEEDS),
     "tuning_seeds": list(TUNING_SEEDS),
     "grid": list(GRID),

@@ -306,7 +306,7 @@ def main() -> None:
     # Its learning rates must be there before features are made.
     todo = plans(reporting.read_json(chosen))
     inputs, provenance = features.load()
-    settings = dataclasses.asdict(maps.Settings()) | {"seeds": list(SEEDS)}
+    settings = dataclasses.asdict(maps.MapSettings()) | {"seeds": list(SEEDS)}
     head = campaign.head(
       "experiments.frozen.visits", inputs, provenance, settings
     )

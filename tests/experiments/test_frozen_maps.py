@@ -14,7 +14,7 @@ from experiments.frozen import features, maps
 
 THINGS, WIDTH = 9, 6
 table_error = jax.jit(maps.table_error, static_argnums=(0, 1))
-TINY = maps.Settings(dim=3, temperature=0.2)
+TINY = maps.MapSettings(dim=3, temperature=0.2)
 EM = maps.Method("em", losses.MovingAverage(0.5), level_rate=0.1)
 
 

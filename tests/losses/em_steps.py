@@ -1,0 +1,123 @@
+"""Steps of stochastic EM, and their memory simulated in float64."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from contrastive_jax import losses
+from tests.losses import augmented_references as references
+
+N, D, COUNT = 8, 6, 20  # Rows of a batch, width, examples.
+SIDES = {"clip": 2, "contrastive": 1, "nt_xent": 1, "moco_v3": 1}
+ARRAYS = {"clip": 2, "contrastive": 2, "nt_xent": 2, "moco_v3": 4}
+
+
+def make_steps(family, steps=5, captions=0, seed=0):
+  """Features, examples and a temperature for each step, in float32."""
+  rng = np.random.default_rng(seed)
+  made = []
+  for t in range(steps):
+    shapes = [(N, D)] * ARRAYS[family]
+    if captions:
+      shapes[1] = (N, captions, D)
+    arrays = [rng.normal(size=shape) for shape in shapes]
+    arrays = [x / np.linalg.norm(x, axis=-1, keepdims=True) for x in arrays]
+    index = rng.integers(0, COUNT, N)  # Some of them twice.
+    made.append((tuple(map(np.float32, arrays)), index, 0.2 * 0.9**t))
+  return made
+
+
+def run(family, steps, fn=None, state=None, **options):
+  """Every `EMStep` of some steps, compiled once."""
+  fn = fn or getattr(losses, f"em_{family}")
+  state = state or losses.em_init(COUNT, sides=SIDES[family])
+  compiled = jax.jit(functools.partial(fn, **options))
+  found = []
+  for t, (arrays, index, tau) in enumerate(steps):
+    found.append(
+      compiled(
+        *map(jnp.asarray, arrays),
+        state,
+        index=jnp.asarray(index),
+        key=jax.random.key(t),
+        temperature=jnp.float32(tau),
+      )
+    )
+    state = found[-1].state
+  return found
+
+
+def views_of(family, arrays):
+  """(anchors, keys, mask, positives) of every view and side, whole matrices."""
+  a = [np.float64(x) for x in arrays]
+  plain = references.negatives(None, N)
+  if family == "nt_xent":
+    z, twice = np.concatenate(a), np.tile(plain, (2, 2))
+    own = np.tile((a[0] * a[1]).sum(1), 2)
+    return [
+      [(z, z, twice, own, slice(N))],
+      [(z, z, twice, own, slice(N, None))],
+    ]
+  pairs = [(a[0], a[1])]
+  if family == "moco_v3":
+    pairs = [(a[0], a[3]), (a[1], a[2])]
+  if family == "clip" and a[1].ndim == 3:
+    pairs = [(a[0], a[1][:, v]) for v in range(a[1].shape[1])]
+  out = []
+  for q, k in pairs:
+    sides = [(q, k)] + ([(k, q)] if family == "clip" else [])
+    out.append([(x, y, plain, (x * y).sum(1), slice(None)) for x, y in sides])
+  return out
+
+
+def simulate(family, steps, rate, margins, level_rate):
+  """The memory in float64 and dictionaries; losses, entries, level, log Z."""
+  entries, visits = {}, {}
+  level = np.zeros(SIDES[family])
+  made = []
+  for arrays, index, tau in steps:
+    views = views_of(family, arrays)
+    log_z, positive = (
+      np.stack([np.stack(side, axis=1) for side in found], axis=1)
+      for found in (
+        [
+          [
+            references.log_z(q, k, temperature=tau, mask=m, positive=p)[rows]
+            for q, k, m, p, rows in sides
+          ]
+          for sides in views
+        ],
+        [[p[rows] / tau for _, _, _, p, rows in sides] for sides in views],
+      )
+    )
+    unit = 1.0 if margins else tau
+    kept = log_z + (0.0 if margins else positive)
+    read = np.full_like(kept, np.nan)
+    for row, i in enumerate(index):
+      if i in entries:
+        read[row] = entries[i] + level
+    gaps = kept - read / unit
+    gaps = np.clip(gaps[~np.isnan(gaps[:, 0, 0])], -3, 3)
+    if len(gaps):
+      level = level + level_rate * unit * np.log(np.exp(gaps).mean((0, 1)))
+    new = {}
+    known = np.empty_like(log_z)
+    for row, i in enumerate(index):
+      after = log_z[row]
+      if i in entries:
+        before = (entries[i] + level) / unit
+        before = before - (0.0 if margins else positive[row])
+        g = rate(visits[i], before)
+        after = np.log((1 - g) * np.exp(before) + g * np.exp(after))
+      known[row] = after
+      back = after + (0.0 if margins else positive[row])
+      back = np.logaddexp.reduce(back, axis=0) - math.log(len(back))
+      new.setdefault(i, []).append(back * unit - level)
+    for i, values in new.items():
+      entries[i] = np.mean(values, axis=0)
+      visits[i] = visits.get(i, 0) + 1
+    made.append((np.exp(log_z - known), known, dict(entries), level))
+  return made
