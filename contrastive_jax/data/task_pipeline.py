@@ -50,7 +50,7 @@ def images_of(source: sources.Source) -> list[list[int]]:
   found: dict[Any, list[int]] = {}
   for row in range(len(source)):
     record = source.fields(row)
-    # Of two images both count. Three entries equal no pair of ids.
+    # Both images of a pair count. Three entries equal no pair of ids.
     key: tuple[Any, ...] = ("row", row, None)
     if "image_id" in record:
       key = (record["image_id"], record.get("second_image_id"))

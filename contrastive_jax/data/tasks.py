@@ -1,4 +1,4 @@
-"""What the tasks of fusion models are made of: records, and whole data sets.
+"""Data of the tasks of fusion models: records, and whole data sets.
 
 Every record is a mapping with `image` (uint8 [S, S, 3]) and `index` (stable number
 of the example in its data set), and beside them, by task:
@@ -9,8 +9,9 @@ of the example in its data set), and beside them, by task:
 | `nlvr2` | `second_image` (as `image`), `statement`, `label` (0 false, 1 true), `kind` |
 | `entailment` | `hypothesis`, `label` (a number in `ENTAILMENT_LABELS`), `kind` |
 
-Records may have `image_id`, and of `nlvr2` `second_image_id`: those that have the same
-show the same, and may be asked for together. `kind` is a text by which scores are also given one by one; "" if there is none.
+Records may have `image_id`, and those of `nlvr2` `second_image_id`: records of
+equal ids show the same images, and may be asked for together. `kind` is a text
+by which records are also scored in groups; "" if there is none.
 """
 
 import dataclasses

@@ -45,7 +45,7 @@ def scores(queries: jax.Array, gallery: jax.Array) -> jax.Array:
 
 
 class Relevance:
-  """Which gallery items are right for which query, one tile at a time.
+  """Relevant gallery items of each query, one tile at a time.
 
   Given by equal identifiers, or by an explicit list of gallery indices for
   each query. The full `[N, M]` mask never exists.
@@ -112,7 +112,7 @@ class Relevance:
     return bool(np.isin(rows, columns).any())
 
   def tile(self, row: int, column: int) -> Any:
-    """What `right` turns into the mask of the tile, inside a jitted one."""
+    """Arrays that `right` turns into the tile's mask in a jitted function."""
     if self._codes is not None:
       return self._row_blocks[row], self._column_blocks[column]
     pairs = self._tile_pairs(row, column)

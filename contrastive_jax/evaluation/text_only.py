@@ -1,4 +1,4 @@
-"""What the texts alone give away: the score of a model that sees no image."""
+"""Text-only baseline: the score of a model that sees no image."""
 
 import collections
 from collections.abc import Callable, Hashable, Sequence

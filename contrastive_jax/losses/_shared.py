@@ -1,4 +1,4 @@
-"""What the losses share: types, sums over pairs, and checks of arguments."""
+"""Shared parts of losses: types, sums over pairs, and checks of arguments."""
 
 import math
 from typing import Any

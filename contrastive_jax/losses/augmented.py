@@ -451,7 +451,7 @@ def augmented_diagnostics(
     "axes": axes,
     "block_size": block_size,
   }
-  # Of exp and of its square.
+  # Log-partitions of exp and of its square.
   once, twice = (
     partition.log_partition(
       queries, keys, temperature=temperature / k, **options

@@ -7,7 +7,7 @@ from contrastive_jax import ops
 from contrastive_jax._types import Axes, BlockSize, Scalar
 from contrastive_jax.losses import _shared
 
-# Of the tokens to be predicted: hidden, and replaced; the rest stay.
+# Shares of the tokens to be predicted: hidden, and replaced; the rest stay.
 _MASKED, _REPLACED = 0.8, 0.1
 
 

@@ -78,7 +78,8 @@ def on_mesh(
         arrays = (*arrays, options.pop(name))
     named = dict(zip(parameters, arrays)) | options
     length = arrays[0].shape[0]
-    # What has a row an example lies with the rows (`group_ids`, temperatures).
+    # Arguments with a row an example are split as the rows are (`group_ids`,
+    # temperatures).
     split = {
       k: jnp.asarray(v)
       for k, v in options.items()

@@ -1,4 +1,4 @@
-r"""What an anchor's negatives add up to: estimates of its log-partition.
+r"""Estimates of an anchor's log-partition over its negatives.
 
 .. math::
   Z_i = c_0 + \kappa \, E_{x^-} \exp(D_i(x^-)), \qquad

@@ -1,4 +1,4 @@
-"""What the towers share: activations, checks, patches, MLP, heads."""
+"""Shared parts of the towers: activations, checks, patches, MLP, heads."""
 
 import dataclasses
 import functools

@@ -188,8 +188,8 @@ def create_model(
       raise ValueError(f"{name} must be an integer > 0; got {value!r}.")
   fields = config | overridden("override", config, overrides)
   del fields["image_size"]
-  # What is not given stays as the tower has it: the preset's, or its own where
-  # an override replaced it.
+  # Settings that are not given stay as the tower has them: the preset's, or its
+  # own where an override replaced it.
   settings |= given(
     dtype=compute_type(dtype),
     remat=remat or None,

@@ -1,4 +1,4 @@
-"""What the losses stand on: checks, normalisation, sums over a similarity."""
+"""Building blocks of losses: checks, normalisation, sums over a similarity."""
 
 from contrastive_jax.ops import (
   collectives as collectives,

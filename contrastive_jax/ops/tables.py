@@ -321,7 +321,7 @@ def _running(combine, values: jax.Array, first: jax.Array) -> jax.Array:
   """Values so far combined within each run; `first` marks where one begins."""
 
   def step(left, right):
-    # What came before a run is passed over, not multiplied by zero.
+    # Values before a run are skipped, not multiplied by zero.
     begins, value = right
     joined = jnp.where(_like(begins, value), value, combine(left[1], value))
     return left[0] | begins, joined
@@ -402,7 +402,7 @@ def _check_dtype(name: str, dtype: Any) -> np.dtype:
 
 
 def _kind(dtype: Any) -> tuple[bool, bool, bool]:
-  """Which of floating, integer and boolean; greater where it holds more."""
+  """Whether a type is floating, integer, boolean; greater if it holds more."""
   return (
     bool(jnp.issubdtype(dtype, jnp.floating)),
     bool(jnp.issubdtype(dtype, jnp.integer)),

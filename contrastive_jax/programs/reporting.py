@@ -1,4 +1,4 @@
-"""What the records of all studies share: files, tables, intervals, versions."""
+"""Shared parts of the studies' records: files, tables, intervals, versions."""
 
 import importlib.metadata
 import json
@@ -100,7 +100,7 @@ def picture_and_source(
 
 
 def reading(out: pathlib.Path, name: str) -> str:
-  """What a person wrote about a record, NAME.reading.md; "" if there is no such file."""
+  """The hand-written text on a record, NAME.reading.md; "" if there is none."""
   path = out / f"{name}.reading.md"
   return path.read_text(encoding="utf-8").strip() if path.exists() else ""
 

@@ -208,7 +208,7 @@ class BenchmarkSource(sources.Source):
     """Takes TFDS records with encoded images, and the squares to decode to."""
     self._rows, self._image_size, self._name = rows, image_size, name
     self._fit, self._label = fit, label
-    # What was read once with its image is not read again without it.
+    # `about` of records that were read before, so that none is read twice.
     self._known: dict[int, Any] = {}
 
   def __len__(self) -> int:
@@ -250,7 +250,7 @@ class BenchmarkSource(sources.Source):
     }
 
   def about(self, index: int) -> Any:
-    """What is kept of a record beside its image."""
+    """The part of a record that is kept beside its image."""
     if index not in self._known:
       self._known[index] = self._about(self._rows[index])
     return self._known[index]
@@ -260,7 +260,7 @@ class BenchmarkSource(sources.Source):
 
 
 class Splits(NamedTuple):
-  """A set, opened: what its classes are called, and its splits.
+  """An opened set: the names of its classes, and its splits.
 
   Attributes:
     classes: the names, in order of the labels.
@@ -375,7 +375,7 @@ class Prepared:
   def classes(
     self, names: Sequence[str] = (), multi_label: bool = False
   ) -> tuple[str, ...]:
-    """What the classes are called, `names` if they are given.
+    """Names of the classes: `names` if they are given.
 
     Raises:
       BenchmarkError: if the set has another number of classes.
@@ -394,7 +394,7 @@ class Prepared:
 
 @functools.cache
 def imagenet_names() -> Mapping[str, str]:
-  """What the classes of ImageNet are called, by WordNet identifier."""
+  """Names of the classes of ImageNet, by WordNet identifier."""
   file = importlib.resources.files(__name__) / "imagenet_names.txt"
   lines = file.read_text(encoding="utf-8").splitlines()
   return dict(line.split("\t") for line in lines)

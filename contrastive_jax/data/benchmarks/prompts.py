@@ -1,4 +1,4 @@
-"""What is said around the names of classes, as published with CLIP.
+"""Prompts for the names of classes, as published with CLIP.
 
 Radford et al., Learning transferable visual models from natural language
 supervision, 2021, and its notebooks; those of SVHN and PatchCamelyon are of later
@@ -19,7 +19,7 @@ def _both(templates: Sequence[str]) -> tuple[str, ...]:
 PHOTO = ("a photo of a {}.",)
 PHOTO_BOTH = _both(("a photo of {article} {name}.",))
 
-# Those of ImageNet: of most there is one with "a" and one with "the".
+# Prompts of ImageNet that come with "a" and with "the", as most do.
 _OBJECTS = (
   "a bad photo of {article} {name}.",
   "a sculpture of {article} {name}.",
@@ -147,7 +147,7 @@ SVHN = (
   'a centered image of the number "{}"',
 )
 
-# What classes are called in a sentence, where a set's own names are none.
+# Names of classes within a sentence, where a set's own names are none.
 EUROSAT_CLASSES = (
   "annual crop land",
   "forest",

@@ -15,7 +15,7 @@ import platform
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
-# Of file systems that have no locks: there it is left to the user.
+# Errors of file systems without locks: there the user has to take care.
 UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -78,7 +78,7 @@ def sign(file: IO[str], **more: str) -> None:
 
 
 def read(file: IO[str]) -> dict[str, Any]:
-  """What `sign` wrote; empty if its process did not finish."""
+  """Reads the fields that `sign` wrote; empty if its process did not finish."""
   file.seek(0)
   try:
     known = json.loads(file.read())

@@ -43,7 +43,7 @@ _QUARTER_TURN = (
 
 
 class _Purpose(enum.IntEnum):
-  """What a draw is for; switching one operation leaves other draws alone."""
+  """Purpose of a draw; switching one operation leaves other draws alone."""
 
   CROP = 0
   FLIP = 1
@@ -56,7 +56,7 @@ class _Purpose(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AugmentConfig(changes.Changes):
-  """What `augment_batch` and `preprocess_batch` do to an image.
+  """Changes that `augment_batch` and `preprocess_batch` make to an image.
 
   The operations come in this order: crop, flip and blur (one resampling);
   RandAugment; brightness, contrast, saturation, hue (in this fixed order);

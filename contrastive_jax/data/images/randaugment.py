@@ -33,7 +33,7 @@ MAX_MAGNITUDE = 10.0
 _SHEAR = 0.3
 _TRANSLATE = 10.0 / 256.0
 _ROTATE_DEGREES = 30.0
-_GREY = 128.0 / 255.0  # What a warp shows beyond the image's edge.
+_GREY = 128.0 / 255.0  # Fill of a warp beyond the image's edge.
 
 
 def _is(operations: jax.Array, name: str) -> jax.Array:

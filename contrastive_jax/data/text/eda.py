@@ -107,7 +107,7 @@ class EasyDataAugmentation:
 def synonyms(
   source: sources.Source, languages: Sequence[str] = ()
 ) -> dict[str, tuple[str, ...]]:
-  """What a data set's captions tell of words that mean the same.
+  """Finds words that mean the same in a data set's captions.
 
   A name's synonyms are the keywords of its example in the same language, and the
   example's names in the other languages. Captions without keywords in one

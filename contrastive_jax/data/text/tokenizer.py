@@ -254,7 +254,7 @@ class Tokenizer:
   def decode(self, ids: Sequence[int]) -> str:
     """The (normalised) text of a row of ids, up to its end token."""
     numbers = [int(i) for i in ids]
-    if self.end_id in numbers:  # What pads a row may be a word's id too.
+    if self.end_id in numbers:  # The padding's id may be a word's too.
       numbers = numbers[: numbers.index(self.end_id)]
     # Both libraries leave special tokens out.
     return self._backend.decode(numbers).strip()

@@ -191,7 +191,7 @@ def _gram_row_sums(
 def _direct_row_sums(
   first: jax.Array, second: jax.Array, same: Scalar, cross: Scalar, axes: Axes
 ) -> jax.Array:
-  """What `_gram_row_sums` gives, from the similarities themselves."""
+  """The sums of `_gram_row_sums`, from the similarities themselves."""
   d, m = first - second, first + second
   # [n, N] both; the second is the first's transpose on one device alone.
   dm = _matmul(d, ops.gather_rows(m, axes).T)

@@ -17,7 +17,7 @@ IGNORED = (
 # Our models have an id of their own for a mask, after those of the vocabulary; BERT's
 # uncased one, which ALBEF's is, has it in the middle.
 MASK = 103
-# What names of the text encoder begin with: BERT is within a language model in the
+# Prefixes of the text encoder's names: BERT is within a language model in the
 # pre-training, and by itself in tasks.
 PRETRAINED, TASK = "text_encoder.bert.", "text_encoder."
 

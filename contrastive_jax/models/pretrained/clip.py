@@ -6,7 +6,7 @@ from contrastive_jax.models.resnet import ModifiedResNet
 from contrastive_jax.models.text import TextTransformer
 from contrastive_jax.models.vit import ViT
 
-# What is in the files beside weights.
+# Entries of the files beside weights.
 IGNORED = (
   *encoders.BUFFERS,
   r"attn_mask",

@@ -11,12 +11,13 @@ from contrastive_jax.models.vit import ViT
 
 # Buffers that are no weights.
 BUFFERS = (r".*num_batches_tracked", r".*position_ids")
-# Of each family also the classifiers and poolers, which encoders do not have.
+# Ignored names of each family, also classifiers and poolers, which encoders do
+# not have.
 VIT_IGNORED = (*BUFFERS, r"head\..*")
 RESNET_IGNORED = (*BUFFERS, r"fc\..*")
 EFFICIENTNET_IGNORED = (*BUFFERS, r"_fc\..*")
 BERT_IGNORED = (*BUFFERS, r"pooler\..*", r"cls\..*")
-# What all names of a BERT may begin with, by who published it.
+# Prefixes that all names of a BERT may have, depending on its publisher.
 BERT_PREFIXES = ("bert.", "0.auto_model.")
 # The parts of our transformers' blocks, and their names in timm.
 _BLOCK = (

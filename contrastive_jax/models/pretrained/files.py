@@ -14,7 +14,8 @@ from contrastive_jax.models.pretrained import torch_files
 from contrastive_jax.models.pretrained.torch_files import WeightFileError
 
 _INDEX = ".index.json"
-# Of a folder, as the tools that publish weights name them; the first is taken.
+# Weight files in a folder, as the tools that publish weights name them; the
+# first that is there is taken.
 _IN_FOLDERS = (
   "open_clip_model.safetensors",
   "model.safetensors.index.json",
@@ -150,7 +151,7 @@ def _is_npz(path: pathlib.Path) -> bool:
   try:
     with zipfile.ZipFile(path) as archive:
       return all(name.endswith(".npy") for name in archive.namelist())
-  # Of a broken list of members also errors of decoding and of numbers.
+  # A broken list of members also raises errors of decoding and of numbers.
   except Exception as error:
     raise WeightFileError(f"{path} is cut off or broken: {error}.") from error
 

@@ -48,8 +48,8 @@ SAME = Form(lambda x: x)
 VECTOR = Form(np.ravel)
 # One row [1, d] of ours, [1, 1, d] of theirs.
 TOKEN = Form(lambda x: x[None])
-# Of a table of theirs the first row. The inverse makes one of two rows, as BERT has
-# them for two kinds of sentences; of the second nothing is known.
+# First row of a table of theirs. The inverse makes a table of two rows, as BERT
+# has for two kinds of sentences; the second, which is unknown, is zero.
 FIRST_ROW = Form(
   lambda x: np.stack([x, np.zeros_like(x)]),
   lambda x, shape: _same(x[:1], shape),

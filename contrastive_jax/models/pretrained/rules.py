@@ -67,12 +67,12 @@ class Rule:
 
 @dataclasses.dataclass
 class Report:
-  """What did not fit.
+  """Report on the names of weights that did not fit.
 
   Attributes:
     missing: names of theirs that were expected, and are not there; and paths of
       ours for which there is no name.
-    unexpected: names of theirs that are for nothing.
+    unexpected: names of theirs that nothing of ours takes.
     misshapen: names of theirs of another shape, with what was expected.
     resized: names of theirs whose positions were resampled or cut.
   """

@@ -33,7 +33,7 @@ _DTYPES: dict[str, Any] = {
   "ByteStorage": np.uint8,
   "BoolStorage": np.bool_,
 }
-# What the first pickle of a file from before torch 1.6 holds, and the second.
+# First and second pickle of a file from before torch 1.6.
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 # Where checkpoints keep the weights beside an optimizer's state and the like.
 _NESTED = ("state_dict", "model", "model_state_dict", "module")
@@ -202,7 +202,7 @@ def _read_legacy(file: BinaryIO) -> dict[str, np.ndarray]:
 class _Unpickler(pickle._Unpickler):  # pyrefly: ignore[missing-attribute]
   """Makes tensors, containers, and nothing else, by the operations listed here."""
 
-  # Of the class above, which has no published types.
+  # Members of the base class, which has no published types.
   stack: list[Any]
   append: Callable[[Any], None]
   pop_mark: Callable[[], list[Any]]
@@ -214,7 +214,7 @@ class _Unpickler(pickle._Unpickler):  # pyrefly: ignore[missing-attribute]
     self.storages: dict[str, _Storage] = {}
 
   def find_class(self, module: str, name: str) -> Any:
-    """What a global name means; anything unknown is refused."""
+    """Returns the object for a global name; refuses anything unknown."""
     whole = f"{module}.{name}"
     if whole in _ALLOWED:
       return _ALLOWED[whole]
@@ -229,7 +229,8 @@ class _Unpickler(pickle._Unpickler):  # pyrefly: ignore[missing-attribute]
 
   def persistent_load(self, pid: Any) -> _Storage:
     """A reference to a storage."""
-    # Those of old files have a sixth part, a view's, None in all but the oldest.
+    # References of old files have a sixth part, a view's, None in all but the
+    # oldest.
     kind, storage_type, key, _, size = pid[:5]
     if (
       kind != "storage"
@@ -372,7 +373,7 @@ _ALLOWED: dict[str, _Function] = {
 
 
 def _members(found: Any) -> Mapping[Any, Any] | None:
-  """What a mapping or an object of TorchScript holds; None of anything else."""
+  """Members of a mapping or of an object of TorchScript; otherwise None."""
   if isinstance(found, _Inert):
     return found.attributes
   return found if isinstance(found, dict) else None

@@ -25,7 +25,7 @@ _AUTO_BLOCK = 1024
 
 
 class RowColumnSums(NamedTuple):
-  """What a device's own rows and columns of the similarity add up to.
+  """Sums over a device's own rows and columns of the similarity.
 
   Attributes:
     rows: [n] log-sum-exp (or sum of softplus) of each query's logits over the

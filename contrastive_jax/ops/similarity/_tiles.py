@@ -27,7 +27,7 @@ Side = Mapping[str, jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class TileSpec:
-  """What a pass over the tiles computes; static.
+  """Static options of a pass over the tiles.
 
   Attributes:
     block: side of a tile; None is one tile, whose logits are kept.
@@ -184,7 +184,7 @@ def _backward(spec, saved, cotangents):
     (dk, dbias), dq = jax.lax.scan(outer, start, (rows, row_side))
     dq, dk = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), (dq, dk))
     dq, dk = dq[:n], None if dk is None else dk[:m]
-  # Of the logits without their scale: <dS, Q K^T> = <dS K, Q>.
+  # The scale multiplies the unscaled logits: <dS, Q K^T> = <dS K, Q>.
   dscale = jnp.sum(dq * queries.astype(jnp.float32))
   if spec.reduce != "softplus":
     dbias = None  # Nothing but softplus has one.

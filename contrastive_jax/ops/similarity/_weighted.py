@@ -28,7 +28,7 @@ _LARGEST_SHIFT = 70.0
 
 
 class Anchors(NamedTuple):
-  """What makes the weights of one side's anchors, each float32 [n].
+  """Parameters of the weights of one side's anchors, each float32 [n].
 
   Attributes:
     scale: 1 / tau.
@@ -43,7 +43,7 @@ class Anchors(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class _Spec:
-  """What a pass computes; static. `block` and `exact` as in `TileSpec`."""
+  """Static options of a pass; `block` and `exact` are those of `TileSpec`."""
 
   block: int | None
   exact: bool

@@ -192,7 +192,7 @@ def run_one(sweep: Sweep, key: str, out: pathlib.Path) -> None:
     )
   folder = _folder(sweep, out)
   folder.mkdir(parents=True, exist_ok=True)
-  part = hashlib.sha256(key.encode()).hexdigest()[:16]  # Of any key.
+  part = hashlib.sha256(key.encode()).hexdigest()[:16]  # File name of the key.
   found = {"key": key, **measure(sweep, jobs[key])}
   workdirs.write_json(folder / f"{part}.json", found)
 

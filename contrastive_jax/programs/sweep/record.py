@@ -12,7 +12,7 @@ from contrastive_jax.training import config as config_lib
 
 @dataclasses.dataclass
 class Record:
-  """What is finished of a sweep.
+  """Record of a sweep: its finished runs.
 
   Attributes:
     sweep: the grid.
@@ -162,7 +162,7 @@ def read(sweep: Sweep, out: pathlib.Path) -> Record:
 
 
 def grid(sweep: Sweep) -> dict[str, Any]:
-  """What two records must have in common for their runs to be one record's."""
+  """Settings that two records must share for their runs to go into one."""
   config, others = _parsed(sweep.config, sweep.others)
   return _plain(
     {

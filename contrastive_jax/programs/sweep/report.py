@@ -102,7 +102,7 @@ def _over_settings(record: Record, metric: str) -> list[str]:
 
 
 def _tunings(record: Record) -> list[str]:
-  """What was chosen for each arm, field by field."""
+  """Lines on the values that were chosen for each arm, field by field."""
   sweep, lines = record.sweep, []
   by_field: dict[tuple[str, tuple[float, ...]], dict[str, None]] = {}
   for arm in sweep.arms:

@@ -116,12 +116,12 @@ class Sweep:
 
   @property
   def methods(self) -> list[str]:
-    """What is compared, in order."""
+    """Names of the methods that are compared, in order."""
     return list(dict.fromkeys(arm.method for arm in self.arms))
 
   @property
   def settings(self) -> list[float]:
-    """Where it is compared, sorted."""
+    """Settings at which the methods are compared, sorted."""
     return sorted({arm.setting for arm in self.arms})
 
   def arm(self, method: str, setting: float) -> Arm:

@@ -1,4 +1,4 @@
-"""What `--help` tells of a configuration, from the fields' own texts."""
+"""Text of `--help` on a configuration, from the fields' own texts."""
 
 import dataclasses
 import textwrap

@@ -19,11 +19,11 @@ import jax
 
 from contrastive_jax.training.config import errors
 
-# What a process exits with that stops before the run is finished: the same command
-# goes on (EX_TEMPFAIL).
+# Exit code of a process that stops before the run is finished: the same command
+# resumes it (EX_TEMPFAIL).
 EXIT_CODE = 75
-# What a process writes that stops itself, and what the others then exit with: by an
-# error it would come to once more.
+# Files by which a process stops the others, and their exit codes then: 1 after
+# an error, which a restart would meet again.
 _STOPPED, _FAILED = "stopped", "failed"
 _CODES = {_STOPPED: EXIT_CODE, _FAILED: 1}
 _FOLDER = "processes"

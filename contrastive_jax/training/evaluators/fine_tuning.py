@@ -336,7 +336,7 @@ def fine_tune(
 def _reached(
   encode: Encode, params: Any, fixed: Any, images: Any
 ) -> list[bool]:
-  """Of each leaf of `params` whether an embedding depends on it."""
+  """Returns, for each leaf of `params`, whether an embedding depends on it."""
   jaxpr = jax.make_jaxpr(encode)(params, fixed, images).jaxpr
   used = {id(x) for equation in jaxpr.eqns for x in equation.invars}
   count = len(jax.tree.leaves(params))

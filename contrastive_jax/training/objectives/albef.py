@@ -303,7 +303,7 @@ class Albef(base.Objective):
         "alpha": alpha,
       }
     values = losses.masked_language_modeling(logits, tokens, chosen, **soft)
-    # Of a batch without any such token the mean is 0.
+    # The mean of a batch without any such token is 0.
     total = jnp.maximum(jnp.sum(chosen), 1)
     right = (jnp.argmax(logits, axis=-1) == tokens) & chosen
     return jnp.sum(values) / total, {

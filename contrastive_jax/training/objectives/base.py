@@ -1,4 +1,4 @@
-"""What objectives share: their interface, views of images, microbatches."""
+"""Shared parts of objectives: interface, views of images, microbatches."""
 
 import dataclasses
 import types
@@ -19,13 +19,13 @@ from contrastive_jax.training.types import Batch, Metrics, Params
 # (params, state, inputs, key) -> features by name, new state.
 Encode = Callable[..., tuple[dict[str, jax.Array], Params]]
 
-# What a key is for: draws of one purpose never depend on those of another.
+# Purposes of a key: draws of one never depend on those of another.
 AUGMENT, AUGMENT_AGAIN, DROPOUT, AUXILIARY, BRIDGE, MOMENTUM = range(6)
 QUEUE, MASKING, NEGATIVES = range(6, 9)
 
 
 class Objective:
-  """An objective as the trainer and the evaluators take it, and what is usual.
+  """An objective as the trainer and the evaluators take it, with defaults.
 
   The loop knows no objective by name. A state's `tables` are tables of one entry
   an example: they lie split over the devices (`training.distributed.sharding`), and
@@ -95,7 +95,7 @@ class Objective:
   def applied(
     self, params: Params, state: Params, *inputs: jax.Array, method: str
   ) -> Any:
-    """What a method of the model gives in evaluation."""
+    """Output of a method of the model in evaluation."""
     variables = {"params": params, **state["model"]}
     return self.model.apply(variables, *inputs, method=method)
 

@@ -1,4 +1,4 @@
-"""What the objectives of fusion models share."""
+"""Shared parts of the objectives of fusion models: the model, soft targets."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -103,5 +103,5 @@ class MoCoV3(SelfSupervised):
 
 
 def _encoder(params: Params) -> Params:
-  """What has a momentum copy: all but the predictor."""
+  """Parameters that have a momentum copy: all but the predictor's."""
   return {k: v for k, v in params.items() if k != "prediction_head"}

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from contrastive_jax import ops
 
-# Of entries that no example has filled yet.
+# Id of entries that no example has filled yet.
 NO_ID = -1
 
 

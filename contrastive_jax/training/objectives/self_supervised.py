@@ -1,4 +1,4 @@
-"""What the objectives of one modality share: two views of an example."""
+"""Shared parts of the objectives of one modality: two views of an example."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -121,7 +121,7 @@ class SelfSupervised(base.Objective):
   def sides(
     self, params: Params, state: Params, images: jax.Array, key: jax.Array
   ) -> tuple[Sides, Params, Metrics]:
-    """What the loss contrasts, the new state, and metrics.
+    """Returns the sides that the loss contrasts, the new state, and metrics.
 
     First and second views are `images` [2N, S, S, 3]; `key` is of dropout. The sides
     are [N, d] each; the first of them are anchors, the last their keys.

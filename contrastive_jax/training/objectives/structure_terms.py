@@ -11,7 +11,7 @@ from contrastive_jax.training.objectives import base
 from contrastive_jax.training.objectives.structure_choices import Structure
 from contrastive_jax.training.types import Features
 
-# What a term of one value calls it.
+# Names of the values of terms that have but one.
 _VALUES = {
   "bridge": "brownian_bridge",
   "consistency": "geometric_consistency",

@@ -18,7 +18,7 @@ from contrastive_jax.training.types import Batch, Metrics, Params
 
 
 class Task(base.Objective):
-  """What they share; the state holds the momentum model and the steps made."""
+  """Base of the tasks; its state is the momentum model and the steps made."""
 
   task: str
 
@@ -71,7 +71,7 @@ class Task(base.Objective):
     return self._views.random(jax.random.fold_in(key, base.AUGMENT), images)
 
   def logits(self, applied: fusion_base.Applied, batch: Batch) -> jax.Array:
-    """What the model says of a batch, its images made ready: [B * Q, classes]."""
+    """Logits [B * Q, classes] of a batch whose images are prepared."""
     states, _ = self.states(applied, batch)
     return applied.apply(states, method="classify")
 
@@ -188,7 +188,7 @@ class TextAssignment(Nlvr2):
     label = jax.random.randint(draws[2], other.shape, 0, 3)
 
     def choose(*cases):
-      """Of three candidates [B, ...] the one at the label."""
+      """Returns the one of three candidates [B, ...] at the label."""
       stacked = jnp.stack(cases)
       return jax.vmap(lambda rows, i: rows[i], in_axes=(1, 0))(stacked, label)
 

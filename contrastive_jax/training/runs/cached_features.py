@@ -18,7 +18,7 @@ from contrastive_jax.training.types import Report
 
 Encode = Callable[[np.ndarray], np.ndarray]
 
-_MOST_TEXTS = 2**19  # Of 384 numbers each, 0.8 GB.
+_MOST_TEXTS = 2**19  # 0.8 GB at 384 numbers each.
 
 
 class CachedFeatures:
@@ -53,7 +53,7 @@ class CachedFeatures:
       for start in range(0, len(new), self._batch_size):
         part = new[start : start + self._batch_size]
         tokens = self._tokenizer.encode(part, length)
-        # Of few sizes, each of which is compiled; most come alone.
+        # Few sizes occur, as each is compiled; most texts come alone.
         rows = min(1 << (len(part) - 1).bit_length(), self._batch_size)
         found = self._encode(np.pad(tokens, [(0, rows - len(part)), (0, 0)]))
         self._known.update({(t, length): f for t, f in zip(part, found)})
@@ -90,12 +90,12 @@ def encoders(
   variables: Mapping[str, Any],
   prepare: Callable[[jax.Array], jax.Array],
 ) -> tuple[Encode, Encode]:
-  """What makes features of images and of token rows.
+  """Makes the functions that encode images and token rows.
 
   Args:
     model: a `TwoTower`.
     variables: of it.
-    prepare: of uint8 images what the tower takes.
+    prepare: turns uint8 images into the tower's input.
 
   Returns:
     The image's and the text's encoder.

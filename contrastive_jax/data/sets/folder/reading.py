@@ -40,7 +40,7 @@ _MIN_CONCEPTS = 10  # Fewer make no meaningful validation and test splits.
 
 @dataclasses.dataclass
 class _Image:
-  """What the rows of one image say together."""
+  """Merged rows of one image."""
 
   name: str  # Path below the folder, links resolved, "/" between the parts.
   rows: list[folder_rows.CaptionRow]
@@ -52,7 +52,7 @@ class _Image:
 
 @dataclasses.dataclass(frozen=True)
 class FolderRecords:
-  """What `scan_folder` found.
+  """Result of `scan_folder`.
 
   Attributes:
     train: source of the training images.

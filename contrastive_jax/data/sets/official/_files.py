@@ -1,4 +1,4 @@
-"""Which files hold which split, and what JSON they hold."""
+"""Files of each split of an official data set, and their JSON."""
 
 import json
 import os

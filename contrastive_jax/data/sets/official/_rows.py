@@ -17,7 +17,7 @@ Roots = _files.Path | Mapping[str, _files.Path]
 
 
 class Named(NamedTuple):
-  """What a row says: its images and its other fields.
+  """Content of a row: its images and its other fields.
 
   Attributes:
     images: of each image, the names that it may have below its folder.

@@ -18,7 +18,7 @@ from contrastive_jax.data.sets import openclipart
 from contrastive_jax.data.sets.folder.folder_rows import DataError
 from contrastive_jax.data.sets.openclipart import INSTALLED, SIDE
 
-# Of the titles, out of 100: those of one title are in one split.
+# Titles out of 100; all drawings of one title are in one split.
 _TEST, _VALIDATION = 15, 8
 _THEME = re.compile(
   "collection|theme|various cliparts|^clipart|symbol_signs|gramastar|^card$"

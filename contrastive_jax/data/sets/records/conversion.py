@@ -34,7 +34,7 @@ _VERSION = 1
 _REPORT_EVERY = 5.0  # Seconds between two lines.
 # Seconds after which an unfinished file is what a killed process left.
 _ABANDONED = 3600.0
-# Of this process among those of all hosts that write into one folder.
+# Name of this process among those of all hosts that write into one folder.
 _TOKEN = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
@@ -87,13 +87,13 @@ class ConversionSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-  """What a conversion made.
+  """Result of a conversion, in numbers.
 
   Attributes:
     examples: of each split.
     problems: number of examples (or parts of inputs) that were left out, by kind.
     units: number of parts of the inputs.
-    broken: of them that are not all read, and nobody knows what is lost.
+    broken: number of those that are not all read, with an unknown loss.
   """
 
   examples: dict[str, int]
@@ -159,7 +159,7 @@ def convert(
 
 
 def _processors() -> int:
-  """Those that this process may use, where the system tells."""
+  """Number of processors that this process may use, if the system tells."""
   allowed = getattr(os, "sched_getaffinity", None)
   return len(allowed(0)) if allowed else os.cpu_count() or 1
 
@@ -337,7 +337,7 @@ def _convert_unit(
 
 
 def _counted(result: dict[str, Any]) -> dict[str, Any]:
-  """What is known of a unit, with the numbers of its problems by kind."""
+  """A unit's result, with the numbers of its problems by kind."""
   problems: collections.Counter[str] = collections.Counter()
   broken = False
   for entry in result["problems"]:
@@ -397,7 +397,7 @@ class _Writer:
 
 
 def _known(path: pathlib.Path, root: pathlib.Path) -> dict[str, Any] | None:
-  """What became of a unit, if all of its files are there in full."""
+  """The recorded result of a unit; None if its files are not all complete."""
   try:
     result = json.loads(path.read_text(encoding="utf-8"))
     complete = all(

@@ -1,4 +1,4 @@
-"""What every reader of pairs yields: an example, or why there is none."""
+"""Results of all readers of pairs: an example, or why there is none."""
 
 import hashlib
 import io
@@ -10,7 +10,7 @@ from contrastive_jax.data.sets.folder.folder_rows import RowError
 
 # Tokenizers read a few hundred tokens; captions of a megabyte are mistakes.
 MAX_CAPTION = 10_000
-# Of one image file, bytes; more is no picture that somebody would train on.
+# Most bytes of an image file; larger ones are no pictures to train on.
 MAX_BYTES = 2**28
 
 

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 # A page may take so many times its bytes in the file, whatever its size.
 _RATIO = 20
-# Of a row group, in lists: a single row may have them all.
+# Most values in the lists of a row group: a single row may have them all.
 _MAX_IN_LISTS = 2**24
 # Bytes behind a column's end that readers allow to files of old writers.
 _SLACK = 100

@@ -12,12 +12,13 @@ from typing import Any
 from contrastive_jax.data.sets.folder.folder_rows import DataError
 from contrastive_jax.data.sets.records import items, pages, tables
 
-# What rows hold may take so many times their bytes in the file, and a file these.
+# Content of rows may take so many times its bytes in the file, and so many
+# bytes a file in addition.
 _RATIO, _ROOM = 1_000, 2**28
 _MAX_ROWS = 64  # At a time.
 _MAX_SHARED = 2**26  # Bytes that these may take beside their own.
 _MAX_TEXT = 2**24  # Bytes of a page that holds no images.
-_MAX_CAPTIONS = 1_000  # Of a row.
+_MAX_CAPTIONS = 1_000  # Captions of a row.
 _ROW = 256  # Bytes of one, at least.
 
 
@@ -82,7 +83,7 @@ def check(path: pathlib.Path, columns: tables.Columns) -> dict[str, str]:
       " texts; name another one (--caption_column)."
     )
   for what in ("label", "key"):
-    # Which is none; it need not be read for that.
+    # A nested column is neither, and need not be read to know that.
     if found[what] and pyarrow.types.is_nested(schema.field(found[what]).type):
       found[what] = ""
   return found
@@ -173,7 +174,7 @@ def _rows_at_a_time(
       in_lists = leaf.max_repetition_level > 0
       chunk = group.column(place)
       each = pages.check(file, chunk, most=most, in_lists=in_lists)
-      # Of lists only the index is read.
+      # Lists are read as indices into their dictionary.
       shared += 0 if in_lists else each
   return max(1, min(_MAX_ROWS, _MAX_SHARED // max(shared, 1)))
 

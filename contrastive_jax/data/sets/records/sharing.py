@@ -1,4 +1,4 @@
-"""Who converts into a folder: processes of the same inputs, and no others."""
+"""Lock of an output folder, which only processes of the same inputs share."""
 
 import contextlib
 import fcntl
@@ -84,7 +84,7 @@ def _join(
 
 
 def _digest(files: Sequence[pathlib.Path]) -> str:
-  """Of the files, wherever hosts have mounted them."""
+  """Digest of the files, the same wherever hosts have mounted them."""
   digest = hashlib.sha256()
   for path in files:
     status = path.stat()

@@ -122,7 +122,7 @@ class RecordSource(sources.Source):
     return conversion.files_of(self._root, self._split, number)[kind]
 
   def _unreadable(self, index: int, kind: int, error: Exception) -> DataError:
-    """What is said of a pair whose image (0) or text (1) cannot be read."""
+    """Error for a pair whose image (0) or text (1) cannot be read."""
     file = self._file(bisect.bisect_right(self._stops, index), kind)
     advice = "remove the file and start the conversion again"
     if "open files" in str(error):

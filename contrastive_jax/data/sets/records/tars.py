@@ -19,9 +19,10 @@ _TEXTS = ("txt", "text", "caption")
 _KNOWN = (*_IMAGES, *_TEXTS, "json", "cls")
 _JSON_CAPTIONS = ("captions", "caption", "text", "title")
 _BLOCK = tarfile.BLOCKSIZE
-# Of what is no image, bytes; the numbers of a long JSON take many times as much.
+# Most bytes of a member that is no image; the numbers of a long JSON take many
+# times as much.
 _MAX_TEXT = 2**24
-# Of a header that only says a long name; tarfile reads it in one piece.
+# Most bytes of a header with only a long name; tarfile reads it in one piece.
 _MAX_HEADER = 2**20
 _HEADERS = (
   tarfile.GNUTYPE_LONGNAME,

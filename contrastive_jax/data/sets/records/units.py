@@ -14,7 +14,8 @@ from contrastive_jax.data.sets.records import items, parquet_files, tables, tars
 FORMATS = ("auto", "tar", "parquet", "list")
 _TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _LISTS = (".tsv", ".csv", ".jsonl")
-# Of lists and parquet files, about as many examples as a shard has elsewhere.
+# Rows of a unit of a list or parquet file, about as many as a shard has
+# elsewhere.
 _ROWS = 5_000
 
 
@@ -156,7 +157,7 @@ def _format(path: pathlib.Path) -> str:
 
 
 def _digest(path: pathlib.Path) -> str:
-  """Of a file's size, time, beginning and end: a terabyte would take hours."""
+  """Digest of a file's size, time and ends; a terabyte would take hours."""
   status = path.stat()
   size = status.st_size
   digest = hashlib.sha256(f"{size} {status.st_mtime_ns}".encode())

@@ -60,7 +60,7 @@ def ask(
 def _offers(
   scene: graph.Scene, rng: random.Random, unseen: bool
 ) -> dict[questions.Family, list[questions.Question]]:
-  """What each family can ask about a scene."""
+  """Questions that each family can ask about a scene."""
   asker = questions.Asker(scene, rng, unseen)
   return {
     family: [q for q in family(asker) if q.unseen == unseen]

@@ -63,24 +63,24 @@ def captions(
 
 @dataclasses.dataclass(frozen=True)
 class _Writer:
-  """Writes of one scene."""
+  """Writer of one scene's captions."""
 
   scene: graph.Scene
   rng: random.Random
   private: Collection[str]
 
   def some_things(self) -> str:
-    """Of one thing or more, and of all that look like it in these words."""
+    """Caption of one thing or more, and of all that fit the same words."""
     things = self.scene.things
     number = self.rng.randint(1, len(things))
     return self._list_of(self.rng.sample(things, number), self._attributes())
 
   def all_things(self) -> str:
-    """Of every thing."""
+    """Caption of all things."""
     return self._list_of(self.scene.things, self._attributes())
 
   def of_thing(self, thing: graph.Thing) -> str:
-    """Of one thing, by its colour and shape and perhaps more."""
+    """Caption of one thing, by its colour and shape and perhaps more."""
     attributes = self._attributes()
     attributes |= {name for name in phrases.PAIR if name not in self.private}
     return self._list_of([thing], attributes)
@@ -141,7 +141,7 @@ class _Writer:
     return f"{self.rng.choice(('', 'there is '))}{one} {where}"
 
   def _attributes(self) -> set[str]:
-    """What a caption tells of things."""
+    """Draws the attributes of things that a caption names."""
     chosen = {
       name
       for name, often in _NAMED.items()

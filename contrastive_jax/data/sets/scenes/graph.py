@@ -199,7 +199,7 @@ def _looks(
   for i, look in enumerate(looks):
     if i in alike and len(theme) == 2:
       continue
-    # What is not in common gives way.
+    # An attribute that is not in common gives way.
     free = "colour" if i in alike and theme == ("shape",) else "shape"
     while _is_held_out(look) != (i == chosen):
       look[free] = rng.choice(VALUES[free])
@@ -227,7 +227,7 @@ def _arranged(
   """Puts things of given looks into places; None if they hardly fit."""
   looks = sorted(looks, key=lambda look: -_radius(look["shape"], look["size"]))
   radii = [_radius(look["shape"], look["size"]) for look in looks]
-  # Of a thousand scenes one is given up; sizes are as common as before.
+  # One scene in a thousand is given up; sizes are as common as before.
   for _ in range(200):
     places = _places(radii, rng, clear_axis)
     if places is not None:

@@ -37,10 +37,10 @@ _SUBSETS = (
 
 
 class Seen(NamedTuple):
-  """What an image shows of a region.
+  """Visible content of a region of an image.
 
   Attributes:
-    things: that are seen there.
+    things: the things that are seen there.
     is_open: whether there may be others.
   """
 

@@ -27,7 +27,7 @@ COMPARED = {"more": operator.gt, "fewer": operator.lt, "same": operator.eq}
 
 
 def describe(thing: graph.Thing, attributes: Iterable[str]) -> dict[str, str]:
-  """What is said of a thing by these of its attributes."""
+  """Description of a thing by the given attributes."""
   return {name: getattr(thing, name) for name in attributes}
 
 
@@ -40,7 +40,7 @@ def fits(thing: graph.Thing, description: Description) -> bool:
 
 
 def count(things: Iterable[graph.Thing], description: Description) -> int:
-  """Of how many things a description is."""
+  """Number of things that fit a description."""
   return sum(fits(thing, description) for thing in things)
 
 

@@ -219,8 +219,8 @@ class Asker:
     for index, anchor in enumerate(things):
       for where, holds in graph.RELATIONS.items():
         found = [t for t in things if t is not anchor and holds(t, anchor)]
-        # What is asked for is not said of the anchor: things of one scene are
-        # often alike, so that one's colour would tell of the other's.
+        # The attribute asked for is not said of the anchor: things of one scene
+        # are often alike, so that one's colour would tell of the other's.
         name = rng.choice(graph.ATTRIBUTES)
         said = self._the(index, name)
         if said is None:

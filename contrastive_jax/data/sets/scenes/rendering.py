@@ -20,7 +20,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
   "pink": (250, 135, 200),
 }
 _FINER = 4
-# Of stripes, dark bands of the thing's colour; of dots, nearly white spots.
+# Stripes are dark bands of the thing's colour; dots are nearly white spots.
 _DARKENED, _WHITENED = 0.3, 0.85
 _BAND, _DOT, _SPACING, _RIM = 0.034, 0.022, 0.056, 0.008
 # The greys of the cover's folds, which no background has.
@@ -74,7 +74,8 @@ def _sprite(
   Both are float32 [h, h, 1]; `side` is that of the whole image.
   """
   radius = graph.RADIUS[size] * side * _FINER
-  # Of the parity of the side, so that places are rounded in one direction.
+  # The length has the parity of the side, so that places are rounded in one
+  # direction.
   length = 2 * math.ceil(radius * graph.EXTENT[shape] / _FINER) + side % 2
   large = length * _FINER
   solid = Image.new("L", (large, large))

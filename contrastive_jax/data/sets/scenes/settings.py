@@ -1,4 +1,4 @@
-"""What a set of scenes is made with: everything that its records depend on."""
+"""Settings of a set of scenes: everything that its records depend on."""
 
 import dataclasses
 import hashlib
@@ -8,8 +8,8 @@ from contrastive_jax.data import sources
 
 UNSEEN_PAIRS = "test_unseen_pairs"
 SPLITS = (sources.TRAIN, sources.VALIDATION, sources.TEST, UNSEEN_PAIRS)
-# What captions can be made to leave out: attributes of things, where things
-# are, and the shade behind them.
+# Facts that captions can be made to leave out: attributes of things, where
+# things are, and the shade behind them.
 FACTS = (
   "size",
   "texture",

@@ -11,8 +11,8 @@ from contrastive_jax.data.sets.scenes.claims import Claim, Scenes
 from contrastive_jax.data.sets.scenes.phrases import Description
 
 _SIDES = ("left", "right")
-# What statements say of things, with how often; all of a thing is too much for
-# another pair to have it.
+# Attributes that statements name, with how often; few other pairs would have a
+# thing that agrees in all of them.
 _SUBSETS = {
   ("colour", "shape"): 4,
   ("colour",): 2,

@@ -176,7 +176,7 @@ def _usual(name: str, prepared: benchmarks.Prepared) -> benchmarks.Benchmark:
 def _parts(
   plan: benchmarks.Benchmark, prepared: benchmarks.Prepared, share: float
 ) -> dict[str, str]:
-  """What each of our splits is in TFDS's words; "" is nothing."""
+  """TFDS's expression for each of our splits; "" if there is none."""
   train, validation = plan.train, plan.validation
   if not validation:
     count = len(prepared.rows(train))
@@ -193,7 +193,7 @@ def _parts(
 def _fingerprint(
   prepared: benchmarks.Prepared, train: str, classes: Sequence[str]
 ) -> str:
-  """Of what TFDS says of the training files; to read them would take hours."""
+  """Digest of TFDS's facts on the training files; reading them takes hours."""
   info = prepared.builder.info
   sizes = {
     split: [info.splits[split].num_bytes, info.splits[split].shard_lengths]
