@@ -150,7 +150,7 @@ def page(name: str, record: Mapping[str, Any], reading: str = "") -> str:
 
 
 def _command(stages: Mapping[str, Any], tasks: list[str]) -> str:
-  """What made the stages; without a factor of steps if they have none in common."""
+  """Command of the stages; a comment if they share no factor of the steps."""
   seed = stages[PRETRAINING]["config"]["seed"]
   words = [
     "python -m experiments.fusion_study",

@@ -40,7 +40,7 @@ _OUT = flags.DEFINE_string(
   "out", str(reporting.RESULTS), "Folder it goes to.", flag_values=_FLAGS
 )
 
-# Which of the numbers the page tells; the JSON file has all.
+# Numbers that the page has, with their titles; the JSON file has all.
 _RETRIEVAL = (
   ("retrieval", "200 unseen concepts, English name and keywords"),
   ("retrieval_names", "the same, name alone"),
@@ -149,7 +149,7 @@ def command(
 def changed_fields(
   one: config_lib.Config, other: config_lib.Config
 ) -> dict[str, Any]:
-  """What `ConfigDraft.override` makes the second of two configurations of.
+  """Changes by which `ConfigDraft.override` turns `one` into `other`.
 
   Values by dotted name; those of choices are names.
 
@@ -185,7 +185,7 @@ def _changed_fields(one: Any, other: Any, prefix: str) -> dict[str, Any]:
     elif "kind" in f.metadata:
       if type(old) is not type(new):
         found[path] = f.metadata["kind"].name_of(new)
-        # What the former variant was given stays, and nothing tells that here.
+        # Values given to the former variant stay, and nothing tells that here.
         found |= _changed_fields(type(new)(), new, f"{path}.")
       found |= _changed_fields(old, new, f"{path}.")
     elif "section" in f.metadata:

@@ -1,4 +1,4 @@
-"""What the programs of studies share: --out, the machine, pages of blocks, files."""
+"""Shared parts of studies' programs: --out, the machine, pages, files."""
 
 import os
 import pathlib
@@ -30,7 +30,7 @@ def folder(path: str) -> pathlib.Path:
 
 
 def machine(*packages: str) -> dict[str, Any]:
-  """What a record tells of the machine: cores, and versions of packages."""
+  """Facts on the machine for a record: cores, and versions of packages."""
   return {"cores": os.cpu_count(), "versions": reporting.versions(*packages)}
 
 

@@ -1,4 +1,4 @@
-"""What the loss benchmark compares: ours, the textbook, the peers, the floor.
+"""Contestants of the loss benchmark: ours, the textbook, the peers, the floor.
 
 Every contestant is a loss of two [N, d] float32 arrays of unit norm, called for
 its value and its gradients with respect to both arrays and the scale.
@@ -18,7 +18,7 @@ from experiments.benchmarks import peers
 
 Call = Callable[[], Any]
 SCALE = 14.3
-# Of the augmented loss, about what its E-step gives for such pairs.
+# Log-weight in the augmented loss, about as its E-step gives for such pairs.
 LOG_WEIGHT = 9.0
 
 CONTESTANTS = ("ours", "floor", "textbook", "optax", "open_clip")

@@ -1,4 +1,4 @@
-"""What a compiled program sends: collectives by kind, with their bytes."""
+"""Traffic of a compiled program: collectives by kind, with their bytes."""
 
 import dataclasses
 import math

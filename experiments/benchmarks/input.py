@@ -89,7 +89,7 @@ def pillow_loop(images: list[bytes]) -> _Batches:
 
 @functools.cache
 def _augmentation() -> Callable[..., Any]:
-  """What a step does to a batch, compiled once."""
+  """The augmentation that a step applies to a batch, compiled once."""
   changes = sections.Augment(flip=0.5, color_jitter=0.0)
   return jax.jit(base.Views(changes, _SIDE).random)
 

@@ -234,7 +234,7 @@ def _open_clip_call(
 
   def call():
     optimizer.zero_grad()
-    # What open_clip's transform does, on the batch as ours does.
+    # The transform of open_clip, on the whole batch as ours is.
     x = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1.0
     loss = loss_fn(**model(x, ids), output_dict=False)
     loss.backward()

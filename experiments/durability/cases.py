@@ -56,7 +56,7 @@ DTYPES: Mapping[str, Any] = {
   "bfloat16": ml_dtypes.bfloat16,
   "float16": np.float16,
 }
-# What is done to features of unit norm; the last ones leave the sphere.
+# Changes to features of unit norm; the last ones leave the sphere.
 _ON_SPHERE = ("plain", "duplicated", "opposite", "equal", "near")
 _OFF_SPHERE = ("zero", "huge", "tiny")
 KINDS = (*_ON_SPHERE, *_OFF_SPHERE)
@@ -154,10 +154,10 @@ class Program:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """What a loss is called with once.
+  """Arguments of one call of a loss.
 
   Attributes:
-    program: that it is a case of.
+    program: the program that it is a case of.
     kind: of `KINDS`.
     arrays: by name, in the program's type.
     scalars: by name, float32: [] or [N].

@@ -182,8 +182,8 @@ def disturbed(
         startup = 0.5 * startup + 0.5 * (time.monotonic() - life.began)
     else:
       crashes += any(life.wait())
-  # What ends by itself (the runtime's collectives between processes may fail) is
-  # started again as well, and counted.
+  # A life that ends by itself (the runtime's collectives between processes may
+  # fail) is restarted as well, and counted.
   life = start()
   while any(codes := life.wait()):
     crashes += 1

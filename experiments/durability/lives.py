@@ -14,7 +14,7 @@ import numpy as np
 
 from contrastive_jax.training.trainer import metric_log
 
-# What a life that hangs is given up after, seconds.
+# Seconds after which a life that hangs is given up.
 _PATIENCE = 600.0
 _LOOK_EVERY = 0.002
 # Steps from one validation to the next, in all runs of the study.
@@ -79,7 +79,7 @@ class Life:
       ]
 
   def text(self) -> str:
-    """What all of them have printed."""
+    """Output of all processes."""
     return self._log.read_text(encoding="utf-8", errors="replace")
 
   def over(self) -> bool:

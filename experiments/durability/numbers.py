@@ -44,13 +44,13 @@ _CASE = _string(
 )
 
 _FLOOR = 1e-30  # Products of what is less are zero in float32.
-_PROGRAMS = 16  # Of a loss, at most.
+_PROGRAMS = 16  # Most programs of a loss.
 # A case tells much of a gradient if its bound is below this share of it.
 _SHARP = 1e-2
 
 
 class Finding(NamedTuple):
-  """What came out of a case.
+  """Result of a case.
 
   Attributes:
     value: largest error of the values, in units of rounding: `FLOAT32_EPSILON`
@@ -174,7 +174,7 @@ def plan(count: int) -> Iterator[tuple[str, int, range]]:
 
 
 class Summary:
-  """What came out of all cases, by loss and type."""
+  """Results of all cases, by loss and type."""
 
   def __init__(self):
     self.rows: dict[tuple[str, str], dict[str, Any]] = {}

@@ -31,7 +31,7 @@ _OUT = studies.define_out("durability", _FLAGS)
 
 _VALIDATE_EVERY, _SAVE_EVERY = 100, 50
 _LONGEST_LINE = 2**14
-# Of the steps; before, memory is still being found.
+# Share of the steps up to which memory still grows.
 _WARM_UP = 0.5
 
 
@@ -126,8 +126,8 @@ def run(steps: int) -> dict[str, Any]:
     "steps": steps,
     "samples": len(warm),
     "slope": 100.0 * float(np.polyfit(step, memory, 1)[0]),
-    # Of quarters and halves the medians: more is in use, and more files are open,
-    # while a checkpoint is written.
+    # Medians of quarters and halves: more memory is in use, and more files are
+    # open, while a checkpoint is written.
     "memory": [
       float(np.median(part)) for part in np.array_split(memory, 4)[::3]
     ],

@@ -48,7 +48,7 @@ class Plan(NamedTuple):
 
   @property
   def key(self) -> tuple[str, int, int]:
-    """What tells it from others of the study."""
+    """Key that tells the plan from others of the study."""
     return (self.name, self.batch, self.epochs)
 
 
@@ -119,7 +119,7 @@ def head(
   provenance: Mapping[str, Any],
   settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-  """What a record says besides its cells.
+  """Content of a record besides its cells.
 
   Args:
     module: of the study.
@@ -266,7 +266,7 @@ def cell(
     "batch": plan.batch,
     "epochs": plan.epochs,
     "rate": choice.rate,
-    # Of the tuning seeds: the score by which it was chosen, and R@1.
+    # Means of the tuning seeds by rate: the validation score, and R@1.
     "tried": dict(sorted(tried.items(), key=lambda item: float(item[0]))),
     "at_end": choice.at_end,
     "numbers": {
@@ -294,7 +294,7 @@ def probes(plan: Plan) -> tuple[int, ...]:
 
 
 def key_of(cell: Mapping[str, Any]) -> tuple[str, int, int]:
-  """What tells a cell of a record from others, as `Plan.key`."""
+  """Key that tells a cell of a record from others, as `Plan.key`."""
   return (cell["method"], cell["batch"], cell["epochs"])
 
 

@@ -53,7 +53,7 @@ class Task(NamedTuple):
 
 
 class Inputs(NamedTuple):
-  """What the studies train and judge on.
+  """Inputs that the studies train and judge on.
 
   Attributes:
     image: [D, C] float32, the training drawings.
@@ -201,7 +201,7 @@ def _names(source: sources.Source) -> dict[int, str]:
 
 
 def _provenance(config: config_lib.Config) -> dict[str, Any]:
-  """What the raw features depend on."""
+  """Facts that the raw features depend on: recipe, data, sizes, weights."""
   from contrastive_jax.data.sets.emoji import emoji_dataset_builder
 
   found = {
@@ -212,7 +212,7 @@ def _provenance(config: config_lib.Config) -> dict[str, Any]:
   }
   for field in ("image_weights", "text_weights"):
     path = pathlib.Path(getattr(config.initial, field))
-    if path.is_file():  # Who opens the run says what to do about a missing one.
+    if path.is_file():  # Opening the run reports a missing one.
       found[field] = hashlib.sha256(path.read_bytes()).hexdigest()
   return found
 

@@ -26,7 +26,7 @@ CATALOGUE = ("catalogue, image to name", "catalogue, name to image")
 
 @dataclasses.dataclass(frozen=True)
 class MapSettings:
-  """What all runs of a study share."""
+  """Settings that all runs of a study share."""
 
   dim: int = 32
   temperature: float = 0.05
@@ -55,7 +55,7 @@ class Method:
 
 
 class Found(NamedTuple):
-  """What R runs came to.
+  """Results of R runs.
 
   Attributes:
     ranks: uint16 [R, M] by task: how many others an item's own one was not

@@ -139,7 +139,7 @@ def plans() -> list[campaign.Plan]:
 
 
 def settings(criterion: str = campaign.VALIDATION) -> dict[str, Any]:
-  """What the record says of all cells."""
+  """Settings of all cells, for the record."""
   return {
     **dataclasses.asdict(maps.MapSettings()),
     "seeds": list(SEEDS),

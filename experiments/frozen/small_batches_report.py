@@ -300,7 +300,7 @@ def _cell(row: Mapping[str, Any]) -> str:
 
 
 def _ends(record: Mapping[str, Any]) -> list[str]:
-  """What is to be said of learning rates at an end of their grid."""
+  """Lines on learning rates at an end of their grid."""
   ends = [campaign.key_of(c) for c in record["cells"] if c["at_end"]]
   if not ends:
     return ["- No chosen learning rate is at an end of its grid."]

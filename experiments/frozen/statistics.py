@@ -89,7 +89,7 @@ def bootstrap(
 
 
 def verdict(found: Mapping[str, Any]) -> str:
-  """What a corrected paired difference shows.
+  """Verdict on a corrected paired difference, in words.
 
   Args:
     found: by `paired`, with `holm`, its p after correction, and `items`, the

@@ -54,7 +54,7 @@ RATES = ("0.1", "0.5", "by epochs")
 DCL = "DCL"
 _OUTCOMES = ((campaign.CATALOGUE, 1),)
 _STYLES = {
-  # Of a table; colours that the colour-blind tell apart (Okabe and Ito).
+  # Styles by table, in colours that the colour-blind tell apart (Okabe, Ito).
   "margin": ("#CC79A7", "--", "v"),
   "margin + level": ("#CC79A7", "-", "v"),
   "positive-free": ("#D55E00", "--", "o"),

@@ -122,7 +122,7 @@ def _sweep(
 
 
 def _changes(recipe: config_lib.ConfigDraft) -> dict[str, Any]:
-  """What a recipe changes of the defaults but for when it logs, saves and looks."""
+  """A recipe's changes of defaults, but for logs, checkpoints, evaluation."""
   default, ours = map(config_lib.checked, (config_lib.default_config(), recipe))
   kept = ("log_every", "checkpoint_every", "evaluation")
   return {

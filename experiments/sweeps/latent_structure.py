@@ -34,7 +34,7 @@ from contrastive_jax.recipes import structure_emoji
 from contrastive_jax.training import config as config_lib
 
 BATCH = 128
-# What validation chose on the emoji.
+# Weights that validation chose on the emoji.
 WEIGHTS = {"separation": 0.25, "bridge": 0.1, "consistency": 0.1}
 _MOMENTUM_WEIGHT = 0.1
 _WEIGHTS = (0.1, 0.25, 0.5, 1.0)
@@ -95,7 +95,7 @@ _OPENCLIPART_METRICS = {
 def config() -> config_lib.ConfigDraft:
   """A CLIP model on emoji in English, one caption an image."""
   values = structure_emoji.get_config()
-  # What costs time and changes no score.
+  # Logs, checkpoints and plots cost time and change no score.
   values.log_every = values.checkpoint_every = 100_000
   values.evaluation.plots = False
   return values

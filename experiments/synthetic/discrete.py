@@ -33,7 +33,7 @@ def common_part(p_vt: np.ndarray) -> np.ndarray:
 
 
 def gap(world: np.ndarray) -> dict[str, float]:
-  """What alignment must lose, and what the best aligned representation loses.
+  """Loss that alignment cannot avoid, and the best aligned representation's.
 
   Args:
     world: p(x_V, x_T, y), [V, T, Y], which sums to 1.

@@ -98,7 +98,7 @@ class BiasSizes:
 
 
 def describe(stage: gradient_stages.Stage) -> dict[str, Any]:
-  """What a stage's embeddings are like."""
+  """Properties of a stage's embeddings."""
   data = stage.data
   variation = gradient_estimates.squared_variations(data)
   shares = jnp.quantile(variation, jnp.array([0.1, 0.5, 0.9]))

@@ -279,7 +279,7 @@ def _chains(rule, data, keys, prototypes, batch, memory):
     first, before, after = jax.random.split(key, 3)
     state: Any = truth
     if prototypes:
-      # Those of the images' direction are texts, and the reverse.
+      # Prototypes of the images' direction are texts, and the reverse.
       rows = jax.random.permutation(first, n)[: min(PROTOTYPES, n)]
       state = _adagrad_state({"image": text[rows], "text": image[rows]})
     burn_in = jax.random.split(before, memory.burn_in)

@@ -289,7 +289,7 @@ def plot(record: Mapping[str, Any], path: pathlib.Path) -> None:
       if "control" in method:
         continue
       middle, low, high = np.array([bias(r["squared_bias"]) for r in rows]).T
-      # What is not told from no bias has no place on a logarithmic axis.
+      # A bias that is not told from none has no place on a logarithmic axis.
       seen = np.where((middle > 0) & (low > 0), middle, np.nan)
       above.plot(batches, seen, **style)
       ends = (np.where(np.isnan(seen), np.nan, x) for x in (low, high))

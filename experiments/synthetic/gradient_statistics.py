@@ -93,7 +93,7 @@ def gradient_statistics(
   variance = (squares - of_total / draws) / (draws - 1)
   mean = jax.tree.map(lambda t, g: t / draws + g, total, reference)
   dot = jnp.asarray(optax.tree.vdot(mean, reference))
-  # Of a Gaussian in one direction; in more of them it is smaller.
+  # Error for a Gaussian in one direction; in more directions it is smaller.
   spread = variance / draws
   error = jnp.sqrt(
     2.0 * spread**2 + 4.0 * spread * jnp.maximum(squared_bias, 0.0)

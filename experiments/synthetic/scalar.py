@@ -89,13 +89,13 @@ def _trajectory(
   concentration = METHODS[method]
 
   def draws(key, steps):
-    """What is random in some steps, made at once: anchors, negatives, log u."""
+    """Random numbers of some steps at once: anchors, negatives, log u."""
     pick, draw, gamma = jax.random.split(key, 3)
     anchors = jnp.tile(jnp.arange(settings.anchors), (steps, 1))
     index = jax.random.permutation(pick, anchors, axis=1, independent=True)
     shape = (steps, settings.batch, settings.negatives)
     z = spread * jax.random.normal(draw, shape)
-    # Of log Z = 0: what is known at a step only scales it.
+    # Drawn for log Z = 0: the value known at a step only scales u.
     log_u = losses.draw_auxiliary(
       gamma,
       jnp.zeros(steps * settings.batch),

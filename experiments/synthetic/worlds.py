@@ -53,7 +53,7 @@ class WorldSizes:
 
 @dataclasses.dataclass(frozen=True)
 class World:
-  """What is seen by whom; arrays, so that worlds are mapped over.
+  """Bits that one modality alone sees; arrays, so that worlds are mapped over.
 
   Attributes:
     image: bits of the image alone.
