@@ -46,7 +46,7 @@ def fixture_installed(tmp_path_factory):
 
 
 def _large(folder, names):
-  """What no checker reads."""
+  """Files that no checker reads."""
   keep = {".py", ".typed"}
   paths = (pathlib.Path(folder) / name for name in names)
   return [p.name for p in paths if p.is_file() and p.suffix not in keep]

@@ -11,7 +11,7 @@ SETTINGS = scenes.SceneSettings(sizes=SIZES)
 
 
 def digest(settings, split="train"):
-  """Of the first block of every task, its texts and drawings."""
+  """Digest of the first block of every task, its texts and drawings."""
   out = hashlib.sha256()
   for task in generation.TASKS:
     for row in generation.rows(settings, task, split, generation.BLOCK):

@@ -1,4 +1,4 @@
-"""What texts about scenes say, read again from their words alone.
+"""Meaning of texts about scenes, read again from their words alone.
 
 Written from the texts and the JSON of scenes, without the code that makes them,
 so that both must be wrong in the same way for a wrong answer to pass.

@@ -69,7 +69,7 @@ def test_records(package):
   assert tuple(data.splits) == ("train", "validation", "test")
   assert data.answers == ("circle", "no", "teal", "yes")
   train = records(data.splits["train"])
-  # Those of an image follow each other.
+  # Questions of an image follow each other.
   assert train[:3] == [
     {
       "index": 0,

@@ -356,7 +356,7 @@ def test_licences_travel_with_the_data():
   assert all(len(text) > 1000 for text in texts.values())
   for number in range(1, 9):
     assert f"\nSection {number} – " in texts["CC-BY-4.0.txt"]
-  # What CC BY asks for: the authors, the licence, the changes.
+  # Demands of CC BY: the authors, the licence, the changes.
   for words in (
     "copyright 2015 Mozilla Foundation",
     "copyright Twitter, Inc.",

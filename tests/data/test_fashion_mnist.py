@@ -70,7 +70,7 @@ def test_the_full_files(root):
   data = load(root)
   assert sizes(data) == {"train": 110, "validation": 10, "test": 20}
   assert data.name == "fashion_mnist" and data.languages == ("en",)
-  # Of the training file the last twelfth is held out; index goes on.
+  # The last twelfth of the training file is held out; index goes on.
   first = {name: split[0] for name, split in data.splits.items()}
   assert [r["image"].max() for r in first.values()] == [0, 110, 0]
   assert [r["index"] for r in first.values()] == [0, 110, 120]

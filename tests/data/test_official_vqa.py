@@ -99,7 +99,7 @@ def test_vqa_v2(vqa_folder, root):
     "kind": "number",
     "dataset": "vqa",
   }
-  # Those of an image follow each other.
+  # Questions of an image follow each other.
   assert [r["question_id"] for r in train] == [9000, 9001, 25000]
   assert [r["image_id"] for r in train] == [0, 0, 1]
   assert [r["index"] for r in train] == [0, 2, 1]

@@ -430,7 +430,7 @@ def test_headers_of_archives_are_not_trusted(tmp_path, monkeypatch):
     archive.addfile(info, io.BytesIO())
   found = list(tars.read(no_number))
   assert [f.captions for f in found if isinstance(f, items.Item)] == [("red",)]
-  # What is huge is not expanded to be passed over, whatever its name.
+  # A huge member is not expanded to be skipped, whatever its name.
   monkeypatch.setattr(items, "MAX_BYTES", 10_000)
   bomb = tmp_path / "c.tar.gz"
   write_tar(bomb, [("notes.npy", bytes(20_000)), *pair("a", RED, "x")], "w:gz")

@@ -60,7 +60,7 @@ def test_other_inputs_wait_for_the_end(tmp_path, hold):
   with pytest.raises(reading.DataError, match=message):
     converted(tmp_path, pattern)
   assert not (tmp_path / "out" / "conversion.json").exists()
-  # What a killed process held is free.
+  # A folder that a killed process held is free.
   process.kill()
   process.wait()
   converted(tmp_path, pattern)

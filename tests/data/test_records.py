@@ -386,7 +386,7 @@ def test_killed_beside_another_process_it_loses_nothing(tmp_path):
   assert processes[1].returncode == 0, errors
   made = {k: v for k, v in files(out).items() if "/." not in f"/{k}"}
   assert made == files(whole)
-  # What the killed one left is removed once it is old.
+  # Files that the killed one left are removed once they are old.
   left = out / "train" / ".00000.image.array_record.12-0123abcd"
   other = out / "train" / ".not-ours"
   for path in (left, other):

@@ -233,7 +233,7 @@ def test_records_follow_from_the_settings(monkeypatch):
 
 
 def test_the_version_names_these_texts():
-  """Who changes them changes `settings.VERSION`, and this."""
+  """A change of the texts needs a new `settings.VERSION` and a new digest."""
   out = hashlib.sha256()
   for task in generation.TASKS:
     for row in generation.rows(SETTINGS, task, "train", generation.BLOCK):
@@ -318,7 +318,7 @@ def test_tasks(data, task):
     for number, (record, (image_id, shown, fields)) in enumerate(
       zip(found, expected)
     ):
-      # Those of one image come one after the other.
+      # Records of one image come one after the other.
       assert record["index"] == number and record["image_id"] == image_id
       assert record[text[task]] == fields[text[task]]
       assert record["kind"] == fields["kind"]

@@ -28,7 +28,7 @@ def rows(task, split, stop, settings=SETTINGS):
 
 @pytest.fixture(name="made", scope="module")
 def fixture_made():
-  """Of each task and split some blocks; more of those that are counted."""
+  """Some blocks of each task and split; more of those that are counted."""
   stops = {
     "captions": dict.fromkeys(scenes.SPLITS, 128),
     "vqa": {"train": 1600, "validation": 64, "test": 512},
@@ -97,7 +97,7 @@ def test_labels(made, split):
 
 @pytest.mark.parametrize("split", scenes.SPLITS)
 def test_captions(made, split):
-  """What they say of things is so; numbers are those of all such things."""
+  """Captions tell the truth; numbers are those of all such things."""
   number = "|".join((*oracle.NUMBERS, "an?"))
   said = re.compile(rf"\b({number}) {oracle.NOUN}(?= |,|$)")
   for (scene,), texts in made["captions", split]:
@@ -253,7 +253,7 @@ def test_questions_about_unseen_pairs(made):
     hop = re.search(
       rf"thing {oracle.WHERE} the {oracle.NOUN}", text["question"]
     )
-    # What is asked about is one of these things, or next to one.
+    # The question is about one of these things, or about one next to them.
     nouns = (
       [hop[0], hop[2]] if hop and "the thing" in text["question"] else nouns
     )

@@ -188,7 +188,7 @@ def test_pieces_that_are_no_utf8(tmp_path):
 
 
 def test_without_the_library_its_extra_is_named(tmp_path, monkeypatch):
-  """Of a published file, and of a run that has kept one."""
+  """Both for a published file and for a run that has kept one."""
   path, kept = tmp_path / "x.model", tmp_path / "tokenizer.json"
   path.write_bytes(model("siglip"))
   published_tokenizers.load(path).save(kept)

@@ -207,5 +207,5 @@ def test_split_says_what_it_holds(root):
   assert repr(train) != repr(load(root).splits["train"])
   texts = [*sources.caption_texts(train)]
   assert texts[:2] == ["train cup 0", "train mug 0"] and len(texts) == 6
-  # Of two of three examples, at even distances.
+  # Texts of two of three examples, at even distances.
   assert [*sources.caption_texts(train, 2)] == texts[:2] + texts[4:]

@@ -49,7 +49,7 @@ def high_water():
 
 
 def measure(*names):
-  """What this program prints, from a process of its own."""
+  """Output of this program, run in another process."""
   command = [sys.executable, "-m", "tests.evaluation.peak_memory", *names]
   done = subprocess.run(
     command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False

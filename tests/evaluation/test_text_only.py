@@ -1,4 +1,4 @@
-"""What texts alone score."""
+"""Score of a model that sees the texts alone."""
 
 import collections
 

@@ -168,7 +168,7 @@ def test_a_stopped_study_goes_on(recorded, inputs, tmp_path):
   reporting.write_json(again, {**record, "cells": record["cells"][:-2]})
   lines = []
   resumed = campaign.open_record(again, head)
-  # What another process wrote meanwhile stays.
+  # Cells that another process wrote meanwhile stay.
   reporting.write_json(again, {**record, "cells": record["cells"][:-1]})
   plans = [*plans[:-2], plans[-1]]
   campaign.run(plans, inputs, resumed, again, report=lines.append, **OPTIONS)

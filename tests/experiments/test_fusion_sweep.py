@@ -19,7 +19,7 @@ from experiments.sweeps import fusion_structure
 
 @pytest.fixture(name="made")
 def fixture_made(monkeypatch):
-  """What would be trained: objective, data, seed, inputs and initial folder."""
+  """Configuration and folder of each run that would be trained."""
   calls = []
 
   def train(config, workdir, report):
@@ -40,7 +40,7 @@ def objective(config):
 
 
 def configurations():
-  """Of every arm and its tasks, with seed 0."""
+  """Configurations of every arm and its tasks, with seed 0."""
   made = fusion_structure.get_sweep()
   return {
     arm.method: made.configurations(Job(arm, 0, None)) for arm in made.arms
@@ -158,5 +158,5 @@ def test_arms_differ_in_what_their_names_say():
     assert getattr(base.objective, field) > 0
   assert not base.structure.terms and base.other_view is None
   order = list(configs)
-  # Those that share a pre-training follow each other.
+  # Arms that share a pre-training follow each other.
   assert order[:3] == ["ALBEF", "texts alone", "images alone"]

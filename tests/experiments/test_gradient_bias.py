@@ -48,7 +48,7 @@ def test_the_closed_form_on_the_sphere(dim, temperature):
 
 
 def test_the_closed_form_at_a_large_order():
-  # Of t ~ N(0, 1 / d), nearly.
+  # The cosine is nearly t ~ N(0, 1 / d).
   log_z = sphere.log_partition(100_000, 0.1)
   np.testing.assert_allclose(log_z, 50.0 / 100_000, rtol=1e-3)
 
@@ -339,7 +339,7 @@ def test_the_record_of_a_short_run(monkeypatch, tmp_path):
   gradient_report.plot(record, tmp_path / "a.png")
   assert (tmp_path / "a.png").stat().st_size > 10_000
 
-  # What is finished is not done again.
+  # Finished work is not done again.
   def refuse(*args, **kwargs):
     raise AssertionError("it measures")
 

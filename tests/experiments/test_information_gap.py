@@ -153,7 +153,7 @@ def test_the_record_of_a_short_run(monkeypatch, tmp_path):
 
 @pytest.mark.exhaustive
 def test_a_wider_reading_noise_hides_more():
-  """What the classifier reads is the features with that noise."""
+  """The classifier reads the features with that noise."""
   world = worlds.World(jnp.int32(1), jnp.int32(0), jnp.float32(0))
   found = [
     worlds.train(

@@ -69,7 +69,7 @@ def test_the_step_of_a_recipe_is_compiled_and_described(fsdp):
   line = pod.record_page([row]).splitlines()[-1]
   assert line.startswith("| tiny | 8 | 2 | v5e:2x4 | 8 |")
   assert "(memory)" in line
-  # What little effort leaves unfused is no bound of the traffic.
+  # A program that little effort leaves unfused is no bound of the traffic.
   row["effort"] = -1.0
   line = pod.record_page([row]).splitlines()[-1]
   assert "(memory)" not in line and "; little effort) |" in line

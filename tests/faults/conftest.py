@@ -33,7 +33,7 @@ def fixture_place(tmp_path, monkeypatch):
   inside.mkdir()
   monkeypatch.chdir(inside)
   if _CLEAR.exists():
-    _CLEAR.write_text("5")  # What was the most before is forgotten.
+    _CLEAR.write_text("5")  # Forgets the peak so far.
   began, memory = time.monotonic(), _peak()
   yield inside
   assert time.monotonic() - began < SECONDS

@@ -1,4 +1,4 @@
-"""What the tests of files that mean harm share."""
+"""Shared parts of the tests of malicious files."""
 
 import os
 import pickle
@@ -20,7 +20,7 @@ class Payload:
 
 
 def command(place):
-  """What no file may run."""
+  """A command that no file may run."""
   return f"touch {place.parent / 'canary'}"
 
 

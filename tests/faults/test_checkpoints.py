@@ -194,7 +194,7 @@ def test_a_full_disk_leaves_the_earlier_ones(tmp_path, finished, monkeypatch):
   assert steps_in(tmp_path) == [2, 4, 6]
 
 
-# Which ones stay.
+# Checkpoints that stay.
 
 
 def validation(scores):

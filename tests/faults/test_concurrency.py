@@ -35,7 +35,7 @@ def test_the_second_run_on_a_workdir_is_refused(tmp_path):
   said = str(caught.value)
   assert f"{workdir} is being trained by process {os.getpid()}" in said
   assert f"on {platform.node()} since 20" in said
-  # What the first one has written is left as it is.
+  # Files of the first one are left as they are.
   assert [p.name for p in workdir.iterdir()] == ["run.lock"]
 
 
@@ -144,7 +144,7 @@ assert len(data.splits["train"]) == 6
 
 
 def _together(program, kind, *args, meetings=("ready",)):
-  """What two processes say that do the same at once."""
+  """Output of two processes that do the same at once."""
   running = [
     subprocess.Popen(
       [sys.executable, "-c", _BESIDE + program, kind, *map(str, args)],

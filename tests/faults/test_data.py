@@ -53,7 +53,7 @@ def picture(root, name, mode, **options):
 def test_a_folder_with_all_kinds_of_faults_trains_and_lists_them(
   root, tmp_path
 ):
-  # What is odd and can be read: modes, an animation, another suffix, texts.
+  # Odd rows that can be read: modes, an animation, another suffix, texts.
   frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
   frames[0].save(root / "a.gif", save_all=True, append_images=frames[1:])
   shutil.copy(root / "000.png", root / "no_jpeg.jpg")
@@ -66,7 +66,7 @@ def test_a_folder_with_all_kinds_of_faults_trains_and_lists_them(
     {"image": "001.png", "caption": _RTL},
     {"image": "002.png", "caption": "long " * 200_000},
   ]
-  # What cannot.
+  # Rows that cannot be read.
   (root / "empty.png").write_bytes(b"")
   (root / "cut.png").write_bytes((root / "003.png").read_bytes()[:99])
   Image.new("1", (10_000, 10_000)).save(root / "large.png")

@@ -137,7 +137,7 @@ def _wrong(f, wanted):
   elif typing.get_origin(wanted) is tuple:
     inner = typing.get_args(wanted)
     if inner[0] in (int, float):
-      # What is no literal of Python is refused before it could be run.
+      # Text that is no literal of Python is refused before it could be run.
       yield from ("abc", "__import__('os').getcwd()", "(1.0,'a')")
     if inner[-1] is not Ellipsis:
       yield from ("", "(1.0,)")
@@ -163,7 +163,7 @@ def test_a_wrong_value(path, f, wanted, chosen):
 
 @pytest.mark.parametrize("path, f, wanted, chosen", LEAVES)
 def test_a_recipe_with_a_value_of_another_type(path, f, wanted, chosen):
-  """What no flag can be: a recipe is Python."""
+  """Values that no flag can have: a recipe is Python."""
   wrong = [None, object(), b"x", 1j]
   if wanted is not dict and typing.get_origin(wanted) is not dict:
     wrong.append({"a": 1})

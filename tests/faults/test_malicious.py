@@ -336,7 +336,7 @@ def test_a_conversion_that_lies_about_itself(place, kind):
   )
 
 
-# What is said of it.
+# Names in messages.
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_a_page_of_empty_images(place, monkeypatch):
   problem, item = found(path)
   said = "unsafe parquet: rows 0 to 0 (a page of 2,"
   assert problem.problem.startswith(said) and item.captions == ("b",)
-  # What takes its bytes in the file as well is a matter of its row.
+  # An image that takes its bytes in the file as well is a matter of its row.
   path = write(place / "b.parquet", columns, compression="none")
   problem, item = found(path)
   assert problem.problem.startswith("too large: 2,097,") and item.image == b"x"

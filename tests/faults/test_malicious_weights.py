@@ -53,7 +53,8 @@ PICKLES = {
   # An object whose __setstate__ does it: of a class, and of one that is inert.
   "setstate": lambda run: b"\x80\x02cctypes\nCDLL\n)\x81" + _text(run) + b"b.",
   "inert": lambda run: b"\x80\x02c__torch__.x\nY\n)\x81" + _text(run) + b"b.",
-  # What pickle itself looks up: a registry that a file may add to, and its codes.
+  # Objects that pickle itself looks up: a registry that a file may add to, and
+  # its codes.
   "copyreg": lambda run: (
     b"\x80\x02ccopyreg\nadd_extension\n"
     + _text("os")

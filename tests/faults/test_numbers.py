@@ -67,7 +67,7 @@ def test_a_case_follows_from_its_name():
   assert kinds == set(cases.KINDS)
 
 
-# What a check sees.
+# Faults that a check finds.
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,6 @@ def test_workdirs_that_are_read_only(place):
   assert [json.loads(line) for line in done.stdout.splitlines()[1::2]] == [
     [2, 0, f"Error: {sentence}\n"] for sentence in said
   ]
-  # Of what may be written there is the lock.
+  # The lock that was there is the only file.
   files = [p for p in place.rglob("*") if p.is_file()]
   assert {p.name for p in files} == {"run.lock"}

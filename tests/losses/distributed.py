@@ -1,4 +1,4 @@
-"""What tests of losses on several devices share."""
+"""Shared parts of the tests of losses on several devices."""
 
 import collections
 import re

@@ -1,4 +1,4 @@
-"""What a float64 reference returns, and how far float32 may be from it.
+"""Results of float64 references, and how far float32 may be from them.
 
 A bound is a small multiple of float32's epsilon, times the sum of the absolute
 values of all terms that a number is made of, whatever of them cancels.
@@ -86,7 +86,7 @@ def of_terms(
   size: np.ndarray,
   **gradients: tuple[np.ndarray, ...],
 ) -> Reference:
-  """Of losses and their sizes, gradients, their magnitudes and sizes.
+  """Reference of losses with sizes, and of gradients with magnitudes and sizes.
 
   Sizes of gradients may be left out where they are the magnitudes.
   """

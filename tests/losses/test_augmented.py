@@ -365,7 +365,7 @@ def test_products_of_value_and_gradient(name, fused, products):
   """Both directions of a mean are one pass of three products."""
   found = _trace(name, 64, 16, fused)
   dots = [i for e, i in found if e.primitive.name == "dot_general"]
-  # What runs only if the cotangents differ is under a `cond`.
+  # Products that run only if the cotangents differ are under a `cond`.
   assert len([i for i in dots if "cond" not in i]) == products
 
 

@@ -143,7 +143,7 @@ def test_equals_reference(name, ids, logit_scale):
   ],
 )
 def test_blocks_change_nothing(name, block_size):
-  """Of 12 rows: a divisor, a remainder, single rows, more than there are."""
+  """Blocks of 12 rows: a divisor, a remainder, single rows, more than all."""
   inputs = references.make_inputs(name, N, D, seed=1)
   scalars = references.make_scalars(name, 14.3)
   weights = weights_for(name, N)

@@ -86,7 +86,7 @@ def in_global_order(name, per_example, devices):
 
 @functools.cache
 def magnitudes(name, n=N):
-  """What the rounding of each gradient is relative to."""
+  """Magnitudes that the rounding of each gradient is relative to."""
   arrays, scalars, ids, weights = problem(name, n)
   scalars = {k: float(v) for k, v in scalars.items()}
   reference = references.LOSSES[name](
@@ -308,7 +308,7 @@ def test_one_gather_and_one_scatter_a_modality(sizes, axes, gathers):
     "all-gather": gathers,
     "reduce-scatter": gathers,
   }
-  # What is left are sums of rows and of the scalar's gradient.
+  # The other collectives are sums of rows and of the scalar's gradient.
   assert max(collectives(text, 1).values()) < 20
 
 

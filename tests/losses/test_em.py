@@ -151,7 +151,7 @@ def test_a_level_carries_entries_that_are_not_visited():
 
 
 def test_a_level_has_no_bias():
-  """Of independent batches of a fixed encoder it stays at the log-partition."""
+  """On independent batches of a fixed encoder it stays at the log-partition."""
   rng = np.random.default_rng(0)
   x = rng.normal(size=(200, D))
   x = np.float32(x / np.linalg.norm(x, axis=1, keepdims=True))

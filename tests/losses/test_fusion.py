@@ -150,7 +150,7 @@ def test_a_low_temperature_and_bfloat16():
   arrays = [jnp.asarray(x, jnp.bfloat16) for x in arrays]
   values = losses.soft_target_contrastive(*arrays, temperature=0.01, alpha=0.4)
   assert values.dtype == jnp.float32
-  # Of the rounded features: logits are float32, up to 100.
+  # The reference takes the rounded features: logits are float32, up to 100.
   rounded = [np.asarray(x, np.float64) for x in arrays]
   expected = references.soft_target_contrastive(
     *rounded, temperature=0.01, alpha=0.4

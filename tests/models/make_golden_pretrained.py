@@ -18,7 +18,7 @@ import numpy as np
 PATH = pathlib.Path(__file__).parent / "golden_pretrained.npz"
 FOLDER = pathlib.Path(__file__).parent / "golden_torch"
 IMAGE, CONTEXT, VOCABULARY, WIDTH, EMBED = 32, 10, 60, 32, 24
-# Of open_clip's models at full size, the last layer's outputs alone are kept.
+# Models of open_clip at full size; only the last layer's outputs are kept.
 FULL = ("RN50", "ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-B-16-SigLIP2")
 
 

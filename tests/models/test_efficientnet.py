@@ -25,7 +25,10 @@ def make(**fields):
 
 
 def shapes():
-  """Of the published names: _conv_stem, _bn0, _blocks.N.*, _conv_head, _bn1, _fc."""
+  """Shapes by published name.
+
+  They are _conv_stem, _bn0, _blocks.N.*, _conv_head, _bn1 and _fc.
+  """
   out = {}
 
   def conv(name, out_channels, in_channels, kernel):

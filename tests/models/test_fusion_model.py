@@ -319,7 +319,7 @@ def test_texts_of_one_image_share_its_keys(task):
       mutable=["intermediates"],
     )
 
-  # Of a symmetric pair of images the repeated ones are symmetric too.
+  # The repeated images reversed are the reversed images repeated.
   shared = fuse(image)
   repeated = fuse(jnp.repeat(image, 2, axis=0))
   for ours, wanted in zip(jax.tree.leaves(shared), jax.tree.leaves(repeated)):
@@ -549,7 +549,7 @@ def test_transfer_of_encoders_alone(task):
   for name, part in out.items():
     expected = source[name] if name in encoders else target[name]
     jax.tree.map(np.testing.assert_array_equal, part, expected)
-  # Of fusion layers it needs none.
+  # Encoders alone need no fusion layers.
   del source["fusion_layers"]
   fusion_presets.transfer(source, target, encoders_only=True)
   with pytest.raises(ValueError, match="'fusion_layers'"):

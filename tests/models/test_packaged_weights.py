@@ -41,7 +41,7 @@ def test_minilm_finds_sentences_alike():
   assert not report.unexpected
   feature = np.array(apply(model, variables, tokens))
   feature /= np.linalg.norm(feature, axis=1, keepdims=True)
-  # What transformers gives.
+  # Similarities as transformers gives them.
   np.testing.assert_allclose(
     feature @ feature[0], [1.0, 0.7553, -0.1050, 0.1419], atol=1e-4
   )

@@ -94,7 +94,7 @@ def tensors(name):
 
 
 def arguments(model, image, context, vocabulary):
-  """What the model is called with."""
+  """Arguments of a call of the model."""
   images, tokens = golden.inputs(image, context, vocabulary)
   images = jnp.asarray(images.transpose(0, 2, 3, 1))
   tokens = jnp.asarray(tokens, jnp.int32)
@@ -118,11 +118,11 @@ def fixture_weight_file(tmp_path):
 
 
 def states_of(tree, tower=""):
-  """What blocks returned, by the golden file's names."""
+  """Outputs of blocks, by the golden file's names."""
   out = {}
   for name, value in tree.items():
     if "__call__" in value:
-      # Those of BERT are layers, those of one encoder have no tower's name.
+      # BERT's blocks are layers; those of one encoder have no tower's name.
       place = name.replace("layer_", "block_")
       kind = tower or ("text" if name.startswith("layer_") else "image")
       out[f"{kind}_{place}"] = value["__call__"][0]
@@ -204,7 +204,7 @@ def test_albef_is_its_parts(tmp_path):
   """The ViT and BERT within it are those that are loaded by themselves."""
   model, path = albef_model(), tmp_path / "albef.safetensors"
   weights = albef_tensors()
-  # What its checkpoints hold beside the model.
+  # Tensors that its checkpoints hold beside the model.
   others = {
     name.replace("text_encoder.", "text_encoder_m."): value
     for name, value in weights.items()
@@ -349,7 +349,7 @@ FULL = {
   "ViT-B-32": ("vit_b32", {}),
   "ViT-B-16": ("vit_b16", {}),
   "ViT-L-14": ("vit_l14", {}),
-  # Of open_clip's, the image tower has an exact GELU.
+  # The image tower of open_clip's has an exact GELU.
   "ViT-B-16-SigLIP2": ("siglip2_b16", {"image": {"activation": "gelu"}}),
 }
 

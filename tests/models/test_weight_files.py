@@ -174,7 +174,7 @@ def test_files_that_would_fill_the_memory_are_refused(tmp_path):
     pretrained.WeightFileError, match=r"weights\.pt.*\btensors\b"
   ):
     pretrained.read_tensors(path)
-  # What unfolds to a thousand times its size.
+  # A member that unfolds to a thousand times its size.
   with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
     archive.writestr("archive/data.pkl", b"\x80\x02}." + bytes(10**6))
   with pytest.raises(

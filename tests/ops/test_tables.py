@@ -108,7 +108,7 @@ class Model:
 
 
 def _bits(x):
-  """What is compared: the bits, but any NaN is as good as another."""
+  """Bits to be compared; any NaN is as good as another."""
   x = np.asarray(x)
   if not jnp.issubdtype(x.dtype, jnp.floating):
     return x
@@ -161,7 +161,7 @@ def _check_steps(layout, steps, duplicates, dtype):
   for indices, values in steps:
     indices, values = np.array(indices, np.int32), np.array(values, dtype)
     if duplicates == "max":
-      values = values + np.array(0, dtype)  # Of -0 and 0 either is the largest.
+      values = values + np.array(0, dtype)  # Either of -0 and 0 is the largest.
     table = update(table, indices, values)
     model.update(indices, values, duplicates)
     _assert_same(_whole(table, layout), model.table)
@@ -366,7 +366,7 @@ class TestLayout:
 
 
 def _step(table, visits, indices, values):
-  """What a train step does with two tables."""
+  """The part of a train step that uses two tables."""
   previous = tables.read(table, indices, axes=GRID)
   new = jnp.where(jnp.isnan(previous), values, 0.9 * previous + values)
   count = tables.read(visits, indices, axes=GRID)

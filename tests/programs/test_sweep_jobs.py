@@ -46,7 +46,7 @@ def test_those_that_choose_come_first_and_the_others_when_they_are_there(grid):
   made = record.Record(grid, pathlib.Path("unused"))
   first = list(made.ready())
   assert len(first) == 4 * 2 and {j.seed for j in first} == {grid.tune_seed}
-  # Of one arm both are made: its seeds are ready, the other arms' are not.
+  # Both tuning runs of one arm are made: its seeds are ready, no other arm's.
   for job in first[:2]:
     made.runs[job.key] = jobs.measure(grid, job)
   later = list(made.ready())

@@ -24,7 +24,7 @@ from contrastive_jax.training.trainer import loop
 from contrastive_jax.training.trainer import state as state_lib
 from experiments.benchmarks import pod, timing
 
-# Of two steps of every run, written by `python -m tests.recipes.make_golden`.
+# Two steps of every run, written by `python -m tests.recipes.make_golden`.
 GOLDEN = pathlib.Path(__file__).with_name("golden_steps.json")
 RECIPES = recipes.names()
 SMALL = (
@@ -203,7 +203,7 @@ def shrunk(config):
   objective = config.objective
   return dataclasses.replace(
     config,
-    steps=2,  # Of more the first would be of the warm-up, and move nothing.
+    steps=2,  # With more, the first would be warm-up and move nothing.
     batch_size=8,
     objective=with_fields(
       objective,
@@ -233,7 +233,7 @@ def step_of(config):
 
 
 def started(config, objective):
-  """What makes the first state of a run."""
+  """Arguments that make the first state of a run."""
   given = timing.trainer_arguments(config, objective)
   return given["settings"], objective, given["optimizer"]
 

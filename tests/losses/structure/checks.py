@@ -1,4 +1,4 @@
-"""What tests of the structure losses share."""
+"""Shared parts of the tests of structure losses."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import numpy as np
 
 FORMS = ("gram", "direct")
 TERMS = ("intra", "inter", "augmented", "paired")
-# What each term is multiplied by; all different, so that none stands in for
-# another.
+# Factors of the terms; all different, so that none stands in for another.
 WEIGHTS = {"intra": 0.7, "inter": 0.4, "augmented": 1.3, "paired": 2.0}
 
 
@@ -18,7 +17,7 @@ def only(*terms):
 
 
 def cotangents(n, seed=1):
-  """Of any size and sign: a backward pass may not assume 1/N."""
+  """Cotangents of any size and sign: a backward pass may not assume 1/N."""
   return np.random.default_rng(seed).normal(size=n).astype(np.float32)
 
 

@@ -67,7 +67,7 @@ def test_the_expansion_for_unit_vectors_and_the_printed_line():
     found = losses.brownian_bridge(*map(jnp.float32, (start, end, z)), t=t)
     expansion = 2.0 - 2.0 * to_ends / np.sqrt(square)
     np.testing.assert_allclose(found, expansion, rtol=1e-6, atol=1e-6)
-    # What the paper prints as equal grows where the distance falls.
+    # The term that the paper prints as equal grows where the distance falls.
     printed = to_ends / square
     assert np.corrcoef(printed, found)[0, 1] < -0.9
 

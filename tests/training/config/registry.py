@@ -115,6 +115,6 @@ def draft(texts):
 
 
 def value_at(made, path):
-  """What a draft holds under a dotted path."""
+  """Value of a draft at a dotted path."""
   holder, name = made._walk(path)
   return getattr(holder, name)

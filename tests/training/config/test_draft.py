@@ -297,7 +297,7 @@ def test_to_choose_what_is_chosen_changes_nothing():
     setattr(draft, path, getattr(draft, path).variant())
   draft.structure = "bridge,consistency"
   assert draft._plain() == before
-  # Of several, those that stay keep their fields.
+  # Members of a group that stay keep their fields.
   draft.structure = ("alignment", "bridge")
   draft.evaluation = "geometry,retrieval"
   assert draft.structure.bridge.weight == 0.5

@@ -29,7 +29,7 @@ from tests.training.program import (
 
 
 def fusion_fields(folder, *, fsdp):
-  """Of ALBEF's pre-training on the folder, with dropout and Muon."""
+  """Fields of ALBEF's pre-training on the folder, with dropout and Muon."""
   fields = fields_of(folder, fsdp=fsdp)
   del fields["objective.captions_per_example"]
   return fields | {

@@ -188,7 +188,7 @@ def test_squares_without_a_set_to_score():
   )
   with pytest.raises(config_lib.UserError, match="--fit .*'crop'"):
     evaluate._evaluators(config)
-  # What the run has for sets that are not scored now is no mistake.
+  # Fields of the run for sets that are not scored now are no mistake.
   evaluate._FLAGS["fit"].unparse()
   assert "benchmarks" not in evaluate._evaluators(config)
 

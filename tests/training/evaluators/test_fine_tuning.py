@@ -74,7 +74,7 @@ def by_hand(params, head, images, labels, several, *, rate, decay, epochs):
 
 @pytest.mark.parametrize("several", [False, True])
 def test_steps_by_hand(tuner, params, several):
-  images, labels = draw(1, 6)  # Of a batch of 8: the rest is padding.
+  images, labels = draw(1, 6)  # The batch has 8 rows: the rest is padding.
   if several:
     labels = np.random.default_rng(2).choice([1, 0, -1], size=(6, 3))
   head = np.random.default_rng(3).normal(size=(3, 4)).astype(np.float32)
@@ -180,14 +180,14 @@ def test_it_learns_and_chooses_on_held_out_images(params):
   found = tune(tuner, recipe)
   assert found["accuracy"] > 0.9 and found["validation"] > 0.6
   assert (found["learning_rate"], found["weight_decay"]) == (0.1, 1e-3)
-  # Of several classes an image, with the same candidates.
+  # Several classes an image, with the same candidates.
   several = {
     name: (np.arange(3) == draw(seed, n)[1][:, None]).astype(int)
     for name, seed, n in (("labels", 7, 40), ("test_labels", 8, 30))
   }
   found = tune(tuner, recipe, **several)
   assert found["mean_average_precision"] > 0.9
-  # Of all sizes and rates: a program a kind of labels, and that of scores.
+  # All sizes and rates share a program a kind of labels, and one of scores.
   small = {"fit": np.arange(4), "choose": np.arange(4)}
   tune(tuner, recipe._replace(learning_rates=(0.01,)), **small)
   assert tuner._step._cache_size() == 2 and tuner._logits._cache_size() == 1

@@ -137,7 +137,7 @@ def test_few_shot_scores_are_a_sets_own_metric_of_its_draws(
   assert scores["cifar10"]["few_shot/20_shot"] == 0.5
   assert scores["pets"]["few_shot/20_shot"] == 0.25
   assert scores["pets"]["few_shot/full"] == 0.25
-  # Of three classes 5, 20 and what there is of 50, a fifth of them held out; at
+  # Three classes with 5, 20 and 50 images each, a fifth of them held out; at
   # last the whole training split with its own tenth.
   of_pets = [s for s in sizes if s[2] == 9]
   assert of_pets[:3] == [(12, 3, 9)] * 3 and of_pets[3:6] == [(48, 12, 9)] * 3
@@ -253,7 +253,7 @@ def test_fine_tuning(root, tmp_path, monkeypatch):
   assert any(line.startswith("pets: 1.0000, trained on 15") for line in lines)
   text = benchmark_suites.table("elevater_fine_tune", scores)
   assert "| zero_shot | fine_tune/5_shot |" in text and "| mean of 3 |" in text
-  # What is scored is known; without texts a head begins at random.
+  # Known scores are kept; without texts a head begins at random.
   known = {each: scores[each] for each in ("cifar10", "voc2007")}
   path.write_text(json.dumps(known))
   calls.clear()

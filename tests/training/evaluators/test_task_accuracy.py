@@ -1,4 +1,4 @@
-"""What the texts of a task's data set alone score."""
+"""Score of the texts alone of a task's data set."""
 
 import numpy as np
 import pytest

@@ -17,7 +17,7 @@ from tests.training import tiny
 from tests.training.stub import ROWS, Stub, assert_gradients_close
 from tests.training.stub import batch as make_batch
 
-DIM = 8  # Of the stub's embeddings.
+DIM = 8  # Dimension of the stub's embeddings.
 DATA = tiny.make_data()
 
 

@@ -138,7 +138,7 @@ def test_cached_features_are_those_of_the_towers(made, tmp_path, monkeypatch):
   assert image.shape == (8, 32) and text.shape == (8, 2, 32)
   assert image.dtype == text.dtype == np.float32
   assert not {"image", "tokens"} & set(batch)
-  # What was cut off is none.
+  # A file that was cut off counts as none.
   (tmp_path / "cached" / "features.npy").write_bytes(b"\x93NUMPY")
   with pytest.raises(AssertionError, match="computed again"):
     run.batches()

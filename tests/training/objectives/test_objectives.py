@@ -158,7 +158,7 @@ def test_two_views_have_draws_of_their_own():
   objective.model = Recorder()
   objective.loss(params, state, batch(captions=2), jax.random.key(0))
   first, second = seen["encode_image"]
-  # Of every image, not only of some.
+  # The views of every image differ, not only of some.
   assert np.any(first != second, axis=(1, 2, 3)).all()
 
 

@@ -142,7 +142,7 @@ def test_bad_numbers():
 
 
 def outputs(objective, params, batch, image, q):
-  """What the model says of one image's question q, one pass alone."""
+  """The model's output for one image's question q, in a separate pass."""
   model = objective.model
 
   def call(method, *args):

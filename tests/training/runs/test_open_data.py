@@ -1,4 +1,4 @@
-"""What a configuration asks of its data set, and what a workdir keeps of it."""
+"""A configuration's requests to its data set, and a workdir's record of it."""
 
 import dataclasses
 

@@ -37,7 +37,7 @@ def folder_config(path, **changes):
 
 
 class Run:
-  """What `runner.train` returned and said."""
+  """Results of `runner.train`, and the lines that it reported."""
 
   def __init__(self, config, workdir):
     self.config = config
@@ -268,7 +268,7 @@ def test_a_mistake_does_not_claim_the_workdir(
   no_training(monkeypatch)
   settings = {"data__path": labelled.config.data.path, **changes}
   config = tiny.make_config(data="folder", **settings)
-  # What programs print as a sentence; no other ValueError is.
+  # Programs print these errors as a sentence, and no other ValueError.
   with pytest.raises((config_lib.UserError, reading.DataError)) as caught:
     runner.train(config, tmp_path, report=lambda line: None)
   assert said in str(caught.value)
@@ -531,7 +531,7 @@ def test_changed_data_is_refused_on_resuming(tmp_path):
   with pytest.raises(workdirs.WorkdirError, match=str(workdir)):
     runner.train(config, workdir, report=quiet)
   captions.write_text(text)
-  # Who only reads writes no fingerprint where there is none.
+  # Reading alone writes no fingerprint where there is none.
   kept = (workdir / "data.json").read_text()
   (workdir / "data.json").unlink()
   runner.restore(workdir, report=quiet)

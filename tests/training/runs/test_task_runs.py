@@ -90,7 +90,7 @@ def test_a_run_begins_with_an_earlier_one(task, pretrained, opened, tmp_path):
   predicted = run.measures["task"].predictions(state, run.data.splits["test"])
   records = run.data.splits["test"].records
   if task == "vqa":
-    # Of ten annotators three are .9 by the official rule, seven or ten are 1.
+    # Three of ten annotators are .9 by the official rule, seven or ten are 1.
     same = [
       sum(a.count for a in r["answers"] if a.text == p)
       for p, r in zip(predicted, records)
@@ -449,7 +449,7 @@ def test_vqa_v2_with_visual_genome_through_the_trainer(answering, tmp_path):
   if answering == "rank":
     assert {row["answer"] for row in rows} <= {"dog", "yes"}
   assert f"4 answers for the server of VQA are in {path}." in lines
-  # Those of an earlier state do not take their place.
+  # Answers of an earlier state do not take their place.
   run, state = runner.restore(tmp_path / "run", report=lambda line: None)
   earlier = dataclasses.replace(state, step=state.step - 1)
   run.evaluate(earlier)
@@ -495,7 +495,7 @@ def test_text_assignment_begins_nlvr2(
   """Pre-training, text assignment, NLVR2: each begins where the other ended."""
   workdir, _ = pretrained
   data = dataclasses.replace(tiny.make_data(), tokenizer=tokenizer())
-  other = open_data.open_data  # Of the task that comes after it.
+  other = open_data.open_data  # For the task that comes after it.
   monkeypatch.setattr(
     open_data,
     "open_data",
