@@ -17,7 +17,8 @@ import numpy as np
 from contrastive_jax.data.files import locks
 from contrastive_jax.programs import reporting
 from contrastive_jax.training import config as config_lib
-from experiments.frozen import features, maps, statistics
+from experiments import differences
+from experiments.frozen import features, maps
 
 # Hits are counted among the first 1 and 10 names.
 DEPTHS = (1, 10)
@@ -274,7 +275,7 @@ def cell(
       for task, own in hits.items()
     },
     "hits": {
-      task: {k: statistics.packed(h) for k, h in own.items()}
+      task: {k: differences.packed(h) for k, h in own.items()}
       for task, own in hits.items()
     },
     "weight_sum": _numbers(weight_sum[:, -1]),
@@ -318,7 +319,7 @@ def compared(
     outcomes: tasks and depths.
 
   Returns:
-    By name, for each outcome: `statistics.paired`, `items` (the interval over
+    By name, for each outcome: `differences.paired`, `items` (the interval over
     items) and `holm` (p after correction).
   """
   found = {}
@@ -326,17 +327,17 @@ def compared(
     found[name] = []
     for task, depth in outcomes:
       key, things = str(depth), np.asarray(record["items"][task])
-      one: dict[str, Any] = statistics.paired(
+      one: dict[str, Any] = differences.paired(
         ours["numbers"][task][key], theirs["numbers"][task][key]
       )
       ours_hit, theirs_hit = (
-        statistics.unpacked(c["hits"][task][key], len(things))
+        differences.unpacked(c["hits"][task][key], len(things))
         for c in (ours, theirs)
       )
-      one["items"] = statistics.bootstrap(ours_hit, theirs_hit, things)
+      one["items"] = differences.bootstrap(ours_hit, theirs_hit, things)
       found[name].append(one)
   rows = [row for own in found.values() for row in own]
-  for row, p in zip(rows, statistics.holm([row["p"] for row in rows])):
+  for row, p in zip(rows, differences.holm([row["p"] for row in rows])):
     row["holm"] = p
   return found
 

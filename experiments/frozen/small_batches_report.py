@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from contrastive_jax.programs import reporting
-from experiments.frozen import campaign, statistics
+from experiments import differences
+from experiments.frozen import campaign
 
 INFO_NCE, DCL = "InfoNCE", "DCL"
 OURS = "average by epochs: positive-free + level"
@@ -110,7 +111,7 @@ def page(record: Mapping[str, Any]) -> str:
     "## Read from the numbers",
     "",
     *(
-      "- " + statistics.sentence(f"{name}, {task} R@{depth}", row)
+      "- " + differences.sentence(f"{name}, {task} R@{depth}", row)
       for name, own in found.items()
       if name.startswith(f"{_OURS},")
       # All outcomes of what the study is for: the smallest batch.

@@ -20,13 +20,12 @@ from contrastive_jax import losses
 from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.programs import reporting
 from contrastive_jax.training import config as config_lib
-from experiments import studies
+from experiments import differences, studies
 from experiments.frozen import (
   campaign,
   features,
   maps,
   small_batches,
-  statistics,
 )
 
 NAME = "frozen_visits"
@@ -227,7 +226,7 @@ def _sentences(found, lengths):
         e
         for e in lengths
         if (row := found.get((name_of(table, rate), BATCH, e)))
-        and statistics.verdict(row) == "higher"
+        and differences.verdict(row) == "higher"
       ]
       text = f"at {', '.join(map(str, better))}" if better else "at no number"
       yield f"- {name_of(table, rate)}: above DCL {text} of epochs."

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from contrastive_jax import losses, ops
+from experiments.synthetic.noise_methods import DCL, INFO_NCE, METHODS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,29 +44,6 @@ class EncoderSizes:
   batch: int = 8
   steps: int = 12_800
   full_steps: int = 4_000
-
-
-@dataclasses.dataclass(frozen=True)
-class Method:
-  """An estimate of the gradient.
-
-  Attributes:
-    rule: of the E-step; None is InfoNCE.
-    concentration: of the auxiliary variable.
-  """
-
-  rule: Any = None
-  concentration: float = math.inf
-
-
-METHODS = {
-  "InfoNCE": Method(),
-  "InfoNCE without the positive": Method(losses.BatchEstimate()),
-  "augmented, mean": Method(losses.MovingAverage(0.5)),
-  "augmented, concentration 8": Method(losses.MovingAverage(0.5), 8.0),
-  "augmented, concentration 1": Method(losses.MovingAverage(0.5), 1.0),
-  "augmented, conjugate": Method(losses.Conjugate(7.0, min_rate=0.0)),
-}
 
 
 def make_pairs(key: jax.Array, sigma: float, settings: EncoderSizes) -> Any:
@@ -122,7 +100,7 @@ def optimum(
 
 
 def train(
-  method: Method,
+  method: str,
   key: jax.Array,
   x: jax.Array,
   y: jax.Array,
@@ -132,69 +110,49 @@ def train(
   """Encoders trained on small batches by one of the methods.
 
   Args:
-    method: how the gradient is estimated.
+    method: a name in `METHODS` whose weights are not exact.
     key: of everything random; the initial encoders are `optimum`'s.
     x: [pairs, inputs] training views.
     y: the other ones.
     learning_rate: the peak, a number or a traced scalar.
     settings: sizes.
   """
-  optimizer = optax.inject_hyperparams(optax.adam)(learning_rate)
-  params = initial(key, settings)
-  tables = jnp.full((2, settings.pairs), jnp.nan)
-  visits = jnp.zeros(settings.pairs, jnp.int32)
   batches = settings.pairs // settings.batch
+  optimizer = optax.adam(
+    lambda count: (
+      learning_rate * optax.cosine_decay_schedule(1.0, settings.steps)(count)
+    )
+  )
+  params = initial(key, settings)
 
-  def loss(params, index, tables, visits, noise):
-    a, b = embed(params, x[index], y[index])
+  def loss(params, state, index, key):
+    pair = embed(params, x[index], y[index])
     tau = settings.temperature
-    if method.rule is None:
-      value = losses.clip(a, b, logit_scale=1.0 / tau)
-      return jnp.mean(value), tables
-    batch = losses.log_partition_clip(a, b, temperature=tau)
-    known = jnp.stack(
-      [
-        losses.e_step(method.rule, t[index], z, visits[index])
-        for t, z in zip(tables, batch)
-      ]
+    if method == INFO_NCE:
+      return jnp.mean(losses.clip(*pair, logit_scale=1.0 / tau)), state
+    step = losses.em_clip(
+      *pair, state, index=index, key=key, temperature=tau, **METHODS[method]
     )
-    value = losses.augmented_clip(a, b, *(noise - known), temperature=tau)
-    return jnp.mean(value), tables.at[:, index].set(known)
+    return jnp.mean(step.loss), step.state
 
-  def step(state, inputs):
-    params, opt, tables, visits = state
-    t, index, noise = inputs
-    grads, tables = jax.grad(loss, has_aux=True)(
-      params, index, tables, visits, noise
-    )
-    share = jnp.minimum(t / settings.steps, 1.0)
-    opt.hyperparams["learning_rate"] = (
-      learning_rate * 0.5 * (1.0 + jnp.cos(jnp.pi * share))
-    )
+  def step(carry, inputs):
+    params, opt, state = carry
+    grads, state = jax.grad(loss, has_aux=True)(params, state, *inputs)
     updates, opt = optimizer.update(grads, opt)
-    params = optax.apply_updates(params, updates)
-    return (params, opt, tables, visits.at[index].add(1)), None
+    return (optax.apply_updates(params, updates), opt, state), None
 
-  def epoch(state, number):
-    """All pairs once, in a new order; what is random is made at once."""
-    pick, gamma = jax.random.split(jax.random.fold_in(key, number))
+  def epoch(carry, number):
+    """All pairs once, in a new order."""
+    pick, draws = jax.random.split(jax.random.fold_in(key, number))
     order = jax.random.permutation(pick, settings.pairs)
-    # log u of log Z = 0: what is known at a step only scales it.
-    noise = losses.draw_auxiliary(
-      gamma,
-      jnp.zeros(2 * batches * settings.batch),
-      concentration=method.concentration,
-    )
-    inputs = (
-      number * batches + jnp.arange(batches),
-      order[: batches * settings.batch].reshape(batches, -1),
-      noise.reshape(batches, 2, -1),
-    )
-    return jax.lax.scan(step, state, inputs)
+    index = order[: batches * settings.batch].reshape(batches, -1)
+    keys = jax.random.split(draws, batches)
+    return jax.lax.scan(step, carry, (index, keys))
 
-  state = (params, optimizer.init(params), tables, visits)
+  state = losses.em_init(0 if method in (INFO_NCE, DCL) else settings.pairs)
   epochs = jnp.arange(-(-settings.steps // batches))
-  return jax.lax.scan(epoch, state, epochs)[0][0]
+  carry = params, optimizer.init(params), state
+  return jax.lax.scan(epoch, carry, epochs)[0][0]
 
 
 def angle(params: Any, reference: Any, x: jax.Array, y: jax.Array) -> Any:

@@ -11,13 +11,17 @@ has its minimum at theta = 1 whatever sigma is. A minibatch's InfoNCE has not.
 
 import dataclasses
 import functools
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from contrastive_jax import losses
+from experiments.synthetic.noise_methods import DCL, EXACT, INFO_NCE, METHODS
+
+_DRAWS = 2**22  # Negatives of an expectation.
+_HALVINGS = 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,31 +30,22 @@ class ScalarSizes:
 
   Attributes:
     anchors: examples, each with an entry in the table.
-    batch: anchors of a step.
-    negatives: of each anchor of a step.
+    batch: anchors of a step; each has batch - 1 negatives.
     steps: of stochastic gradient descent, without clipping.
     learning_rate: at step t it is `learning_rate (1 + t / 500)^-0.75`.
-    decay: of the E-step's moving average: rate (visits + 1)^-decay.
-    points: how often theta is recorded.
+    points: how often theta is recorded, at distances that grow.
   """
 
-  anchors: int = 16
-  batch: int = 8
-  negatives: int = 8
-  steps: int = 80_000
+  anchors: int = 18
+  batch: int = 9
+  steps: int = 20_000
   learning_rate: float = 0.005
-  decay: float = 0.9
-  points: int = 200
+  points: int = 120
 
-
-# Concentration of the auxiliary variable; the others have none.
-METHODS: dict[str, float | None] = {
-  "InfoNCE": None,
-  "InfoNCE without the positive": None,
-  "augmented, mean": math.inf,
-  "augmented, concentration 8": 8.0,
-  "augmented, concentration 1": 1.0,
-}
+  def recorded(self) -> np.ndarray:
+    """The numbers of steps after which theta is recorded, from 0 to all."""
+    shape = np.geomspace(1, self.steps + 1, self.points)
+    return np.unique(np.round(shape).astype(int)) - 1
 
 
 def run(
@@ -59,7 +54,7 @@ def run(
   initial: jax.Array,
   seed: int,
   settings: ScalarSizes = ScalarSizes(),
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[np.ndarray, np.ndarray]:
   """Runs from several initial values, each with draws of its own.
 
   Args:
@@ -70,84 +65,92 @@ def run(
     settings: sizes.
 
   Returns:
-    theta after every `steps / points` steps [R, points], and its average over
-    the second half of the steps [R].
+    theta after `settings.recorded()` steps [R, points], and its average over the
+    second half of the steps [R].
   """
   keys = jax.random.split(jax.random.key(seed), len(initial))
   noise = jnp.broadcast_to(jnp.asarray(sigma, jnp.float32), initial.shape)
   one = functools.partial(_trajectory, method, settings)
-  return jax.jit(jax.vmap(one))(keys, initial, noise)
+  path = np.asarray(jax.jit(jax.vmap(one))(keys, initial, noise))
+  final = path[:, settings.steps // 2 :].mean(1, dtype=np.float64)
+  whole = np.concatenate([np.asarray(initial)[:, None], path], axis=1)
+  return whole[:, settings.recorded()], final
 
 
 def _trajectory(
   method: str, settings: ScalarSizes, key: jax.Array, theta: Any, sigma: Any
-) -> tuple[jax.Array, jax.Array]:
+) -> jax.Array:
+  """Returns theta after each step, [steps]."""
   positive = 1.0 + sigma**2
-  spread = jnp.sqrt(positive)
-  rule = losses.MovingAverage(rate=1.0, decay=settings.decay)
+  n = settings.batch
+  batches = settings.anchors // n
 
-  concentration = METHODS[method]
-
-  def draws(key, steps):
-    """Random numbers of some steps at once: anchors, negatives, log u."""
-    pick, draw, gamma = jax.random.split(key, 3)
-    anchors = jnp.tile(jnp.arange(settings.anchors), (steps, 1))
-    index = jax.random.permutation(pick, anchors, axis=1, independent=True)
-    shape = (steps, settings.batch, settings.negatives)
-    z = spread * jax.random.normal(draw, shape)
-    # Drawn for log Z = 0: the value known at a step only scales u.
-    log_u = losses.draw_auxiliary(
-      gamma,
-      jnp.zeros(steps * settings.batch),
-      concentration=math.inf if concentration is None else concentration,
+  def loss(theta, state, index, keys, key):
+    # Anchor i is theta e_i, so that its scores are theta times row i of `keys`.
+    features = theta * jnp.eye(n), keys.T
+    if method == INFO_NCE:
+      return jnp.mean(losses.info_nce(*features, temperature=1.0)), state
+    if method == EXACT:
+      log_z = theta**2 * positive / 2.0 - theta * positive
+      log_u = jnp.full(n, -jax.lax.stop_gradient(log_z))
+      found = losses.augmented_contrastive(*features, log_u, temperature=1.0)
+      return jnp.mean(found), state
+    step = losses.em_contrastive(
+      *features,
+      state,
+      index=index,
+      key=key,
+      temperature=1.0,
+      **(METHODS[method] or {}),
     )
-    return index[:, : settings.batch], z, log_u.reshape(shape[:2])
+    return jnp.mean(step.loss), step.state
 
-  def gradient(theta, table, visits, index, z, log_u):
-    if concentration is None:
-      loss = _info_nce if method == "InfoNCE" else _decoupled
-      grad = jax.grad(lambda t: jnp.mean(loss(t * z, t * positive)))(theta)
-      return grad, table, visits
-    margins = theta * (z - positive)
-    batch = jax.nn.logsumexp(margins, axis=1) - math.log(settings.negatives)
-    known = losses.e_step(rule, table[index], batch, visits[index])
-    log_u -= known
-    grad = jax.grad(
-      lambda t: jnp.mean(jnp.exp(log_u[:, None] + t * (z - positive)))
-    )(theta)
-    return grad, table.at[index].set(known), visits.at[index].add(1)
-
-  def step(state, inputs):
-    theta, table, visits, total = state
-    t, *drawn = inputs
-    grad, table, visits = gradient(theta, table, visits, *drawn)
+  def step(carry, t):
+    theta, state = carry
+    draw, gamma = jax.random.split(jax.random.fold_in(key, t))
+    epoch = jax.random.fold_in(key, settings.steps + t // batches)
+    order = jax.random.permutation(epoch, settings.anchors)
+    index = jax.lax.dynamic_slice(order, (t % batches * n,), (n,))
+    z = jnp.sqrt(positive) * jax.random.normal(draw, (n, n))
+    scores = jnp.where(jnp.eye(n, dtype=bool), positive, z)
+    grad, state = jax.grad(loss, has_aux=True)(
+      theta, state, index, scores, gamma
+    )
     rate = settings.learning_rate * (1.0 + t / 500.0) ** -0.75
-    theta = theta - rate * grad
-    total += jnp.where(t >= settings.steps // 2, theta, 0.0)
-    return (theta, table, visits, total), None
+    theta -= rate * grad
+    return (theta, state), theta
 
-  def stretch(state, first):
-    length = settings.steps // settings.points
-    drawn = draws(jax.random.fold_in(key, first), length)
-    state, _ = jax.lax.scan(step, state, (first + jnp.arange(length), *drawn))
-    return state, state[0]
-
-  state = (
-    theta,
-    jnp.full(settings.anchors, jnp.nan),
-    jnp.zeros(settings.anchors, jnp.int32),
-    jnp.float32(0),
-  )
-  firsts = jnp.arange(settings.points) * (settings.steps // settings.points)
-  state, path = jax.lax.scan(stretch, state, firsts)
-  return path, state[3] / (settings.steps - settings.steps // 2)
+  kept = 0 if method in (INFO_NCE, DCL, EXACT) else settings.anchors
+  state = losses.em_init(kept, sides=1)
+  _, path = jax.lax.scan(step, (theta, state), jnp.arange(settings.steps))
+  return path
 
 
-def _info_nce(scores: jax.Array, positive: jax.Array) -> jax.Array:
-  """-s+ + log(exp(s+) + sum_j exp(s_j)), each row."""
-  return jnp.logaddexp(jax.nn.logsumexp(scores, axis=1), positive) - positive
+@functools.partial(jax.jit, static_argnames=("negatives", "include_positive"))
+def optimum(
+  key: jax.Array, sigma: Any, negatives: int, *, include_positive: bool
+) -> jax.Array:
+  """The theta where the expected gradient of a minibatch's loss is 0.
 
+  Args:
+    key: of the draws over which the expectation is taken.
+    sigma: the noise.
+    negatives: of each anchor.
+    include_positive: InfoNCE; without it, DCL.
+  """
+  positive = 1.0 + sigma**2
+  shape = (_DRAWS // negatives, negatives)
+  z = jnp.sqrt(positive) * jax.random.normal(key, shape)
+  if include_positive:
+    z = jnp.concatenate([z, jnp.full((len(z), 1), positive)], axis=1)
 
-def _decoupled(scores: jax.Array, positive: jax.Array) -> jax.Array:
-  """-s+ + log sum_j exp(s_j), each row."""
-  return jax.nn.logsumexp(scores, axis=1) - positive
+  def halve(_, bounds):
+    low, high = bounds
+    theta = (low + high) / 2.0
+    mean = jnp.sum(jax.nn.softmax(theta * z, axis=1) * z, axis=1)
+    above = jnp.mean(mean) > positive
+    return jnp.where(above, low, theta), jnp.where(above, theta, high)
+
+  bounds = jnp.float32(0.0), jnp.float32(64.0)
+  low, high = jax.lax.fori_loop(0, _HALVINGS, halve, bounds)
+  return (low + high) / 2.0

@@ -9,12 +9,12 @@ import pytest
 from contrastive_jax import losses
 from contrastive_jax.programs import reporting
 from contrastive_jax.training import config as config_lib
+from experiments import differences
 from experiments.frozen import (
   campaign,
   maps,
   small_batches,
   small_batches_report,
-  statistics,
   visits,
 )
 from tests.experiments import test_frozen_maps
@@ -23,21 +23,21 @@ OURS, MARGIN = small_batches.OURS, small_batches_report.MARGIN
 
 
 def test_holm_is_that_of_the_definition():
-  assert statistics.holm([0.2]) == [0.2]
-  found = statistics.holm([0.04, 0.001, 0.03, 0.9])
+  assert differences.holm([0.2]) == [0.2]
+  found = differences.holm([0.04, 0.001, 0.03, 0.9])
   np.testing.assert_allclose(found, [0.09, 0.004, 0.09, 0.9])
-  assert statistics.holm([0.9, 0.8]) == [1.0, 1.0]
+  assert differences.holm([0.9, 0.8]) == [1.0, 1.0]
 
 
 def test_a_paired_difference_of_equal_seeds():
-  same = statistics.paired([1.0, 2.0], [1.0, 2.0])
+  same = differences.paired([1.0, 2.0], [1.0, 2.0])
   assert same == {"mean": 0.0, "half_width": 0.0, "p": 1.0}
-  assert statistics.paired([2.0, 3.0], [1.0, 2.0])["p"] == 0.0
+  assert differences.paired([2.0, 3.0], [1.0, 2.0])["p"] == 0.0
 
 
 def test_hits_come_back_from_their_bits():
   hits = np.random.default_rng(0).random((3, 11)) < 0.4
-  again = statistics.unpacked(statistics.packed(hits), 11)
+  again = differences.unpacked(differences.packed(hits), 11)
   np.testing.assert_array_equal(again, hits)
 
 
@@ -45,14 +45,14 @@ def test_the_bootstrap_draws_things():
   rng = np.random.default_rng(1)
   ours = rng.random((4, 200)) < 0.6
   theirs = rng.random((4, 200)) < 0.4
-  alone = statistics.bootstrap(ours, theirs, np.arange(200))
+  alone = differences.bootstrap(ours, theirs, np.arange(200))
   mean = ours.mean() - theirs.mean()
   spread = (ours.mean(0) - theirs.mean(0)).std() / math.sqrt(200)
   np.testing.assert_allclose(
     alone, (mean - 1.96 * spread, mean + 1.96 * spread), atol=0.2 * spread
   )
   # Copies of an item say nothing new.
-  twice = statistics.bootstrap(
+  twice = differences.bootstrap(
     np.tile(ours, 2), np.tile(theirs, 2), np.tile(np.arange(200), 2)
   )
   np.testing.assert_allclose(twice, alone, atol=1e-12)
@@ -70,7 +70,7 @@ def test_the_bootstrap_draws_things():
 )
 def test_sentences_follow_from_numbers(holm, items, mean, verdict):
   row = {"holm": holm, "items": items, "mean": mean, "half_width": 0.01}
-  assert statistics.sentence("a minus b", row).endswith(f"{verdict}.")
+  assert differences.sentence("a minus b", row).endswith(f"{verdict}.")
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_cell_has_numbers_hits_and_choice(recorded, inputs):
     for task, things in record["items"].items():
       for depth in ("1", "10"):
         numbers = cell["numbers"][task][depth]
-        hits = statistics.unpacked(cell["hits"][task][depth], len(things))
+        hits = differences.unpacked(cell["hits"][task][depth], len(things))
         np.testing.assert_allclose(hits.mean(1), numbers, atol=1e-5)
     own = cell["tried"][f"{cell['rate']:g}"]
     assert own["validation"] == max(

@@ -551,3 +551,28 @@ def test_import_costs_what_jax_costs():
   assert new <= {"contrastive_jax", "jax", "jaxlib"}
   heavy = {"flax", "absl", "optax", "grain", "tensorflow_datasets"}
   assert not heavy & everything
+
+
+@pytest.mark.parametrize("block_size", [None, 16])
+@pytest.mark.parametrize("name", ["info_nce", "nt_xent"])
+def test_small_cotangents_lose_no_digit(name, block_size):
+  rng = np.random.default_rng(0)
+  views = rng.normal(size=(2, 40, 3))
+  views /= np.linalg.norm(views, axis=-1, keepdims=True)
+  x, y = jnp.asarray(views, jnp.float32)
+
+  @jax.jit
+  def gradient(size):
+    def total(x, y):
+      # Logits span more than 120, so that a tile's exponentials do e^-60 to e^60.
+      found = getattr(losses, name)(
+        x, y, temperature=0.015, block_size=block_size
+      )
+      weights = size * jnp.linspace(0.5, 1.0, len(found))
+      return jnp.sum(weights * found)
+
+    return jax.grad(total, (0, 1))(x, y)
+
+  whole, small = gradient(1.0), gradient(2.0**-70)
+  for a, b in zip(whole, small):
+    np.testing.assert_array_equal(b, a * 2.0**-70)

@@ -79,6 +79,7 @@ def _backward(spec, saved, cotangent):
   features, scale, ids, total, logits = saved
   n = features.shape[0]
   both = _tiles.with_columns(spec)
+  cotangent, unit = _tiles.normalized(cotangent)
   side = _tiles.SumsSide(total, cotangent.total, cotangent.positive)
   if spec.block is None:
     # An entry counts in its row and, as its mirror image, in its column.
@@ -114,6 +115,7 @@ def _backward(spec, saved, cotangent):
       0, len(blocks), outer, _tiles.vary_like(start, features)
     )
     gradient = gradient.reshape(-1, features.shape[1])[:n]
+  gradient *= unit
   # Every logit was counted from both of its sides.
   dscale = 0.5 * jnp.sum(gradient * features.astype(jnp.float32))
   return None, scale * gradient, dscale, None

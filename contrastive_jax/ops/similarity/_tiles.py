@@ -21,6 +21,7 @@ import jax.numpy as jnp
 # tiles take the maximum of every row and column.
 _SMALLEST = 80.0
 _SPAN = _SMALLEST + 60.0
+_LARGEST_EXPONENT = 120  # Its power of two and the inverse are normal numbers.
 
 Side = Mapping[str, jax.Array]
 
@@ -141,6 +142,7 @@ def _forward(spec, queries, keys, carriers, scale, bias, row_ids, column_ids):
 def _backward(spec, saved, cotangents):
   queries, keys, scale, bias, row_ids, column_ids, totals, logits = saved
   n, m = queries.shape[0], keys.shape[0]
+  cotangents, unit = normalized(cotangents)
   sides = [
     SumsSide(total, g.total, g.positive) for total, g in zip(totals, cotangents)
   ]
@@ -184,6 +186,7 @@ def _backward(spec, saved, cotangents):
     (dk, dbias), dq = jax.lax.scan(outer, start, (rows, row_side))
     dq, dk = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), (dq, dk))
     dq, dk = dq[:n], None if dk is None else dk[:m]
+  dq, dk, dbias = jax.tree.map(lambda x: unit * x, (dq, dk, dbias))
   # The scale multiplies the unscaled logits: <dS, Q K^T> = <dS K, Q>.
   dscale = jnp.sum(dq * queries.astype(jnp.float32))
   if spec.reduce != "softplus":
@@ -193,6 +196,24 @@ def _backward(spec, saved, cotangents):
 
 
 tile_sums.defvjp(_forward, _backward)
+
+
+def normalized(cotangents: Any) -> tuple[Any, jax.Array]:
+  """Returns cotangents over a power of two, the largest below 1, and that power.
+
+  A tile multiplies them by exponentials as small as e^-60 and as large as e^60:
+  without this, cotangents of 1e-20 would fall below float32. A power of two
+  changes no digit.
+  """
+  largest = functools.reduce(
+    jnp.maximum, [jnp.max(jnp.abs(x)) for x in jax.tree.leaves(cotangents)]
+  )
+  _, exponent = jnp.frexp(jax.lax.stop_gradient(largest))
+  exponent = jnp.clip(exponent, -_LARGEST_EXPONENT, _LARGEST_EXPONENT)
+  unit, inverse = (
+    jnp.ldexp(jnp.float32(1.0), e) for e in (exponent, -exponent)
+  )
+  return jax.tree.map(lambda x: inverse * x, cotangents), unit
 
 
 class SumsSide(NamedTuple):

@@ -184,6 +184,7 @@ def _backward(spec, saved, cotangents):
   inputs, sums, cosine, gradient = saved
   queries, keys, sides, ids, cap = inputs
   again: Any = functools.partial(_over_tiles, spec, *inputs)
+  plain, (cotangents, unit) = cotangents, _tiles.normalized(cotangents)
   if cosine is not None:
     _, slope = _tile(spec, cosine, sides, ids, cap, cotangents)
     gradient = _products(spec, slope, queries, keys)
@@ -199,8 +200,9 @@ def _backward(spec, saved, cotangents):
     )
   dsides = tuple(
     None if s is None else Anchors(g * s[2], g * s[1], jnp.zeros_like(g))
-    for s, g in zip(sums, cotangents)
+    for s, g in zip(sums, plain)
   )
+  gradient = jax.tree.map(lambda x: unit * x, gradient)
   return gradient, None, None, dsides, None, None
 
 
