@@ -1,18 +1,19 @@
 """The methods that the study of noise compares."""
 
+from typing import Any
+
 from contrastive_jax import losses
-from contrastive_jax.losses import EMOptions
 
 INFO_NCE, DCL, EXACT = "InfoNCE", "DCL", "exact 1/Z"
 _DECAY = losses.MovingAverage(1.0, 0.9)
 _NO_LEVEL = {"level_rate": 0.0}
 
-# Options of `losses.em_*`. InfoNCE has none; DCL is InfoNCE without the positive in
-# the denominator; the exact weights are the control.
-METHODS: dict[str, EMOptions | None] = {
-  INFO_NCE: None,
+# Options of `losses.em_*`, which InfoNCE and the control, exact weights, do not call.
+# DCL is InfoNCE without the positive in the denominator.
+METHODS: dict[str, Any] = {
+  INFO_NCE: {},
   DCL: {"rule": losses.BatchEstimate()},
-  EXACT: None,
+  EXACT: {},
 }
 for _name, _rule in (
   ("average (visits + 1)^-0.9", _DECAY),

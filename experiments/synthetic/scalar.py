@@ -101,7 +101,7 @@ def _trajectory(
       index=index,
       key=key,
       temperature=1.0,
-      **(METHODS[method] or {}),
+      **METHODS[method],
     )
     return jnp.mean(step.loss), step.state
 

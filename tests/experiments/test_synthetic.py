@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from contrastive_jax.programs import reporting
-from experiments.synthetic import encoders, noise, scalar
+from experiments.synthetic import encoders, noise, noise_report, scalar
 
 SHORT = dataclasses.replace(scalar.ScalarSizes(), steps=6000, points=10)
 INITIAL = jnp.asarray([0.3, 1.7])
+DECAY = "average (visits + 1)^-0.9"
 
 
 @pytest.mark.parametrize(
@@ -21,14 +22,39 @@ INITIAL = jnp.asarray([0.3, 1.7])
   [
     ("InfoNCE", 0.0, 1.25, 1.45),
     ("InfoNCE", 1.0, 1.5, 1.7),
-    ("augmented, mean", 0.0, 0.95, 1.05),
-    ("augmented, concentration 8", 1.0, 0.95, 1.05),
+    ("exact 1/Z", 1.0, 0.95, 1.05),
+    (f"{DECAY}: positive-free", 0.0, 0.95, 1.05),
+    (f"{DECAY}, concentration 8", 1.0, 0.95, 1.05),
   ],
 )
 def test_where_one_parameter_goes(method, sigma, low, high):
   path, final = scalar.run(method, sigma, INITIAL, 0, SHORT)
-  assert path.shape == (2, 10)
+  assert (
+    path.shape == (2, len(SHORT.recorded())) and len(SHORT.recorded()) <= 10
+  )
+  assert path[:, 0].tolist() == INITIAL.tolist()
   assert all(low < value < high for value in final.tolist())
+
+
+@pytest.mark.parametrize("include_positive", [True, False])
+def test_the_optimum_of_a_minibatch(include_positive):
+  """Against a loss that is minimised on a grid, in float64."""
+  rng, sigma, negatives = np.random.default_rng(0), 0.5, 16
+  p = 1 + sigma**2
+  z = math.sqrt(p) * rng.normal(size=(20_000, negatives))
+  found = float(
+    scalar.optimum(
+      jax.random.key(0), sigma, negatives, include_positive=include_positive
+    )
+  )
+  grid = np.linspace(0.8, 1.8, 101)
+
+  def loss(theta):
+    total = np.exp(theta * z).sum(1) + include_positive * np.exp(theta * p)
+    return np.log(total).mean() - theta * p
+
+  best = grid[np.argmin([loss(theta) for theta in grid])]
+  assert abs(found - best) < 0.05 and 1.1 < found < 1.6
 
 
 def test_the_scalar_optimum_is_1():
@@ -69,7 +95,8 @@ def test_the_loss_over_all_negatives(pairs):
 
 
 @pytest.mark.parametrize(
-  "name", ["InfoNCE", "augmented, concentration 8", "augmented, conjugate"]
+  "name",
+  ["InfoNCE", f"{DECAY}, concentration 8", "conjugate 10: margin (published)"],
 )
 def test_a_method_learns(name, pairs):
   x, y = pairs
@@ -77,7 +104,7 @@ def test_a_method_learns(name, pairs):
   # high rate has not come far by then.
   key = jax.random.key(1)
   train = jax.jit(encoders.train, static_argnums=(0, 5))
-  params = train(encoders.METHODS[name], key, x[0], y[0], 0.01, TINY)
+  params = train(name, key, x[0], y[0], 0.01, TINY)
 
   def loss(p):
     return float(encoders.full_loss(p, x[0], y[0], TINY.temperature))
@@ -101,30 +128,25 @@ def test_the_angle_does_not_see_a_rotation(pairs):
 @pytest.mark.exhaustive
 def test_the_record_of_a_short_run(monkeypatch, tmp_path):
   # Compiling every method at every noise level would take a minute.
-  chosen = ("augmented, mean",)
-  for module in (scalar, encoders):
-    some = {name: module.METHODS[name] for name in chosen}
+  chosen = ("InfoNCE", "DCL", f"{DECAY}: positive-free")
+  some = {name: noise.METHODS[name] for name in chosen}
+  for module in (noise, noise_report):
     monkeypatch.setattr(module, "METHODS", some)
-  monkeypatch.setattr(noise, "_SCALAR_NOISE", (0.0,))
-  monkeypatch.setattr(noise, "_ENCODER_NOISE", (0.3,))
-  monkeypatch.setattr(noise, "_RATES", (1e-3, 1e-2))
+  monkeypatch.setattr(noise, "SCALAR_NOISE", (0.0,))
+  monkeypatch.setattr(noise, "ENCODER_NOISE", (0.3,))
+  monkeypatch.setattr(noise, "NEGATIVES", (8, 64))
+  monkeypatch.setattr(noise, "RATES", (1e-3, 1e-2))
   small = dataclasses.replace(scalar.ScalarSizes(), steps=10, points=5)
   pair = dataclasses.replace(TINY, steps=10, full_steps=10)
-  record = {
-    "scalar_settings": dataclasses.asdict(small),
-    "encoder_settings": dataclasses.asdict(pair),
-    "seeds": 2,
-    "versions": {"jax": "1"},
-    "scalar": noise.scalar_part(small),
-    "encoders": noise.encoder_part(pair, 2, lambda line: None),
-    "seconds": 1.0,
-  }
+  record = noise.make_record(small, pair, 2, lambda line: None)
   record = json.loads(json.dumps(record))
-  text = noise.page(record)
+  text = noise_report.page(record)
   for method in chosen:
     assert f"| {method} | " in text
   assert text.count("| 0.3 | ") == 1 + len(chosen)
-  noise.plot(record, tmp_path / "a.png")
+  # Two methods minus InfoNCE, and two minus DCL.
+  assert len(record["comparisons"]) == 4
+  noise_report.plot(record, tmp_path / "a.png")
   assert (tmp_path / "a.png").stat().st_size > 10_000
 
 
