@@ -1,11 +1,10 @@
-"""Paired differences over seeds and over items, and Holm's correction."""
+"""Paired differences over seeds and over items."""
 
 import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from contrastive_jax.programs import reporting
 
@@ -32,21 +31,6 @@ def unpacked(text: str, items: int) -> np.ndarray:
   return bits[: runs * items].astype(bool).reshape(runs, items)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-  """p-values corrected for all of a family (Holm, 1979).
-
-  >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
-  [0.03, 0.06, 0.06]
-  """
-  order = np.argsort(p_values)
-  found = np.zeros(len(p_values))
-  largest = 0.0
-  for place, i in enumerate(order):
-    largest = max(largest, (len(p_values) - place) * p_values[i])
-    found[i] = min(1.0, largest)
-  return found.tolist()
-
-
 def paired(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
   """A mean difference over seeds, half of its 95 % interval, and p (t test).
 
@@ -55,10 +39,7 @@ def paired(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
   """
   difference = np.subtract(ours, theirs)
   half = reporting.half_width(difference.tolist())
-  if not np.any(difference - difference[0]):  # No t of equal differences.
-    p = float(difference[0] == 0)
-  else:
-    p = float(stats.ttest_1samp(difference, 0.0).pvalue)
+  p = reporting.p_value(difference.tolist())
   return {"mean": float(difference.mean()), "half_width": half, "p": p}
 
 

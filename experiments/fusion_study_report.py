@@ -238,7 +238,7 @@ def main() -> None:
   """Runs the program."""
   record = collect(pathlib.Path(_WORKDIR.value).expanduser())
   out, name = pathlib.Path(_OUT.value), _NAME.value
-  text = page(name, record, reporting.reading(out, name))
+  text = page(name, record, reporting.reading(out, name, record))
   reporting.write(out, name, record, text)
   draw(record, out / f"{name}.png")
   print(f"Wrote {name}.json, .md and .png to {out}.")

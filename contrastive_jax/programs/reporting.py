@@ -1,5 +1,6 @@
 """Shared parts of the studies' records: files, tables, intervals, versions."""
 
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -29,6 +30,32 @@ def half_width(values: Sequence[float]) -> float:
   """
   quantile = float(stats.t.ppf(0.975, len(values) - 1))
   return quantile * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def p_value(differences: Sequence[float]) -> float:
+  """Two-sided p of Student's t test that the mean difference is 0.
+
+  >>> round(p_value([1.0, 2.0, 3.0]), 3)
+  0.074
+  """
+  first = differences[0]
+  if all(x == first for x in differences):  # No t of equal differences.
+    return float(first == 0)
+  return float(stats.ttest_1samp(differences, 0.0).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+  """p-values corrected for all of a family (Holm, 1979).
+
+  >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
+  [0.03, 0.06, 0.06]
+  """
+  order = sorted(range(len(p_values)), key=p_values.__getitem__)
+  found, largest = [0.0] * len(p_values), 0.0
+  for place, i in enumerate(order):
+    largest = max(largest, (len(p_values) - place) * p_values[i])
+    found[i] = min(1.0, largest)
+  return found
 
 
 def spread(values: Sequence[float]) -> tuple[float, float]:
@@ -99,10 +126,40 @@ def picture_and_source(
   ]
 
 
-def reading(out: pathlib.Path, name: str) -> str:
-  """The hand-written text on a record, NAME.reading.md; "" if there is none."""
+def digest(results: Any) -> str:
+  """Twelve hex digits that name a record's results, whatever they took.
+
+  >>> digest({"score": 1, "seconds": 2}) == digest({"score": 1, "seconds": 3})
+  True
+  """
+
+  def plain(x):
+    if isinstance(x, Mapping):
+      left_out = ("seconds", "versions")
+      return {k: plain(v) for k, v in x.items() if k not in left_out}
+    return [plain(v) for v in x] if isinstance(x, list | tuple) else x
+
+  text = json.dumps(plain(results), sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def reading(out: pathlib.Path, name: str, results: Any) -> str:
+  """The hand-written text on these results, NAME.reading.md; "" if there is none.
+
+  Its first line, `<!-- record DIGEST -->`, names the results that it was written
+  for; where they are others, a sentence that says so comes instead.
+  """
   path = out / f"{name}.reading.md"
-  return path.read_text(encoding="utf-8").strip() if path.exists() else ""
+  if not path.exists():
+    return ""
+  first, _, text = path.read_text(encoding="utf-8").partition("\n")
+  line = f"<!-- record {digest(results)} -->"
+  if first.strip() == line:
+    return text.strip()
+  return (
+    f"**No conclusion yet.** {path.name} was written for other results: write it"
+    f" for these, and begin it with the line `{line}`."
+  )
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:

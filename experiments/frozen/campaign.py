@@ -337,7 +337,7 @@ def compared(
       one["items"] = differences.bootstrap(ours_hit, theirs_hit, things)
       found[name].append(one)
   rows = [row for own in found.values() for row in own]
-  for row, p in zip(rows, differences.holm([row["p"] for row in rows])):
+  for row, p in zip(rows, reporting.holm([row["p"] for row in rows])):
     row["holm"] = p
   return found
 

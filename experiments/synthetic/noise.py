@@ -21,6 +21,7 @@ import numpy as np
 from absl import flags
 
 from contrastive_jax.programs import command_line as flags_lib
+from contrastive_jax.programs import reporting
 from experiments import differences, studies
 from experiments.synthetic import encoders, noise_report, scalar
 from experiments.synthetic.noise_methods import DCL, EXACT, INFO_NCE, METHODS
@@ -193,7 +194,7 @@ def comparisons(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             **differences.paired(tests[sigma, method], tests[sigma, other]),
           }
         )
-  for row, p in zip(found, differences.holm([row["p"] for row in found])):
+  for row, p in zip(found, reporting.holm([row["p"] for row in found])):
     row["holm"] = p
   return found
 

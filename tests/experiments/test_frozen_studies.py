@@ -23,10 +23,10 @@ OURS, MARGIN = small_batches.OURS, small_batches_report.MARGIN
 
 
 def test_holm_is_that_of_the_definition():
-  assert differences.holm([0.2]) == [0.2]
-  found = differences.holm([0.04, 0.001, 0.03, 0.9])
+  assert reporting.holm([0.2]) == [0.2]
+  found = reporting.holm([0.04, 0.001, 0.03, 0.9])
   np.testing.assert_allclose(found, [0.09, 0.004, 0.09, 0.9])
-  assert differences.holm([0.9, 0.8]) == [1.0, 1.0]
+  assert reporting.holm([0.9, 0.8]) == [1.0, 1.0]
 
 
 def test_a_paired_difference_of_equal_seeds():

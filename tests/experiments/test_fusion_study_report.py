@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from contrastive_jax.programs import reporting
 from contrastive_jax.recipes import _fusion
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import workdirs
@@ -103,7 +104,10 @@ def test_the_page_tells_of_other_steps(workdir, factors, command):
 def test_record_and_picture_are_written(workdir, tmp_path):
   out = tmp_path / "out"
   out.mkdir()
-  (out / "x.reading.md").write_text("Beside other work.\n")
+  digest = reporting.digest(fusion_study_report.collect(workdir))
+  (out / "x.reading.md").write_text(
+    f"<!-- record {digest} -->\nBeside other work.\n"
+  )
   done = subprocess.run(
     [
       sys.executable,

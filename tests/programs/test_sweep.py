@@ -84,7 +84,13 @@ def test_rates_are_chosen_for_each_arm_and_seeds_are_compared_in_pairs(
 
 def test_what_a_person_wrote_is_in_the_page_of_a_whole_record(tmp_path):
   small_sweep.run(tmp_path, seeds=(0, 1))
-  (tmp_path / "small.reading.md").write_text("Ours wins.\n")
+  path = tmp_path / "small.reading.md"
+  path.write_text("<!-- record 0123456789ab -->\nOurs wins.\n")
+  runs = small_sweep.run(tmp_path)
+  # It was written for other results.
+  line = f"<!-- record {reporting.digest(runs)} -->"
+  assert "Ours wins." not in page_of(tmp_path) and line in page_of(tmp_path)
+  path.write_text(f"{line}\nOurs wins.\n")
   small_sweep.run(tmp_path)
   page = page_of(tmp_path)
   assert "\n\nOurs wins.\n\n```sh\n" in page
@@ -112,9 +118,27 @@ def test_the_page_has_the_command(tmp_path):
   assert f"```sh\n{command}\n```" in page_of(tmp_path)
 
 
-def test_a_difference_whose_interval_holds_no_0_is_bold(tmp_path):
+def test_a_difference_that_survives_the_correction_is_bold(tmp_path):
   small_sweep.run(tmp_path, seeds=(0, 1))
   assert "(**+0.100 ± 0.000**)" in page_of(tmp_path)
+
+
+def test_several_seeds_choose_by_their_mean(tmp_path):
+  seeds = (1000, 1001)
+  runs = small_sweep.run(tmp_path, tune_seeds=seeds)
+  assert len(runs) == 4 * (2 * 2 + 3)
+  grid = small_sweep.make(tune_seeds=seeds)
+  made, arm = record.read(grid, tmp_path), grid.arms[0]
+  scores = [
+    r["results"][grid.tune_metric]
+    for r in runs.values()
+    if r["arm"] == arm.name and r["seed"] in seeds and r["value"] == 1e-3
+  ]
+  assert made.choosing(arm)[1e-3] == sum(scores) / 2
+  # A value that one of the seeds lacks is not chosen.
+  made.runs = {k: r for k, r in runs.items() if r["seed"] != 1001}
+  with pytest.raises(KeyError):
+    made.chosen(arm)
 
 
 def test_it_goes_on_where_it_was_stopped(tmp_path):
@@ -215,7 +239,7 @@ def test_a_broken_record_is_named(tmp_path, text):
 @pytest.mark.parametrize(
   "changes, said",
   [
-    ({"tune_seed": 1}, "tune_seed.* 1"),
+    ({"tune_seeds": (1,)}, r"tune_seeds.*\[1\]"),
     ({"baseline": "x"}, "baseline.* base, ours.*'x'"),
     ({"tune_metric": ""}, r"tune_metric.* \(0.001, 0.002\) and ''"),
     (
@@ -264,10 +288,10 @@ def test_pages_that_ship_follow_from_their_records(name):
   made = record.read(found, reporting.RESULTS)
   versions = json.loads(made.path.read_text(encoding="utf-8"))["versions"]
   assert made.finished() == found.total_runs
-  reading = reporting.reading(reporting.RESULTS, found.name)
+  reading = reporting.reading(reporting.RESULTS, found.name, made.runs)
   page = report.page(made, versions, reading)
   kept = (reporting.RESULTS / f"{found.name}.md").read_text(encoding="utf-8")
-  assert page == kept and reading
+  assert page == kept and reading and "No conclusion" not in reading
 
 
 def test_sweeps_that_ship_are_found_by_name_and_by_file():

@@ -45,7 +45,7 @@ def fixture_start(grid, tmp_path, monkeypatch):
 def test_those_that_choose_come_first_and_the_others_when_they_are_there(grid):
   made = record.Record(grid, pathlib.Path("unused"))
   first = list(made.ready())
-  assert len(first) == 4 * 2 and {j.seed for j in first} == {grid.tune_seed}
+  assert len(first) == 4 * 2 and {j.seed for j in first} == {*grid.tune_seeds}
   # Both tuning runs of one arm are made: its seeds are ready, no other arm's.
   for job in first[:2]:
     made.runs[job.key] = jobs.measure(grid, job)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import statistics
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,7 +38,11 @@ class Record:
       record that is not finished compares pairs.
     """
     choosing = {
-      arm.name: [Job(arm, self.sweep.tune_seed, v) for v in arm.candidates]
+      arm.name: [
+        Job(arm, seed, value)
+        for seed in self.sweep.tune_seeds
+        for value in arm.candidates
+      ]
       for arm in self.sweep.arms
     }
     for jobs in choosing.values():
@@ -53,17 +58,30 @@ class Record:
     """How many of the sweep's runs there are; the record may have others."""
     metric = next(iter(self.sweep.metrics))
     return sum(
-      len(self.choosing(arm).keys() & set(arm.candidates))
+      sum(
+        len(scores)
+        for value, scores in self._tried(arm).items()
+        if value in arm.candidates
+      )
       + len(self.scores(arm.method, arm.setting, metric))
       for arm in self.sweep.arms
     )
 
-  def choosing(self, arm: Arm) -> dict[float, float]:
+  def _tried(self, arm: Arm) -> dict[float, list[float]]:
     """The scores of the runs that choose an arm's value, by value."""
+    found: dict[float, list[float]] = {}
+    for r in self.runs.values():
+      if r["arm"] == arm.name and r["seed"] in self.sweep.tune_seeds:
+        score = r["results"][self.sweep.tune_metric]
+        found.setdefault(r["value"], []).append(score)
+    return found
+
+  def choosing(self, arm: Arm) -> dict[float, float]:
+    """The mean scores that choose an arm's value, where all runs are there."""
     return {
-      r["value"]: r["results"][self.sweep.tune_metric]
-      for r in self.runs.values()
-      if r["arm"] == arm.name and r["seed"] == self.sweep.tune_seed
+      value: statistics.fmean(scores)
+      for value, scores in self._tried(arm).items()
+      if len(scores) == len(self.sweep.tune_seeds)
     }
 
   def chosen(self, arm: Arm) -> float | None:

@@ -19,7 +19,7 @@ def write(record: Record) -> None:
     if earlier["runs"] == record.runs:  # A page may be written again later.
       versions = earlier["versions"]
   values = {**grid(sweep), "versions": versions, "runs": record.runs}
-  text = page(record, versions, reporting.reading(out, sweep.name))
+  text = page(record, versions, reporting.reading(out, sweep.name, record.runs))
   reporting.write(out, sweep.name, values, text)
   if any(r["seed"] in sweep.seeds for r in record.runs.values()):
     plot(record, out / f"{sweep.name}.png")
@@ -46,17 +46,20 @@ def page(record: Record, versions: dict[str, str], reading: str = "") -> str:
     "",
     f"Mean ± half of the 95 % interval over seeds {seeds}, and in brackets the"
     f" paired difference from {sweep.baseline} at the same {sweep.setting} with"
-    " its own interval (bold where it does not hold 0).",
+    " its own interval (bold where p < 0.05 after Holm's correction for all"
+    f" {len(_p_values(record))} differences of this page).",
     "",
   ]
   if len(sweep.settings) == 1:
-    (setting,) = sweep.settings
+    (setting,), shown = sweep.settings, _shown(record)
     names = [f"{label} (`{metric}`)" for metric, label in sweep.metrics.items()]
     lines += [f"{sweep.setting} {setting:g}:", ""]
     lines += _table(
       sweep.methods,
       names,
-      lambda method: [_cell(record, method, setting, m) for m in sweep.metrics],
+      lambda method: [
+        _cell(record, shown, method, setting, m) for m in sweep.metrics
+      ],
     )
   else:
     for metric, label in sweep.metrics.items():
@@ -79,13 +82,14 @@ def _table(
 def _over_settings(record: Record, metric: str) -> list[str]:
   """Scores at each setting, and against the baseline at the next larger one."""
   sweep = record.sweep
-  pairs = list(zip(sweep.settings, sweep.settings[1:]))
+  pairs, shown = _pairs(sweep), _shown(record)
   return [
     *_table(
       sweep.methods,
       _heads(sweep),
       lambda method: [
-        _cell(record, method, setting, metric) for setting in sweep.settings
+        _cell(record, shown, method, setting, metric)
+        for setting in sweep.settings
       ],
     ),
     f"Paired difference from {sweep.baseline} at the next larger {sweep.setting}:",
@@ -94,7 +98,7 @@ def _over_settings(record: Record, metric: str) -> list[str]:
       sweep.methods,
       [f"{small:g} against {large:g}" for small, large in pairs],
       lambda method: [
-        _gain(record.gains(method, small, metric, against=large))
+        _gain(record, shown, (method, small, metric, large))
         for small, large in pairs
       ],
     ),
@@ -111,10 +115,16 @@ def _tunings(record: Record) -> list[str]:
       by_field.setdefault(key, {})[arm.method] = None
   for (field, candidates), methods in by_field.items():
     fields = " = ".join(f"`{name}`" for name in field.split(","))
+    seeds = sweep.tune_seeds
+    of = (
+      f"seed {seeds[0]}"
+      if len(seeds) == 1
+      else f"seeds {list(seeds)} on average"
+    )
     lines += [
       f"{fields} was chosen for each arm among"
       f" {', '.join(f'{v:g}' for v in candidates)} by"
-      f" `{sweep.tune_metric}` of seed {sweep.tune_seed}:",
+      f" `{sweep.tune_metric}` of {of}:",
       "",
       *_table(
         methods,
@@ -136,24 +146,64 @@ def _tuning(record: Record, method: str, setting: float) -> str:
   return ", ".join(cells) or "–"
 
 
-def _cell(record: Record, method: str, setting: float, metric: str) -> str:
+# A difference of a page: method, setting, metric, and the baseline's setting.
+_Difference = tuple[str, float, str, float]
+
+
+def _pairs(sweep: Sweep) -> list[tuple[float, float]]:
+  """Each setting and the next larger one."""
+  return list(zip(sweep.settings, sweep.settings[1:]))
+
+
+def _p_values(record: Record) -> dict[_Difference, float]:
+  """The p of every difference of the page that two seeds or more have."""
+  sweep, found = record.sweep, {}
+  equal = [(setting, setting) for setting in sweep.settings]
+  for metric in sweep.metrics:
+    for method in sweep.methods:
+      for setting, base in equal + _pairs(sweep):
+        if method == sweep.baseline and setting == base:
+          continue
+        gains = record.gains(method, setting, metric, against=base)
+        if len(gains) > 1:
+          key = method, setting, metric, base
+          found[key] = reporting.p_value(gains)
+  return found
+
+
+def _shown(record: Record) -> set[_Difference]:
+  """The differences of p < 0.05 after Holm's correction."""
+  found = _p_values(record)
+  corrected = reporting.holm(list(found.values()))
+  return {key for key, p in zip(found, corrected) if p < 0.05}
+
+
+def _cell(
+  record: Record,
+  shown: set[_Difference],
+  method: str,
+  setting: float,
+  metric: str,
+) -> str:
   ours = record.scores(method, setting, metric)
   if not ours:
     return "–"
   text = reporting.interval(list(ours.values()), 3)
-  found = record.gains(method, setting, metric)
-  if method == record.sweep.baseline or not found:
+  if method == record.sweep.baseline or not record.gains(
+    method, setting, metric
+  ):
     return text
-  return f"{text} ({_gain(found)})"
+  return f"{text} ({_gain(record, shown, (method, setting, metric, setting))})"
 
 
-def _gain(found: list[float]) -> str:
-  """Mean and interval of paired differences, bold where it does not hold 0."""
+def _gain(record: Record, shown: set[_Difference], key: _Difference) -> str:
+  """Mean and interval of paired differences, bold where one is shown."""
+  method, setting, metric, base = key
+  found = record.gains(method, setting, metric, against=base)
   if not found:
     return "–"
   text = reporting.interval(found, 3, sign="+")
-  mean, half = reporting.spread(found)
-  return f"**{text}**" if len(found) > 1 and abs(mean) > half else text
+  return f"**{text}**" if key in shown else text
 
 
 def _heads(sweep: Sweep) -> list[str]:
@@ -213,7 +263,7 @@ def _draw_scores(record: Record, canvas: Any) -> None:
 
 
 def _draw_gains(record: Record, canvas: Any) -> None:
-  sweep = record.sweep
+  sweep, shown = record.sweep, _shown(record)
   (setting,) = sweep.settings
   methods = [m for m in sweep.methods if m != sweep.baseline]
   metrics = record.comparable(setting)
@@ -224,7 +274,8 @@ def _draw_gains(record: Record, canvas: Any) -> None:
       found = record.gains(method, setting, metric)
       if found:
         mean, half = reporting.spread(found)
-        colour = "grey" if abs(mean) <= half else "C0"
+        key = method, setting, metric, setting
+        colour = "C0" if key in shown else "grey"
         ax.errorbar(mean, place, xerr=half, marker="o", capsize=3, color=colour)
     ax.axvline(0.0, color="black", linewidth=0.8)
     ax.set_title(label, fontsize=8)

@@ -69,7 +69,8 @@ class Sweep:
       some, but not the first.
     tune_metric: chooses the tuned fields, the larger the better; of validation
       data.
-    tune_seed: of the runs that choose, none of `seeds`.
+    tune_seeds: of the runs that choose, none of `seeds`; the mean of their scores
+      decides.
     train_fn: gives a configuration's results; None is a run of the trainer. It is
       called with the configuration, and with those of `others` if there are any.
     others: what else `train_fn` trains, by name.
@@ -86,7 +87,7 @@ class Sweep:
   seeds: Sequence[int]
   metrics: Mapping[str, str]
   tune_metric: str = ""
-  tune_seed: int = 1000
+  tune_seeds: Sequence[int] = (1000,)
   train_fn: Callable[..., Mapping[str, float]] | None = None
   others: Mapping[str, config_lib.ConfigDraft] = dataclasses.field(
     default_factory=dict
@@ -95,9 +96,9 @@ class Sweep:
   source: str = ""
 
   def __post_init__(self):
-    if self.tune_seed in self.seeds:
+    if both := {*self.tune_seeds} & {*self.seeds}:
       raise ValueError(
-        f"tune_seed must be none of seeds; got {self.tune_seed}."
+        f"tune_seeds must be none of seeds; both have {sorted(both)}."
       )
     methods = {arm.method for arm in self.arms}
     if self.baseline not in methods:
@@ -134,7 +135,10 @@ class Sweep:
   @property
   def total_runs(self) -> int:
     """How many runs it has, those that choose included."""
-    return sum(len(arm.candidates) + len(self.seeds) for arm in self.arms)
+    return sum(
+      len(self.tune_seeds) * len(arm.candidates) + len(self.seeds)
+      for arm in self.arms
+    )
 
   def configurations(
     self, job: Job
