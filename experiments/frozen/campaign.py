@@ -257,7 +257,9 @@ def cell(
 
   rate = plan.rate
   choice = Choice(rate, {}, False) if rate else choose(score, grid)
-  ranks, weight_sum, error = train([(s, choice.rate) for s in seeds])
+  ranks, weight_sum, weight_max, error = train(
+    [(s, choice.rate) for s in seeds]
+  )
   hits = {
     task: {str(k): own < k for k in DEPTHS}
     for task, own in _outcomes(ranks).items()
@@ -279,6 +281,7 @@ def cell(
       for task, own in hits.items()
     },
     "weight_sum": _numbers(weight_sum[:, -1]),
+    "weight_max": _numbers(weight_max),
     "table_error": {
       str(epoch): _numbers(error[:, i]) for i, epoch in enumerate(probes(plan))
     },

@@ -61,11 +61,13 @@ class Found(NamedTuple):
     ranks: uint16 [R, M] by task: how many others an item's own one was not
       nearer than. Ties count against it, and so does what is not finite.
     weight_sum: [R, epochs], mean u Z-hat; NaN for losses without weights.
+    weight_max: [R], the largest u Z-hat of an anchor in any step; NaN likewise.
     table_error: [R, probes], root mean square of known - true log Z in nats.
   """
 
   ranks: dict[str, np.ndarray]
   weight_sum: np.ndarray
+  weight_max: np.ndarray
   table_error: np.ndarray
 
 
@@ -84,6 +86,7 @@ def train(
   seeds: Sequence[int],
   rates: Sequence[float],
   probes: Sequence[int] = (),
+  temperatures: Sequence[float] = (),
   settings: MapSettings = MapSettings(),
 ) -> Found:
   """Trains R runs of a method.
@@ -97,6 +100,7 @@ def train(
     rates: peak learning rate of each run.
     probes: epochs, from 1, after which the tables of "em" are compared with the
       truth.
+    temperatures: of each run, if not that of the settings.
     settings: the rest.
   """
   things = len(inputs.text)
@@ -104,6 +108,9 @@ def train(
     raise ValueError(f"batch must be in [2, {things}]; got {batch}.")
   if len(seeds) != len(rates):
     raise ValueError(f"{len(seeds)} seeds, but {len(rates)} learning rates.")
+  taus = temperatures or [settings.temperature] * len(seeds)
+  if len(taus) != len(seeds):
+    raise ValueError(f"{len(seeds)} seeds, but {len(taus)} temperatures.")
   arrays = {
     "image": inputs.image,
     "text": inputs.text,
@@ -114,27 +121,31 @@ def train(
     jax.tree.map(jnp.asarray, arrays),
     jnp.asarray(seeds, jnp.uint32),
     jnp.asarray(rates, jnp.float32),
+    jnp.asarray(taus, jnp.float32),
     method=method,
     batch=batch,
     epochs=epochs,
     probes=tuple(probes),
     settings=settings,
   )
-  ranks, weight_sum, error = jax.tree.map(np.asarray, found)
-  return Found(ranks, weight_sum, error)
+  ranks, weight_sum, weight_max, error = jax.tree.map(np.asarray, found)
+  return Found(ranks, weight_sum, weight_max, error)
 
 
 @functools.partial(
   jax.jit, static_argnames=("method", "batch", "epochs", "probes", "settings")
 )
-def _program(arrays, seeds, rates, *, method, batch, epochs, probes, settings):
+def _program(
+  arrays, seeds, rates, taus, *, method, batch, epochs, probes, settings
+):
   things = arrays["text"].shape[0]
   steps = things // batch
   total = steps * epochs
   probed = jnp.isin(jnp.arange(1, epochs + 1), jnp.asarray(probes or (0,)))
 
-  def run(seed, rate):
+  def run(seed, rate, temperature):
     key = jax.random.key(seed)
+    own = dataclasses.replace(settings, temperature=temperature)
     optimizer = optimizer_of(rate, total, settings)
     params = initial(
       jax.random.fold_in(key, 0),
@@ -163,9 +174,9 @@ def _program(arrays, seeds, rates, *, method, batch, epochs, probes, settings):
       visible = image, arrays["text"]
 
       def one(carry, inputs):
-        return _step(method, optimizer, settings, carry, visible, *inputs)
+        return _step(method, optimizer, own, carry, visible, *inputs)
 
-      carry, weight = jax.lax.scan(
+      carry, (weight, largest) = jax.lax.scan(
         one,
         carry,
         (
@@ -177,18 +188,19 @@ def _program(arrays, seeds, rates, *, method, batch, epochs, probes, settings):
       if method.loss == "em":
         error = jax.lax.cond(
           probe,
-          lambda: table_error(method, settings, carry, visible),
+          lambda: table_error(method, own, carry, visible),
           lambda: error,
         )
-      return carry, (jnp.mean(weight), error)
+      return carry, (jnp.mean(weight), jnp.max(largest), error)
 
-    end, (weights, errors) = jax.lax.scan(
+    end, (weights, largest, errors) = jax.lax.scan(
       epoch, begin, (jnp.arange(1, epochs + 1), probed)
     )
     chosen = jnp.asarray([p - 1 for p in probes], jnp.int32)
-    return _all_ranks(end.params, arrays), weights, errors[chosen]
+    ranks = _all_ranks(end.params, arrays)
+    return ranks, weights, jnp.max(largest), errors[chosen]
 
-  return jax.vmap(run)(seeds, rates)
+  return jax.vmap(run)(seeds, rates, taus)
 
 
 def initial(
@@ -231,7 +243,7 @@ def embed(
 
 
 def _step(method, optimizer, settings, carry, visible, index, key):
-  """One step; the new carry and the mean weight sum."""
+  """One step; the new carry, and the mean and the largest weight sum."""
 
   def objective(params):
     pair = embed(params, *(x[index] for x in visible))
@@ -243,10 +255,10 @@ def _step(method, optimizer, settings, carry, visible, index, key):
       method, params, pair, carry.memory, index, key, known, settings
     )
 
-  grads, (memory, weight) = jax.grad(objective, has_aux=True)(carry.params)
+  grads, (memory, weights) = jax.grad(objective, has_aux=True)(carry.params)
   updates, state = optimizer.update(grads, carry.optimizer, carry.params)
   params: Any = optax.apply_updates(carry.params, updates)
-  return _Carry(params, state, memory), weight
+  return _Carry(params, state, memory), weights
 
 
 def loss_of(
@@ -258,8 +270,8 @@ def loss_of(
   key: jax.Array,
   known: tuple[jax.Array, jax.Array] | None,
   settings: MapSettings,
-) -> tuple[jax.Array, tuple[losses.EMState, jax.Array]]:
-  """A batch's mean loss, the memory after it, and its mean weight sum.
+) -> tuple[jax.Array, tuple[losses.EMState, tuple[jax.Array, jax.Array]]]:
+  """A batch's mean loss, the memory after it, and its mean and largest weight sum.
 
   `known` is log Z of images and names, for the control.
   """
@@ -276,12 +288,13 @@ def loss_of(
       level_rate=method.level_rate,
       concentration=method.concentration,
     )
-    mean = jnp.mean(step.loss)
-    return mean, (step.state, mean)
+    mean, details = jnp.mean(step.loss), step.details
+    sums = jnp.exp(details["log_auxiliary"] + details["batch_log_partition"])
+    return mean, (step.state, (mean, jnp.max(sums)))
   if known is not None:
     log_u = (-log_z for log_z in known)
-    mean = jnp.mean(losses.augmented_clip(*pair, *log_u, temperature=tau))
-    return mean, (memory, mean)
+    sums = losses.augmented_clip(*pair, *log_u, temperature=tau)
+    return jnp.mean(sums), (memory, (jnp.mean(sums), jnp.max(sums)))
   if method.loss == "clip":
     value = losses.clip(*pair, logit_scale=1.0 / tau)
   elif method.loss == "decoupled":
@@ -301,7 +314,7 @@ def loss_of(
       "loss must be clip, decoupled, sigmoid, em or exact; got"
       f" {method.loss!r}."
     )
-  return jnp.mean(value), (memory, none)
+  return jnp.mean(value), (memory, (none, none))
 
 
 def exact_log_partition(

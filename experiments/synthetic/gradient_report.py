@@ -310,7 +310,9 @@ def plot(record: Mapping[str, Any], path: pathlib.Path) -> None:
       ax.minorticks_off()
       ax.grid(alpha=0.25)
     below.set_xlabel("batch size B")
-  axes[0, 0].set_ylabel("bias |E g_B − g| / |g|")
+  axes[0, 0].set_ylabel(
+    "bias |E g_B − g| / |g|\n(drawn where it is told from none)"
+  )
   axes[1, 0].set_ylabel("variance E|g_B − E g_B|² / |g|²")
   handles, labels = axes[1, 0].get_legend_handles_labels()
   canvas.legend(

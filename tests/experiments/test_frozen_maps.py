@@ -129,6 +129,10 @@ def test_a_run_is_that_of_a_plain_loop(method):
     method, inputs, seed=4, rate=0.05, **options
   )
   np.testing.assert_allclose(found.weight_sum[1, -1], weight, rtol=1e-4)
+  if method.loss == "em" and math.isinf(method.concentration):
+    # An average of rate 0.5 bounds them by 2.
+    assert (found.weight_max <= 2 + 1e-4).all()
+    assert (found.weight_max >= found.weight_sum.max(1)).all()
   for name, task in inputs.tasks.items():
     assert found.ranks[name][1].tolist() == ranks_of(params, *task)
   if method.loss == "em":
@@ -161,6 +165,17 @@ def test_other_losses_train(loss):
     assert (weights == 1).all()
   elif loss == "exact":
     assert ((weights > 0.2) & (weights < 5)).all()
+
+
+def test_temperatures_of_single_runs():
+  options = {"batch": 4, "epochs": 3, "seeds": (1, 1), "rates": (0.1, 0.1)}
+  both = maps.train(EM, made(), **options, temperatures=(0.1, 0.3))
+  for i, tau in enumerate((0.1, 0.3)):
+    own = dataclasses.replace(maps.MapSettings(), temperature=tau)
+    alone = maps.train(EM, made(), **options, settings=own)
+    np.testing.assert_allclose(
+      both.weight_sum[i], alone.weight_sum[i], rtol=1e-4
+    )
 
 
 def test_exact_weights_are_the_rows_of_the_partition_over_all():
@@ -207,7 +222,11 @@ def test_ties_and_nan_count_against_an_item():
 
 @pytest.mark.parametrize(
   ("change", "message"),
-  [({"batch": 10}, "batch must be in"), ({"rates": (1.0,)}, "2 seeds, but 1")],
+  [
+    ({"batch": 10}, r"^batch .*\[2, 9\].* 10"),
+    ({"rates": (1.0,)}, "2 seeds.* 1 "),
+    ({"temperatures": (1.0,)}, "2 seeds.* 1 "),
+  ],
 )
 def test_what_cannot_be_trained_is_refused(change, message):
   options = {"batch": 4, "epochs": 1, "seeds": (0, 1), "rates": (0.1, 0.1)}

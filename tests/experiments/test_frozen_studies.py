@@ -15,6 +15,7 @@ from experiments.frozen import (
   maps,
   small_batches,
   small_batches_report,
+  stability,
   visits,
 )
 from tests.experiments import test_frozen_maps
@@ -259,3 +260,27 @@ def test_the_page_of_visits(inputs, monkeypatch, tmp_path):
   assert "average by epochs: positive-free + level: above DCL at" in text
   visits.plot(record, tmp_path / "a.png")
   assert (tmp_path / "a.png").stat().st_size > 10_000
+
+
+def test_runs_beyond_a_bound_and_collapsed_ones_are_counted(
+  inputs, monkeypatch
+):
+  monkeypatch.setattr(stability, "EPOCHS", 2)
+  monkeypatch.setattr(stability, "BATCHES", (4,))
+  rules = {k: stability.RULES[k] for k in ("average by epochs", "U-max 0.5")}
+  monkeypatch.setattr(stability, "RULES", rules)
+  cells = stability.cells()
+  assert len(cells) == 1 + 2 * len(small_batches.TABLES)
+  found = [stability.run_cell(cells[i], inputs) for i in (0, 4, 8)]
+  rows = stability.verdicts(found)
+  assert [r["rule"] for r in rows] == list(rules)
+  assert all(r["beyond"] == 0 and r["runs"] == 4 * 3 for r in rows)
+  assert all(0 < r["largest"] <= r["bound"] * 1.0001 for r in rows)
+  # Runs that are not finite, and those that find little.
+  found[1]["weight_max"][0][0] = None
+  found[1]["recall"] = (np.array(found[0]["recall"]) * 0.4).tolist()
+  first, _ = stability.verdicts(found)
+  assert (first["beyond"], first["collapsed"]) == (1, 12)
+  record = {"command": "c", "versions": {"jax": "1"}, "seconds": 60.0}
+  text = stability.page(record | {"cells": found})
+  assert "1 of 24 runs" in text and "| 12 of 12 |" in text
