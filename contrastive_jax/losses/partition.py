@@ -12,7 +12,19 @@ from one batch, `prototype_log_partition` is a network that predicts it, and
 `group_ids`, `axes` and `block_size` are those of `losses.contrastive`, except
 that an anchor's only positive is its own key: Z_i has to be a property of the
 example, whatever else is in the batch, or it could not be stored. Other rows of
-its group are left out. Values are float32. All functions raise `ValueError`,
+its group are left out.
+
+With the features `reference` = (r_q, r_k) of a frozen model for the same rows, of
+any width, margins are those of both models' differences (DRRho-CLIP):
+
+.. math:: D_{ij} = \big( (s_{ij} - s_{ii}) - (r_{ij} - r_{ii}) \big) / \tau_i,
+  \qquad r_{ij} = \langle r_{q,i}, r_{k,j} \rangle
+
+so a negative weighs much where the model ranks it above the reference. The
+reference has no gradient. Wei et al., "Model steering: learning with a reference
+model improves generalization bounds and scaling laws", 2025.
+
+Values are float32. All functions raise `ValueError`,
 naming the argument, on wrong shapes, types or ranges.
 """
 
@@ -22,7 +34,7 @@ import jax
 import jax.numpy as jnp
 
 from contrastive_jax import ops
-from contrastive_jax._types import Axes, BlockSize, Scalar
+from contrastive_jax._types import Axes, BlockSize, Reference, Scalar
 from contrastive_jax.losses import _shared
 
 
@@ -34,6 +46,7 @@ def log_partition(
   include_positive: bool = False,
   negative_mass: Scalar = 1.0,
   group_ids: jax.Array | None = None,
+  reference: Reference = None,
   axes: Axes = None,
   block_size: BlockSize = "auto",
 ) -> jax.Array:
@@ -58,6 +71,8 @@ def log_partition(
     include_positive: whether c_0 is 1 or 0.
     negative_mass: kappa > 0, the weight of the mean over negatives.
     group_ids: [N] integers; rows of one group are no negatives of each other.
+    reference: features of a frozen model for the same rows, [N, e] queries and
+      keys, or None; see the module's docstring.
     axes: see `losses.contrastive`.
     block_size: see `losses.contrastive`.
 
@@ -79,7 +94,7 @@ def log_partition(
   >>> [round(v, 4) for v in log_partition(x, x, temperature=0.5).tolist()]
   [-2.0, -2.0, -2.0, -2.0]
   """
-  ops.check_features(queries=queries, keys=keys)
+  queries, keys = _shared.steered(reference, queries=queries, keys=keys)
   (queries, keys), dtype = _shared.widen(queries, keys)
   n = queries.shape[0]
   temperature = _shared.check_temperature("temperature", temperature, n)
@@ -106,6 +121,7 @@ def log_partition_clip(
   include_positive: bool = False,
   negative_mass: Scalar = 1.0,
   group_ids: jax.Array | None = None,
+  reference: Reference = None,
   axes: Axes = None,
   block_size: BlockSize = "auto",
 ) -> tuple[jax.Array, jax.Array]:
@@ -121,6 +137,7 @@ def log_partition_clip(
     include_positive: see `log_partition`.
     negative_mass: see `log_partition`.
     group_ids: see `log_partition`.
+    reference: see `log_partition`; of both sides.
     axes: see `losses.contrastive`.
     block_size: see `losses.contrastive`.
 
@@ -137,7 +154,7 @@ def log_partition_clip(
   >>> [round(v, 4) for v in (*to_text.tolist(), *to_image.tolist())]
   [-0.6, -0.2, 0.2, -1.0]
   """
-  ops.check_features(image=image, text=text)
+  image, text = _shared.steered(reference, image=image, text=text)
   (image, text), dtype = _shared.widen(image, text)
   n = image.shape[0]
   of_image = _shared.check_temperature("temperature", temperature, n)
@@ -169,6 +186,7 @@ def log_partition_nt_xent(
   include_positive: bool = False,
   negative_mass: Scalar = 1.0,
   group_ids: jax.Array | None = None,
+  reference: Reference = None,
   axes: Axes = None,
   block_size: BlockSize = "auto",
 ) -> tuple[jax.Array, jax.Array]:
@@ -184,6 +202,7 @@ def log_partition_nt_xent(
     include_positive: see `log_partition`.
     negative_mass: see `log_partition`.
     group_ids: see `log_partition`.
+    reference: see `log_partition`; of both sides.
     axes: see `losses.contrastive`.
     block_size: see `losses.contrastive`.
 
@@ -200,7 +219,9 @@ def log_partition_nt_xent(
   >>> (first.tolist(), second.tolist())
   ([-1.0, -1.0], [-1.0, -1.0])
   """
-  ops.check_features(first_view=first_view, second_view=second_view)
+  first_view, second_view = _shared.steered(
+    reference, first_view=first_view, second_view=second_view
+  )
   (first_view, second_view), dtype = _shared.widen(first_view, second_view)
   n = first_view.shape[0]
   temperature = _shared.check_temperature("temperature", temperature, n)
@@ -209,8 +230,8 @@ def log_partition_nt_xent(
   if jnp.ndim(temperature):
     temperature = jnp.tile(temperature, 2)
   ids = jnp.tile(_shared.example_ids(group_ids, n, axes), 2)
-  z = jnp.concatenate([first_view, second_view])
-  rows = _sums(z, z, temperature, ids, dtype, axes, block_size).rows
+  anchors, keys = _shared.of_views(first_view, second_view, reference)
+  rows = _sums(anchors, keys, temperature, ids, dtype, axes, block_size).rows
   positive = jnp.tile(_shared.paired(first_view, second_view), 2) / temperature
   count = _shared.num_negatives(ids, 2 * n, axes)
   found = _finish(rows, positive, count, include_positive, negative_mass)
