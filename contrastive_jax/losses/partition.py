@@ -29,6 +29,7 @@ naming the argument, on wrong shapes, types or ranges.
 """
 
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -239,45 +240,88 @@ def log_partition_nt_xent(
 
 
 def amortized_loss(
-  prediction: jax.Array, log_partition: jax.Array
+  prediction: jax.Array,
+  log_partition: jax.Array,
+  *,
+  objective: Literal["linear", "l2", "kl"] = "linear",
+  target: jax.Array | None = None,
 ) -> jax.Array:
-  r"""Fits a network's nu to the log-partition, from unbiased estimates of Z.
+  r"""Fits a network's nu to the log-partition.
 
-  .. math:: \ell_i = e^{-\nu_i} \hat Z_i + \nu_i - 1 \ge \log \hat Z_i
+  With the batch's estimate Z-hat, and a target T that is Z-hat if none is given:
 
-  It is linear in Z-hat: its mean over batches is least at nu = log Z, where
-  regressing log Z-hat would end at the biased E[log Z-hat]. The least value is
-  log Z itself, which makes it the deterministic twin of the augmented loss.
+  .. math::
+    \text{linear} &: \quad e^{-\nu_i} \hat Z_i + \nu_i - 1 \ge \log \hat Z_i \\
+    \text{l2} &: \quad (\nu_i - \log T_i)^2 \\
+    \text{kl} &: \quad e^{-\nu_i} \hat Z_i (\log T_i - \nu_i - 1)
+      + \hat Z_i / T_i
+
+  "linear" (NeuCLIP) is linear in Z-hat: its mean over batches is least at nu =
+  log Z, where regressing log Z-hat would end at the biased E[log Z-hat]. The least
+  value is log Z itself, which makes it the deterministic twin of the augmented loss.
+
+  "l2" and "kl" are AmorLIP's. "kl" is the divergence of an anchor's weights under
+  the network, exp(s - nu), from those under the target, exp(s) / T, both of which
+  are no distributions, so that their masses count; it is least at nu = log T.
+  The published code leaves both masses out, e^-nu Z-hat (log T - nu), which is
+  least at log T + 1, divides by N once more, and adds 0.1 times "l2".
 
   Args:
     prediction: [N] floating, nu. The gradient flows here alone; stop it at the
       features, which `prototype_log_partition` does.
     log_partition: [N] floating, log Z-hat of the batch. Where it is not finite
       the loss is 0.
+    objective: "linear", "l2" or "kl".
+    target: [N] floating, log T, such as a mean of Z-hat and what an average of the
+      network over earlier steps predicts; finite where `log_partition` is. None is
+      `log_partition`. "linear" has none.
 
   Returns:
     [N] float32. Beyond log Z-hat - nu = 50 the exponential is continued by its
     tangent, so that it stays finite.
 
   Raises:
-    ValueError: on wrong shapes or types, naming the argument.
+    ValueError: on wrong shapes, types or an unknown objective, naming the argument.
 
   References:
     "NeuCLIP: efficient large-scale CLIP training with neural normalizer
-    optimization", 2025.
+    optimization", 2025; Sun et al., "AmorLIP: efficient language-image pretraining
+    via amortization", 2025, and its code (`LambdaLoss`).
 
   >>> import jax.numpy as jnp
   >>> amortized_loss(jnp.array([0.5, -1.0]), jnp.array([0.5, -1.0])).tolist()
   [0.5, -1.0]
+  >>> nu, log_z = jnp.array([1.0]), jnp.array([0.5])
+  >>> amortized_loss(nu, log_z, objective="l2").tolist()
+  [0.25]
   """
   _shared.check_row("prediction", prediction, None)
-  _shared.check_row("log_partition", log_partition, prediction.shape[0])
-  prediction = jnp.asarray(prediction, jnp.float32)
-  batch = jax.lax.stop_gradient(jnp.asarray(log_partition, jnp.float32))
+  n = prediction.shape[0]
+  _shared.check_row("log_partition", log_partition, n)
+  if objective not in ("linear", "l2", "kl"):
+    raise ValueError(f"objective must be linear, l2 or kl; got {objective!r}.")
+  if target is None:
+    target = log_partition
+  elif objective == "linear":
+    raise ValueError("target must be None for the linear objective.")
+  _shared.check_row("target", target, n)
+  prediction, batch, target = (
+    jnp.asarray(x, jnp.float32) for x in (prediction, log_partition, target)
+  )
+  batch, target = jax.lax.stop_gradient((batch, target))
   seen = jnp.isfinite(batch)
+  known = jnp.where(seen, target, 0.0)
+  if objective == "l2":
+    return jnp.where(seen, (prediction - known) ** 2, 0.0)
   gap = jnp.where(seen, batch - prediction, 0.0)
   exponential = ops.similarity.capped_exp(gap, ops.similarity.LARGEST_LOG)
-  return jnp.where(seen, exponential + prediction - 1.0, 0.0)
+  if objective == "linear":
+    return jnp.where(seen, exponential + prediction - 1.0, 0.0)
+  mass = ops.similarity.capped_exp(
+    jnp.where(seen, batch - known, 0.0), ops.similarity.LARGEST_LOG
+  )
+  apart = exponential * (known - prediction - 1.0) + mass
+  return jnp.where(seen, apart, 0.0)
 
 
 def init_prototypes(
