@@ -16,5 +16,7 @@ BlockSize = int | str | None
 Dtype = Any
 # Parameters of a model: a tree of arrays.
 Params = Mapping[str, Any]
+# Features of a frozen model, those of both sides; None: there is no such model.
+Reference = tuple[jax.Array, jax.Array] | None
 # A hyper-parameter: a number, or an array of shape [].
 Scalar = float | jax.Array

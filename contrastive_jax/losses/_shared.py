@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from contrastive_jax import ops
-from contrastive_jax._types import Axes, BlockSize, Scalar
+from contrastive_jax._types import Axes, BlockSize, Reference, Scalar
 
 
 def widen(*features: jax.Array) -> tuple[list[jax.Array], np.dtype]:
@@ -19,6 +19,68 @@ def widen(*features: jax.Array) -> tuple[list[jax.Array], np.dtype]:
   """
   dtype = jnp.dtype(jnp.result_type(*features))
   return [x.astype(jnp.float32) for x in features], dtype
+
+
+def steered(
+  reference: Reference, **features: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Checked features of two sides, those of a frozen model beside them.
+
+  The rows [x, r_x] and [y, -r_y] have the product <x, y> - <r_x, r_y>, so whatever
+  takes margins of products takes those of both models' differences.
+
+  Args:
+    reference: features [N, e] of both sides, or None.
+    **features: [N, d] of both sides, by argument name.
+
+  Returns:
+    Both sides, [N, d], or [N, d + e] of the type that holds all exactly.
+
+  Raises:
+    ValueError: on wrong shapes or types, naming the argument.
+  """
+  ops.check_features(**features)
+  a, b = features.values()
+  if reference is None:
+    return a, b
+  if not isinstance(reference, tuple | list) or len(reference) != 2:
+    raise ValueError(
+      "reference must be a pair of arrays [N, e]; got"
+      f" {type(reference).__name__}"
+      f"{f' of {len(reference)}' if hasattr(reference, '__len__') else ''}."
+    )
+  ops.check_features(
+    **{f"reference[{side}]": x for side, x in enumerate(reference)}
+  )
+  if len(reference[0]) != len(a):
+    raise ValueError(
+      f"reference must have {len(a)} rows, as the features have; got"
+      f" {len(reference[0])}."
+    )
+  dtype = jnp.result_type(a, b, *reference)
+  of_a, of_b = (jax.lax.stop_gradient(jnp.asarray(x, dtype)) for x in reference)
+  return (
+    jnp.concatenate([jnp.asarray(a, dtype), of_a], axis=1),
+    jnp.concatenate([jnp.asarray(b, dtype), -of_b], axis=1),
+  )
+
+
+def of_views(
+  first: jax.Array, second: jax.Array, reference: Reference
+) -> tuple[jax.Array, jax.Array]:
+  """Rows of two `steered` views as anchors and as keys, [2N, d] each.
+
+  A view is on both sides of the similarity, so the sign of the frozen model's
+  features is that of the side and not of the view.
+  """
+  rows = jnp.concatenate([first, second])
+  if reference is None:
+    return rows, rows
+  width = reference[0].shape[1]
+  sign = jnp.ones(rows.shape[1], rows.dtype).at[-width:].set(-1.0)
+  return jnp.concatenate([first, sign * second]), jnp.concatenate(
+    [sign * first, second]
+  )
 
 
 def paired(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -29,6 +29,8 @@ Arguments that all of them share:
 * `include_positive` and `negative_mass`: c_0 as a bool, and kappa > 0.
 * `group_ids`: [N] integers; rows of one group are no negatives of each other.
   An anchor's positive is its own key alone.
+* `reference`: features of a frozen model for the same rows, as a pair of both
+  sides, whose margins are subtracted (DRRho-CLIP); see `losses.partition`.
 * `log_weight_cap`: bounds the log-weights D_ij + log u_i: above it exp goes on
   as its tangent, in value and in gradient. It bounds what one stale u can do, at
   the price of a bias wherever it bites (see `augmented_diagnostics`). None
@@ -57,7 +59,7 @@ import jax
 import jax.numpy as jnp
 
 from contrastive_jax import ops
-from contrastive_jax._types import Axes, BlockSize, Scalar
+from contrastive_jax._types import Axes, BlockSize, Reference, Scalar
 from contrastive_jax.losses import _shared, partition
 
 
@@ -70,6 +72,7 @@ def augmented_contrastive(
   include_positive: bool = False,
   negative_mass: Scalar = 1.0,
   group_ids: jax.Array | None = None,
+  reference: Reference = None,
   log_weight_cap: Scalar | None = None,
   fused: bool = True,
   axes: Axes = None,
@@ -88,6 +91,7 @@ def augmented_contrastive(
     include_positive: c_0; adds u_i to the value, nothing to the gradient.
     negative_mass: kappa.
     group_ids: [N] integers, or None.
+    reference: [N, e] features of a frozen model, or None.
     log_weight_cap: bound of the log-weights, or None.
     fused: one pass for value and gradient.
     axes: see `losses.contrastive`.
@@ -105,7 +109,7 @@ def augmented_contrastive(
   >>> augmented_contrastive(x, x, log_u, temperature=0.5).tolist()
   [1.0, 1.0, 1.0, 1.0]
   """
-  ops.check_features(queries=queries, keys=keys)
+  queries, keys = _shared.steered(reference, queries=queries, keys=keys)
   n = queries.shape[0]
   (queries, keys), dtype = _shared.widen(queries, keys)
   _shared.check_row("log_auxiliary", log_auxiliary, n)
@@ -137,6 +141,7 @@ def augmented_clip(
   include_positive: bool = False,
   negative_mass: Scalar = 1.0,
   group_ids: jax.Array | None = None,
+  reference: Reference = None,
   log_weight_cap: Scalar | None = None,
   fused: bool = True,
   axes: Axes = None,
@@ -156,6 +161,7 @@ def augmented_clip(
     include_positive: see the module's docstring, as for all that follow.
     negative_mass: kappa.
     group_ids: [N] integers, or None.
+    reference: [N, e] features of a frozen model, or None.
     log_weight_cap: bound of the log-weights, or None.
     fused: one pass for value and gradient.
     axes: see `losses.contrastive`.
@@ -173,7 +179,7 @@ def augmented_clip(
   >>> [round(v, 4) for v in loss.tolist()]
   [1.0, 1.0, 1.0, 1.0]
   """
-  ops.check_features(image=image, text=text)
+  image, text = _shared.steered(reference, image=image, text=text)
   n = image.shape[0]
   (image, text), dtype = _shared.widen(image, text)
   _shared.check_row("image_log_auxiliary", image_log_auxiliary, n)
@@ -208,6 +214,7 @@ def augmented_nt_xent(
   include_positive: bool = False,
   negative_mass: Scalar = 1.0,
   group_ids: jax.Array | None = None,
+  reference: Reference = None,
   log_weight_cap: Scalar | None = None,
   fused: bool = True,
   axes: Axes = None,
@@ -225,6 +232,7 @@ def augmented_nt_xent(
     include_positive: see the module's docstring, as for all that follow.
     negative_mass: kappa, the weight of the mean over 2(N - 1) negatives.
     group_ids: [N] integers, or None.
+    reference: [N, e] features of a frozen model, or None.
     log_weight_cap: bound of the log-weights, or None.
     fused: one pass for value and gradient.
     axes: see `losses.contrastive`.
@@ -241,7 +249,9 @@ def augmented_nt_xent(
   >>> augmented_nt_xent(x, x, log_u, log_u, temperature=1.0).tolist()
   [1.0, 1.0, 1.0, 1.0]
   """
-  ops.check_features(first_view=first_view, second_view=second_view)
+  first_view, second_view = _shared.steered(
+    reference, first_view=first_view, second_view=second_view
+  )
   n = first_view.shape[0]
   (first_view, second_view), dtype = _shared.widen(first_view, second_view)
   _shared.check_row("first_log_auxiliary", first_log_auxiliary, n)
@@ -253,13 +263,13 @@ def augmented_nt_xent(
   ops.check_group_ids(group_ids, n)
   # Both views of an example are one group, so neither is its negative.
   ids = jnp.tile(_shared.example_ids(group_ids, n, axes), 2)
-  z = jnp.concatenate([first_view, second_view])
+  anchors, keys = _shared.of_views(first_view, second_view, reference)
   common = _Common(
     include_positive, negative_mass, log_weight_cap, fused, axes, block_size
   )
   (loss,) = _losses(
-    z,
-    z,
+    anchors,
+    keys,
     [(log_u, temperature)],
     jnp.tile(_shared.paired(first_view, second_view), 2),
     ids,
@@ -278,6 +288,7 @@ def augmented_moco_v3(
   include_positive: bool = False,
   negative_mass: Scalar = 1.0,
   group_ids: jax.Array | None = None,
+  reference: Reference = None,
   log_weight_cap: Scalar | None = None,
   fused: bool = True,
   axes: Axes = None,
@@ -296,6 +307,7 @@ def augmented_moco_v3(
     include_positive: see the module's docstring, as for all that follow.
     negative_mass: kappa.
     group_ids: [N] integers, or None.
+    reference: [N, e] features of a frozen model, or None.
     log_weight_cap: bound of the log-weights, or None.
     fused: one pass for value and gradient.
     axes: see `losses.contrastive`.
@@ -312,7 +324,9 @@ def augmented_moco_v3(
   >>> augmented_moco_v3(x, x, log_u, temperature=0.5).tolist()
   [1.0, 1.0, 1.0, 1.0]
   """
-  ops.check_features(queries=queries, momentum_keys=momentum_keys)
+  queries, momentum_keys = _shared.steered(
+    reference, queries=queries, momentum_keys=momentum_keys
+  )
   n = queries.shape[0]
   (queries, keys), dtype = _shared.widen(queries, momentum_keys)
   keys = jax.lax.stop_gradient(keys)
@@ -402,6 +416,7 @@ def augmented_diagnostics(
   temperature: Scalar,
   negative_mass: Scalar = 1.0,
   group_ids: jax.Array | None = None,
+  reference: Reference = None,
   log_weight_cap: Scalar | None = None,
   axes: Axes = None,
   block_size: BlockSize = "auto",
@@ -417,6 +432,7 @@ def augmented_diagnostics(
     temperature: see the module's docstring, as for all that follow.
     negative_mass: kappa.
     group_ids: [N] integers, or None.
+    reference: [N, e] features of a frozen model, or None.
     log_weight_cap: the cap of the loss, or None for its 50.
     axes: see `losses.contrastive`.
     block_size: see `losses.contrastive`.
@@ -438,7 +454,7 @@ def augmented_diagnostics(
   >>> {k: round(float(v[0]), 4) for k, v in found.items()}
   {'weight_sum': 1.0, 'effective_sample_size': 3.0, 'capped_share': 0.0}
   """
-  ops.check_features(queries=queries, keys=keys)
+  queries, keys = _shared.steered(reference, queries=queries, keys=keys)
   n = queries.shape[0]
   queries, keys = jax.lax.stop_gradient((queries, keys))
   (queries, keys), dtype = _shared.widen(queries, keys)

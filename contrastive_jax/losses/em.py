@@ -32,6 +32,13 @@ learned temperature makes log A wrong by at most the share by which it moved,
 abs(tau_old / tau_new - 1), times the Kullback-Leibler divergence from uniform of the
 softmax over negatives at the lower of both temperatures.
 `margins=True` keeps log Z itself, the published form (SogCLR, FastCLIP, SCENT).
+With a `reference` of similarities r_ij, s - r stands for s: the entry is
+
+.. math:: \tau_i \log A_i = \tau_i \log Z_i + s_{ii} - r_{ii}
+    = \tau_i \log \operatorname{mean}_j \exp \big( (s_{ij} - r_{ij}) / \tau_i \big)
+
+with s and r without the temperature. It knows of one reference, so a memory goes
+with the same model from its first step on.
 
 **Level.** One encoder makes all entries, so all of them drift together. Entries are
 kept relative to a scalar a direction, the level, so that those that were not visited
@@ -62,8 +69,8 @@ from typing import Unpack
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax._types import Axes, BlockSize, Scalar
-from contrastive_jax.losses import augmented, em_state, partition
+from contrastive_jax._types import Axes, BlockSize, Reference, Scalar
+from contrastive_jax.losses import _shared, augmented, em_state, partition
 from contrastive_jax.losses.em_state import EMOptions, EMState, EMStep
 
 
@@ -78,6 +85,7 @@ def em_contrastive(
   include_positive: bool = False,
   negative_mass: Scalar = 1.0,
   group_ids: jax.Array | None = None,
+  reference: Reference = None,
   log_weight_cap: Scalar | None = None,
   axes: Axes = None,
   block_size: BlockSize = "auto",
@@ -95,6 +103,7 @@ def em_contrastive(
     include_positive: c_0.
     negative_mass: kappa.
     group_ids: [N] integers, or None.
+    reference: [N, e] features of a frozen model, queries and keys, or None.
     log_weight_cap: bound of the log-weights, or None.
     axes: see `losses.contrastive`.
     block_size: see `losses.contrastive`.
@@ -117,6 +126,7 @@ def em_contrastive(
   """
   common = {"group_ids": group_ids, "axes": axes, "block_size": block_size}
   terms = {"include_positive": include_positive, "negative_mass": negative_mass}
+  queries, keys = _shared.steered(reference, queries=queries, keys=keys)
   fixed = jax.lax.stop_gradient((queries, keys))
 
   def estimate(taus):
@@ -158,6 +168,7 @@ def em_clip(
   include_positive: bool = False,
   negative_mass: Scalar = 1.0,
   group_ids: jax.Array | None = None,
+  reference: Reference = None,
   log_weight_cap: Scalar | None = None,
   axes: Axes = None,
   block_size: BlockSize = "auto",
@@ -178,6 +189,7 @@ def em_clip(
     include_positive: c_0.
     negative_mass: kappa.
     group_ids: [N] integers, or None.
+    reference: (image [N, e], text [N, e] or [N, V, e]) of a frozen model, or None.
     log_weight_cap: bound of the log-weights, or None.
     axes: see `losses.contrastive`.
     block_size: see `losses.contrastive`.
@@ -203,7 +215,11 @@ def em_clip(
   if text_temperature is not None:
     taus["text_temperature"] = text_temperature
   texts = [text] if jnp.ndim(text) == 2 else list(jnp.unstack(text, axis=1))
-  fixed = [jax.lax.stop_gradient((image, each)) for each in texts]
+  pairs = [
+    _shared.steered(known, image=image, text=each)
+    for each, known in zip(texts, _by_caption(reference, text))
+  ]
+  fixed = [jax.lax.stop_gradient(pair) for pair in pairs]
 
   def estimate(taus):
     found = [
@@ -225,15 +241,14 @@ def em_clip(
   )
   losses = [
     augmented.augmented_clip(
-      image,
-      each,
+      *pair,
       *log_u[:, v].T,
       log_weight_cap=log_weight_cap,
       **taus,
       **terms,
       **common,
     )
-    for v, each in enumerate(texts)
+    for v, pair in enumerate(pairs)
   ]
   return EMStep(sum(losses[1:], losses[0]) / len(losses), state, details)
 
@@ -249,6 +264,7 @@ def em_nt_xent(
   include_positive: bool = False,
   negative_mass: Scalar = 1.0,
   group_ids: jax.Array | None = None,
+  reference: Reference = None,
   log_weight_cap: Scalar | None = None,
   axes: Axes = None,
   block_size: BlockSize = "auto",
@@ -266,6 +282,7 @@ def em_nt_xent(
     include_positive: c_0.
     negative_mass: kappa.
     group_ids: [N] integers, or None.
+    reference: [N, e] features of a frozen model, first and second view, or None.
     log_weight_cap: bound of the log-weights, or None.
     axes: see `losses.contrastive`.
     block_size: see `losses.contrastive`.
@@ -286,17 +303,21 @@ def em_nt_xent(
   [1.0, 1.0]
   """
   common = {"group_ids": group_ids, "axes": axes, "block_size": block_size}
+  frozen = {"reference": reference}
   terms = {"include_positive": include_positive, "negative_mass": negative_mass}
+  steered = _shared.steered(
+    reference, first_view=first_view, second_view=second_view
+  )
   fixed = jax.lax.stop_gradient((first_view, second_view))
 
   def estimate(taus):
-    found = partition.log_partition_nt_xent(*fixed, **taus, **common)
+    found = partition.log_partition_nt_xent(*fixed, **taus, **common, **frozen)
     return jnp.stack(found, axis=1)[:, :, None]
 
   log_u, state, details = em_state.e_step(
     state,
     estimate,
-    [fixed, fixed],
+    [jax.lax.stop_gradient(steered)] * 2,
     {"temperature": temperature},
     index=index,
     key=key,
@@ -312,6 +333,7 @@ def em_nt_xent(
     log_weight_cap=log_weight_cap,
     **terms,
     **common,
+    **frozen,
   )
   return EMStep(loss.reshape(2, -1).mean(0), state, details)
 
@@ -329,6 +351,7 @@ def em_moco_v3(
   include_positive: bool = False,
   negative_mass: Scalar = 1.0,
   group_ids: jax.Array | None = None,
+  reference: Reference = None,
   log_weight_cap: Scalar | None = None,
   axes: Axes = None,
   block_size: BlockSize = "auto",
@@ -348,6 +371,7 @@ def em_moco_v3(
     include_positive: c_0.
     negative_mass: kappa.
     group_ids: [N] integers, or None.
+    reference: [N, e] features of a frozen model, first and second view, or None.
     log_weight_cap: bound of the log-weights, or None.
     axes: see `losses.contrastive`.
     block_size: see `losses.contrastive`.
@@ -369,7 +393,16 @@ def em_moco_v3(
   """
   common = {"group_ids": group_ids, "axes": axes, "block_size": block_size}
   terms = {"include_positive": include_positive, "negative_mass": negative_mass}
-  pairs = [(first_queries, second_keys), (second_queries, first_keys)]
+  pairs = [
+    _shared.steered(
+      reference, first_queries=first_queries, second_keys=second_keys
+    ),
+    _shared.steered(
+      reference and reference[::-1],
+      second_queries=second_queries,
+      first_keys=first_keys,
+    ),
+  ]
   fixed = [jax.lax.stop_gradient(pair) for pair in pairs]
 
   def estimate(taus):
@@ -399,3 +432,19 @@ def em_moco_v3(
     for v, pair in enumerate(pairs)
   ]
   return EMStep(losses[0] + losses[1], state, details)
+
+
+def _by_caption(reference: Reference, text: jax.Array) -> list[Reference]:
+  """The reference of each caption: of one [N, d], or of V in [N, V, d]."""
+  if jnp.ndim(text) == 2 or reference is None:
+    return [reference] * (1 if jnp.ndim(text) == 2 else text.shape[1])
+  pair = reference if isinstance(reference, tuple | list) else ()
+  shapes = [jnp.shape(x) for x in pair]
+  n, views = text.shape[:2]
+  if [x[:-1] for x in shapes] != [(n,), (n, views)]:
+    raise ValueError(
+      f"reference must have shapes [{n}, e] and [{n}, {views}, e]; got"
+      f" {' and '.join(map(str, shapes)) or type(reference).__name__}."
+    )
+  image, texts = reference
+  return [(image, each) for each in jnp.unstack(texts, axis=1)]

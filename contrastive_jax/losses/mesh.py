@@ -88,17 +88,19 @@ def on_mesh(
       and jnp.ndim(v)
       and jnp.shape(v)[0] == length
     }
+    split |= {k: v for k, v in options.items() if _are_rows(v)}
     of_arrays: list[Any] = [
       x.specs(names) if isinstance(x, EMState) else rows for x in arrays
     ]
     for name, x in named.items():
-      if isinstance(x, EMState):
+      if isinstance(x, EMState) or (name in options and name not in split):
         continue
-      if (name in split or name not in options) and jnp.shape(x)[0] % devices:
-        raise ValueError(
-          f"{name} has {jnp.shape(x)[0]} rows, which do not divide over"
-          f" {devices} devices ({', '.join(names)})."
-        )
+      for each in x if _are_rows(x) else (x,):
+        if jnp.shape(each)[0] % devices:
+          raise ValueError(
+            f"{name} has {jnp.shape(each)[0]} rows, which do not divide over"
+            f" {devices} devices ({', '.join(names)})."
+          )
     # Scalars may be traced, so they are operands; what is left is static.
     scalars = {
       k: v for k, v in options.items() if k not in split and _is_array(v)
@@ -128,6 +130,15 @@ def on_mesh(
     return jax.tree.map(lambda v: v.reshape(-1), values)
 
   return call
+
+
+def _are_rows(value: Any) -> bool:
+  """Several arrays with a row an example, such as a `reference`."""
+  return (
+    isinstance(value, tuple | list)
+    and len(value) > 0
+    and all(_is_array(x) and jnp.ndim(x) > 1 for x in value)
+  )
 
 
 def _is_array(value: Any) -> bool:

@@ -12,17 +12,30 @@ from one batch, `prototype_log_partition` is a network that predicts it, and
 `group_ids`, `axes` and `block_size` are those of `losses.contrastive`, except
 that an anchor's only positive is its own key: Z_i has to be a property of the
 example, whatever else is in the batch, or it could not be stored. Other rows of
-its group are left out. Values are float32. All functions raise `ValueError`,
+its group are left out.
+
+With the features `reference` = (r_q, r_k) of a frozen model for the same rows, of
+any width, margins are those of both models' differences (DRRho-CLIP):
+
+.. math:: D_{ij} = \big( (s_{ij} - s_{ii}) - (r_{ij} - r_{ii}) \big) / \tau_i,
+  \qquad r_{ij} = \langle r_{q,i}, r_{k,j} \rangle
+
+so a negative weighs much where the model ranks it above the reference. The
+reference has no gradient. Wei et al., "Model steering: learning with a reference
+model improves generalization bounds and scaling laws", 2025.
+
+Values are float32. All functions raise `ValueError`,
 naming the argument, on wrong shapes, types or ranges.
 """
 
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from contrastive_jax import ops
-from contrastive_jax._types import Axes, BlockSize, Scalar
+from contrastive_jax._types import Axes, BlockSize, Reference, Scalar
 from contrastive_jax.losses import _shared
 
 
@@ -34,6 +47,7 @@ def log_partition(
   include_positive: bool = False,
   negative_mass: Scalar = 1.0,
   group_ids: jax.Array | None = None,
+  reference: Reference = None,
   axes: Axes = None,
   block_size: BlockSize = "auto",
 ) -> jax.Array:
@@ -58,6 +72,8 @@ def log_partition(
     include_positive: whether c_0 is 1 or 0.
     negative_mass: kappa > 0, the weight of the mean over negatives.
     group_ids: [N] integers; rows of one group are no negatives of each other.
+    reference: features of a frozen model for the same rows, [N, e] queries and
+      keys, or None; see the module's docstring.
     axes: see `losses.contrastive`.
     block_size: see `losses.contrastive`.
 
@@ -79,7 +95,7 @@ def log_partition(
   >>> [round(v, 4) for v in log_partition(x, x, temperature=0.5).tolist()]
   [-2.0, -2.0, -2.0, -2.0]
   """
-  ops.check_features(queries=queries, keys=keys)
+  queries, keys = _shared.steered(reference, queries=queries, keys=keys)
   (queries, keys), dtype = _shared.widen(queries, keys)
   n = queries.shape[0]
   temperature = _shared.check_temperature("temperature", temperature, n)
@@ -106,6 +122,7 @@ def log_partition_clip(
   include_positive: bool = False,
   negative_mass: Scalar = 1.0,
   group_ids: jax.Array | None = None,
+  reference: Reference = None,
   axes: Axes = None,
   block_size: BlockSize = "auto",
 ) -> tuple[jax.Array, jax.Array]:
@@ -121,6 +138,7 @@ def log_partition_clip(
     include_positive: see `log_partition`.
     negative_mass: see `log_partition`.
     group_ids: see `log_partition`.
+    reference: see `log_partition`; of both sides.
     axes: see `losses.contrastive`.
     block_size: see `losses.contrastive`.
 
@@ -137,7 +155,7 @@ def log_partition_clip(
   >>> [round(v, 4) for v in (*to_text.tolist(), *to_image.tolist())]
   [-0.6, -0.2, 0.2, -1.0]
   """
-  ops.check_features(image=image, text=text)
+  image, text = _shared.steered(reference, image=image, text=text)
   (image, text), dtype = _shared.widen(image, text)
   n = image.shape[0]
   of_image = _shared.check_temperature("temperature", temperature, n)
@@ -169,6 +187,7 @@ def log_partition_nt_xent(
   include_positive: bool = False,
   negative_mass: Scalar = 1.0,
   group_ids: jax.Array | None = None,
+  reference: Reference = None,
   axes: Axes = None,
   block_size: BlockSize = "auto",
 ) -> tuple[jax.Array, jax.Array]:
@@ -184,6 +203,7 @@ def log_partition_nt_xent(
     include_positive: see `log_partition`.
     negative_mass: see `log_partition`.
     group_ids: see `log_partition`.
+    reference: see `log_partition`; of both sides.
     axes: see `losses.contrastive`.
     block_size: see `losses.contrastive`.
 
@@ -200,7 +220,9 @@ def log_partition_nt_xent(
   >>> (first.tolist(), second.tolist())
   ([-1.0, -1.0], [-1.0, -1.0])
   """
-  ops.check_features(first_view=first_view, second_view=second_view)
+  first_view, second_view = _shared.steered(
+    reference, first_view=first_view, second_view=second_view
+  )
   (first_view, second_view), dtype = _shared.widen(first_view, second_view)
   n = first_view.shape[0]
   temperature = _shared.check_temperature("temperature", temperature, n)
@@ -209,8 +231,8 @@ def log_partition_nt_xent(
   if jnp.ndim(temperature):
     temperature = jnp.tile(temperature, 2)
   ids = jnp.tile(_shared.example_ids(group_ids, n, axes), 2)
-  z = jnp.concatenate([first_view, second_view])
-  rows = _sums(z, z, temperature, ids, dtype, axes, block_size).rows
+  anchors, keys = _shared.of_views(first_view, second_view, reference)
+  rows = _sums(anchors, keys, temperature, ids, dtype, axes, block_size).rows
   positive = jnp.tile(_shared.paired(first_view, second_view), 2) / temperature
   count = _shared.num_negatives(ids, 2 * n, axes)
   found = _finish(rows, positive, count, include_positive, negative_mass)
@@ -218,45 +240,88 @@ def log_partition_nt_xent(
 
 
 def amortized_loss(
-  prediction: jax.Array, log_partition: jax.Array
+  prediction: jax.Array,
+  log_partition: jax.Array,
+  *,
+  objective: Literal["linear", "l2", "kl"] = "linear",
+  target: jax.Array | None = None,
 ) -> jax.Array:
-  r"""Fits a network's nu to the log-partition, from unbiased estimates of Z.
+  r"""Fits a network's nu to the log-partition.
 
-  .. math:: \ell_i = e^{-\nu_i} \hat Z_i + \nu_i - 1 \ge \log \hat Z_i
+  With the batch's estimate Z-hat, and a target T that is Z-hat if none is given:
 
-  It is linear in Z-hat: its mean over batches is least at nu = log Z, where
-  regressing log Z-hat would end at the biased E[log Z-hat]. The least value is
-  log Z itself, which makes it the deterministic twin of the augmented loss.
+  .. math::
+    \text{linear} &: \quad e^{-\nu_i} \hat Z_i + \nu_i - 1 \ge \log \hat Z_i \\
+    \text{l2} &: \quad (\nu_i - \log T_i)^2 \\
+    \text{kl} &: \quad e^{-\nu_i} \hat Z_i (\log T_i - \nu_i - 1)
+      + \hat Z_i / T_i
+
+  "linear" (NeuCLIP) is linear in Z-hat: its mean over batches is least at nu =
+  log Z, where regressing log Z-hat would end at the biased E[log Z-hat]. The least
+  value is log Z itself, which makes it the deterministic twin of the augmented loss.
+
+  "l2" and "kl" are AmorLIP's. "kl" is the divergence of an anchor's weights under
+  the network, exp(s - nu), from those under the target, exp(s) / T, both of which
+  are no distributions, so that their masses count; it is least at nu = log T.
+  The published code leaves both masses out, e^-nu Z-hat (log T - nu), which is
+  least at log T + 1, divides by N once more, and adds 0.1 times "l2".
 
   Args:
     prediction: [N] floating, nu. The gradient flows here alone; stop it at the
       features, which `prototype_log_partition` does.
     log_partition: [N] floating, log Z-hat of the batch. Where it is not finite
       the loss is 0.
+    objective: "linear", "l2" or "kl".
+    target: [N] floating, log T, such as a mean of Z-hat and what an average of the
+      network over earlier steps predicts; finite where `log_partition` is. None is
+      `log_partition`. "linear" has none.
 
   Returns:
     [N] float32. Beyond log Z-hat - nu = 50 the exponential is continued by its
     tangent, so that it stays finite.
 
   Raises:
-    ValueError: on wrong shapes or types, naming the argument.
+    ValueError: on wrong shapes, types or an unknown objective, naming the argument.
 
   References:
     "NeuCLIP: efficient large-scale CLIP training with neural normalizer
-    optimization", 2025.
+    optimization", 2025; Sun et al., "AmorLIP: efficient language-image pretraining
+    via amortization", 2025, and its code (`LambdaLoss`).
 
   >>> import jax.numpy as jnp
   >>> amortized_loss(jnp.array([0.5, -1.0]), jnp.array([0.5, -1.0])).tolist()
   [0.5, -1.0]
+  >>> nu, log_z = jnp.array([1.0]), jnp.array([0.5])
+  >>> amortized_loss(nu, log_z, objective="l2").tolist()
+  [0.25]
   """
   _shared.check_row("prediction", prediction, None)
-  _shared.check_row("log_partition", log_partition, prediction.shape[0])
-  prediction = jnp.asarray(prediction, jnp.float32)
-  batch = jax.lax.stop_gradient(jnp.asarray(log_partition, jnp.float32))
+  n = prediction.shape[0]
+  _shared.check_row("log_partition", log_partition, n)
+  if objective not in ("linear", "l2", "kl"):
+    raise ValueError(f"objective must be linear, l2 or kl; got {objective!r}.")
+  if target is None:
+    target = log_partition
+  elif objective == "linear":
+    raise ValueError("target must be None for the linear objective.")
+  _shared.check_row("target", target, n)
+  prediction, batch, target = (
+    jnp.asarray(x, jnp.float32) for x in (prediction, log_partition, target)
+  )
+  batch, target = jax.lax.stop_gradient((batch, target))
   seen = jnp.isfinite(batch)
+  known = jnp.where(seen, target, 0.0)
+  if objective == "l2":
+    return jnp.where(seen, (prediction - known) ** 2, 0.0)
   gap = jnp.where(seen, batch - prediction, 0.0)
   exponential = ops.similarity.capped_exp(gap, ops.similarity.LARGEST_LOG)
-  return jnp.where(seen, exponential + prediction - 1.0, 0.0)
+  if objective == "linear":
+    return jnp.where(seen, exponential + prediction - 1.0, 0.0)
+  mass = ops.similarity.capped_exp(
+    jnp.where(seen, batch - known, 0.0), ops.similarity.LARGEST_LOG
+  )
+  apart = exponential * (known - prediction - 1.0) + mass
+  return jnp.where(seen, apart, 0.0)
 
 
 def init_prototypes(

@@ -12,6 +12,9 @@ from contrastive_jax.models.fusion_presets import (
   transfer as transfer,
 )
 from contrastive_jax.models.layers import ProjectionHead as ProjectionHead
+from contrastive_jax.models.partition_network import (
+  PartitionNetwork as PartitionNetwork,
+)
 from contrastive_jax.models.presets import (
   PRESETS as PRESETS,
   TwoTowerConfig as TwoTowerConfig,

@@ -30,13 +30,26 @@ def make_steps(family, steps=5, captions=0, seed=0):
   return made
 
 
-def run(family, steps, fn=None, state=None, **options):
-  """Every `EMStep` of some steps, compiled once."""
+def make_references(family, steps=5, captions=0, seed=1, width=4):
+  """Features of a frozen model for the rows of each step, of another width."""
+  rng = np.random.default_rng(seed)
+  made = []
+  for _ in range(steps):
+    shapes = [(N, width), (N, captions, width) if captions else (N, width)]
+    pair = [rng.normal(size=shape) for shape in shapes]
+    pair = [x / np.linalg.norm(x, axis=-1, keepdims=True) for x in pair]
+    made.append(tuple(map(np.float32, pair)))
+  return made
+
+
+def run(family, steps, fn=None, state=None, frozen=None, **options):
+  """Every `EMStep` of some steps, compiled once; `frozen` are references."""
   fn = fn or getattr(losses, f"em_{family}")
   state = state or losses.em_init(COUNT, sides=SIDES[family])
   compiled = jax.jit(functools.partial(fn, **options))
   found = []
   for t, (arrays, index, tau) in enumerate(steps):
+    more = {} if frozen is None else {"reference": frozen[t]}
     found.append(
       compiled(
         *map(jnp.asarray, arrays),
@@ -44,6 +57,7 @@ def run(family, steps, fn=None, state=None, **options):
         index=jnp.asarray(index),
         key=jax.random.key(t),
         temperature=jnp.float32(tau),
+        **jax.tree.map(jnp.asarray, more),
       )
     )
     state = found[-1].state
@@ -51,15 +65,15 @@ def run(family, steps, fn=None, state=None, **options):
 
 
 def views_of(family, arrays):
-  """(anchors, keys, mask, positives) of every view and side, whole matrices."""
+  """(cosines, mask, positives, rows) of every view and side, whole matrices."""
   a = [np.float64(x) for x in arrays]
   plain = references.negatives(None, N)
   if family == "nt_xent":
     z, twice = np.concatenate(a), np.tile(plain, (2, 2))
     own = np.tile((a[0] * a[1]).sum(1), 2)
     return [
-      [(z, z, twice, own, slice(N))],
-      [(z, z, twice, own, slice(N, None))],
+      [(z @ z.T, twice, own, slice(N))],
+      [(z @ z.T, twice, own, slice(N, None))],
     ]
   pairs = [(a[0], a[1])]
   if family == "moco_v3":
@@ -69,28 +83,49 @@ def views_of(family, arrays):
   out = []
   for q, k in pairs:
     sides = [(q, k)] + ([(k, q)] if family == "clip" else [])
-    out.append([(x, y, plain, (x * y).sum(1), slice(None)) for x, y in sides])
+    out.append(
+      [(x @ y.T, plain, (x * y).sum(1), slice(None)) for x, y in sides]
+    )
   return out
 
 
-def simulate(family, steps, rate, margins, level_rate):
-  """The memory in float64 and dictionaries; losses, entries, level, log Z."""
+def log_mean(cosine, mask, own, tau):
+  """Log of the mean of exp(margin) over negatives."""
+  margin = np.where(mask, (cosine - own[:, None]) / tau, -np.inf)
+  return np.logaddexp.reduce(margin, axis=1) - np.log(mask.sum(1))
+
+
+def simulate(family, steps, rate, margins, level_rate, frozen=None):
+  """The memory in float64 and dictionaries; losses, entries, level, log Z.
+
+  Margins of a reference of each step, `frozen`, are subtracted.
+  """
   entries, visits = {}, {}
   level = np.zeros(SIDES[family])
   made = []
-  for arrays, index, tau in steps:
+  for t, (arrays, index, tau) in enumerate(steps):
     views = views_of(family, arrays)
+    if frozen is not None:
+      twice = 2 if family == "moco_v3" else 1
+      others = views_of(family, frozen[t] * twice)
+      views = [
+        [
+          (c - d, mask, p - r, rows)
+          for (c, mask, p, rows), (d, _, r, _) in zip(*sides, strict=True)
+        ]
+        for sides in zip(views, others, strict=True)
+      ]
     log_z, positive = (
       np.stack([np.stack(side, axis=1) for side in found], axis=1)
       for found in (
         [
           [
-            references.log_z(q, k, temperature=tau, mask=m, positive=p)[rows]
-            for q, k, m, p, rows in sides
+            log_mean(cosine, mask, own, tau)[rows]
+            for cosine, mask, own, rows in sides
           ]
           for sides in views
         ],
-        [[p[rows] / tau for _, _, _, p, rows in sides] for sides in views],
+        [[own[rows] / tau for _, _, own, rows in sides] for sides in views],
       )
     )
     unit = 1.0 if margins else tau

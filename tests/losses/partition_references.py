@@ -115,15 +115,43 @@ def log_partition_nt_xent(
   return of_views(found, n)
 
 
-def amortized_loss(prediction, *, log_partition, weights=None) -> Reference:
-  """exp(log Z - nu) + nu - 1 where log Z is finite."""
+def amortized_loss(
+  prediction, *, log_partition, objective="linear", target=None, weights=None
+) -> Reference:
+  """One of three objectives where log Z is finite, with R = exp(log Z - nu):
+
+  R + nu - 1, (nu - log T)^2, or R (log T - nu - 1) + Z / T.
+  """
   nu, batch = float64(prediction, log_partition)
+  known = batch if target is None else np.float64(target)
   seen = np.isfinite(batch)
   w, batch = weights_of(weights, len(nu)) * seen, np.where(seen, batch, nu)
+  known = np.where(seen, known, nu)
   size = np.abs(batch) + np.abs(nu)
+  gap, reach = known - nu, np.abs(known) + np.abs(nu)
+  if objective == "l2":
+    return of_terms(
+      seen * gap**2,
+      seen * 2.0 * np.abs(gap) * reach + gap**2,
+      prediction=(-2.0 * w * gap, 2.0 * np.abs(w) * reach),
+    )
   value, slope, value_size, slope_size = capped_exp(
     batch - nu, LARGEST_LOG, size
   )
+  if objective == "kl":
+    mass, _, mass_size, _ = capped_exp(
+      batch - known, LARGEST_LOG, np.abs(batch) + np.abs(known)
+    )
+    return of_terms(
+      seen * (value * (gap - 1.0) + mass),
+      seen * (value_size * (np.abs(gap) + 1.0) + value * reach + mass_size),
+      prediction=(
+        -w * (slope * (gap - 1.0) + value),
+        np.abs(w) * (slope * (np.abs(gap) + 1.0) + value),
+        np.abs(w)
+        * (slope_size * (np.abs(gap) + 1.0) + slope * reach + value_size),
+      ),
+    )
   return of_terms(
     seen * (value + nu - 1.0),
     seen * (value_size + np.abs(nu) + 1.0),

@@ -160,8 +160,9 @@ def gather_features(
 ) -> tuple[jax.Array, jax.Array]:
   """Rows of all devices in the type `wire`, and a carrier of their gradient.
 
-  The values have no gradient; that of the carrier (float32, no content) is
-  summed over the devices in float32 and handed to x.
+  A rule that takes both hands its gradient to the carrier (float32, no content)
+  and none to the values, so that it is summed over the devices in float32. The
+  values move with x all the same: a derivative of that gradient needs it.
   """
 
   # A custom JVP and no VJP: its rule runs where the axes are mapped.
@@ -173,9 +174,8 @@ def gather_features(
 
   @gather.defjvp
   def tangent(primals, tangents):
-    values, carrier = gather(*primals)
-    none = _tiles.vary_like(jnp.zeros(values.shape, wire), values)
-    return (values, carrier), (none, collectives.gather_rows(tangents[0], axes))
+    moved = collectives.gather_rows(tangents[0], axes)
+    return gather(*primals), (moved.astype(wire), moved)
 
   return gather(x)
 

@@ -94,18 +94,11 @@ def tile_sums(
   Returns:
     The sums over rows and those over columns (all None if not wanted).
   """
-  return _forward(
-    spec, queries, keys, carriers, scale, bias, row_ids, column_ids
-  )[0]
-
-
-def _forward(spec, queries, keys, carriers, scale, bias, row_ids, column_ids):
+  del carriers
   n, m = queries.shape[0], keys.shape[0]
-  saved = (queries, keys, scale, bias, row_ids, column_ids)
   if spec.block is None:
     logits = logits_of(spec, queries, keys, scale, bias)
-    rows, columns = tile(spec, logits, row_ids, column_ids)
-    return (rows, columns), (*saved, (rows.total, columns.total), logits)
+    return tile(spec, logits, row_ids, column_ids)
   rows, columns = blocks(spec, queries, keys, row_ids, column_ids)
 
   def outer(column_sums, row):
@@ -134,9 +127,19 @@ def _forward(spec, queries, keys, carriers, scale, bias, row_ids, column_ids):
     outer, vary_like(start, queries, keys), rows
   )
   row_sums = jax.tree.map(lambda x: x.reshape(-1)[:n], row_sums)
-  column_sums = jax.tree.map(lambda x: x.reshape(-1)[:m], column_sums)
-  totals = (row_sums.total, column_sums.total)
-  return (row_sums, column_sums), (*saved, totals, None)
+  return row_sums, jax.tree.map(lambda x: x.reshape(-1)[:m], column_sums)
+
+
+def _forward(spec, queries, keys, carriers, scale, bias, row_ids, column_ids):
+  # By its own rule, so that a second derivative has no -inf of an empty sum in it.
+  rows, columns = tile_sums(
+    spec, queries, keys, carriers, scale, bias, row_ids, column_ids
+  )
+  logits = None
+  if spec.block is None:  # The compiler forms them once.
+    logits = logits_of(spec, queries, keys, scale, bias)
+  saved = (queries, keys, scale, bias, row_ids, column_ids)
+  return (rows, columns), (*saved, (rows.total, columns.total), logits)
 
 
 def _backward(spec, saved, cotangents):

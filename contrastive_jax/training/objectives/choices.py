@@ -182,7 +182,7 @@ class _SelfSupervised(Objective):
     from contrastive_jax.training.objectives import e_step_rules
 
     rule = getattr(config.loss, "e_step", None)
-    # Its prototypes are of two modalities.
+    # Its predictors are of two modalities.
     if isinstance(rule, e_step_rules.Amortized):
       raise ValueError(
         "config.loss.e_step=amortized needs config.objective=clip or albef; set"

@@ -2,8 +2,8 @@
 
 An `Auxiliary` holds the loss's options, makes the step over the mesh, and keeps
 what the E-step needs beside the memory `em` of log-partitions: under `tables`, a
-temperature an example where each has its own; or the prototypes of the amortised
-rule.
+temperature an example where each has its own; or what the amortised rule's predictor
+learns.
 """
 
 import math
@@ -17,7 +17,6 @@ from contrastive_jax import losses, ops
 from contrastive_jax.training.distributed import example_tables, sharding
 from contrastive_jax.training.objectives import contrasts, e_step_rules
 from contrastive_jax.training.objectives.parts import Parts
-from contrastive_jax.training.objectives.prototypes import Prototypes
 
 State = Mapping[str, Any]
 # Momentum of temperatures that are an example's own (iSogCLR).
@@ -43,9 +42,11 @@ class Auxiliary:
       steps=parts.steps,
       epochs=parts.steps * parts.batch_size / max(parts.num_examples, 1),
     )
-    self._prototypes = None
+    self._predictor = None
     if isinstance(loss.e_step, e_step_rules.Amortized):
-      self._prototypes = Prototypes(loss.e_step, self._sides, parts.mesh)
+      self._predictor = loss.e_step.predictor.make(
+        self._sides, parts.mesh, steps=parts.steps
+      )
 
   @property
   def individual(self) -> contrasts.Individual | None:
@@ -69,8 +70,8 @@ class Auxiliary:
         "temperature": self._table(sides, self._loss.temperature),
         "slope": self._table(sides, 0.0),
       }
-    if self._prototypes is not None:
-      state |= self._prototypes.init(key, dim)
+    if self._predictor is not None:
+      state |= self._predictor.init(key, dim)
     return state
 
   def step(
@@ -125,12 +126,12 @@ class Auxiliary:
         "weights": own * (1.0 / loss.temperature),
       }
     state = dict(state)
-    if self._prototypes is not None:
+    if self._predictor is not None:
       image, text = arrays
-      fitted, options["prediction"] = self._prototypes.fit(
+      fitted, options["prediction"] = self._predictor.fit(
         state, image, text, groups, temperature, count
       )
-      state |= fitted
+      state.update(fitted)
     if self._mesh.size > 1:
       function = losses.on_mesh(function, self._mesh)
     step = function(*arrays, state["em"], index=index, **options)

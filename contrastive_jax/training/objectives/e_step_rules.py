@@ -15,6 +15,14 @@ SCHEDULES = Kind(
   },
 )
 
+PREDICTORS = Kind(
+  "predictor",
+  {
+    "prototypes": f"{_HERE}:Prototypes",
+    "network": f"{_HERE}:Network",
+  },
+)
+
 
 class Rule(Protocol):
   """An E-step: a frozen dataclass with these.
@@ -159,8 +167,8 @@ class Conjugate(Entries):
 
 
 @dataclasses.dataclass(frozen=True)
-class Amortized:
-  """Prototypes that predict the log-partition (NeuCLIP)."""
+class Prototypes:
+  """Learned prototypes of the negatives (NeuCLIP)."""
 
   prototypes: int = field(1024, "Number of prototypes per modality.", low=1)
   prototype_steps: int = field(
@@ -171,6 +179,64 @@ class Amortized:
   )
   prototype_refill: int = field(
     500, "Steps between two refills of the prototypes with keys.", low=1
+  )
+
+  def make(self, sides: Any, mesh: Any, *, steps: int) -> Any:
+    """`prototypes.Prototypes` of some sides."""
+    from contrastive_jax.training.objectives import prototypes
+
+    del steps
+    return prototypes.Prototypes(self, sides, mesh)
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+  """A multi-layer perceptron on the anchor's embedding (AmorLIP)."""
+
+  width: float = field(
+    1.0, "Width of the hidden layers over that of the embedding.", low=0.01
+  )
+  blocks: int = field(1, "Residual blocks of two layers each.", low=0)
+  objective: str = field(
+    "l2", "What the networks minimise.", among=("l2", "kl")
+  )
+  l2_weight: float = field(
+    0.1, "Weight of the l2 objective beside the kl one.", low=0
+  )
+  network_rate: float = field(
+    1e-3, "Learning rate of the networks' Adam.", low=0
+  )
+  network_steps: int = field(
+    3, "Gradient steps on the networks per training step.", low=1
+  )
+  target_decay: float = field(
+    0.92, "Decay of the networks' average, the target.", low=0, high=1
+  )
+  target_every: int = field(
+    2, "Steps between two updates of the networks' average.", low=1
+  )
+  target_mix: float = field(
+    0.8,
+    "Share of the average's prediction in what the networks are fitted to and the"
+    " weights are made of, reached by a cosine over half of the steps; 0 fits"
+    " to the batch alone, and makes weights of the average.",
+    low=0,
+    high=1,
+  )
+
+  def make(self, sides: Any, mesh: Any, *, steps: int) -> Any:
+    """`networks.Networks` of some sides."""
+    from contrastive_jax.training.objectives import networks
+
+    return networks.Networks(self, sides, mesh, steps=steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Amortized:
+  """What predicts the log-partition is trained along (NeuCLIP, AmorLIP)."""
+
+  predictor: Any = choice(
+    PREDICTORS, "prototypes", "What predicts the log-partition."
   )
   min_rate: float = field(
     0.01,

@@ -12,12 +12,50 @@ from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.objectives import e_step_rules
 
 
+def estimated(
+  mesh: jax.sharding.Mesh,
+  image: jax.Array,
+  text: jax.Array,
+  groups: jax.Array | None,
+  temperature: Any,
+) -> tuple[list[list[tuple[jax.Array, jax.Array]]], jax.Array, Any]:
+  """Anchors and positives of a batch, and its estimates; all without gradient.
+
+  Args:
+    mesh: the devices.
+    image: [N, d] unit-norm features.
+    text: [N, V, d], V captions of each.
+    groups: [N] ids, or None.
+    temperature: tau, a scalar.
+
+  Returns:
+    For both sides and V captions the anchors and their positives [N, d], log
+    Z-hat [S, V, N], and tau.
+  """
+  image, text, tau = jax.lax.stop_gradient((image, text, temperature))
+  texts = jnp.unstack(text, axis=1)
+  axes = sharding.data_axes(mesh)
+
+  def estimate(tau, image, texts, groups):
+    found = [
+      losses.log_partition_clip(
+        image, t, temperature=tau, group_ids=groups, axes=axes
+      )
+      for t in texts
+    ]
+    return jnp.stack([jnp.stack(pair, axis=1) for pair in found], axis=1)
+
+  found = sharding.map_rows(estimate, mesh)(tau, image, texts, groups)
+  pairs = [[(image, t) for t in texts], [(t, image) for t in texts]]
+  return pairs, found.transpose(2, 1, 0), tau
+
+
 class Prototypes:
   """Prototypes of each side, and the AdaGrad sums by which they are fitted."""
 
   def __init__(
     self,
-    rule: e_step_rules.Amortized,
+    rule: e_step_rules.Prototypes,
     sides: Sequence[str],
     mesh: jax.sharding.Mesh,
   ):
@@ -51,24 +89,9 @@ class Prototypes:
     Returns:
       The fitted part of the state, and log Z [N, V, S].
     """
-    image, text, tau = jax.lax.stop_gradient((image, text, temperature))
-    texts = jnp.unstack(text, axis=1)
-    pairs = [[(image, t) for t in texts], [(t, image) for t in texts]]
-    axes = sharding.data_axes(self._mesh)
-
-    def estimate(tau, image, texts, groups):
-      found = [
-        losses.log_partition_clip(
-          image, t, temperature=tau, group_ids=groups, axes=axes
-        )
-        for t in texts
-      ]
-      return jnp.stack([jnp.stack(pair, axis=1) for pair in found], axis=1)
-
-    # [S, V, N]
-    estimates = sharding.map_rows(estimate, self._mesh)(
-      tau, image, texts, groups
-    ).transpose(2, 1, 0)
+    pairs, estimates, tau = estimated(
+      self._mesh, image, text, groups, temperature
+    )
 
     def predict(params, side, s):
       return jnp.stack(
