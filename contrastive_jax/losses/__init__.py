@@ -47,6 +47,10 @@ from contrastive_jax.losses.fusion import (
   sample_hard_negatives as sample_hard_negatives,
   soft_target_contrastive as soft_target_contrastive,
 )
+from contrastive_jax.losses.hard_negative import (
+  hard_negative_clip as hard_negative_clip,
+  hard_negative_nt_xent as hard_negative_nt_xent,
+)
 from contrastive_jax.losses.logit_scale import (
   clamp_logit_scale as clamp_logit_scale,
 )

@@ -83,10 +83,21 @@ _SCALARS: Mapping[str, Callable[..., float]] = {
   "alpha": lambda rng: float(rng.choice([0.0, 1.0, rng.uniform()])),
   "t": _log_uniform(0.1, 4.0),
   "rho": _uniform(0.0, 10.0),
+  "beta": _uniform(0.0, 2.0),
+  "tau_plus": _log_uniform(0.001, 0.2),
   **dict.fromkeys(("intra", "inter", "augmented", "paired"), _uniform(0, 2)),
 }
 # Ranges that one loss needs and the others do not.
-_OWN_SCALARS = {("brownian_bridge", "t"): _uniform(0.02, 0.98)}
+_OWN_SCALARS = {
+  ("brownian_bridge", "t"): _uniform(0.02, 0.98),
+  **dict.fromkeys(
+    (
+      ("hard_negative_clip", "alpha"),
+      ("hard_negative_nt_xent", "alpha"),
+    ),
+    _log_uniform(0.1, 2.0),
+  ),
+}
 # Losses whose formulas need unit norm.
 _ON_SPHERE_ALONE = ("alignment", "deep_feature_separation", "uniformity")
 # Options that are no bools and have no list of values; the last three are
