@@ -109,7 +109,14 @@ class Clip(Objective):
   )
 
   uses = (*_TEXT, "loss", "structure", "microbatches")
-  losses = ("clip", "clip_four_term", "decoupled", "sigmoid", "augmented")
+  losses = (
+    "clip",
+    "clip_four_term",
+    "decoupled",
+    "sigmoid",
+    "hard_negative",
+    "augmented",
+  )
   temperature_modes = ("learned", "fixed", "robust", "individual")
   evaluators = ("retrieval", "zero_shot", "classification", "geometry")
 
@@ -196,7 +203,7 @@ class SimCLR(_SelfSupervised):
 
   builds = "contrastive_jax.training.objectives.simclr:SimCLR"
 
-  losses = ("nt_xent", "augmented")
+  losses = ("nt_xent", "hard_negative", "augmented")
 
 
 @dataclasses.dataclass(frozen=True)
