@@ -85,3 +85,8 @@ from contrastive_jax.losses.structure.separation import (
 from contrastive_jax.losses.structure.uniformity import (
   uniformity as uniformity,
 )
+from contrastive_jax.losses.token_classes import (
+  count_documents as count_documents,
+  inverse_document_frequency as inverse_document_frequency,
+  superclass as superclass,
+)
