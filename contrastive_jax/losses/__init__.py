@@ -47,6 +47,10 @@ from contrastive_jax.losses.fusion import (
   sample_hard_negatives as sample_hard_negatives,
   soft_target_contrastive as soft_target_contrastive,
 )
+from contrastive_jax.losses.hard_negative import (
+  hard_negative_clip as hard_negative_clip,
+  hard_negative_nt_xent as hard_negative_nt_xent,
+)
 from contrastive_jax.losses.logit_scale import (
   clamp_logit_scale as clamp_logit_scale,
 )
@@ -80,4 +84,9 @@ from contrastive_jax.losses.structure.separation import (
 )
 from contrastive_jax.losses.structure.uniformity import (
   uniformity as uniformity,
+)
+from contrastive_jax.losses.token_classes import (
+  count_documents as count_documents,
+  inverse_document_frequency as inverse_document_frequency,
+  superclass as superclass,
 )

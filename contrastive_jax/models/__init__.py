@@ -1,6 +1,7 @@
 """Encoders as Flax modules, the two-tower model, and named presets."""
 
 from contrastive_jax.models.bert_encoder import BertEncoder as BertEncoder
+from contrastive_jax.models.classifier import Classifier as Classifier
 from contrastive_jax.models.convnet import ConvNet as ConvNet
 from contrastive_jax.models.efficientnet import (
   EfficientNetLite as EfficientNetLite,

@@ -28,6 +28,7 @@ from tests.losses import (
   references,
   rounding,
   structure_references,
+  token_class_references,
 )
 
 REFERENCES: Mapping[str, Callable[..., rounding.Reference]] = {
@@ -39,7 +40,10 @@ REFERENCES: Mapping[str, Callable[..., rounding.Reference]] = {
     partition_references,
     fusion_references,
     structure_references,
+    token_class_references,
   )
+  # That of one weighs a corpus, and has no gradient.
+  if name != "inverse_document_frequency"
   if hasattr(module, name)
 }
 
@@ -83,10 +87,21 @@ _SCALARS: Mapping[str, Callable[..., float]] = {
   "alpha": lambda rng: float(rng.choice([0.0, 1.0, rng.uniform()])),
   "t": _log_uniform(0.1, 4.0),
   "rho": _uniform(0.0, 10.0),
+  "beta": _uniform(0.0, 2.0),
+  "tau_plus": _log_uniform(0.001, 0.2),
   **dict.fromkeys(("intra", "inter", "augmented", "paired"), _uniform(0, 2)),
 }
 # Ranges that one loss needs and the others do not.
-_OWN_SCALARS = {("brownian_bridge", "t"): _uniform(0.02, 0.98)}
+_OWN_SCALARS = {
+  ("brownian_bridge", "t"): _uniform(0.02, 0.98),
+  **dict.fromkeys(
+    (
+      ("hard_negative_clip", "alpha"),
+      ("hard_negative_nt_xent", "alpha"),
+    ),
+    _log_uniform(0.1, 2.0),
+  ),
+}
 # Losses whose formulas need unit norm.
 _ON_SPHERE_ALONE = ("alignment", "deep_feature_separation", "uniformity")
 # Options that are no bools and have no list of values; the last three are
@@ -229,7 +244,7 @@ def draw(which: Program, seed: int, number: int) -> Case:
   return dataclasses.replace(case, weights=weights.astype(np.float32))
 
 
-_WORDS = 3  # A text, of masked language modelling.
+_WORDS = 3  # A text, of masked language modelling and of classes.
 
 
 def _shapes(which: Program) -> dict[str, tuple[int, ...]]:
@@ -243,6 +258,8 @@ def _shapes(which: Program) -> dict[str, tuple[int, ...]]:
         out[name] = (n,)
       case "logits" if "matches" in which.arguments:
         out[name] = (n, 2)
+      case "logits" if "token_weights" in which.arguments:
+        out[name] = (n, d)
       case "logits" | "teacher_logits" if "tokens" in which.arguments:
         out[name] = (n, _WORDS, d)
       case "bridged":
@@ -323,7 +340,12 @@ def _known(
   if "tokens" in which.arguments:
     size = (n, _WORDS)
     out["tokens"] = rng.integers(0, which.d, size, dtype=np.int32)
-    out["chosen"] = rng.random(size) < rng.choice([0.0, 0.5, 1.0])
+    if "chosen" in which.arguments:
+      out["chosen"] = rng.random(size) < rng.choice([0.0, 0.5, 1.0])
+  if "token_weights" in which.arguments:
+    rare = rng.random(which.d) < rng.choice([0.0, 0.5])
+    out["token_weights"] = np.where(rare, 0.0, rng.gamma(1.0, size=which.d))
+    out["token_weights"] = out["token_weights"].astype(np.float32)
   if "log_partition" in which.arguments:
     wide = 1.0 if which.dtype == "float16" else 30.0
     found = rng.normal(size=n) * rng.choice([1.0, wide])

@@ -33,6 +33,7 @@ def test_kinds(made):
   ours = made["clip"]
   assert (ours.kind, ours.vocab_size, ours.pad_id) == ("clip", 49_408, 0)
   assert (ours.start_id, ours.end_id) == (49_406, 49_407)
+  assert ours.special_ids == (0, 49_406, 49_407)
   assert ours.decode(ours.encode(["A photo of Köln!"], 12)[0]) == (
     "a photo of köln !"
   )
@@ -87,6 +88,7 @@ def test_siglip_has_no_start_and_no_punctuation(tmp_path):
   backend.save(str(tmp_path / "tokenizer.json"))
   ours = published_tokenizers.load(tmp_path)
   assert (ours.kind, ours.start_id, ours.pad_id) == ("siglip", None, 1)
+  assert ours.special_ids == (1,)
   rows = ours.encode(["A cat, a hat!", "a_cat", ""], 6)
   assert rows.tolist() == [[3, 4, 3, 5, 1, 1], [3, 4, 1, 1, 1, 1], [1] * 6]
 

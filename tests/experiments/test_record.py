@@ -105,6 +105,7 @@ RUNS = {
     "clip_rn50_cc3m",
     "simclr_emoji",
     "structure_emoji",
+    "superclass_emoji",
     "vqa_scenes",
   ],
 )

@@ -22,6 +22,12 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from tests.losses.hard_negative_references import (
+  hard_negative_clip as hard_negative_clip,
+)
+from tests.losses.hard_negative_references import (
+  hard_negative_nt_xent as hard_negative_nt_xent,
+)
 from tests.losses.rounding import (
   Gradients,
   Reference,
@@ -315,8 +321,12 @@ LOSSES: Mapping[str, Callable[..., Reference]] = {
     moco_v3,
     decoupled,
     sigmoid,
+    hard_negative_clip,
+    hard_negative_nt_xent,
   )
 }
+# Losses of 2N values, of the first views and then of the second.
+TWO_VIEWS = ("nt_xent", "hard_negative_nt_xent")
 # The array and the scalar arguments of each loss, in the order of its
 # signature; the tests run over these tables.
 ARRAYS, SCALARS = (
@@ -361,5 +371,8 @@ def make_scalars(name: str, logit_scale: float) -> dict[str, float]:
     "temperature": 1.0 / logit_scale,
     "logit_scale": logit_scale,
     "logit_bias": -3.0,
+    "beta": 0.5,
+    "alpha": 0.7,
+    "tau_plus": 0.05,
   }
   return {argument: values[argument] for argument in SCALARS[name]}

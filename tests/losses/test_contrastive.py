@@ -57,7 +57,7 @@ def compiled(name, block_size="auto", **options):
 def evaluate(name, inputs, scalars, ids=None, weights=None, **options):
   """Losses and gradients by argument name."""
   arrays = tuple(map(jnp.asarray, inputs.values()))
-  count = len(arrays[0]) * (2 if name == "nt_xent" else 1)
+  count = len(arrays[0]) * (2 if name in references.TWO_VIEWS else 1)
   if weights is None:
     weights = np.full(count, 1.0 / count)
   ids = None if ids is None else jnp.asarray(ids)
@@ -89,7 +89,7 @@ def check(name, inputs, scalars, ids=None, weights=None, **options):
 
 def weights_for(name, n, seed=0):
   """Cotangents of any size and sign: a backward pass may not assume 1/N."""
-  count = 2 * n if name == "nt_xent" else n
+  count = 2 * n if name in references.TWO_VIEWS else n
   return np.float32(np.random.default_rng(seed).normal(size=count))
 
 
@@ -359,7 +359,11 @@ def test_permutation_equivariance(name, seed, sharpness, ids):
   before, gradients = evaluate(name, inputs, scalars, ids)
   permuted = {k: v[order] for k, v in inputs.items()}
   after, permuted_gradients = evaluate(name, permuted, scalars, ids[order])
-  rows = order if name != "nt_xent" else np.concatenate([order, N + order])
+  rows = (
+    order
+    if name not in references.TWO_VIEWS
+    else np.concatenate([order, N + order])
+  )
   atol = 8 * EPSILON * (3 + sharpness)
   np.testing.assert_allclose(after, before[rows], rtol=1e-6, atol=atol)
   for argument in inputs:
@@ -441,7 +445,7 @@ def _trace(name, n, d, block_size):
     per_example = loss(*arrays, **scalars, group_ids=ids, block_size=block_size)
     return jnp.sum(weights * per_example)
 
-  count = 2 * n if name == "nt_xent" else n
+  count = 2 * n if name in references.TWO_VIEWS else n
   rows = jax.ShapeDtypeStruct((n, d), jnp.float32)
   jaxpr = jax.make_jaxpr(jax.value_and_grad(weighted, argnums=(0, 1)))(
     (rows,) * len(references.ARRAYS[name]),
@@ -514,7 +518,7 @@ def test_bad_hyper_parameters_are_refused_by_name(name):
   loss = getattr(losses, name)
   arrays = references.make_inputs(name, 4, 8).values()
   scalars = references.make_scalars(name, 10.0)
-  for argument in set(scalars) - {"logit_bias"}:
+  for argument in set(scalars) - {"logit_bias", "beta", "alpha", "tau_plus"}:
     for value in (0.0, -1.0, 0):
       with pytest.raises(ValueError, match=rf"\b{argument}\b"):
         loss(*arrays, **(scalars | {argument: value}))

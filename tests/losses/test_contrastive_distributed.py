@@ -48,7 +48,7 @@ def problem(name, n=N):
   arrays = tuple(references.make_inputs(name, n, D).values())
   scalars = references.make_scalars(name, LOGIT_SCALE)
   scalars = {k: jnp.float32(v) for k, v in scalars.items()}
-  count = 2 * n if name == "nt_xent" else n
+  count = 2 * n if name in references.TWO_VIEWS else n
   weights = np.random.default_rng(1).normal(size=count).astype(np.float32)
   return arrays, scalars, jnp.asarray(IDS[:n]), weights
 
@@ -79,7 +79,7 @@ def on_one_device(name, n=N, grouped=True):
 
 def in_global_order(name, per_example, devices):
   """[2N] of `nt_xent` arrives as (first, second) rows device by device."""
-  if name != "nt_xent":
+  if name not in references.TWO_VIEWS:
     return per_example.reshape(-1)
   return per_example.reshape(devices, 2, -1).swapaxes(0, 1).reshape(-1)
 
@@ -287,7 +287,7 @@ def lowered(name, sizes, axes, n, d, block_size, dtype=jnp.float32):
     k: jax.ShapeDtypeStruct((), jnp.float32) for k in references.SCALARS[name]
   }
   ids = jax.ShapeDtypeStruct((n,), jnp.int32)
-  count = 2 * n if name == "nt_xent" else n
+  count = 2 * n if name in references.TWO_VIEWS else n
   weights = jax.ShapeDtypeStruct((count,), jnp.float32)
   return with_gradients(loss).lower(arrays, scalars, ids, weights)
 

@@ -21,7 +21,7 @@ def _results(loss, name, ids):
   arrays = tuple(references.make_inputs(name, N, D).values())
   scalars = references.make_scalars(name, 4.0)
   scalars = {k: jnp.float32(v) for k, v in scalars.items()}
-  count = 2 * N if name == "nt_xent" else N
+  count = 2 * N if name in references.TWO_VIEWS else N
   weights = np.random.default_rng(1).normal(size=count).astype(np.float32)
 
   def weighted(arrays, scalars):

@@ -85,14 +85,20 @@ class TestRowColumnSums:
     return q * sizes.astype(np.float32), k, g
 
   @pytest.mark.parametrize("block", [None, 1, 4, 5, 13, 100])
-  @pytest.mark.parametrize("exclude", ["none", "self", "group"])
+  @pytest.mark.parametrize(
+    "exclude", ["none", "self", "group", "not_group", "not_others"]
+  )
   def test_equal_the_reference(self, block, exclude):
     ids = np.arange(self.N) % 4
     ids[3] = 99
+    own = np.eye(self.N, dtype=bool)
+    same = ids[:, None] == ids[None, :]
     mask = {
       "none": np.ones((self.N, self.N), bool),
-      "self": ~np.eye(self.N, dtype=bool),
-      "group": ids[:, None] != ids[None, :],
+      "self": ~own,
+      "group": ~same,
+      "not_group": same,
+      "not_others": same & ~own,
     }[exclude]
     _, _, g = self.inputs()
     run = weighted_sums(

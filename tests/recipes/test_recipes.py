@@ -41,6 +41,7 @@ SMALL = (
   "simclr_emoji",
   "simclr_fashion_mnist",
   "structure_emoji",
+  "superclass_emoji",
   "vqa_scenes",
 )
 LARGE = sorted(set(RECIPES) - set(SMALL))

@@ -134,6 +134,15 @@ class Tokenizer:
     self.pad_id = kind.pad if isinstance(kind.pad, int) else number(kind.pad)
     self.mask_id = number("[MASK]") if kind.name == "bert" else None
 
+  @property
+  def special_ids(self) -> tuple[int, ...]:
+    """Ids of start, end, padding and mask, as far as there are any, in order.
+
+    CLIP's vocabulary pads with the id of a piece ("!"), which is among them.
+    """
+    ids = (self.start_id, self.end_id, self.pad_id, self.mask_id)
+    return tuple(sorted({number for number in ids if number is not None}))
+
   @classmethod
   def train(cls, texts: Iterable[str], *, vocab_size: int) -> "Tokenizer":
     """Learns a vocabulary of at most `vocab_size` pieces from texts.

@@ -80,7 +80,9 @@ def row_column_sums(
     group_ids: [n] integers, or None: each row is its own group.
     reduce: "logsumexp", or "softplus": the sum of log(1 + exp(-y s)) with y = 1
       for positives and -1 for the rest.
-    exclude: "none", "self" (the row's own position) or "group" (its group).
+    exclude: "none", "self" (the row's own position), "group" (its group), or
+      "not_group" and "not_others": all but its group, and all but the group
+      without the row itself.
     positives: "none", "group", or "others" (the group but for the row itself):
       whose mean logit is returned.
     columns: whether the columns' sums are wanted; they cost no product.
@@ -110,7 +112,8 @@ def row_column_sums(
   kinds = [exclude, positives]
   if not by_group:
     # A group of one: its positive is its own position, or there is no other.
-    kinds = ["self" if kind == "group" else kind for kind in kinds]
+    own = {"group": "self", "not_group": "not_self"}
+    kinds = [own.get(kind, kind) for kind in kinds]
   spec = _tiles.TileSpec(
     block=tile_side(q.shape[0], k.shape[0], block_size),
     reduce=reduce,
@@ -121,11 +124,12 @@ def row_column_sums(
     exact=exact,
   )
   row_ids, column_ids = {}, {}
-  if "self" in kinds or "others" in kinds:
+  compared = {kind.removeprefix("not_") for kind in kinds}
+  if compared & {"self", "others"}:
     # Known without asking the other devices.
     row_ids["position"] = collectives.gathered_row_ids(n, axes, column_axes)
     column_ids["position"] = collectives.gathered_row_ids(n, axes, row_axes)
-  if by_group and ("group" in kinds or "others" in kinds):
+  if by_group and compared & {"group", "others"}:
     row_ids["group"] = collectives.gather_rows(group_ids, column_axes)
     column_ids["group"] = collectives.gather_rows(group_ids, row_axes)
 
@@ -160,9 +164,9 @@ def gather_features(
 ) -> tuple[jax.Array, jax.Array]:
   """Rows of all devices in the type `wire`, and a carrier of their gradient.
 
-  A rule that takes both hands its gradient to the carrier (float32, no content)
-  and none to the values, so that it is summed over the devices in float32. The
-  values move with x all the same: a derivative of that gradient needs it.
+  A pass hands its gradient to the carrier (float32, no content), where it is summed
+  over the devices in float32, and none to the values. These move with x all the
+  same: the gradient is a function of them, and has a derivative itself.
   """
 
   # A custom JVP and no VJP: its rule runs where the axes are mapped.
@@ -174,8 +178,9 @@ def gather_features(
 
   @gather.defjvp
   def tangent(primals, tangents):
+    values, carrier = gather(*primals)
     moved = collectives.gather_rows(tangents[0], axes)
-    return gather(*primals), (moved.astype(wire), moved)
+    return (values, carrier), (moved.astype(wire), moved)
 
   return gather(x)
 

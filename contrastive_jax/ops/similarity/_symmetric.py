@@ -33,11 +33,15 @@ def symmetric_sums(
   Returns:
     The sums over rows.
   """
-  del carrier
+  return _forward(spec, features, carrier, scale, ids)[0]
+
+
+def _forward(spec, features, carrier, scale, ids):
   n = features.shape[0]
   if spec.block is None:
     logits = _tiles.logits_of(spec, features, features, scale, 0.0)
-    return _tiles.tile(spec, logits, ids, ids)[0]
+    rows, _ = _tiles.tile(spec, logits, ids, ids)
+    return rows, (features, scale, ids, rows.total, logits)
   (blocks, block_ids), _ = _tiles.blocks(spec, features, features, ids, ids)
 
   def at(k):
@@ -67,15 +71,8 @@ def symmetric_sums(
   start = _tiles.empty(spec, blocks.shape[:2], True)
   start = _tiles.vary_like(start, features)
   sums = jax.lax.fori_loop(0, len(blocks), outer, start)
-  return jax.tree.map(lambda x: x.reshape(-1)[:n], sums)
-
-
-def _forward(spec, features, carrier, scale, ids):
-  sums = symmetric_sums(spec, features, carrier, scale, ids)  # As `_tiles`.
-  logits = None
-  if spec.block is None:
-    logits = _tiles.logits_of(spec, features, features, scale, 0.0)
-  return sums, (features, scale, ids, sums.total, logits)
+  sums = jax.tree.map(lambda x: x.reshape(-1)[:n], sums)
+  return sums, (features, scale, ids, sums.total, None)
 
 
 def _backward(spec, saved, cotangent):

@@ -34,7 +34,8 @@ class TileSpec:
     block: side of a tile; None is one tile, whose logits are kept.
     reduce: "logsumexp", or "softplus" for the sums of log(1 + exp(-y s)).
     exclude: entries that the log-sum-exp leaves out: "none", "self" (equal
-      position) or "group" (equal group).
+      position) or "group" (equal group), or all others with "not_self",
+      "not_group" and "not_others" (all but an equal group at other positions).
     positives: entries whose logits are summed up: "none", "group" (equal
       group) or "others" (equal group, other position). With "softplus" they
       are those of y = 1, all others have y = -1.
@@ -94,11 +95,18 @@ def tile_sums(
   Returns:
     The sums over rows and those over columns (all None if not wanted).
   """
-  del carriers
+  return _forward(
+    spec, queries, keys, carriers, scale, bias, row_ids, column_ids
+  )[0]
+
+
+def _forward(spec, queries, keys, carriers, scale, bias, row_ids, column_ids):
   n, m = queries.shape[0], keys.shape[0]
+  saved = (queries, keys, scale, bias, row_ids, column_ids)
   if spec.block is None:
     logits = logits_of(spec, queries, keys, scale, bias)
-    return tile(spec, logits, row_ids, column_ids)
+    rows, columns = tile(spec, logits, row_ids, column_ids)
+    return (rows, columns), (*saved, (rows.total, columns.total), logits)
   rows, columns = blocks(spec, queries, keys, row_ids, column_ids)
 
   def outer(column_sums, row):
@@ -127,19 +135,9 @@ def tile_sums(
     outer, vary_like(start, queries, keys), rows
   )
   row_sums = jax.tree.map(lambda x: x.reshape(-1)[:n], row_sums)
-  return row_sums, jax.tree.map(lambda x: x.reshape(-1)[:m], column_sums)
-
-
-def _forward(spec, queries, keys, carriers, scale, bias, row_ids, column_ids):
-  # By its own rule, so that a second derivative has no -inf of an empty sum in it.
-  rows, columns = tile_sums(
-    spec, queries, keys, carriers, scale, bias, row_ids, column_ids
-  )
-  logits = None
-  if spec.block is None:  # The compiler forms them once.
-    logits = logits_of(spec, queries, keys, scale, bias)
-  saved = (queries, keys, scale, bias, row_ids, column_ids)
-  return (rows, columns), (*saved, (rows.total, columns.total), logits)
+  column_sums = jax.tree.map(lambda x: x.reshape(-1)[:m], column_sums)
+  totals = (row_sums.total, column_sums.total)
+  return (row_sums, column_sums), (*saved, totals, None)
 
 
 def _backward(spec, saved, cotangents):
@@ -240,9 +238,13 @@ def dot(spec, a, b):
 
 
 def _masks(kind: str, rows: Side, columns: Side) -> jax.Array | None:
-  """[b, c] entries of equal ids (and other position); None for kind "none"."""
+  """[b, c] entries of a kind of `TileSpec`; None for "none"."""
   if kind == "none":
     return None
+  opposite = kind.removeprefix("not_")
+  if opposite != kind:
+    mask: Any = _masks(opposite, rows, columns)
+    return ~mask
   name = "position" if kind == "self" else "group"
   mask = rows[name][:, None] == columns[name][None, :]
   if kind == "others":
@@ -308,13 +310,31 @@ def _logsumexp(logits, mask, axes):
     powers = jnp.exp(logits - offset)
     if mask is not None:
       powers = jnp.where(mask, powers, 0.0)
-    return [offset + jnp.log(jnp.sum(powers, a)) for a in axes]
+    return [offset + _log(jnp.sum(powers, a)) for a in axes]
 
   def each(_):
     kept = logits if mask is None else jnp.where(mask, logits, -jnp.inf)
-    return [jax.nn.logsumexp(kept, a) for a in axes]
+    tops = [jnp.max(kept, a, keepdims=True) for a in axes]
+    tops = [jnp.where(jnp.isfinite(top), top, 0.0) for top in tops]
+    return [
+      jnp.squeeze(top, a) + _log(jnp.sum(jnp.exp(kept - top), a))
+      for top, a in zip(jax.lax.stop_gradient(tops), axes)
+    ]
 
   return _by_range(logits, shared, each)
+
+
+def _log(total):
+  """Log of sums; an empty one is -inf, and has no slope instead of NaN."""
+  empty = total <= 0.0
+  return jnp.where(empty, -jnp.inf, jnp.log(jnp.where(empty, 1.0, total)))
+
+
+def _logaddexp(a, b):
+  """Log of e^a + e^b; of two empty sums -inf, without slope."""
+  empty = jnp.isneginf(a) & jnp.isneginf(b)
+  a, b = (jnp.where(empty, 0.0, x) for x in (a, b))
+  return jnp.where(empty, -jnp.inf, jnp.logaddexp(a, b))
 
 
 def _by_range(logits, shared, each):
@@ -388,7 +408,7 @@ def empty(spec, shape, wanted):
 def merge(spec, a: Sums, b: Sums) -> Sums:
   if a.total is None:
     return a
-  join = jnp.add if spec.reduce == "softplus" else jnp.logaddexp
+  join = jnp.add if spec.reduce == "softplus" else _logaddexp
   return Sums(
     join(a.total, b.total),
     *(None if x is None else x + y for x, y in zip(a[1:], b[1:])),

@@ -39,7 +39,7 @@ _CONCATENATED = field(
   " structure=separation.",
 )
 _PAIRS = ("clip", "albef")
-_IMAGES = (*_PAIRS, "simclr", "moco_v3")
+_IMAGES = (*_PAIRS, "simclr", "moco_v3", "superclass")
 
 
 class Evaluator(Protocol):

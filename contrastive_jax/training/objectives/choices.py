@@ -18,6 +18,7 @@ OBJECTIVES = Kind(
     "clip": f"{_HERE}:Clip",
     "simclr": f"{_HERE}:SimCLR",
     "moco_v3": f"{_HERE}:MoCoV3",
+    "superclass": f"{_HERE}:SuperClass",
     "albef": f"{_HERE}:Albef",
     "vqa": f"{_HERE}:Vqa",
     "nlvr2": f"{_HERE}:Nlvr2",
@@ -109,7 +110,14 @@ class Clip(Objective):
   )
 
   uses = (*_TEXT, "loss", "structure", "microbatches")
-  losses = ("clip", "clip_four_term", "decoupled", "sigmoid", "augmented")
+  losses = (
+    "clip",
+    "clip_four_term",
+    "decoupled",
+    "sigmoid",
+    "hard_negative",
+    "augmented",
+  )
   temperature_modes = ("learned", "fixed", "robust", "individual")
   evaluators = ("retrieval", "zero_shot", "classification", "geometry")
 
@@ -196,7 +204,7 @@ class SimCLR(_SelfSupervised):
 
   builds = "contrastive_jax.training.objectives.simclr:SimCLR"
 
-  losses = ("nt_xent", "augmented")
+  losses = ("nt_xent", "hard_negative", "augmented")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,6 +230,26 @@ class MoCoV3(_SelfSupervised):
   )
 
   losses = ("info_nce", "decoupled", "augmented")
+
+
+@dataclasses.dataclass(frozen=True)
+class SuperClass(Objective):
+  """Classification of images into the tokens of their captions (SuperClass)."""
+
+  builds = "contrastive_jax.training.objectives.superclass:SuperClass"
+
+  # pyrefly: ignore[bad-override]
+  captions_per_example: int = field(
+    1,
+    "Captions of an image in a step; the first is in the first language.",
+    low=1,
+  )
+  weighted: bool = field(
+    True, "Whether rare tokens weigh more, by inverse document frequency."
+  )
+
+  uses = ("tokenizer", "captions", "microbatches")
+  evaluators = ("knn", "classification", "geometry")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,6 +42,7 @@ LOSSES = Kind(
     "clip_four_term": f"{_HERE}:ClipFourTerm",
     "decoupled": f"{_HERE}:Decoupled",
     "sigmoid": f"{_HERE}:Sigmoid",
+    "hard_negative": f"{_HERE}:HardNegative",
     "info_nce": f"{_HERE}:InfoNce",
     "nt_xent": f"{_HERE}:NtXent",
     "augmented": f"{_HERE}:Augmented",
@@ -84,7 +85,8 @@ class Loss(Protocol):
     `second_augmented`, the features of another view of each side; a loss with
     `directional = True` is of the first side against the second, and objectives of
     two modalities take the mean of both directions; `temperature_modes` names those
-    that it goes with.
+    that it goes with. A class whose loss of two views of images is another one has
+    `build_views` beside `build`, and objective=simclr takes that.
     """
     ...
 
@@ -235,12 +237,38 @@ class NtXent(LossFields):
 
   def build(self) -> Callable[..., "jax.Array"]:
     """`losses.nt_xent`, the mean of each example's two views."""
+    return _of_examples(contrastive_jax.losses.nt_xent)
 
-    def loss(first, second, **options):
-      values = contrastive_jax.losses.nt_xent(first, second, **options)
-      return values.reshape(2, -1).mean(0)
 
-    return loss
+@dataclasses.dataclass(frozen=True)
+class HardNegative(LossFields):
+  """Hard-negative reweighting: HN-NCE of pairs, HCL of two views (simclr)."""
+
+  beta: float = field(
+    0.5, "Weight of hard negatives over easy ones; 0 has none.", low=0
+  )
+  alpha: float = field(1.0, "Weight of the positive in the denominator.", low=0)
+  tau_plus: float = field(
+    0.0,
+    "Share of the negatives that are of the anchor's class, which is taken off.",
+    low=0,
+    high=0.99,
+  )
+
+  def build(self) -> Callable[..., "jax.Array"]:
+    """`losses.hard_negative_clip`."""
+    return _scaled(contrastive_jax.losses.hard_negative_clip, **self._fixed)
+
+  def build_views(self) -> Callable[..., "jax.Array"]:
+    """`losses.hard_negative_nt_xent`, the mean of each example's two views."""
+    return _of_examples(
+      contrastive_jax.losses.hard_negative_nt_xent, **self._fixed
+    )
+
+  @property
+  def _fixed(self) -> dict[str, float]:
+    names = ("beta", "alpha", "tau_plus")
+    return {name: getattr(self, name) for name in names}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -294,4 +322,11 @@ def _scaled(loss: Callable[..., Any], **fixed: Any) -> Callable[..., Any]:
   """A loss by its logit scale as one by its temperature."""
   return lambda *sides, temperature, **options: loss(
     *sides, logit_scale=1.0 / temperature, **fixed, **options
+  )
+
+
+def _of_examples(loss: Callable[..., Any], **fixed: Any) -> Callable[..., Any]:
+  """A loss [2N] of two views as one of examples, the mean of both: [N]."""
+  return lambda *sides, **options: (
+    loss(*sides, **fixed, **options).reshape(2, -1).mean(0)
   )

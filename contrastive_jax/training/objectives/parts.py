@@ -22,6 +22,8 @@ class Parts:
     other_view: a choice of `views.OTHER_VIEWS`; None if nothing takes one.
     augmented_sides: modalities whose inputs a step sees in another view as well.
     vocab_size: of the data's tokenizer.
+    special_ids: of the data's tokenizer those tokens that are no pieces of texts;
+      () where they are not known.
     num_examples: the largest `index` of a training example, plus 1.
     mesh: the devices.
     steps: of the run.
@@ -43,3 +45,4 @@ class Parts:
   batch_size: int
   microbatches: int
   log_every: int
+  special_ids: tuple[int, ...] = ()

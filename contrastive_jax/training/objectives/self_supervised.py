@@ -65,7 +65,7 @@ class SelfSupervised(base.Objective):
     if isinstance(parts.loss, contrasts.Augmented):
       self.auxiliary = Auxiliary(parts.loss, parts, sides=("image",))
     else:
-      self._function = parts.loss.build()
+      self._function = self.function_of(parts.loss)
 
   def init(self, key: jax.Array, batch: Batch) -> tuple[Params, Params]:
     """Parameters and the state."""
@@ -127,6 +127,10 @@ class SelfSupervised(base.Objective):
     are [N, d] each; the first of them are anchors, the last their keys.
     """
     raise NotImplementedError
+
+  def function_of(self, loss: contrasts.Loss) -> Callable[..., jax.Array]:
+    """A loss as a function of the sides."""
+    return loss.build()
 
   def plain(self, sides: Sides, groups: jax.Array | None) -> jax.Array:
     """The configured loss of two sides [N, d] on the rows of a device: [N]."""

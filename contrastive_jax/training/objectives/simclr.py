@@ -1,9 +1,12 @@
 """SimCLR: two views of each example through one encoder."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 from contrastive_jax import losses
+from contrastive_jax.training.objectives import contrasts
 from contrastive_jax.training.objectives.self_supervised import (
   SelfSupervised,
   Sides,
@@ -20,6 +23,10 @@ class SimCLR(SelfSupervised):
   """
 
   em = staticmethod(losses.em_nt_xent)
+
+  def function_of(self, loss: contrasts.Loss) -> Callable[..., jax.Array]:
+    """The loss of two views, which the same choice may have for them alone."""
+    return getattr(loss, "build_views", loss.build)()
 
   def sides(
     self, params: Params, state: Params, images: jax.Array, key: jax.Array

@@ -17,7 +17,12 @@ from contrastive_jax.training.trainer.settings import TrainerSettings
 
 
 def build_objective(
-  config: Config, *, vocab_size: int, num_examples: int, mesh: jax.sharding.Mesh
+  config: Config,
+  *,
+  vocab_size: int,
+  num_examples: int,
+  mesh: jax.sharding.Mesh,
+  special_ids: tuple[int, ...] = (),
 ) -> Any:
   """The objective of a configuration.
 
@@ -26,6 +31,7 @@ def build_objective(
     vocab_size: of the data's tokenizer.
     num_examples: the largest `index` of a training example, plus 1.
     mesh: the devices.
+    special_ids: of the tokenizer; see `Parts`.
   """
   return config.objective.build(
     Parts(
@@ -42,6 +48,7 @@ def build_objective(
       batch_size=config.batch_size,
       microbatches=config.microbatches or 1,
       log_every=config.log_every,
+      special_ids=special_ids,
     )
   )
 

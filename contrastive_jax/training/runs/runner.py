@@ -65,6 +65,7 @@ def open_run(
       vocab_size=data.tokenizer.vocab_size,
       num_examples=data.splits[sources.TRAIN].index_bound,
       mesh=mesh,
+      special_ids=data.tokenizer.special_ids,
     )
   initial_weights.check_tokenizer(
     objective.model, data.tokenizer, config.model.preset

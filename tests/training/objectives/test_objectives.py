@@ -19,7 +19,7 @@ from tests.training.stub import (
   drawn,
 )
 
-LOSSES = ("clip", "clip_four_term", "decoupled", "sigmoid")
+LOSSES = ("clip", "clip_four_term", "decoupled", "sigmoid", "hard_negative")
 
 
 @functools.cache

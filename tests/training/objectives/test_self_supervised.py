@@ -113,6 +113,21 @@ class TestSimCLR:
     np.testing.assert_allclose(same, np.mean(expected), rtol=1e-5)
     assert run("simclr", loss__group_positives=False)[0][0] > same + 0.01
 
+  def test_hard_negatives_of_two_views(self):
+    hard = {"beta": 0.7, "alpha": 0.9, "tau_plus": 0.01}
+    settings = {
+      "loss": "hard_negative",
+      "objective__images_per_concept": 2,
+      **{f"loss__{name}": value for name, value in hard.items()},
+      **NO_AUGMENTATION,
+    }
+    loss, *_ = run("simclr", **settings)[0]
+    z = unit(projected(PARAMS["tower"], make_batch()["image"]))
+    expected = losses.hard_negative_nt_xent(
+      jnp.float32(z[0::2]), jnp.float32(z[1::2]), temperature=0.2, **hard
+    )
+    np.testing.assert_allclose(loss, np.mean(expected), rtol=1e-5)
+
   def test_the_table_has_an_entry_an_image(self):
     settings = {
       "loss": "augmented",
