@@ -186,7 +186,10 @@ VQA = {
   "model.preset": "albef_tiny",
 }
 CONTRADICTIONS = [
-  ({**SIMCLR, "loss": "clip"}, ["config.loss", "nt_xent, augmented", "'clip'"]),
+  (
+    {**SIMCLR, "loss": "clip"},
+    ["config.loss", "nt_xent, hard_negative, augmented", "'clip'"],
+  ),
   ({"loss": "soft_target"}, ["config.loss", "clip_four_term", "'soft_target'"]),
   ({**SIMCLR, "initial": "run"}, ["config.initial", "objective=simclr"]),
   (

@@ -1,4 +1,4 @@
-"""What only the hard-negative losses have; see `test_contrastive` for the rest."""
+"""Tests of the hard-negative losses alone; see `test_contrastive` for the rest."""
 
 import functools
 
