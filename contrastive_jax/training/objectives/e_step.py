@@ -38,9 +38,11 @@ class Auxiliary:
     self._mesh = parts.mesh
     self._axes = sharding.data_axes(parts.mesh)
     self._sides = tuple(sides)
+    # Tables have an entry for every index, also of examples that are left out.
+    examples = parts.num_examples if parts.examples is None else parts.examples
     self._rule = loss.e_step.build(
       steps=parts.steps,
-      epochs=parts.steps * parts.batch_size / max(parts.num_examples, 1),
+      epochs=parts.steps * parts.batch_size / max(examples, 1),
     )
     self._predictor = None
     if isinstance(loss.e_step, e_step_rules.Amortized):

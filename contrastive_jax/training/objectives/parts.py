@@ -25,6 +25,8 @@ class Parts:
     special_ids: of the data's tokenizer those tokens that are no pieces of texts;
       () where they are not known.
     num_examples: the largest `index` of a training example, plus 1.
+    examples: training examples, fewer where the split is a part of a set; None
+      if they are as many.
     mesh: the devices.
     steps: of the run.
     batch_size: examples a step.
@@ -46,3 +48,4 @@ class Parts:
   microbatches: int
   log_every: int
   special_ids: tuple[int, ...] = ()
+  examples: int | None = None

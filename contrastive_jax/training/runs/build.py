@@ -23,6 +23,7 @@ def build_objective(
   num_examples: int,
   mesh: jax.sharding.Mesh,
   special_ids: tuple[int, ...] = (),
+  examples: int | None = None,
 ) -> Any:
   """The objective of a configuration.
 
@@ -32,6 +33,7 @@ def build_objective(
     num_examples: the largest `index` of a training example, plus 1.
     mesh: the devices.
     special_ids: of the tokenizer; see `Parts`.
+    examples: training examples; see `Parts`.
   """
   return config.objective.build(
     Parts(
@@ -49,6 +51,7 @@ def build_objective(
       microbatches=config.microbatches or 1,
       log_every=config.log_every,
       special_ids=special_ids,
+      examples=examples,
     )
   )
 

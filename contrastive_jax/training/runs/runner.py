@@ -64,6 +64,7 @@ def open_run(
       config,
       vocab_size=data.tokenizer.vocab_size,
       num_examples=data.splits[sources.TRAIN].index_bound,
+      examples=len(data.splits[sources.TRAIN]),
       mesh=mesh,
       special_ids=data.tokenizer.special_ids,
     )

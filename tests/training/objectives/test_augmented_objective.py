@@ -10,6 +10,7 @@ import pytest
 
 from contrastive_jax import losses, ops
 from contrastive_jax.training.distributed import example_tables, sharding
+from contrastive_jax.training.runs import build
 from contrastive_jax.training.trainer import checkpoints, loop
 from contrastive_jax.training.trainer import state as state_lib
 from tests.losses import augmented_references as references
@@ -470,3 +471,20 @@ def test_the_estimates_of_the_library_are_what_is_stored():
   expected = tau * np.stack(expected) + np.sum(image * text, axis=1)
   found = entries(state, "entries")[:ROWS].T
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  "examples, epochs", [(None, 8 * 100 / 400), (40, 8 * 100 / 40)]
+)
+def test_the_default_rate_counts_the_examples_of_the_split(examples, epochs):
+  # A part of a set has indices up to the whole set's.
+  objective = build.build_objective(
+    make_config(steps=100, batch_size=8),
+    vocab_size=DATA.tokenizer.vocab_size,
+    num_examples=400,
+    mesh=tiny.make_mesh(1),
+    examples=examples,
+  )
+  assert objective.augmented_pairs is not None
+  rule = objective.augmented_pairs.auxiliary._rule(0)
+  assert float(rule.rate) == pytest.approx(losses.rate_of_epochs(epochs))
