@@ -36,8 +36,8 @@ as well its loss is 0.
 
 References:
   Radenovic et al., "Filtering, distillation, and hard negatives for vision-language
-  pre-training", 2023, section 3.3 (HN-NCE); Robinson et al., "Contrastive learning
-  with hard negative samples", 2021, section 3 (HCL), and its code, whose bound of G
+  pre-training", 2023 (HN-NCE); Robinson et al., "Contrastive learning
+  with hard negative samples", 2021 (HCL), and its code, whose bound of G
   this is; Chuang et al., "Debiased contrastive learning", 2020 (tau+).
 """
 
@@ -88,7 +88,7 @@ def hard_negative_clip(
 
   References:
     Radenovic et al., "Filtering, distillation, and hard negatives for
-    vision-language pre-training", 2023, section 3.3.
+    vision-language pre-training", 2023.
 
   >>> import jax.numpy as jnp
   >>> x = jnp.eye(4)
@@ -178,8 +178,7 @@ def hard_negative_nt_xent(
     ValueError: on wrong shapes, types or ranges, naming the argument.
 
   References:
-    Robinson et al., "Contrastive learning with hard negative samples", 2021,
-    section 3.
+    Robinson et al., "Contrastive learning with hard negative samples", 2021.
 
   >>> import jax.numpy as jnp
   >>> x = jnp.eye(2)

@@ -10,7 +10,7 @@ All raise `ValueError`, naming the argument, on wrong shapes, types or ranges.
 
 References:
   Huang et al., "Classification done right for vision-language pre-training", 2024,
-  section 3, and its code for the smoothed weights.
+  and its code for the smoothed weights.
 """
 
 from collections.abc import Sequence
@@ -53,7 +53,7 @@ def superclass(
 
   References:
     Huang et al., "Classification done right for vision-language pre-training",
-    2024, section 3.
+    2024.
 
   >>> import jax.numpy as jnp
   >>> loss = superclass(

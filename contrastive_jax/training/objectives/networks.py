@@ -31,7 +31,8 @@ class Networks:
   The published code differs: it fits sums instead of means, with a small share of
   the positive among them, and without a temperature; it takes the average as it was
   at the start of the epoch for g, where each epoch starts new networks; and it ends
-  the steps on a batch early where its loss stands still.
+  the steps on a batch early where its loss stands still, and mixes
+  the average in over its first 16 epochs instead of half of the run.
 
   References: Sun et al., "AmorLIP: efficient language-image pretraining via
   amortization", 2025, and its code.
