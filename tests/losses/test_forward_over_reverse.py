@@ -74,7 +74,11 @@ def test_forward_over_reverse(name, ids, block_size):
 
 @pytest.mark.parametrize(
   "name, block_size",
-  [("clip", 5), ("nt_xent", None), ("hard_negative_clip", 5)],
+  [
+    ("clip", 5),
+    ("nt_xent", None),
+    pytest.param("hard_negative_clip", 5, marks=pytest.mark.exhaustive),
+  ],
 )
 def test_reverse_over_reverse(name, block_size):
   given, moves, weights = problem(name)

@@ -54,7 +54,9 @@ def log_means(rows):
   return (image, text), np.stack(found), (image * text).sum(1) / TAU
 
 
-@pytest.mark.parametrize("objective", ["l2", "kl"])
+@pytest.mark.parametrize(
+  "objective", ["kl", pytest.param("l2", marks=pytest.mark.exhaustive)]
+)
 def test_a_step_is_that_of_adam_on_the_formula(objective):
   """Three steps of both networks at once, written with plain autodiff."""
   changes = {"loss__objective": objective, "loss__network_steps": 3, **NETWORK}
@@ -166,7 +168,9 @@ def test_networks_learn_what_the_batches_say():
   assert shape == (DIM, DIM // 2)
 
 
-@pytest.mark.parametrize("captions", [1, 2])
+@pytest.mark.parametrize(
+  "captions", [2, pytest.param(1, marks=pytest.mark.exhaustive)]
+)
 def test_any_number_of_devices_makes_the_same_steps(captions):
   changes = {**NETWORK, "objective__captions_per_example": captions}
   rows = [make_batch(captions=captions)] * 3
@@ -183,7 +187,9 @@ def test_any_number_of_devices_makes_the_same_steps(captions):
     np.testing.assert_allclose(a, b, atol=2e-5)
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize(
+  "devices", [2, pytest.param(1, marks=pytest.mark.exhaustive)]
+)
 def test_killed_and_started_again_it_makes_the_same_run(tmp_path, devices):
   changes = {**NETWORK, "num_threads": 1}
 
