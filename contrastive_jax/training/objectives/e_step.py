@@ -2,8 +2,8 @@
 
 An `Auxiliary` holds the loss's options, makes the step over the mesh, and keeps
 what the E-step needs beside the memory `em` of log-partitions: under `tables`, a
-temperature an example where each has its own; or what the amortised rule's predictor
-learns.
+temperature an example where each has its own; or the parameters of the amortised
+rule's predictor.
 """
 
 import math
@@ -38,7 +38,7 @@ class Auxiliary:
     self._mesh = parts.mesh
     self._axes = sharding.data_axes(parts.mesh)
     self._sides = tuple(sides)
-    # Tables have an entry for every index, also of examples that are left out.
+    # A table has entries for the indices of examples that are left out, too.
     examples = parts.num_examples if parts.examples is None else parts.examples
     self._rule = loss.e_step.build(
       steps=parts.steps,

@@ -3,9 +3,10 @@
 import dataclasses
 from typing import Any, Protocol
 
-from contrastive_jax.choices import Kind, choice, field
+from contrastive_jax.choices import Kind, choice, field, load
 
-_HERE = "contrastive_jax.training.objectives.e_step_rules"
+_PACKAGE = "contrastive_jax.training.objectives"
+_HERE = f"{_PACKAGE}.e_step_rules"
 SCHEDULES = Kind(
   "schedule of the rate",
   {
@@ -182,11 +183,9 @@ class Prototypes:
   )
 
   def make(self, sides: Any, mesh: Any, *, steps: int) -> Any:
-    """`prototypes.Prototypes` of some sides."""
-    from contrastive_jax.training.objectives import prototypes
-
+    """The prototypes of some sides."""
     del steps
-    return prototypes.Prototypes(self, sides, mesh)
+    return load(f"{_PACKAGE}.prototypes:Prototypes")(self, sides, mesh)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,9 +196,7 @@ class Network:
     1.0, "Width of the hidden layers over that of the embedding.", low=0.01
   )
   blocks: int = field(1, "Residual blocks of two layers each.", low=0)
-  objective: str = field(
-    "l2", "What the networks minimise.", among=("l2", "kl")
-  )
+  objective: str = field("l2", "Objective of the networks.", among=("l2", "kl"))
   l2_weight: float = field(
     0.1, "Weight of the l2 objective beside the kl one.", low=0
   )
@@ -217,26 +214,25 @@ class Network:
   )
   target_mix: float = field(
     0.8,
-    "Share of the average's prediction in what the networks are fitted to and the"
-    " weights are made of, reached by a cosine over half of the steps; 0 fits"
-    " to the batch alone, and makes weights of the average.",
+    "Share of the average's prediction, beside the batch's estimate, in the"
+    " networks' target and in the weights, reached by a cosine over half of the"
+    " steps; 0 fits to the batch alone, and makes weights of the average.",
     low=0,
     high=1,
   )
 
   def make(self, sides: Any, mesh: Any, *, steps: int) -> Any:
-    """`networks.Networks` of some sides."""
-    from contrastive_jax.training.objectives import networks
-
-    return networks.Networks(self, sides, mesh, steps=steps)
+    """The networks of some sides."""
+    made = load(f"{_PACKAGE}.networks:Networks")
+    return made(self, sides, mesh, steps=steps)
 
 
 @dataclasses.dataclass(frozen=True)
 class Amortized:
-  """What predicts the log-partition is trained along (NeuCLIP, AmorLIP)."""
+  """A predictor of the log-partition that is trained along (NeuCLIP, AmorLIP)."""
 
   predictor: Any = choice(
-    PREDICTORS, "prototypes", "What predicts the log-partition."
+    PREDICTORS, "prototypes", "Predictor of the log-partition."
   )
   min_rate: float = field(
     0.01,
