@@ -75,7 +75,7 @@ class EMOptions(TypedDict, total=False):
 
 
 class EMStep(NamedTuple):
-  """What a step of stochastic EM returns, for N rows, V views, S directions.
+  """Result of a step of stochastic EM, for N rows, V views, S directions.
 
   Attributes:
     loss: [N] float32, one loss an example, u Z-hat. It is about 1 (4 tau in
@@ -286,7 +286,7 @@ def _estimated(estimate, taus, whole, shape):
 
 
 def _units(pairs, temperatures, margins, shape):
-  """The unit of entries, and what they leave out, in nats: [N, V, S] each."""
+  """The unit of entries, and the part that they leave out, in nats: [N, V, S] each."""
   if margins:
     return jnp.ones(shape, jnp.float32), jnp.zeros(shape, jnp.float32)
   unit = jnp.stack(
@@ -302,7 +302,7 @@ def _level_step(gap, unit, axes):
   """Log of the mean ratio Z-hat / Z [S], in the unit of entries; 0 if there is none.
 
   The mean of the logarithms would be biased like log Z-hat itself, and would pull
-  the level down for ever.
+  the level down at every step.
   """
   says = jnp.isfinite(gap)
   ratio = jnp.exp(jnp.clip(gap, -_LARGEST_GAP, _LARGEST_GAP))
@@ -322,7 +322,7 @@ def _level_step(gap, unit, axes):
 
 
 def _drawn(key, log_z, concentration, prior, axes):
-  """Log u [N, V, S], a draw of its own for every anchor of the global batch."""
+  """Returns log u [N, V, S]; every anchor of the global batch has its own draw."""
   n, views, sides = log_z.shape
   place = ops.global_row_ids(n, axes)[:, None]
   place += jnp.arange(views, dtype=jnp.int32) * (n * ops.axis_size(axes))
@@ -342,7 +342,7 @@ def _drawn(key, log_z, concentration, prior, axes):
 
 
 def _check(state, index, shape, rule, prediction, weights, level_rate) -> None:
-  """Raises on what no other function looks at."""
+  """Raises on arguments that no other function checks."""
   n, views, sides = shape
   if not isinstance(state, EMState):
     raise ValueError(
