@@ -57,7 +57,7 @@ def page(record: Mapping[str, Any]) -> str:
     "The optimum over all negatives is 1.0 at every noise level. Mean over the"
     f" second half of {small['steps']:,} steps of {small['batch']} anchors with"
     f" {small['batch'] - 1} negatives each, from ten initial values: mean"
-    f" [smallest, largest]. {EXACT} is the control: weights of the true Z.",
+    f" [smallest, largest]. The control, {EXACT}, has weights of the true Z.",
     reporting.table(["method", *(f"sigma {s}" for s in sigmas)], scalars),
     "![Theta over the steps, optima over the number of negatives, and the"
     " encoders' test loss](noise.png)",
