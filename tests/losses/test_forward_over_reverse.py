@@ -55,8 +55,16 @@ def check(actual, expected):
     )
 
 
-@pytest.mark.parametrize("block_size", [None, 5])
-@pytest.mark.parametrize("ids", [None, IDS], ids=["", "grouped"])
+@pytest.mark.parametrize(
+  "ids, block_size",
+  [
+    pytest.param(None, None, marks=pytest.mark.exhaustive),
+    pytest.param(None, 5, marks=pytest.mark.exhaustive),
+    pytest.param(IDS, None, marks=pytest.mark.exhaustive),
+    (IDS, 5),
+  ],
+  ids=["whole", "blocks", "grouped", "grouped-blocks"],
+)
 @pytest.mark.parametrize("name", NAMES)
 def test_forward_over_reverse(name, ids, block_size):
   given, moves, weights = problem(name)

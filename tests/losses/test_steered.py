@@ -85,7 +85,9 @@ def expect(family, arrays, known, log_u, g):
   return (*wide, TAU, weights, np.float64(g), KAPPA, IDS)
 
 
-@pytest.mark.parametrize("block_size", [None, 3])
+@pytest.mark.parametrize(
+  "block_size", [3, pytest.param(None, marks=pytest.mark.exhaustive)]
+)
 @pytest.mark.parametrize("family, augmented", CASES)
 def test_the_published_formula(family, augmented, block_size):
   """In value, gradient, and the gradient's derivative along a direction."""
@@ -156,7 +158,14 @@ def test_a_reference_equal_to_the_model_leaves_no_margin(family, augmented):
   close(found, expected)
 
 
-@pytest.mark.parametrize("sizes", [{"data": 2}, {"row": 2, "col": 4}], ids=str)
+@pytest.mark.parametrize(
+  "sizes",
+  [
+    pytest.param({"data": 2}, marks=pytest.mark.exhaustive),
+    {"row": 2, "col": 4},
+  ],
+  ids=str,
+)
 @pytest.mark.parametrize("family, augmented", CASES)
 def test_on_a_mesh_it_is_the_same(family, augmented, sizes):
   arrays, known, log_u, g = problem(family, augmented)
