@@ -144,6 +144,7 @@ def page(record: Mapping[str, Any]) -> str:
     [
       "# From how many visits on a table pays",
       "",
+      *_missing(cells),
       "```sh",
       record["command"],
       "```",
@@ -205,6 +206,17 @@ def page(record: Mapping[str, Any]) -> str:
       "",
     ]
   )
+
+
+def _missing(cells) -> list[str]:
+  """A line on a record that is not finished."""
+  whole = len(EPOCHS) * (1 + len(small_batches.TABLES) * len(RATES))
+  if len(cells) >= whole:
+    return []
+  return [
+    f"**Not finished**: {len(cells)} of {whole} cells; the same command goes on.",
+    "",
+  ]
 
 
 def compared(

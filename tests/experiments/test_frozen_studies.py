@@ -256,6 +256,9 @@ def test_the_page_of_visits(inputs, monkeypatch, tmp_path):
   )
   record = reporting.read_json(path)
   text = visits.page(record)
+  assert "**Not finished**" not in text
+  part = visits.page(record | {"cells": record["cells"][:-1]})
+  assert f"{len(plans) - 1} of {len(plans)} " in part
   assert text.count("| margin | by epochs | ") == 3
   assert "average by epochs: positive-free + level: above DCL at" in text
   visits.plot(record, tmp_path / "a.png")
