@@ -266,7 +266,9 @@ def test_em_without_a_reference_is_em_with_zeros(family):
       np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("captions", [0, 3])
+@pytest.mark.parametrize(
+  "captions", [0, pytest.param(3, marks=pytest.mark.exhaustive)]
+)
 def test_em_on_a_mesh_is_the_same(captions):
   steps = make_steps("clip", 2, captions=captions)
   known = make_references("clip", 2, captions=captions)

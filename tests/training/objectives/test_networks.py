@@ -116,6 +116,7 @@ def test_weights_are_of_the_average_and_of_the_batch_in_a_growing_share():
     _, average = learned(state)
 
 
+@pytest.mark.exhaustive
 def test_without_a_mix_weights_are_of_the_average_alone():
   changes = {**NETWORK, "loss__target_mix": 0.0, "loss__min_rate": 0.0}
   _, _, state, _ = make(**changes)
@@ -152,6 +153,7 @@ def test_the_networks_loss_has_no_gradient_for_the_towers():
   assert_gradients_close(found[1], expected[1], 1e-5)
 
 
+@pytest.mark.exhaustive
 def test_networks_learn_what_the_batches_say():
   changes = {
     **NETWORK,
@@ -168,6 +170,7 @@ def test_networks_learn_what_the_batches_say():
   assert shape == (DIM, DIM // 2)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
   "captions", [2, pytest.param(1, marks=pytest.mark.exhaustive)]
 )

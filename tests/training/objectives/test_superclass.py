@@ -129,6 +129,7 @@ def test_what_it_does_not_read_is_refused_by_name(section):
   assert f"config.{section}" in said and "superclass" in said
 
 
+@pytest.mark.exhaustive
 def test_a_run_from_its_beginning_to_its_scores(tmp_path):
   folder = tiny.write_folder(tmp_path / "images", 16, labels=True)
   config = tiny.make_config(
