@@ -119,7 +119,10 @@ class Checkpoints:
         f"{self._checkpointer.directory} holds no checkpoint."
       )
     # The run may be any: its form is in the checkpoint, not in a configuration.
-    found = self._checkpointer.checkpointables_metadata(step).metadata["state"]
+    found = self._checkpointer.checkpointables_metadata(step).metadata
+    if "state" not in found:
+      raise self._unreadable(step, "its folder `state` is missing")
+    found = found["state"]
     return (
       step,
       found,
@@ -152,6 +155,8 @@ class Checkpoints:
       metadata = self._checkpointer.checkpointables_metadata(step).metadata
     except Exception:  # It is damaged, which the first error tells.
       return ""
+    if "state" not in metadata:
+      return "the folder `state` is missing"
     stored, wanted = _forms(metadata["state"]), _forms(state)
     for name in sorted({*stored, *wanted}):
       here, there = (x.get(name, "missing") for x in (wanted, stored))

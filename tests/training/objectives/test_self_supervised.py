@@ -250,7 +250,7 @@ def test_there_is_no_text(objective):
 @pytest.mark.parametrize(
   "changes, named",
   [
-    ({"loss": "clip"}, ["config.loss", "nt_xent, augmented", "'clip'"]),
+    ({"loss": "clip"}, ["config.loss", "nt_xent", "augmented", "'clip'"]),
     (
       {"loss__temperature_mode": "learned"},
       ["config.loss.temperature_mode", "fixed", "'learned'"],
