@@ -3,6 +3,7 @@
 import gzip
 import json
 import pickle
+import zlib
 
 import numpy as np
 import pytest
@@ -108,14 +109,17 @@ def test_bad_files_are_named(tmp_path):
   content = bytearray(gzip.compress(clip.merges().encode()))
   content[5000:5100] = bytes(100)
   path.write_bytes(content)
-  with pytest.raises(ValueError, match="merges.txt.gz"):
+  with pytest.raises(ValueError, match="merges.txt.gz") as caught:
     published_tokenizers.load(path)
+  assert isinstance(caught.value.__cause__, zlib.error)
   lines = clip.merges().replace("\nt h\n", "\nnone such\n", 1)
   with pytest.raises(ValueError, match="pairs of pieces of its own"):
     published_tokenizers.clip(lines)
   path.write_bytes(gzip.compress(clip.merges().encode())[:5000])
-  with pytest.raises(ValueError, match="merges.txt.gz"):
+  with pytest.raises(ValueError, match="merges.txt.gz") as caught:
     published_tokenizers.load(path)
+  assert isinstance(caught.value.__cause__, EOFError)
   (tmp_path / "vocab.txt").write_bytes(b"\xff\xfe")
-  with pytest.raises(ValueError, match="vocab.txt"):
+  with pytest.raises(ValueError, match="vocab.txt") as caught:
     published_tokenizers.load(tmp_path / "vocab.txt")
+  assert isinstance(caught.value.__cause__, UnicodeDecodeError)

@@ -210,7 +210,7 @@ def test_damaged_files_are_named(tmp_path, kind):
   whole = model(kind)
   for content in (b"", b"\x80\x04\x95cos\nsystem\n", b"\xff" * 40, whole[:-7]):
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="x.model"):
+    with pytest.raises(ValueError, match=r"x\.model .*vocabulary"):
       published_tokenizers.load(path)
   # Whatever is in it, it is read or refused, and never ends the process.
   rng = random.Random(2)

@@ -229,7 +229,7 @@ def test_a_file_that_is_no_json_object_is_named(
 
 def test_results_that_are_no_numbers_are_refused(copied, labelled):
   (copied / "results.json").write_text('{"a": "b"}')
-  with pytest.raises(workdirs.WorkdirError, match="results.json"):
+  with pytest.raises(workdirs.WorkdirError, match=r"results\.json.*numbers"):
     runner.train(labelled.config, copied)
 
 
@@ -242,8 +242,11 @@ def test_a_workdir_without_its_configuration_is_refused(copied, labelled):
 def test_a_workdir_that_cannot_be_made(labelled, tmp_path):
   (tmp_path / "file").write_text("")
   for path in (tmp_path / "file", tmp_path / "file" / "below"):
-    with pytest.raises(workdirs.WorkdirError, match=str(path)):
+    with pytest.raises(
+      workdirs.WorkdirError, match=f"--workdir={path}"
+    ) as caught:
       runner.train(labelled.config, path)
+    assert isinstance(caught.value.__cause__, OSError)
 
 
 @pytest.mark.parametrize(
@@ -407,7 +410,7 @@ def test_the_vocabulary_of_a_first_try_is_not_kept(tmp_path, monkeypatch):
   assert b"of another try" not in learned
   # Once the workdir is claimed the vocabulary stays, and so must the data.
   tiny.write_folder(tmp_path / "data", 30)
-  with pytest.raises(workdirs.WorkdirError, match=str(workdir)):
+  with pytest.raises(workdirs.WorkdirError, match=f"data of {workdir}"):
     runner.train(config, workdir, report=lambda line: None)
   assert (workdir / "tokenizer.json").read_bytes() == learned
 
@@ -420,15 +423,18 @@ def test_there_is_no_run(tmp_path, make):
   workdir = tmp_path / "nothing"
   if make:
     workdir.mkdir()
-  with pytest.raises(workdirs.WorkdirError, match=str(workdir)):
+  with pytest.raises(
+    workdirs.WorkdirError, match=rf"^{workdir} .*config\.json"
+  ):
     runner.restore(workdir)
   assert workdir.exists() == make
 
 
 def test_there_is_no_checkpoint(copied):
   shutil.rmtree(copied / "checkpoints")
-  with pytest.raises(workdirs.WorkdirError, match=str(copied)):
+  with pytest.raises(workdirs.WorkdirError, match=str(copied)) as caught:
     runner.restore(copied)
+  assert isinstance(caught.value.__cause__, FileNotFoundError)
 
 
 def test_there_is_no_such_step(copied):
@@ -526,9 +532,9 @@ def test_changed_data_is_refused_on_resuming(tmp_path):
   for process in (0, 1):
     with pytest.MonkeyPatch.context() as patch:
       patch.setattr(runner.jax, "process_index", lambda: process)
-      with pytest.raises(workdirs.WorkdirError, match=str(workdir)):
+      with pytest.raises(workdirs.WorkdirError, match=f"data of {workdir}"):
         runner.restore(workdir, report=quiet)
-  with pytest.raises(workdirs.WorkdirError, match=str(workdir)):
+  with pytest.raises(workdirs.WorkdirError, match=f"data of {workdir}"):
     runner.train(config, workdir, report=quiet)
   captions.write_text(text)
   # Reading alone writes no fingerprint where there is none.
