@@ -97,3 +97,15 @@ def sentence(name: str, found: Mapping[str, Any]) -> str:
     f" [{low:+.3f}, {high:+.3f}], p {found['holm']:.2g} after Holm:"
     f" {verdict(found)}."
   )
+
+
+def cell(found: Mapping[str, Any]) -> str:
+  """Text of a table's cell: bold where p after correction is below 0.05.
+
+  Args:
+    found: see `verdict`.
+  """
+  text = f"{found['mean']:+.3f} ± {found['half_width']:.3f}"
+  text = f"**{text}**" if found["holm"] < 0.05 else text
+  low, high = found["items"]
+  return f"{text}<br>[{low:+.3f}, {high:+.3f}], p {found['holm']:.2g}"

@@ -153,6 +153,7 @@ def run(
   tuning_seeds: Sequence[int] = (),
   grid: Sequence[float] = (),
   criterion: str = VALIDATION,
+  settings: maps.MapSettings = maps.DEFAULTS,
   report: Callable[[str], None] = print,
 ) -> None:
   """Runs the cells that a record lacks, and writes it after each.
@@ -169,6 +170,7 @@ def run(
     grid: learning rates to begin with.
     criterion: what chooses: "validation", -mean log(1 + rank) on validation
       things, or the R@1 of one of `OUTCOMES`.
+    settings: of all runs.
     report: receives a line a cell.
   """
   todo = [plan for plan in plans if plan.key not in by_key(record)]
@@ -182,6 +184,7 @@ def run(
       tuning_seeds=tuning_seeds,
       grid=grid,
       criterion=criterion,
+      settings=settings,
     )
     _add(path, record, new)
     paid += _cost(plan, inputs)
@@ -217,6 +220,7 @@ def cell(
   tuning_seeds: Sequence[int] = (),
   grid: Sequence[float] = (),
   criterion: str = VALIDATION,
+  settings: maps.MapSettings = maps.DEFAULTS,
 ) -> dict[str, Any]:
   """Runs a cell; what the record says of it. Arguments are those of `run`."""
   began = _cpu_seconds()
@@ -236,6 +240,7 @@ def cell(
       seeds=runs,
       rates=rates,
       probes=probes(plan),
+      settings=settings,
     )
     ranks = {k: v[: len(pairs)] for k, v in found.ranks.items()}
     return ranks, *(x[: len(pairs)] for x in found[1:])

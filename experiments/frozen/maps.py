@@ -1,4 +1,4 @@
-"""Two linear maps on fixed inputs, many runs in one program.
+"""Two maps on fixed inputs, linear or with a hidden layer, many runs in one program.
 
 A run maps images and names to the same few dimensions. One method at one batch size
 is one compiled program: runs of all seeds and learning rates side by side, epochs
@@ -29,9 +29,13 @@ class MapSettings:
   """Settings that all runs of a study share."""
 
   dim: int = 32
+  hidden: int = 0  # Width of a hidden layer with GELU; 0 is none.
   temperature: float = 0.05
   weight_decay: float = 1e-3
   warm_up: float = 0.02  # Share of the steps.
+
+
+DEFAULTS = MapSettings()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +91,7 @@ def train(
   rates: Sequence[float],
   probes: Sequence[int] = (),
   temperatures: Sequence[float] = (),
-  settings: MapSettings = MapSettings(),
+  settings: MapSettings = DEFAULTS,
 ) -> Found:
   """Trains R runs of a method.
 
@@ -207,12 +211,18 @@ def initial(
   key: jax.Array, image: int, text: int, method: Method, settings: MapSettings
 ) -> Params:
   """The maps before the first step; with the sigmoid's scale and bias."""
-  params = {
-    name: jax.random.normal(k, (width, settings.dim)) / math.sqrt(width)
-    for name, width, k in zip(
-      ("image", "text"), (image, text), jax.random.split(key)
-    )
-  }
+
+  def matrix(key, width, out):
+    return jax.random.normal(key, (width, out)) / math.sqrt(width)
+
+  params = {}
+  for name, width, k in zip(
+    ("image", "text"), (image, text), jax.random.split(key)
+  ):
+    if hidden := settings.hidden:
+      params[f"{name}_hidden"] = matrix(jax.random.fold_in(k, 1), width, hidden)
+      width = hidden
+    params[name] = matrix(k, width, settings.dim)
   if method.loss == "sigmoid":
     params |= {"log_scale": jnp.log(10.0), "bias": jnp.float32(-10.0)}
   return params
@@ -236,10 +246,13 @@ def embed(
   params: Params, image: jax.Array, text: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """Unit-norm features of images and of names."""
-  return (
-    ops.l2_normalize(image @ params["image"]),
-    ops.l2_normalize(text @ params["text"]),
-  )
+
+  def mapped(name, x):
+    hidden = params.get(f"{name}_hidden")
+    x = x if hidden is None else jax.nn.gelu(x @ hidden)
+    return ops.l2_normalize(x @ params[name])
+
+  return mapped("image", image), mapped("text", text)
 
 
 def _step(method, optimizer, settings, carry, visible, index, key):

@@ -143,7 +143,7 @@ def page(record: Mapping[str, Any]) -> str:
     "",
     *reporting.table(
       ["difference", *(f"{task} R@{k}" for task, k in OUTCOMES)],
-      ([name, *map(_cell, own)] for name, own in found.items()),
+      ([name, *map(differences.cell, own)] for name, own in found.items()),
     ),
     "",
     "## Weights",
@@ -201,12 +201,12 @@ def plot(record: Mapping[str, Any], path: pathlib.Path) -> None:
         continue
       style = {"color": colour, "lw": 1.4, "ms": 3.5, "marker": marker}
       above.plot(at, [v.mean() for v in values], **style)
-      differences = [(v - known).tolist() for v in values]
+      apart = [(v - known).tolist() for v in values]
       below.errorbar(
         # Beside each other, or intervals would hide each other.
         np.array(at) + (place - len(_LINES) / 2) * 0.07,
-        [np.mean(d) for d in differences],
-        yerr=[reporting.half_width(d) for d in differences],
+        [np.mean(d) for d in apart],
+        yerr=[reporting.half_width(d) for d in apart],
         **{**style, "lw": 0.9},
       )
       ends.append((values[0].mean(), label, colour))
@@ -291,13 +291,6 @@ def _rate(cell: Mapping[str, Any]) -> str:
   if best != chosen:
     r_at_1 += f"; {cell['tried'][best][campaign.CATALOGUE]:.3f} at {best}"
   return f"{text} ({r_at_1})"
-
-
-def _cell(row: Mapping[str, Any]) -> str:
-  text = f"{row['mean']:+.3f} ± {row['half_width']:.3f}"
-  text = f"**{text}**" if row["holm"] < 0.05 else text
-  low, high = row["items"]
-  return f"{text}<br>[{low:+.3f}, {high:+.3f}], p {row['holm']:.2g}"
 
 
 def _ends(record: Mapping[str, Any]) -> list[str]:

@@ -127,13 +127,6 @@ def page(record: Mapping[str, Any]) -> str:
         keys = [(name_of(table, rate), BATCH, e) for e in lengths]
         yield [table, rate, *(text_of(k) if k in cells else "" for k in keys)]
 
-  def difference(key):
-    row = found[key]
-    text = f"{row['mean']:+.3f} ± {row['half_width']:.3f}"
-    text = f"**{text}**" if row["holm"] < 0.05 else text
-    low, high = row["items"]
-    return f"{text}<br>[{low:+.3f}, {high:+.3f}], p {row['holm']:.2g}"
-
   def number(own):
     known = [v for v in own if v is not None]
     return reporting.interval(known, 2) if len(known) == len(own) else "–"
@@ -167,7 +160,7 @@ def page(record: Mapping[str, Any]) -> str:
       " the 95 % interval over things (bootstrap) and p after Holm's correction for"
       f" all {len(found)} differences; bold where that is below 0.05.",
       "",
-      *reporting.table(head, rows(difference)),
+      *reporting.table(head, rows(lambda key: differences.cell(found[key]))),
       "",
       *reporting.table(
         ["DCL", *head[2:]],

@@ -167,6 +167,23 @@ def test_other_losses_train(loss):
     assert ((weights > 0.2) & (weights < 5)).all()
 
 
+def test_a_hidden_layer_is_trained():
+  settings = dataclasses.replace(TINY, hidden=5)
+  params = maps.initial(jax.random.key(0), WIDTH, WIDTH, EM, settings)
+  rng = np.random.default_rng(0)
+  x, y = rng.normal(size=(2, 4, WIDTH)).astype(np.float32)
+  for name, given, found in zip(
+    ("image", "text"), (x, y), maps.embed(params, x, y)
+  ):
+    hidden = np.asarray(params[f"{name}_hidden"])
+    assert hidden.shape == (WIDTH, 5)
+    want = np.asarray(jax.nn.gelu(given @ hidden)) @ params[name]
+    want /= np.linalg.norm(want, axis=1, keepdims=True)
+    np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-6)
+  gradient = jax.grad(lambda p: maps.embed(p, x, y)[0][0, 0])(params)
+  assert (jnp.abs(gradient["image_hidden"]) > 0).any()
+
+
 def test_temperatures_of_single_runs():
   options = {"batch": 4, "epochs": 3, "seeds": (1, 1), "rates": (0.1, 0.1)}
   both = maps.train(EM, made(), **options, temperatures=(0.1, 0.3))

@@ -1,5 +1,6 @@
 """Tests of the studies on frozen features: cells, choices, statistics, pages."""
 
+import dataclasses
 import json
 import math
 
@@ -12,6 +13,7 @@ from contrastive_jax.training import config as config_lib
 from experiments import differences
 from experiments.frozen import (
   campaign,
+  encoders,
   maps,
   small_batches,
   small_batches_report,
@@ -262,6 +264,30 @@ def test_the_page_of_visits(inputs, monkeypatch, tmp_path):
   assert text.count("| margin | by epochs | ") == 3
   assert "average by epochs: positive-free + level: above DCL at" in text
   visits.plot(record, tmp_path / "a.png")
+  assert (tmp_path / "a.png").stat().st_size > 10_000
+
+
+def test_the_page_of_encoders(inputs, monkeypatch, tmp_path):
+  monkeypatch.setattr(encoders, "BATCHES", (4, 8))
+  monkeypatch.setattr(encoders, "STEPS", 4)
+  settings = dataclasses.replace(encoders.SETTINGS, hidden=4, dim=3)
+  plans = encoders.plans(len(inputs.text))
+  # As many steps at each: two of 4 and one of 8 in an epoch of 9 things.
+  assert [p.epochs for p in plans] == [2] * 4 + [4] * 4
+  assert plans[2].method.rule.rate == losses.rate_of_epochs(2)
+  path = tmp_path / "encoders.json"
+  own = {**dataclasses.asdict(settings), "steps": 4, "seeds": [0, 1]}
+  head = campaign.head("m", inputs, {}, {**own, "tuning_seeds": [9]})
+  record = campaign.open_record(path, head)
+  campaign.run(
+    plans, inputs, record, path, settings=settings, report=len, **OPTIONS
+  )
+  text = encoders.page(record)
+  names = set(encoders.compared(record))
+  assert {"ours, 4 minus InfoNCE, 8", "exact 1/Z, 8 minus InfoNCE, 8"} <= names
+  assert len(names) == 4 + 1 + 2 * 3
+  assert "nan" not in text and text.count("| exact 1/Z | ") == 5
+  encoders.plot(record, tmp_path / "a.png")
   assert (tmp_path / "a.png").stat().st_size > 10_000
 
 
