@@ -21,12 +21,14 @@ from contrastive_jax.evaluation.geometry import (
 )
 from contrastive_jax.evaluation.knn import (
   knn_accuracy as knn_accuracy,
+  knn_correct as knn_correct,
 )
 from contrastive_jax.evaluation.linear_probe import (
   linear_probe as linear_probe,
   multi_label_probe as multi_label_probe,
 )
 from contrastive_jax.evaluation.retrieval import (
+  rank_metrics as rank_metrics,
   retrieval_metrics as retrieval_metrics,
   retrieval_ranks as retrieval_ranks,
   top_k as top_k,

@@ -48,6 +48,48 @@ def knn_accuracy(
   """
   single = isinstance(k, (int, np.integer))
   ks = _inputs.cutoffs("k", (k,) if single else k)
+  correct = _correct(
+    train_x, train_y, test_x, test_y, ks, temperature, block_size
+  )
+  accuracy = {count: float(np.mean(right)) for count, right in correct.items()}
+  if single:
+    return {"accuracy": accuracy[ks[0]]}
+  return {f"accuracy_k{count}": value for count, value in accuracy.items()}
+
+
+def knn_correct(
+  train_x: Any,
+  train_y: Any,
+  test_x: Any,
+  test_y: Any,
+  *,
+  k: int = 20,
+  temperature: float = 0.07,
+  block_size: int = _blockwise.DEFAULT_BLOCK_SIZE,
+) -> np.ndarray:
+  """Test examples that `knn_accuracy` counts as right: bool `[M]`.
+
+  Arguments and errors are those of `knn_accuracy`, with one k.
+
+  >>> knn_correct(np.eye(2), [0, 1], np.eye(2), [0, 0], k=1)
+  array([ True, False])
+  """
+  (k,) = _inputs.cutoffs("k", (k,))
+  return _correct(
+    train_x, train_y, test_x, test_y, (k,), temperature, block_size
+  )[k]
+
+
+def _correct(
+  train_x: Any,
+  train_y: Any,
+  test_x: Any,
+  test_y: Any,
+  ks: Sequence[int],
+  temperature: float,
+  block_size: int,
+) -> dict[int, np.ndarray]:
+  """Which test examples are right, by the number of neighbours."""
   _inputs.positive("temperature", temperature)
   train_x, test_x = _inputs.same_width(
     {"train_x": train_x, "test_x": test_x}, normalize=True
@@ -83,7 +125,4 @@ def knn_accuracy(
       votes[rows, truth] = 0
       # A margin, as round-off must not decide a tied vote.
       correct[count].append(own > votes.max(axis=1) * (1 + 1e-6))
-  accuracy = {n: float(np.mean(np.concatenate(c))) for n, c in correct.items()}
-  if single:
-    return {"accuracy": accuracy[ks[0]]}
-  return {f"accuracy_k{count}": value for count, value in accuracy.items()}
+  return {count: np.concatenate(parts) for count, parts in correct.items()}

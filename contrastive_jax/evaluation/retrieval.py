@@ -175,7 +175,7 @@ def retrieval_metrics(
   >>> metrics["recall_at_1"], metrics["queries_without_match"]
   (1.0, 1.0)
   """
-  ks = _inputs.cutoffs("ks", ks)
+  _inputs.cutoffs("ks", ks)  # Before the work.
   ranks = retrieval_ranks(
     queries,
     gallery,
@@ -186,7 +186,28 @@ def retrieval_metrics(
     tie_tolerance=tie_tolerance,
     block_size=block_size,
   )
-  judged = ranks <= len(gallery)
+  return rank_metrics(ranks, len(gallery), ks=ks)
+
+
+def rank_metrics(
+  ranks: np.ndarray, size: int, *, ks: Sequence[int] = (1, 5, 10)
+) -> dict[str, float]:
+  """The numbers of `retrieval_metrics`, of ranks that are known.
+
+  Args:
+    ranks: integers `[N]`, as of `retrieval_ranks`.
+    size: M, of the gallery; a query of a higher rank has no right item.
+    ks: cut-offs.
+
+  Raises:
+    ValueError: if no query has a right item, or of a bad `ks`.
+
+  >>> metrics = rank_metrics(np.array([1, 3, 5]), 4, ks=(1,))
+  >>> metrics["recall_at_1"], metrics["queries_without_match"]
+  (0.5, 1.0)
+  """
+  ks = _inputs.cutoffs("ks", ks)
+  judged = ranks <= size
   if not judged.any():
     raise ValueError(
       "gallery must hold a right item for at least one query, got none for"

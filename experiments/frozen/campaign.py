@@ -15,9 +15,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from contrastive_jax.data.files import locks
-from contrastive_jax.programs import reporting
+from contrastive_jax.programs import differences, reporting
 from contrastive_jax.training import config as config_lib
-from experiments import differences
 from experiments.frozen import features, maps
 
 # Hits are counted among the first 1 and 10 names.

@@ -19,8 +19,8 @@ from absl import flags
 
 from contrastive_jax import losses
 from contrastive_jax.programs import command_line as flags_lib
-from contrastive_jax.programs import reporting
-from experiments import differences, studies
+from contrastive_jax.programs import differences, reporting
+from experiments import studies
 from experiments.frozen import campaign, features, maps, small_batches
 
 NAME = "frozen_encoders"

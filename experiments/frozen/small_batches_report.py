@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from contrastive_jax.programs import reporting
-from experiments import differences
+from contrastive_jax.programs import differences, reporting
 from experiments.frozen import campaign
 
 INFO_NCE, DCL = "InfoNCE", "DCL"

@@ -18,9 +18,9 @@ from absl import flags
 
 from contrastive_jax import losses
 from contrastive_jax.programs import command_line as flags_lib
-from contrastive_jax.programs import reporting
+from contrastive_jax.programs import differences, reporting
 from contrastive_jax.training import config as config_lib
-from experiments import differences, studies
+from experiments import studies
 from experiments.frozen import (
   campaign,
   features,

@@ -21,8 +21,8 @@ import numpy as np
 from absl import flags
 
 from contrastive_jax.programs import command_line as flags_lib
-from contrastive_jax.programs import reporting
-from experiments import differences, studies
+from contrastive_jax.programs import differences, reporting
+from experiments import studies
 from experiments.synthetic import encoders, noise_report, scalar
 from experiments.synthetic.noise_methods import DCL, EXACT, INFO_NCE, METHODS
 

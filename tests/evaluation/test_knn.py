@@ -78,6 +78,14 @@ def test_order_of_training_examples_does_not_matter():
   assert evaluation.knn_accuracy(
     x, y, test_x, test_y, k=7
   ) == evaluation.knn_accuracy(x[order], y[order], test_x, test_y, k=7)
+  right = evaluation.knn_correct(x, y, test_x, test_y, k=7)
+  assert right.dtype == bool and 0 < right.mean() < 1
+  # Example by example, each is right or wrong by itself.
+  for i in (0, 30, 59):
+    one = evaluation.knn_accuracy(
+      x, y, test_x[i : i + 1], test_y[i : i + 1], k=7
+    )
+    assert one["accuracy"] == right[i]
 
 
 @pytest.mark.parametrize(

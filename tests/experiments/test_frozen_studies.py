@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from contrastive_jax import losses
-from contrastive_jax.programs import reporting
+from contrastive_jax.programs import differences, reporting
 from contrastive_jax.training import config as config_lib
-from experiments import differences
 from experiments.frozen import (
   campaign,
   encoders,

@@ -9,9 +9,10 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from contrastive_jax.programs import command_line, reporting
+from contrastive_jax.programs import command_line, differences, reporting
 from contrastive_jax.programs.sweep import (
   Arm,
   Job,
@@ -23,6 +24,7 @@ from contrastive_jax.programs.sweep import (
 )
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import errors
+from contrastive_jax.training.evaluators import base
 from experiments import sweep
 from tests.programs import small_sweep
 
@@ -139,6 +141,69 @@ def test_several_seeds_choose_by_their_mean(tmp_path):
   made.runs = {k: r for k, r in runs.items() if r["seed"] != 1001}
   with pytest.raises(KeyError):
     made.chosen(arm)
+
+
+def test_a_method_may_be_at_some_settings_alone_with_its_own_candidates(
+  tmp_path,
+):
+  grid = small_sweep.make()
+  base, ours, larger, _ = grid.arms
+  larger = dataclasses.replace(larger, candidates=(1e-3, 4e-3))
+  small_sweep.run(tmp_path, arms=[base, ours, larger])
+  text = page_of(tmp_path)
+  (row,) = re.findall(r"\| ours \| ([^|]*) \| ([^|]*) \|\n\nPaired", text)
+  assert "±" in row[0] and row[1] == "–"
+  assert text.count("| method | batch size 16 | batch size 64 |") == 1
+  # Their values are listed with those that had the same ones to choose from.
+  assert "0.001, 0.002 by" in text and "0.001, 0.004 by" in text
+  assert text.count("| method | batch size 64 |") == 1
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_hits_give_intervals_over_items(tmp_path, monkeypatch, processes):
+  """Whether runs are made here or leave a file each."""
+  things = np.array([3, 3, 5, 8, 8, 9])
+
+  def train(config):
+    score = small_sweep.train(config)
+    rng = np.random.default_rng([config.seed, config.batch_size])
+    # Ours has all that the baseline has, and the things 8 and 9.
+    right = rng.random(6) < 0.5
+    right |= small_sweep.is_ours(config) & (things > 5)
+    hits = {"score/test": base.Hits(right, things), "other": None}
+    return {**score, "score/test": right.mean()}, hits
+
+  monkeypatch.setattr(jobs, "train", train)
+  grid = small_sweep.make(train_fn=None)
+  if processes == 1:
+    jobs.run(grid, tmp_path, report=len)
+  else:
+    while job := next(jobs.collect(grid, tmp_path).ready(), None):
+      jobs.run_one(grid, job.key, tmp_path)
+  made = record.read(grid, tmp_path)
+  assert list(made.things.values()) == [things.tolist()]
+  right = {}
+  for method in ("base", "ours"):
+    arm = grid.arm(method, 16)
+    runs = [made.runs[Job(arm, s, made.chosen(arm)).key] for s in grid.seeds]
+    right[method] = np.concatenate(
+      [differences.unpacked(r["hits"]["score/test"][1], 6) for r in runs]
+    )
+    np.testing.assert_allclose(
+      right[method].mean(1), [r["results"]["score/test"] for r in runs]
+    )
+  found = made.over_items("ours", 16, "score/test", against=16)
+  assert found == differences.bootstrap(right["ours"], right["base"], things)
+  assert found[0] < found[1]
+  report.write(made)
+  low, high = found
+  assert f" [{low:+.3f}, {high:+.3f}]" in page_of(tmp_path)
+  # Without hits of both, and where the items are others, there is none.
+  other = made.runs[Job(grid.arm("ours", 16), 0, 2e-3).key]["hits"]
+  other["score/test"][0] = "another"
+  assert made.over_items("ours", 16, "score/test", against=16) is None
+  del other["score/test"]
+  assert made.over_items("ours", 16, "score/test", against=16)
 
 
 def test_it_goes_on_where_it_was_stopped(tmp_path):

@@ -19,30 +19,38 @@ from typing import Any
 
 import jax
 
-from contrastive_jax.programs import command_line
+from contrastive_jax.programs import command_line, differences, reporting
 from contrastive_jax.programs.sweep import record as record_lib
 from contrastive_jax.programs.sweep import report as report_lib
 from contrastive_jax.programs.sweep.record import Record
 from contrastive_jax.programs.sweep.types import Job, Runs, Sweep
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import errors, workdirs
-from contrastive_jax.training.runs import runner
+from contrastive_jax.training.evaluators import base
+from contrastive_jax.training.runs import hits_file, runner
 
 _LOOK_EVERY = 0.5
 
 
-def train(config: config_lib.Config) -> dict[str, float]:
-  """A run in a folder of its own, which is not kept."""
+def train(
+  config: config_lib.Config,
+) -> tuple[dict[str, float], dict[str, base.Hits]]:
+  """Results and hits of a run in a folder of its own, which is not kept."""
   with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-    return runner.train(config, folder, report=lambda line: None)
+    results = runner.train(config, folder, report=lambda line: None)
+    return results, hits_file.load(pathlib.Path(folder))
 
 
 def measure(sweep: Sweep, job: Job) -> dict[str, Any]:
-  """Makes a run; what the record has of it."""
+  """Makes a run; what the record has of it, see `Record.add`."""
   began = time.monotonic()
   config, others = sweep.configurations(job)
-  results = (sweep.train_fn or train)(config, *[others] * bool(others))
-  return {
+  hits: dict[str, base.Hits] = {}
+  if sweep.train_fn is None:
+    results, hits = train(config)
+  else:
+    results = sweep.train_fn(config, *[others] * bool(others))
+  found = {
     "arm": job.arm.name,
     "seed": job.seed,
     "value": job.value,
@@ -53,6 +61,16 @@ def measure(sweep: Sweep, job: Job) -> dict[str, Any]:
     },
     "seconds": round(time.monotonic() - began, 1),
   }
+  kept = {name: own for name, own in hits.items() if name in sweep.metrics}
+  if kept:
+    things = {name: own.things.tolist() for name, own in kept.items()}
+    digests = {name: reporting.digest(own) for name, own in things.items()}
+    found["hits"] = {
+      name: [digests[name], differences.packed(own.right)]
+      for name, own in kept.items()
+    }
+    found["things"] = {digests[name]: own for name, own in things.items()}
+  return found
 
 
 def run(
@@ -114,7 +132,7 @@ def _here(
   """Makes the missing runs one after the other; yields their keys."""
   while not late() and (job := next(record.ready(), None)):
     try:
-      record.runs[job.key] = measure(record.sweep, job)
+      record.add(job.key, measure(record.sweep, job))
     except errors.Stopped as stopped:
       raise errors.Stopped(
         "the record has all runs but the one in hand; the same command goes on with"
@@ -147,7 +165,9 @@ def _beside(
         if process.poll() is None:
           continue
         del working[key]
-        record.runs |= collect(sweep, out).runs
+        found = collect(sweep, out)
+        record.runs |= found.runs
+        record.things |= found.things
         if key not in record.runs:
           raise config_lib.UserError(
             f"The run {key!r} failed with code {process.returncode}; its own words"
@@ -207,7 +227,7 @@ def collect(sweep: Sweep, out: pathlib.Path) -> Record:
   parts = sorted(folder.glob("*.json"))
   for part in parts:
     found = workdirs.read_json(part)
-    record.runs[found.pop("key")] = found
+    record.add(found.pop("key"), found)
   if parts:
     report_lib.write(record)
   for part in parts:

@@ -7,6 +7,9 @@ import statistics
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
+from contrastive_jax.programs import differences
 from contrastive_jax.programs.sweep.types import Arm, Job, Runs, Sweep
 from contrastive_jax.training import config as config_lib
 
@@ -19,16 +22,23 @@ class Record:
     sweep: the grid.
     out: folder of the record.
     runs: the finished runs.
+    things: of the items that runs have hits of, by the digest that they name.
   """
 
   sweep: Sweep
   out: pathlib.Path
   runs: Runs = dataclasses.field(default_factory=dict)
+  things: dict[str, list[int]] = dataclasses.field(default_factory=dict)
 
   @property
   def path(self) -> pathlib.Path:
     """The JSON file."""
     return self.out / f"{self.sweep.name}.json"
+
+  def add(self, key: str, run: dict[str, Any]) -> None:
+    """Adds a run as `jobs.measure` gives it."""
+    self.things |= run.pop("things", {})
+    self.runs[key] = run
 
   def ready(self) -> Iterator[Job]:
     """The runs that are missing and depend on none that is.
@@ -97,18 +107,26 @@ class Record:
     self, method: str, setting: float, metric: str
   ) -> dict[int, float]:
     """An arm's numbers by seed, at the value that is chosen for it."""
+    return {
+      seed: run["results"][metric]
+      for seed, run in self._reported(method, setting).items()
+      if metric in run["results"]
+    }
+
+  def _reported(self, method: str, setting: float) -> Runs:
+    """An arm's runs by seed, at the value that is chosen for it."""
     arm = self.sweep.arm(method, setting)
     try:
-      value = self.chosen(arm)
+      value = self.chosen(arm) if arm else None
     except KeyError:  # Not all that choose it are there.
       return {}
     return {
-      r["seed"]: r["results"][metric]
+      r["seed"]: r
       for r in self.runs.values()
-      if r["arm"] == arm.name
+      if arm
+      and r["arm"] == arm.name
       and r["seed"] in self.sweep.seeds
       and r["value"] == value
-      and metric in r["results"]
     }
 
   def gains(
@@ -127,6 +145,34 @@ class Record:
     theirs = self.scores(self.sweep.baseline, base, metric)
     ours = self.scores(method, setting, metric)
     return [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+
+  def over_items(
+    self, method: str, setting: float, metric: str, *, against: float
+  ) -> tuple[float, float] | None:
+    """The 95 % interval over items of `gains`; None without hits of both.
+
+    Only seeds that both have, and only hits of the same items.
+    """
+    theirs = self._reported(self.sweep.baseline, against)
+    ours = self._reported(method, setting)
+    both = [
+      (a["hits"][metric], b["hits"][metric])
+      for seed, a in ours.items()
+      if (b := theirs.get(seed))
+      and metric in a.get("hits", ())
+      and metric in b.get("hits", ())
+    ]
+    digests = {digest for pair in both for digest, _ in pair}
+    if len(digests) != 1:
+      return None
+    things = np.array(self.things[digests.pop()])
+    first, second = (
+      np.concatenate(
+        [differences.unpacked(p[side][1], len(things)) for p in both]
+      )
+      for side in (0, 1)
+    )
+    return differences.bootstrap(first, second, things)
 
   def comparable(self, setting: float) -> list[tuple[str, str]]:
     """The metrics that the baseline has: from others there is no difference."""
@@ -175,7 +221,7 @@ def read(sweep: Sweep, out: pathlib.Path) -> Record:
       f"{path} holds runs of another sweep ({field} was {then!r}, and is {now!r}"
       f" now): {advice}."
     )
-  made.runs = record["runs"]
+  made.runs, made.things = record["runs"], record.get("things", {})
   return made
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from contrastive_jax.programs import command_line, reporting
 from contrastive_jax.programs.sweep.record import Record, grid
-from contrastive_jax.programs.sweep.types import Sweep
+from contrastive_jax.programs.sweep.types import Arm, Sweep
 
 
 def write(record: Record) -> None:
@@ -19,6 +19,8 @@ def write(record: Record) -> None:
     if earlier["runs"] == record.runs:  # A page may be written again later.
       versions = earlier["versions"]
   values = {**grid(sweep), "versions": versions, "runs": record.runs}
+  if record.things:
+    values["things"] = record.things
   text = page(record, versions, reporting.reading(out, sweep.name, record.runs))
   reporting.write(out, sweep.name, values, text)
   if any(r["seed"] in sweep.seeds for r in record.runs.values()):
@@ -47,7 +49,8 @@ def page(record: Record, versions: dict[str, str], reading: str = "") -> str:
     f"Mean ± half of the 95 % interval over seeds {seeds}, and in brackets the"
     f" paired difference from {sweep.baseline} at the same {sweep.setting} with"
     " its own interval (bold where p < 0.05 after Holm's correction for all"
-    f" {len(_p_values(record))} differences of this page).",
+    f" {len(_p_values(record))} differences of this page)"
+    f"{', then its 95 % interval over test items' if record.things else ''}.",
     "",
   ]
   if len(sweep.settings) == 1:
@@ -108,12 +111,12 @@ def _over_settings(record: Record, metric: str) -> list[str]:
 def _tunings(record: Record) -> list[str]:
   """Lines on the values that were chosen for each arm, field by field."""
   sweep, lines = record.sweep, []
-  by_field: dict[tuple[str, tuple[float, ...]], dict[str, None]] = {}
+  by_field: dict[tuple[str, tuple[float, ...]], list[Arm]] = {}
   for arm in sweep.arms:
     if arm.tuned:
       key = arm.tuned, tuple(arm.candidates)
-      by_field.setdefault(key, {})[arm.method] = None
-  for (field, candidates), methods in by_field.items():
+      by_field.setdefault(key, []).append(arm)
+  for (field, candidates), arms in by_field.items():
     fields = " = ".join(f"`{name}`" for name in field.split(","))
     seeds = sweep.tune_seeds
     of = (
@@ -127,17 +130,26 @@ def _tunings(record: Record) -> list[str]:
       f" `{sweep.tune_metric}` of {of}:",
       "",
       *_table(
-        methods,
-        _heads(sweep),
-        lambda method: [_tuning(record, method, s) for s in sweep.settings],
+        dict.fromkeys(arm.method for arm in arms),
+        [f"{sweep.setting} {s:g}" for s in _settings(arms)],
+        lambda method, arms=arms: [
+          _tuning(record, arms, method, s) for s in _settings(arms)
+        ],
       ),
     ]
   return lines
 
 
-def _tuning(record: Record, method: str, setting: float) -> str:
+def _settings(arms: Sequence[Arm]) -> list[float]:
+  return sorted({arm.setting for arm in arms})
+
+
+def _tuning(
+  record: Record, arms: Sequence[Arm], method: str, setting: float
+) -> str:
   """The scores of all values, the best one bold."""
-  found = record.choosing(record.sweep.arm(method, setting))
+  own = [a for a in arms if (a.method, a.setting) == (method, setting)]
+  found = record.choosing(own[0]) if own else {}
   best = max(found, key=lambda v: found[v], default=None)
   cells = (
     f"**{v:g}: {found[v]:.3f}**" if v == best else f"{v:g}: {found[v]:.3f}"
@@ -203,7 +215,13 @@ def _gain(record: Record, shown: set[_Difference], key: _Difference) -> str:
   if not found:
     return "–"
   text = reporting.interval(found, 3, sign="+")
-  return f"**{text}**" if key in shown else text
+  text = f"**{text}**" if key in shown else text
+  # A bootstrap for each cell, which a page after every run has no time for.
+  if record.finished() == record.sweep.total_runs:
+    items = record.over_items(method, setting, metric, against=base)
+    if items is not None:
+      text += f" [{items[0]:+.3f}, {items[1]:+.3f}]"
+  return text
 
 
 def _heads(sweep: Sweep) -> list[str]:

@@ -125,12 +125,10 @@ class Sweep:
     """Settings at which the methods are compared, sorted."""
     return sorted({arm.setting for arm in self.arms})
 
-  def arm(self, method: str, setting: float) -> Arm:
-    """The arm of a method at a setting."""
-    (found,) = (
-      a for a in self.arms if (a.method, a.setting) == (method, setting)
-    )
-    return found
+  def arm(self, method: str, setting: float) -> Arm | None:
+    """The arm of a method at a setting; None if the sweep has none there."""
+    found = (a for a in self.arms if (a.method, a.setting) == (method, setting))
+    return next(found, None)
 
   @property
   def total_runs(self) -> int:

@@ -4,13 +4,27 @@ import dataclasses
 import pathlib
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from contrastive_jax.training.evaluators import embeddings
 from contrastive_jax.training.trainer import state as state_lib
 from contrastive_jax.training.types import Report
+
+
+class Hits(NamedTuple):
+  """Items that a score counts as right, for an interval over items.
+
+  Attributes:
+    right: bool [n]; the score is their mean.
+    things: integers [n], the thing that each item shows or names: items of one
+      thing are found or missed together.
+  """
+
+  right: np.ndarray
+  things: np.ndarray
 
 
 @dataclasses.dataclass
@@ -33,6 +47,8 @@ class Opened:
     image_size: side of the model's images.
     context_length: tokens of a text.
     report: receives lines for the user.
+    hits: of the last state that was measured, by the name of the score; scores
+      that are no mean over items have none.
   """
 
   data: Any
@@ -50,6 +66,7 @@ class Opened:
   report: Report
 
   def __post_init__(self):
+    self.hits: dict[str, Hits] = {}
     self._embedded: dict[tuple[str, bool], embeddings.Embedded] = {}
     self._state: Callable[[], Any] = lambda: None
 

@@ -42,6 +42,7 @@ class ClassificationMeasure(base.Measure):
       scores = classification(
         *(run.images(state, s, concatenated=concatenated) for s in _SPLITS),
         seed=run.seed,
+        hits=None if concatenated else run.hits,
       )
     if not scores:
       run.report(
@@ -65,25 +66,33 @@ class KnnMeasure(base.Measure):
     run = self.run
     if not _share_labels(run.data):
       return {}
-    (train_x, train_y), (x, y) = _numbered(
+    (train, train_y), (held_out, y) = _numbered(
       *(run.images(state, s) for s in (sources.TRAIN, sources.VALIDATION))
     )
-    k = min(20, len(train_y))
-    scores = evaluation.knn_accuracy(train_x, train_y, x, y, k=k)
+    scores = evaluation.knn_accuracy(
+      train.images, train_y, held_out.images, y, k=min(20, len(train_y))
+    )
     return {"knn_validation/accuracy": float(scores["accuracy"])}
 
 
 def classification(
-  train: Embedded, validation: Embedded, test: Embedded, *, seed: int
+  train: Embedded,
+  validation: Embedded,
+  test: Embedded,
+  *,
+  seed: int,
+  hits: dict[str, base.Hits] | None = None,
 ) -> dict[str, float]:
   """Few-shot, linear probe and kNN on the labels of frozen embeddings.
 
   Classes that the training split lacks, and images without a label, are left
-  out. With fewer than two classes there is nothing to report.
+  out. With fewer than two classes there is nothing to report. `hits` receives
+  those of kNN.
   """
-  (train_x, train_y), (valid_x, valid_y), (test_x, test_y) = _numbered(
+  (train, train_y), (validation, valid_y), (test, test_y) = _numbered(
     train, validation, test
   )
+  train_x, valid_x, test_x = train.images, validation.images, test.images
   if len(set(train_y.tolist())) < 2 or not len(valid_y) or not len(test_y):
     return {}
   shots = evaluation.few_shot_accuracy(
@@ -97,25 +106,27 @@ def classification(
   probe = evaluation.linear_probe(
     train_x, train_y, valid_x, valid_y, test_x, test_y
   )
-  knn = evaluation.knn_accuracy(
+  right = evaluation.knn_correct(
     train_x, train_y, test_x, test_y, k=min(20, len(train_y))
   )
+  if hits is not None:
+    hits["knn/accuracy"] = base.Hits(right, test.concept_ids)
   out = {f"few_shot/{k}": float(v) for k, v in shots.items()}
   out |= {f"linear_probe/{k}": float(v) for k, v in probe.items()}
-  return out | {"knn/accuracy": float(knn["accuracy"])}
+  return out | {"knn/accuracy": float(np.mean(right))}
 
 
 def _numbered(
   train: Embedded, *others: Embedded
-) -> list[tuple[np.ndarray, np.ndarray]]:
-  """Images and numbered labels, of those that have one of the training's."""
+) -> list[tuple[Embedded, np.ndarray]]:
+  """Images with numbered labels, of those that have one of the training's."""
   classes = sorted(set(train.labels.tolist()) - {""})
   numbers = {c: i for i, c in enumerate(classes)}
 
-  def select(part: Embedded) -> tuple[np.ndarray, np.ndarray]:
+  def select(part: Embedded) -> tuple[Embedded, np.ndarray]:
     kept = [i for i, c in enumerate(part.labels.tolist()) if c in numbers]
     labels = [numbers[part.labels[i]] for i in kept]
-    return part.images[kept], np.array(labels, np.int64)
+    return part.rows(np.array(kept, np.int64)), np.array(labels, np.int64)
 
   return [select(part) for part in (train, *others)]
 

@@ -12,6 +12,7 @@ from contrastive_jax.training.evaluators.embeddings import Embedded, Encoder
 from contrastive_jax.training.trainer import state as state_lib
 
 _VALIDATION = "retrieval_validation"
+_KS = (1, 5, 10)
 
 
 class RetrievalMeasure(base.Measure):
@@ -76,6 +77,7 @@ class RetrievalMeasure(base.Measure):
       language=language,
       keywords=keywords,
       embedded=run.images(state, split),
+      hits=run.hits,
     )
 
 
@@ -123,6 +125,7 @@ def retrieval(
   language: str | None = None,
   keywords: bool = False,
   embedded: Embedded | None = None,
+  hits: dict[str, base.Hits] | None = None,
 ) -> dict[str, float]:
   """Retrieval both ways between a split's images and names.
 
@@ -135,6 +138,7 @@ def retrieval(
     language: of the names.
     keywords: whether the answers are names with keywords.
     embedded: the split's images, if they are embedded already.
+    hits: receives those of every recall, under its name.
 
   Returns:
     `{name}/image_to_text/recall_at_1` and so on; empty if no image has a name
@@ -152,25 +156,20 @@ def retrieval(
     return {}
   texts = encoder.texts(state, [t for _, t in rows])
   out = {}
-  for way, scores in (
-    (
-      "image_to_text",
-      evaluation.retrieval_metrics(
-        images.images, texts, images.concept_ids, ids
-      ),
-    ),
-    (
-      "text_to_image",
-      evaluation.retrieval_metrics(
-        texts[asked], images.images, ids[asked], images.concept_ids
-      ),
-    ),
+  pictures, names = (images.images, images.concept_ids), (texts, ids)
+  for way, (queries, own), (among, others) in (
+    ("image_to_text", pictures, names),
+    ("text_to_image", (texts[asked], ids[asked]), pictures),
   ):
-    out |= {
-      f"{name}/{way}/{key}": float(value)
-      for key, value in scores.items()
-      if key.startswith("recall") or key == "median_rank"
-    }
+    ranks = evaluation.retrieval_ranks(queries, among, own, others)
+    scores = evaluation.rank_metrics(ranks, len(among), ks=_KS)
+    judged = ranks <= len(among)
+    for k in _KS:
+      key = f"{name}/{way}/recall_at_{k}"
+      out[key] = scores[f"recall_at_{k}"]
+      if hits is not None:
+        hits[key] = base.Hits(ranks[judged] <= k, own[judged])
+    out[f"{name}/{way}/median_rank"] = scores["median_rank"]
   return out
 
 

@@ -48,6 +48,7 @@ class ZeroShotMeasure(base.Measure):
       classes,
       np.searchsorted(choices, shown[kept]),
       prompts=run.data.prompts,
+      hits=run.hits,
     )
 
 
@@ -59,6 +60,7 @@ def zero_shot(
   labels: np.ndarray,
   *,
   prompts: Sequence[str],
+  hits: dict[str, base.Hits] | None = None,
 ) -> dict[str, float]:
   """Classification among class names, each in all prompts.
 
@@ -70,6 +72,7 @@ def zero_shot(
     labels: the right class of each image, a number in `classes`; or of several
       those that it shows, as of `evaluation.average_precision`.
     prompts: texts that go around a name, `{}`.
+    hits: receives those of the first choice.
 
   Returns:
     `zero_shot/accuracy_top1` and so on; of several
@@ -80,6 +83,11 @@ def zero_shot(
     value = evaluation.mean_average_precision(images.images @ weights.T, labels)
     return {"zero_shot/mean_average_precision": value}
   scores = evaluation.zero_shot_metrics(images.images, weights, labels)
+  if hits is not None:
+    ranks = evaluation.retrieval_ranks(
+      images.images, weights, labels, np.arange(len(weights))
+    )
+    hits["zero_shot/accuracy_top1"] = base.Hits(ranks <= 1, images.concept_ids)
   return {f"zero_shot/{key}": float(v) for key, v in scores.items()}
 
 

@@ -18,7 +18,12 @@ from contrastive_jax.training.config import workdirs
 from contrastive_jax.training.distributed import processes, sharding
 from contrastive_jax.training.evaluators import embeddings
 from contrastive_jax.training.objectives import base
-from contrastive_jax.training.runs import build, initial_weights, open_data
+from contrastive_jax.training.runs import (
+  build,
+  hits_file,
+  initial_weights,
+  open_data,
+)
 from contrastive_jax.training.runs.run import PairRun, Run, TaskRun
 from contrastive_jax.training.trainer import checkpoints, loop, optimizers
 from contrastive_jax.training.trainer import state as state_lib
@@ -122,7 +127,7 @@ def train(
   Args:
     config: the run.
     workdir: is made if absent. Afterwards it holds `config.json`,
-      `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `plots/` and
+      `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `plots/`, `hits.npz` and
       `results.json`.
     report: receives lines for the user.
     dead_after: seconds without an answer after which another process is taken
@@ -260,6 +265,8 @@ def _train(
     "train/seconds": time.monotonic() - began,
   }
   if jax.process_index() == 0:
+    if run.hits:
+      hits_file.save(workdir, run.hits)
     workdirs.write_json(workdir / "results.json", numbers)
   return numbers
 

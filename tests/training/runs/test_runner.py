@@ -13,7 +13,7 @@ from contrastive_jax.data.sets.folder import reading
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import workdirs
 from contrastive_jax.training.distributed import sharding
-from contrastive_jax.training.runs import build, runner
+from contrastive_jax.training.runs import build, hits_file, runner
 from contrastive_jax.training.trainer import checkpoints
 from tests.training import tiny
 
@@ -81,6 +81,7 @@ def test_a_workdir_describes_itself(labelled):
     "checksums",
     "config.json",
     "data.json",
+    "hits.npz",
     "metrics.jsonl",
     "plots",
     "results.json",
@@ -103,6 +104,16 @@ def test_a_workdir_describes_itself(labelled):
 def test_results_are_flat_numbers(labelled):
   saved = json.loads((labelled.workdir / "results.json").read_text())
   assert saved == labelled.results
+  hits = hits_file.load(labelled.workdir)
+  assert {
+    "retrieval/image_to_text/recall_at_1",
+    "retrieval/text_to_image/recall_at_10",
+    "zero_shot/accuracy_top1",
+    "knn/accuracy",
+  } <= set(hits)
+  for name, own in hits.items():
+    assert own.right.dtype == bool and len(own.right) == len(own.things)
+    assert own.right.mean() == pytest.approx(saved[name], rel=1e-6)
   assert all(
     isinstance(v, (int, float)) and math.isfinite(v) for v in saved.values()
   )
@@ -225,6 +236,15 @@ def test_a_file_that_is_no_json_object_is_named(
     runner.train(labelled.config, copied)
   assert str(copied / name) in str(caught.value)
   assert "JSON" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_damaged_hits_are_named(copied):
+  path = copied / "hits.npz"
+  path.write_bytes(path.read_bytes()[:-40])
+  with pytest.raises(workdirs.WorkdirError, match=f"^{path} "):
+    hits_file.load(copied)
+  path.unlink()
+  assert hits_file.load(copied) == {}
 
 
 def test_results_that_are_no_numbers_are_refused(copied, labelled):
