@@ -33,12 +33,19 @@ _LOOK_EVERY = 0.5
 
 
 def train(
-  config: config_lib.Config,
-) -> tuple[dict[str, float], dict[str, base.Hits]]:
-  """Results and hits of a run in a folder of its own, which is not kept."""
+  config: config_lib.Config, hits: dict[str, base.Hits] | None = None
+) -> dict[str, float]:
+  """Results of a run in a folder of its own, which is not kept.
+
+  Args:
+    config: the run.
+    hits: receives its `hits.npz`.
+  """
   with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
     results = runner.train(config, folder, report=lambda line: None)
-    return results, hits_file.load(pathlib.Path(folder))
+    if hits is not None:
+      hits |= hits_file.load(pathlib.Path(folder))
+    return results
 
 
 def measure(sweep: Sweep, job: Job) -> dict[str, Any]:
@@ -47,10 +54,10 @@ def measure(sweep: Sweep, job: Job) -> dict[str, Any]:
   config, others = sweep.configurations(job)
   hits: dict[str, base.Hits] = {}
   if sweep.train_fn is None:
-    results, hits = train(config)
+    results: Any = train(config, hits)
   else:
     results = sweep.train_fn(config, *[others] * bool(others))
-  found = {
+  found: dict[str, Any] = {
     "arm": job.arm.name,
     "seed": job.seed,
     "value": job.value,

@@ -113,7 +113,7 @@ class Record:
       if metric in run["results"]
     }
 
-  def _reported(self, method: str, setting: float) -> Runs:
+  def _reported(self, method: str, setting: float) -> dict[int, Any]:
     """An arm's runs by seed, at the value that is chosen for it."""
     arm = self.sweep.arm(method, setting)
     try:

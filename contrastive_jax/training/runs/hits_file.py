@@ -3,6 +3,7 @@
 import pathlib
 import zipfile
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -15,12 +16,12 @@ _THINGS = "#things"  # Follows the name of a score.
 
 def save(workdir: pathlib.Path, hits: Mapping[str, base.Hits]) -> None:
   """Writes the file, all of it or nothing."""
-  arrays = {name: np.asarray(own.right, bool) for name, own in hits.items()}
-  things = {f"{name}{_THINGS}": own.things for name, own in hits.items()}
+  arrays: dict[str, Any] = {name: own.right for name, own in hits.items()}
+  arrays |= {f"{name}{_THINGS}": own.things for name, own in hits.items()}
   temporary = workdir / "hits.tmp"
   temporary.unlink(missing_ok=True)  # A link would be written through.
   with open(temporary, "wb") as file:
-    np.savez_compressed(file, **arrays, **things)
+    np.savez_compressed(file, **arrays)
   temporary.replace(workdir / NAME)
 
 
