@@ -29,6 +29,11 @@ COMMANDS = [
 
 
 @pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+  tiny.use_devices(monkeypatch, 1)
+
+
+@pytest.fixture(autouse=True)
 def outside(tmp_path, monkeypatch):
   """The guide's files, in the folder that one is in."""
   for name, text in FILES.items():
@@ -54,7 +59,19 @@ def parsed(arguments):
   return config_lib.parse(config.value)
 
 
-@pytest.mark.parametrize("arguments", COMMANDS, ids=lambda a: a[0])
+# All of them in two runs, and each by itself.
+_LOSS, _DATA, _EVALUATOR, _E_STEP, _OBJECTIVE = COMMANDS
+TOGETHER = [_LOSS + _DATA + _EVALUATOR, _E_STEP + _OBJECTIVE]
+
+
+@pytest.mark.parametrize(
+  "arguments",
+  [
+    *TOGETHER,
+    *(pytest.param(c, marks=pytest.mark.exhaustive) for c in COMMANDS),
+  ],
+  ids=lambda a: " ".join(a),
+)
 def test_an_example_trains(arguments, outside):
   if not any("config.data" in a for a in arguments):
     folder = tiny.write_folder(outside / "pictures", 30, labels=True)

@@ -38,6 +38,11 @@ def settings(root, **changes):
   )
 
 
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+  tiny.use_devices(monkeypatch, 1)
+
+
 def picture(root, name, mode, **options):
   image = Image.fromarray(
     np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)

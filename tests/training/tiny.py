@@ -123,6 +123,14 @@ def make_mesh(devices):
   return sharding.make_mesh(jax.devices()[:devices])
 
 
+def use_devices(monkeypatch, count):
+  """Has whole runs take so many devices: their programs compile sooner."""
+  make = sharding.make_mesh
+  monkeypatch.setattr(
+    sharding, "make_mesh", lambda devices=None: make(jax.devices()[:count])
+  )
+
+
 def make_objective(config, data, devices=1):
   """The objective of a configuration."""
   return build.build_objective(

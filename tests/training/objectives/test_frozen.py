@@ -12,6 +12,8 @@ from contrastive_jax.training.trainer import metric_log
 from tests.models import small_clip
 from tests.training import tiny
 
+# Whole runs like others.
+_REST = pytest.mark.exhaustive
 OVERRIDES = {
   "embed_dim": 24,
   "image": {"patch_size": 8, "width": 32, "depth": 1, "num_heads": 2},
@@ -28,6 +30,11 @@ PLAIN = {
 
 def quiet(line):
   del line
+
+
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+  tiny.use_devices(monkeypatch, 1)
 
 
 @pytest.fixture(name="made", scope="module")
@@ -84,7 +91,10 @@ def changed(params, before):
   )
 
 
-@pytest.mark.parametrize("frozen", [("image",), ("text",), BOTH])
+@pytest.mark.parametrize(
+  "frozen",
+  [("image",), *(pytest.param(f, marks=_REST) for f in (("text",), BOTH))],
+)
 def test_frozen_towers_stay_and_the_rest_learns(made, frozen, tmp_path):
   params, _ = train(made, tmp_path, **{"objective.frozen": frozen})
   for side in ("image", "text"):
@@ -93,7 +103,7 @@ def test_frozen_towers_stay_and_the_rest_learns(made, frozen, tmp_path):
   assert changed(params["image_projection"], made[2]["image_projection"]) > 1e-3
 
 
-@pytest.mark.parametrize("frozen", [(), ("text",)])
+@pytest.mark.parametrize("frozen", [pytest.param((), marks=_REST), ("text",)])
 def test_towers_have_a_rate_of_their_own(made, frozen, tmp_path):
   """After one step of Adam, whose length is the rate."""
   once = {

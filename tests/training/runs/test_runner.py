@@ -4,7 +4,6 @@ import json
 import math
 import shutil
 
-import jax
 import pytest
 
 from contrastive_jax.data import sources
@@ -12,7 +11,6 @@ from contrastive_jax.data.sets import folder
 from contrastive_jax.data.sets.folder import reading
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import workdirs
-from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.runs import build, hits_file, runner
 from contrastive_jax.training.trainer import checkpoints
 from tests.training import tiny
@@ -20,10 +18,7 @@ from tests.training import tiny
 
 @pytest.fixture(autouse=True)
 def two_devices(monkeypatch):
-  make = sharding.make_mesh
-  monkeypatch.setattr(
-    sharding, "make_mesh", lambda devices=None: make(jax.devices()[:2])
-  )
+  tiny.use_devices(monkeypatch, 2)
 
 
 def folder_config(path, **changes):
@@ -53,8 +48,7 @@ def fixture_labelled(tmp_path_factory):
   with (root / "data" / "captions.jsonl").open("a") as file:
     file.write('{"image": "missing.png", "captions": ["nothing"]}\n')
   with pytest.MonkeyPatch.context() as patch:
-    make = sharding.make_mesh
-    patch.setattr(sharding, "make_mesh", lambda: make(jax.devices()[:2]))
+    tiny.use_devices(patch, 2)
     return Run(folder_config(root / "data"), root / "new" / "workdir")
 
 
