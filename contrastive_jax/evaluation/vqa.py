@@ -26,7 +26,7 @@ def vqa_accuracy(
 
   `a = n/N min((n - 1)/3, 1) + (N - n)/N min(n/3, 1)`,
 
-  which is 0, .3, .6, .9 and 1 for n = 0, 1, 2, 3 and more of 10; or, without
+  which is 0, 0.3, 0.6, 0.9 and 1 for n = 0, 1, 2, 3 and more of 10; or, without
   `leave_one_out`, `a = min(n/3, 1)`. The accuracy is the mean over the
   questions.
 

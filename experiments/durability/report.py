@@ -122,7 +122,7 @@ def _numbers(found: Mapping[str, Any]) -> Iterator[str | list[str]]:
   failures = ", ".join(map(str, found["failures"])) or "none"
   yield (
     f"`{found['command']}`: every public loss, {found['cases']:,} cases of 1 to 257"
-    " rows of 1 to 130 numbers, temperatures from .005 to 1, rows that are duplicated,"
+    " rows of 1 to 130 numbers, temperatures from 0.005 to 1, rows that are duplicated,"
     " zero, opposite, all the same, huge or tiny; values and gradients must be finite,"
     f" and within {found['bound']:g} units of float64, a unit being {found['unit']}."
     f" Failures: {failures}. The largest errors, in"

@@ -12,7 +12,7 @@ python -m experiments.sweep --sweep=latent_structure:VARIANT
   sides and times, other views, another head. 54 runs.
 * momentum: the other view of an image or a caption is what a slow copy of the model
   says of the same one. 45 runs; those of CLIP are latent_structure's.
-* bridge: `momentum` has the image's other view bridged, at t = .25: nearer to the text
+* bridge: `momentum` has the image's other view bridged, at t = 0.25: nearer to the text
   than to the image. Here it is nearer to the image, or the text's other view is
   bridged, and smaller weights can be chosen; and the temperature is fixed instead of
   learned, and chosen. 39 runs.
@@ -174,8 +174,8 @@ def _ablation() -> Sweep:
   return _sweep(
     "latent_structure_ablation",
     "Terms of the latent structure",
-    "As latent_structure, at the weight chosen there (separation .25, bridge"
-    " and consistency .1): each regulariser whole, without each term, and"
+    "As latent_structure, at the weight chosen there (separation 0.25, bridge"
+    " and consistency 0.1): each regulariser whole, without each term, and"
     " changed. Differences are from CLIP at the same learning rate; compare"
     " rows of one regulariser.",
     arms,
@@ -198,7 +198,7 @@ def _momentum() -> Sweep:
     "latent_structure_momentum",
     "Latent structure with a momentum encoder",
     "As latent_structure, but other views' features are those of a momentum"
-    " encoder (.995), of the same image and caption.",
+    " encoder (0.995), of the same image and caption.",
     [clip, *slow],
   )
 

@@ -2,7 +2,7 @@
 
 python -m experiments.sweep --sweep=modality_gap
 
-The paper's figure 2 at our scale: CLIP with 0, .5 and 1 times its alignment loss.
+The paper's figure 2 at our scale: CLIP with 0, 0.5 and 1 times its alignment loss.
 15 runs of half a minute on one CPU core.
 """
 
@@ -20,7 +20,7 @@ def get_sweep() -> Sweep:
     title="The modality gap against retrieval",
     text=(
       "Emoji CLIP (one English caption, tower 16-32-64, 400 batches of 128) with"
-      " 0, .5 and 1 times the alignment loss 1 / (cos^2 + .001)."
+      " 0, 0.5 and 1 times the alignment loss 1 / (cos^2 + 0.001)."
     ),
     config=config,
     arms=[

@@ -246,7 +246,7 @@ def fine_tune(
 ) -> dict[str, float]:
   """Test score of an encoder and a linear head that are trained on few images.
 
-  SGD with momentum .9, as in ELEVATER: every pair of a learning rate and an L2
+  SGD with momentum 0.9, as in ELEVATER: every pair of a learning rate and an L2
   is tried on `fit`, the one with the best score on `choose` (of equals the
   lowest rate, then the strongest L2) trains on both. With `head` the text
   embeddings of the classes it begins as the zero-shot classifier (language

@@ -71,7 +71,7 @@ def load_vqa(
   ("yes_no", "number" or "other"), else "". Answers are as the official scoring
   takes them; the most common one, as VQA v2 names it, comes first. The weight
   of one is the share of the annotators who gave it, and `count` is that share
-  of ten. An answer of Visual Genome is one person's: its weight is .5, as in
+  of ten. An answer of Visual Genome is one person's: its weight is 0.5, as in
   ALBEF, and its count 10, so that scoring takes it for the right one. Questions
   without annotations, as those of a test split, have no answers.
 
