@@ -30,6 +30,7 @@ from contrastive_jax.training.evaluators import base
 from contrastive_jax.training.runs import hits_file, runner
 
 _LOOK_EVERY = 0.5
+_DRAW_EVERY = 60.0  # Seconds from a page and its figure to the next.
 
 
 def train(
@@ -70,7 +71,8 @@ def measure(sweep: Sweep, job: Job) -> dict[str, Any]:
   }
   kept = {name: own for name, own in hits.items() if name in sweep.metrics}
   if kept:
-    things = {name: own.things.tolist() for name, own in kept.items()}
+    # A line each in the record, not one a number.
+    things = {n: " ".join(map(str, own.things)) for n, own in kept.items()}
     digests = {name: reporting.digest(own) for name, own in things.items()}
     found["hits"] = {
       name: [digests[name], differences.packed(own.right)]
@@ -90,6 +92,8 @@ def run(
   report: Callable[[str], None] = print,
 ) -> Runs:
   """Makes the runs that the record lacks, and writes it after each.
+
+  Its page and figure follow once a minute and at the end.
 
   Args:
     sweep: the grid.
@@ -137,6 +141,7 @@ def _here(
   record: Record, late: Callable[[], bool]
 ) -> Generator[str, None, None]:
   """Makes the missing runs one after the other; yields their keys."""
+  drawn = time.monotonic()
   while not late() and (job := next(record.ready(), None)):
     try:
       record.add(job.key, measure(record.sweep, job))
@@ -145,7 +150,10 @@ def _here(
         "the record has all runs but the one in hand; the same command goes on with"
         " that one from its beginning."
       ) from stopped
-    report_lib.write(record)
+    report_lib.save(record)
+    if time.monotonic() - drawn > _DRAW_EVERY:
+      report_lib.write(record)
+      drawn = time.monotonic()
     yield job.key
     jax.clear_caches()
 

@@ -22,13 +22,14 @@ class Record:
     sweep: the grid.
     out: folder of the record.
     runs: the finished runs.
-    things: of the items that runs have hits of, by the digest that they name.
+    things: numbers of the things that items show, with spaces between them, by the
+      digest that hits name.
   """
 
   sweep: Sweep
   out: pathlib.Path
   runs: Runs = dataclasses.field(default_factory=dict)
-  things: dict[str, list[int]] = dataclasses.field(default_factory=dict)
+  things: dict[str, str] = dataclasses.field(default_factory=dict)
 
   @property
   def path(self) -> pathlib.Path:
@@ -165,7 +166,7 @@ class Record:
     digests = {digest for pair in both for digest, _ in pair}
     if len(digests) != 1:
       return None
-    things = np.array(self.things[digests.pop()])
+    things = np.array(self.things[digests.pop()].split(), np.int64)
     first, second = (
       np.concatenate(
         [differences.unpacked(p[side][1], len(things)) for p in both]

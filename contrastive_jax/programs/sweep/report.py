@@ -3,17 +3,17 @@
 import json
 import pathlib
 import shlex
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from contrastive_jax.programs import command_line, reporting
 from contrastive_jax.programs.sweep.record import Record, grid
 from contrastive_jax.programs.sweep.types import Arm, Sweep
 
 
-def write(record: Record) -> None:
-  """Writes NAME.json, .md and .png."""
-  sweep, out, versions = record.sweep, record.out, reporting.versions()
+def save(record: Record) -> dict[str, Any]:
+  """Writes NAME.json alone; its content."""
+  sweep, versions = record.sweep, reporting.versions()
   if record.path.exists():
     earlier = json.loads(record.path.read_text(encoding="utf-8"))
     if earlier["runs"] == record.runs:  # A page may be written again later.
@@ -21,8 +21,16 @@ def write(record: Record) -> None:
   values = {**grid(sweep), "versions": versions, "runs": record.runs}
   if record.things:
     values["things"] = record.things
-  text = page(record, versions, reporting.reading(out, sweep.name, record.runs))
-  reporting.write(out, sweep.name, values, text)
+  reporting.write_json(record.path, values)
+  return values
+
+
+def write(record: Record) -> None:
+  """Writes NAME.json, .md and .png."""
+  sweep, out, values = record.sweep, record.out, save(record)
+  reading = reporting.reading(out, sweep.name, record.runs)
+  text = page(record, values["versions"], reading)
+  (out / f"{sweep.name}.md").write_text(text, encoding="utf-8")
   if any(r["seed"] in sweep.seeds for r in record.runs.values()):
     plot(record, out / f"{sweep.name}.png")
 
@@ -32,7 +40,10 @@ def page(record: Record, versions: dict[str, str], reading: str = "") -> str:
   sweep, runs = record.sweep, record.runs
   seeds = sorted({r["seed"] for r in runs.values()} & set(sweep.seeds))
   lines = [f"# {sweep.title}", "", sweep.text, ""]
-  there = record.finished()
+  there, tested = record.finished(), _p_values(record)
+  # Intervals over items take a bootstrap each: a page after every run has no time.
+  whole = there == sweep.total_runs
+  known = _Known(record, _shown(tested), items=whole)
   if there < sweep.total_runs:
     lines += [
       f"**Not finished**: {there} of {sweep.total_runs} runs. A number of one seed"
@@ -49,25 +60,23 @@ def page(record: Record, versions: dict[str, str], reading: str = "") -> str:
     f"Mean ± half of the 95 % interval over seeds {seeds}, and in brackets the"
     f" paired difference from {sweep.baseline} at the same {sweep.setting} with"
     " its own interval (bold where p < 0.05 after Holm's correction for all"
-    f" {len(_p_values(record))} differences of this page)"
-    f"{', then its 95 % interval over test items' if record.things else ''}.",
+    f" {len(tested)} differences of this page)"
+    f"{', then its 95 % interval over test items' if known.items and record.things else ''}.",
     "",
   ]
   if len(sweep.settings) == 1:
-    (setting,), shown = sweep.settings, _shown(record)
+    (setting,) = sweep.settings
     names = [f"{label} (`{metric}`)" for metric, label in sweep.metrics.items()]
     lines += [f"{sweep.setting} {setting:g}:", ""]
     lines += _table(
       sweep.methods,
       names,
-      lambda method: [
-        _cell(record, shown, method, setting, m) for m in sweep.metrics
-      ],
+      lambda method: [_cell(known, method, setting, m) for m in sweep.metrics],
     )
   else:
     for metric, label in sweep.metrics.items():
       lines += [f"## {label}", "", f"`{metric}`", ""]
-      lines += _over_settings(record, metric)
+      lines += _over_settings(known, metric)
   lines += [f"![{sweep.title}]({sweep.name}.png)", "", *_tunings(record)]
   minutes = sum(r["seconds"] for r in runs.values()) / 60
   made = reporting.listed(versions)
@@ -82,17 +91,16 @@ def _table(
   return [*reporting.table(["method", *head], rows), ""]
 
 
-def _over_settings(record: Record, metric: str) -> list[str]:
+def _over_settings(known: "_Known", metric: str) -> list[str]:
   """Scores at each setting, and against the baseline at the next larger one."""
-  sweep = record.sweep
-  pairs, shown = _pairs(sweep), _shown(record)
+  sweep = known.record.sweep
+  pairs = _pairs(sweep)
   return [
     *_table(
       sweep.methods,
       _heads(sweep),
       lambda method: [
-        _cell(record, shown, method, setting, metric)
-        for setting in sweep.settings
+        _cell(known, method, setting, metric) for setting in sweep.settings
       ],
     ),
     f"Paired difference from {sweep.baseline} at the next larger {sweep.setting}:",
@@ -101,8 +109,7 @@ def _over_settings(record: Record, metric: str) -> list[str]:
       sweep.methods,
       [f"{small:g} against {large:g}" for small, large in pairs],
       lambda method: [
-        _gain(record, shown, (method, small, metric, large))
-        for small, large in pairs
+        _gain(known, (method, small, metric, large)) for small, large in pairs
       ],
     ),
   ]
@@ -183,20 +190,22 @@ def _p_values(record: Record) -> dict[_Difference, float]:
   return found
 
 
-def _shown(record: Record) -> set[_Difference]:
-  """The differences of p < 0.05 after Holm's correction."""
-  found = _p_values(record)
+def _shown(found: Mapping[_Difference, float]) -> set[_Difference]:
+  """The differences of p < 0.05 after Holm's correction for all of them."""
   corrected = reporting.holm(list(found.values()))
   return {key for key, p in zip(found, corrected) if p < 0.05}
 
 
-def _cell(
-  record: Record,
-  shown: set[_Difference],
-  method: str,
-  setting: float,
-  metric: str,
-) -> str:
+class _Known(NamedTuple):
+  """A record, its shown differences, and whether intervals over items are told."""
+
+  record: Record
+  shown: set[_Difference]
+  items: bool
+
+
+def _cell(known: _Known, method: str, setting: float, metric: str) -> str:
+  record = known.record
   ours = record.scores(method, setting, metric)
   if not ours:
     return "–"
@@ -205,23 +214,21 @@ def _cell(
     method, setting, metric
   ):
     return text
-  return f"{text} ({_gain(record, shown, (method, setting, metric, setting))})"
+  return f"{text} ({_gain(known, (method, setting, metric, setting))})"
 
 
-def _gain(record: Record, shown: set[_Difference], key: _Difference) -> str:
-  """Mean and interval of paired differences, bold where one is shown."""
+def _gain(known: _Known, key: _Difference) -> str:
+  """Mean and intervals of paired differences, bold where one is shown."""
   method, setting, metric, base = key
-  found = record.gains(method, setting, metric, against=base)
+  found = known.record.gains(method, setting, metric, against=base)
   if not found:
     return "–"
   text = reporting.interval(found, 3, sign="+")
-  text = f"**{text}**" if key in shown else text
-  # A bootstrap for each cell, which a page after every run has no time for.
-  if record.finished() == record.sweep.total_runs:
-    items = record.over_items(method, setting, metric, against=base)
-    if items is not None:
-      text += f" [{items[0]:+.3f}, {items[1]:+.3f}]"
-  return text
+  text = f"**{text}**" if key in known.shown else text
+  items = known.items and known.record.over_items(
+    method, setting, metric, against=base
+  )
+  return f"{text} [{items[0]:+.3f}, {items[1]:+.3f}]" if items else text
 
 
 def _heads(sweep: Sweep) -> list[str]:
@@ -281,7 +288,7 @@ def _draw_scores(record: Record, canvas: Any) -> None:
 
 
 def _draw_gains(record: Record, canvas: Any) -> None:
-  sweep, shown = record.sweep, _shown(record)
+  sweep, shown = record.sweep, _shown(_p_values(record))
   (setting,) = sweep.settings
   methods = [m for m in sweep.methods if m != sweep.baseline]
   metrics = record.comparable(setting)

@@ -290,25 +290,23 @@ class Draft:
 
   def _within(self, name: str, rest: str = "") -> Any:
     """The one choice made inside of this group that has a field `name`."""
-    found = []
+    found = self._having(name)
+    if len(found) != 1:
+      raise self.unknown(name, rest)
+    return found[0]
+
+  def _having(self, name: str) -> list[Any]:
+    """All choices made inside of this group that have a field `name`."""
+    found: list[Any] = []
     for f in self._fields.values():
       value = self._values[f.name]
       if "several" in f.metadata:
         if name in value:
           found.append(_Several(self, value))
       elif isinstance(value, Draft) and self._path.count("."):
-        inner = name in value._fields or value._reaches(name)
+        inner = name in value._fields or len(value._having(name)) == 1
         found += [value] if inner else []
-    if len(found) != 1:
-      raise self.unknown(name, rest)
-    return found[0]
-
-  def _reaches(self, name: str) -> bool:
-    try:
-      self._within(name)
-    except ConfigError:
-      return False
-    return True
+    return found
 
   def _owner(self, name: str) -> str:
     """The variant that has the field which this one lacks, and the chosen one."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,13 +35,13 @@ _SYNONYMS = {
 }
 
 
-def paths(cls: type, prefix: str = "config") -> Iterator[tuple[str, Any]]:
+@functools.cache  # Many hundreds, which a sweep of many arms asks for often.
+def paths(cls: type, prefix: str = "config") -> tuple[tuple[str, Any], ...]:
   """(dotted name, dataclass field) of every field of every variant."""
-  seen = set()
+  found: dict[str, Any] = {}
   for name, f in _paths(cls, prefix):
-    if name not in seen:
-      seen.add(name)
-      yield name, f
+    found.setdefault(name, f)
+  return tuple(found.items())
 
 
 def children(
