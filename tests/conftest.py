@@ -3,9 +3,8 @@
 Compiling takes most of the time, so it is done without the compiler's costly
 passes; with them by `JAX_DISABLE_MOST_OPTIMIZATIONS=0 pytest`, as CI does too.
 
-Large grids are sampled: of a test with many cases in `_GRIDS` a third is run by
-`pytest` (or what the test chooses), and the others by `pytest -m exhaustive`, as CI
-does.
+Large grids are sampled: of a test with many cases in `_GRIDS` a third or a fifth is
+run by `pytest` (or what the test chooses), and the others by `pytest -m exhaustive`.
 """
 
 import collections
@@ -30,8 +29,16 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 # Here each case compiles a program of its own.
-_GRIDS = ("losses", "models", "ops")
-_LARGE = 8
+_GRIDS = (
+  "losses",
+  "models",
+  "ops",
+  "recipes",
+  "training/objectives",
+  "faults/test_numbers.py",
+  "faults/test_flags.py",
+)
+_LARGE, _VERY_LARGE = 8, 30
 # Files that start programs and runs: begun last, one would keep one worker busy
 # while the others have nothing left.
 _LONG_FILES = (
@@ -56,9 +63,10 @@ def pytest_collection_modifyitems(items):
       cases[item.nodeid.partition("[")[0]].append(item)
   for grid in cases.values():
     chosen = any(item.get_closest_marker("exhaustive") for item in grid)
+    share = 3 if len(grid) < _VERY_LARGE else 5
     for number, item in enumerate(grid if len(grid) >= _LARGE else ()):
       # Diagonally, or an argument of three values would always have the same.
-      if not chosen and number % 3 != number // 3 % 3:
+      if not chosen and number % share != number // share % share:
         item.add_marker(pytest.mark.exhaustive)
 
 

@@ -131,6 +131,7 @@ def page(record: Mapping[str, Any]) -> str:
     known = [v for v in own if v is not None]
     return reporting.interval(known, 2) if len(known) == len(own) else "–"
 
+  base = [cells[DCL, BATCH, e]["rate"] for e in lengths]
   head = ["table", "rate", *(f"{e} epochs" for e in lengths)]
   settings = record["settings"]
   return "\n".join(
@@ -176,6 +177,15 @@ def page(record: Mapping[str, Any]) -> str:
           ]
         ],
       ),
+      "",
+      "## Learning rates",
+      "",
+      "They are small where validation things, which are new to the maps, ask for"
+      " it: the catalogue then pays.",
+      "",
+      *reporting.table(head, rows(lambda k: f"{cells[k]['rate']:g}")),
+      "",
+      f"DCL: {', '.join(f'{rate:g}' for rate in base)}.",
       "",
       "## Error of the table",
       "",

@@ -199,7 +199,9 @@ def test_tables_follow_the_rule(rule, devices):
 
 
 @pytest.mark.usefixtures("all_passes")
-@pytest.mark.parametrize("concentration", [0.0, 2.0])
+@pytest.mark.parametrize(
+  "concentration", [pytest.param(0.0, marks=pytest.mark.exhaustive), 2.0]
+)
 def test_any_number_of_devices_makes_the_same_steps(concentration):
   changes = {"loss__concentration": concentration, "loss__rate": 0.4}
   changes["loss__e_step"] = "moving_average"
