@@ -3,8 +3,9 @@
 python -m experiments.frozen.visits
 
 Maps as in `small_batches`, at its smallest batch: every table and rate over the
-number of epochs, against DCL, which remembers nothing. Learning rates are those that
-`small_batches` chose, whose record must be there.
+number of epochs, against DCL, which remembers nothing. Every cell has a learning rate
+of its own, the best for the catalogue: validation things, which are new to the maps,
+want small rates in long runs, and would hide what a table is worth.
 """
 
 import dataclasses
@@ -19,7 +20,6 @@ from absl import flags
 from contrastive_jax import losses
 from contrastive_jax.programs import command_line as flags_lib
 from contrastive_jax.programs import differences, reporting
-from contrastive_jax.training import config as config_lib
 from experiments import studies
 from experiments.frozen import (
   campaign,
@@ -39,8 +39,7 @@ _USAGE = """From how many visits on a table pays.
 
   python -m experiments.frozen.visits
 
-Needs frozen_small_batches.json, whose learning rates it takes. Writes
-frozen_visits.json after each cell, .md and .png at the end; goes on where it was
+Writes frozen_visits.json after each cell, .md and .png at the end; goes on where it was
 stopped. Flags:
   --page      only the page and the plot of what is recorded
   --out=DIR   of the record; default experiments/results
@@ -49,6 +48,8 @@ stopped. Flags:
 EPOCHS = (2, 4, 8, 16, 40, 160)
 BATCH = 8
 SEEDS = tuple(range(10))
+TUNING_SEEDS = (100, 101, 102)
+GRID = (0.01, 0.02, 0.04)
 RATES = ("0.1", "0.5", "by epochs")
 DCL = "DCL"
 _OUTCOMES = ((campaign.CATALOGUE, 1),)
@@ -75,32 +76,8 @@ def name_of(table: str, rate: str) -> str:
   return f"average {rate}: {table}"
 
 
-def plans(chosen: Mapping[str, Any]) -> list[campaign.Plan]:
-  """All cells, the shortest first.
-
-  Args:
-    chosen: the record of `small_batches`.
-
-  Raises:
-    UserError: if it has no learning rate of one.
-  """
-  cells = campaign.by_key(chosen)
-
-  def rate_of(name, epochs):
-    lengths = [small_batches.EPOCHS, small_batches.LONG_EPOCHS]
-    if epochs == small_batches.LONG_EPOCHS:
-      lengths.reverse()
-    # A rate of 0.1 is no method of that study, whose schedule ends near it.
-    names = (name, name.replace("0.1", "by epochs"))
-    for length in lengths:
-      for other in names:
-        if (other, BATCH, length) in cells:
-          return cells[other, BATCH, length]["rate"]
-    raise config_lib.UserError(
-      f"{small_batches.NAME}.json has no learning rate of {name!r} at batch"
-      f" {BATCH}: run python -m experiments.frozen.small_batches first."
-    )
-
+def plans() -> list[campaign.Plan]:
+  """All cells, the shortest first."""
   found = []
   for epochs in EPOCHS:
     methods = {DCL: maps.Method("decoupled")}
@@ -108,8 +85,7 @@ def plans(chosen: Mapping[str, Any]) -> list[campaign.Plan]:
       for rate in RATES:
         methods[name_of(table, rate)] = method(table, rate, epochs)
     found += [
-      campaign.Plan(name, own, BATCH, epochs, rate_of(name, epochs))
-      for name, own in methods.items()
+      campaign.Plan(name, own, BATCH, epochs) for name, own in methods.items()
     ]
   return found
 
@@ -131,7 +107,9 @@ def page(record: Mapping[str, Any]) -> str:
     known = [v for v in own if v is not None]
     return reporting.interval(known, 2) if len(known) == len(own) else "–"
 
-  base = [cells[DCL, BATCH, e]["rate"] for e in lengths]
+  def chosen(cell):
+    return f"{cell['rate']:g}{'*' if cell['at_end'] else ''}"
+
   head = ["table", "rate", *(f"{e} epochs" for e in lengths)]
   settings = record["settings"]
   return "\n".join(
@@ -147,7 +125,10 @@ def page(record: Mapping[str, Any]) -> str:
       f" {BATCH}: tables of margins (log Z) or positive-free (tau log A), with a"
       " level or without, by the rate of the moving average and the number of"
       f" epochs, which is that of the visits. {len(settings['seeds'])} seeds;"
-      " learning rates as that study chose them for each table.",
+      " the learning rate of every cell is the best one for the catalogue's R@1 of"
+      f" {len(settings['tuning_seeds'])} other seeds, and the grid grows where that"
+      " is at its end. A rate of 1, which that by epochs is up to 7 of them, remembers"
+      " nothing: it has the weights of DCL.",
       "",
       "![Difference from DCL, error and weights over epochs](frozen_visits.png)",
       "",
@@ -180,12 +161,12 @@ def page(record: Mapping[str, Any]) -> str:
       "",
       "## Learning rates",
       "",
-      "They are small where validation things, which are new to the maps, ask for"
-      " it: the catalogue then pays.",
+      "Those that were chosen; * marks one at an end of its grid after it had grown"
+      " twice on that side.",
       "",
-      *reporting.table(head, rows(lambda k: f"{cells[k]['rate']:g}")),
+      *reporting.table(head, rows(lambda k: chosen(cells[k]))),
       "",
-      f"DCL: {', '.join(f'{rate:g}' for rate in base)}.",
+      f"DCL: {', '.join(chosen(cells[DCL, BATCH, e]) for e in lengths)}.",
       "",
       "## Error of the table",
       "",
@@ -313,24 +294,31 @@ def plot(record: Mapping[str, Any], path: pathlib.Path) -> None:
 def main() -> None:
   """Runs the program."""
   out = pathlib.Path(_OUT.value)
-  path, chosen = out / f"{NAME}.json", out / f"{small_batches.NAME}.json"
+  path = out / f"{NAME}.json"
   if _PAGE.value:
     record = reporting.read_json(path)
   else:
-    # Its learning rates must be there before features are made.
-    todo = plans(reporting.read_json(chosen))
     inputs, provenance = features.load()
-    settings = dataclasses.asdict(maps.MapSettings()) | {"seeds": list(SEEDS)}
+    settings = {
+      **dataclasses.asdict(maps.DEFAULTS),
+      "seeds": list(SEEDS),
+      "tuning_seeds": list(TUNING_SEEDS),
+      "grid": list(GRID),
+      "criterion": campaign.CATALOGUE,
+    }
     head = campaign.head(
       "experiments.frozen.visits", inputs, provenance, settings
     )
     record = campaign.open_record(path, head)
     campaign.run(
-      todo,
+      plans(),
       inputs,
       record,
       path,
       seeds=SEEDS,
+      tuning_seeds=TUNING_SEEDS,
+      grid=GRID,
+      criterion=campaign.CATALOGUE,
       report=functools.partial(print, flush=True),
     )
   reporting.write(out, NAME, record, page(record), indent=None)

@@ -202,35 +202,10 @@ def test_every_cell_of_the_studies_has_one_name():
   keys = [plan.key for plan in plans]
   assert len(set(keys)) == len(keys) == 7 * 16 + 2 * 5
   assert {OURS, MARGIN, small_batches_report.EXACT} <= {k[0] for k in keys}
+  assert len({p.key for p in visits.plans()}) == 6 * 13
   # Names are given in a list with commas.
   assert not any("," in name for name, *_ in keys)
   assert json.dumps(small_batches.settings())
-
-
-def chosen():
-  """A record of small batches with learning rates alone."""
-  cells = [
-    {
-      "method": p.name,
-      "batch": p.batch,
-      "epochs": p.epochs,
-      "rate": 0.1 if p.epochs == small_batches.EPOCHS else 0.2,
-    }
-    for p in small_batches.plans()
-  ]
-  return {"cells": cells}
-
-
-def test_visits_take_the_learning_rates_that_were_chosen():
-  plans = visits.plans(chosen())
-  assert len({p.key for p in plans}) == len(plans) == 6 * 13
-  rates = {p.key: p.rate for p in plans}
-  assert rates["DCL", 8, 2] == rates["average 0.1: margin", 8, 16] == 0.1
-  assert rates["DCL", 8, 160] == rates["average 0.1: margin", 8, 160] == 0.2
-  # That study has no long run of it.
-  assert rates["average 0.5: margin", 8, 160] == 0.1
-  with pytest.raises(config_lib.UserError, match="run python -m"):
-    visits.plans({"cells": []})
 
 
 def as_plans(record, plans, like):
@@ -254,11 +229,8 @@ def test_the_page_of_visits(recorded, monkeypatch, tmp_path):
   }
   monkeypatch.setattr(small_batches, "TABLES", tables)
   names = ["DCL"] + [visits.name_of(t, r) for t in tables for r in visits.RATES]
-  rates = [
-    {"method": n, "batch": 4, "epochs": small_batches.EPOCHS, "rate": 0.1}
-    for n in names
-  ]
-  plans = visits.plans({"cells": rates})
+  plans = visits.plans()
+  assert len({p.key for p in plans}) == len(plans) == 2 * 3
   whole = reporting.read_json(recorded[0])
   record = as_plans(whole, plans, dict(zip(names, ("DCL", MARGIN, OURS))))
   text = visits.page(record)
