@@ -49,6 +49,7 @@ def test_few_kills_are_enough_for_a_try(count):
   assert len(found) == count and found[0] == "compilation"
 
 
+@pytest.mark.exhaustive  # Two whole runs.
 def test_the_same_run_does_not_differ_from_itself(finished, tmp_path):
   shutil.copytree(finished, tmp_path / "copy")
   # But for the clock.

@@ -12,6 +12,8 @@ import pytest
 from contrastive_jax import losses, ops
 from experiments.frozen import features, maps
 
+# Programs like others.
+_REST = pytest.mark.exhaustive
 THINGS, WIDTH = 9, 6
 table_error = jax.jit(maps.table_error, static_argnums=(0, 1))
 TINY = maps.MapSettings(dim=3, temperature=0.2)
@@ -111,7 +113,10 @@ def ranks_of(params, image, text, own):
   [
     maps.Method("clip"),
     EM,
-    dataclasses.replace(EM, margins=True, level_rate=0.0, concentration=8.0),
+    pytest.param(
+      dataclasses.replace(EM, margins=True, level_rate=0.0, concentration=8.0),
+      marks=_REST,
+    ),
   ],
 )
 def test_a_run_is_that_of_a_plain_loop(method):
@@ -143,7 +148,10 @@ def test_a_run_is_that_of_a_plain_loop(method):
     assert np.isnan(found.table_error).all()
 
 
-@pytest.mark.parametrize("loss", ["decoupled", "sigmoid", "exact"])
+@pytest.mark.parametrize(
+  "loss",
+  ["decoupled", *(pytest.param(x, marks=_REST) for x in ("sigmoid", "exact"))],
+)
 def test_other_losses_train(loss):
   inputs = made()
   # Names that are their drawings can be found.
@@ -184,6 +192,7 @@ def test_a_hidden_layer_is_trained():
   assert (jnp.abs(gradient["image_hidden"]) > 0).any()
 
 
+@_REST
 def test_temperatures_of_single_runs():
   options = {"batch": 4, "epochs": 3, "seeds": (1, 1), "rates": (0.1, 0.1)}
   both = maps.train(EM, made(), **options, temperatures=(0.1, 0.3))

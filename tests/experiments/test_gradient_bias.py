@@ -231,6 +231,7 @@ def test_exact_weights_have_no_bias_and_the_batch_has():
   np.testing.assert_allclose(jnp.mean(jnp.exp(state).mean(0) / z), 1, rtol=0.03)
 
 
+@pytest.mark.exhaustive
 def test_prototypes_know_the_log_partition(monkeypatch):
   monkeypatch.setattr(gradient_estimates, "PROTOTYPES", 6)
   state, found = statistics(

@@ -28,6 +28,11 @@ def quiet(line):
   del line
 
 
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+  tiny.use_devices(monkeypatch, 1)
+
+
 @pytest.fixture(name="weights", scope="module")
 def fixture_weights(tmp_path_factory):
   """A small CLIP's weights, and the folder of images that it is for."""
@@ -156,6 +161,7 @@ def test_training_begins_with_weights(weights, tmp_path):
     )
 
 
+@pytest.mark.exhaustive  # A whole run like others.
 def test_a_tower_alone(tmp_path):
   tiny.write_folder(tmp_path / "data", 24)
   tower = models.ViT(

@@ -250,8 +250,17 @@ def traced(run):
   return metrics["loss"], after
 
 
+# One of each kind of model; tracing the others is for `pytest -m exhaustive`.
+TRACED = ("albef_vqa", "clip_vit_b32_cc12m", "moco_v3_rn50", "structure_rn50")
+
+
 @pytest.mark.parametrize(
-  "name", [n for n in [*LARGE, *SMALL] if n not in QUICK]
+  "name",
+  [
+    n if n in TRACED else pytest.param(n, marks=pytest.mark.exhaustive)
+    for n in [*LARGE, *SMALL]
+    if n not in QUICK
+  ],
 )
 def test_the_step_of_a_recipe_can_be_traced(name):
   loss, _ = traced(name)

@@ -14,6 +14,11 @@ from tests.data.tfds_sets import write_sets
 from tests.training import tiny
 
 
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+  tiny.use_devices(monkeypatch, 1)
+
+
 @pytest.fixture(name="root", scope="module")
 def fixture_root(tmp_path_factory):
   return write_sets(tmp_path_factory.mktemp("tfds"))
@@ -59,7 +64,9 @@ def fixture_trained(root, tmp_path_factory):
       ("cifar10", "imagenet_a", "dtd"), data_dir=str(root)
     ),
   )
-  return workdir, runner.train(config, workdir, report=lines.append), lines
+  with pytest.MonkeyPatch.context() as patch:
+    tiny.use_devices(patch, 1)
+    return workdir, runner.train(config, workdir, report=lines.append), lines
 
 
 def test_scores(trained):
