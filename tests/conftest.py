@@ -3,11 +3,12 @@
 Compiling takes most of the time, so it is done without the compiler's costly
 passes; with them by `JAX_DISABLE_MOST_OPTIMIZATIONS=0 pytest`, as CI does too.
 
-Large grids are sampled: of a test with many cases in `_GRIDS` a third or a fifth is
-run by `pytest` (or what the test chooses), and the others by `pytest -m exhaustive`.
+Large grids are sampled: of a test with many cases in `_GRIDS` a fifth or an eighth
+is run by `pytest` (or what the test chooses), and the others by `pytest -m exhaustive`.
 """
 
 import collections
+import gc
 import os
 import pathlib
 import tempfile
@@ -27,6 +28,10 @@ os.environ.setdefault(
   os.path.join(tempfile.gettempdir(), "contrastive_jax_test_cache"),
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+# Tracing makes very many objects, few of them in cycles: looking for these as often
+# as usual takes a sixteenth of the time.
+gc.set_threshold(100_000, 20, 100)
 
 # Here each case compiles a program of its own.
 _GRIDS = (
@@ -63,7 +68,7 @@ def pytest_collection_modifyitems(items):
       cases[item.nodeid.partition("[")[0]].append(item)
   for grid in cases.values():
     chosen = any(item.get_closest_marker("exhaustive") for item in grid)
-    share = 3 if len(grid) < _VERY_LARGE else 5
+    share = 5 if len(grid) < _VERY_LARGE else 8
     for number, item in enumerate(grid if len(grid) >= _LARGE else ()):
       # Diagonally, or an argument of three values would always have the same.
       if not chosen and number % share != number // share % share:

@@ -73,6 +73,8 @@ jax.tree_util.register_dataclass(
 # Weights of the terms beside CLIP's loss, or of the image's contrast alone.
 METHODS: dict[str, Mapping[str, float]] = {
   "CLIP": {"clip": 1.0},
+  # The control of separation, which is read through a second head as well.
+  "CLIP, an untrained second head": {"clip": 1.0},
   "aligned": {"clip": 1.0, "distance": 30.0},
   "alignment loss": {"clip": 1.0, "alignment": 1.0},
   "four terms": {"four_term": 1.0},
@@ -81,6 +83,8 @@ METHODS: dict[str, Mapping[str, float]] = {
   "consistency": {"clip": 1.0, "consistency": 0.1},
   "image alone": {"image": 1.0},
 }
+# Those whose second heads are read too.
+TWO_HEADS = ("CLIP, an untrained second head", "separation")
 
 
 def train(
@@ -88,6 +92,8 @@ def train(
   world: World,
   key: jax.Array,
   settings: WorldSizes,
+  *,
+  two_heads: bool = False,
 ) -> dict[str, jax.Array]:
   """Trains encoders and a classifier; what the features have lost.
 
@@ -96,6 +102,7 @@ def train(
     world: what is seen by whom.
     key: of everything random.
     settings: sizes.
+    two_heads: whether the classifier reads the second heads too, trained or not.
 
   Returns:
     `cross_entropy` of the classifier on new things, in nats, and `misalignment`,
@@ -104,8 +111,7 @@ def train(
   encoders = fit(weights, world, key, settings)
   *_, head, test = jax.random.split(key, 5)
   init, fit_key = jax.random.split(head)
-  # With a second head the classifier reads it too.
-  heads = ("", "_independent") if "separation" in weights else ("",)
+  heads = ("", "_independent") if two_heads else ("",)
   sides = ("image",) if "image" in weights else ("image", "text")
   names = [f"{side}{head}" for side in sides for head in heads]
 

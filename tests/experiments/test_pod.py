@@ -43,7 +43,9 @@ def test_bytes_that_a_device_sends(kind, group, size, sent):
   assert hlo.Collective(kind, group, size).sent == sent
 
 
-@pytest.mark.parametrize("fsdp", [False, True])
+@pytest.mark.parametrize(
+  "fsdp", [pytest.param(False, marks=pytest.mark.exhaustive), True]
+)
 def test_the_step_of_a_recipe_is_compiled_and_described(fsdp):
   config = tiny.make_config(fsdp=fsdp)
   compiled, seconds, products = pod.compile_step(

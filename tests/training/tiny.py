@@ -52,7 +52,9 @@ def parse(fields):
   terms = {
     name: fields.pop(name)
     for name in list(fields)
-    if name.count(".") == 1 and name.startswith("structure.")
+    if name.count(".") == 1
+    and name.startswith("structure.")
+    and name != "structure.first_view"
   }
   if terms:
     fields["structure"] = tuple(name.split(".")[1] for name in terms)

@@ -62,7 +62,11 @@ class Albef(base.Objective):
     # One id more than the tokenizer has: the mask.
     self.mask_id = parts.vocab_size
     self.model = fusion_base.create_model(parts, "pretrain")
-    self._views = base.Views(parts.augment, parts.model.image_size)
+    self._views = base.Views(
+      parts.augment,
+      parts.model.image_size,
+      plain_first=parts.structure.first_view == "plain",
+    )
     self._structure = StructureTerms(
       parts.structure, parts.loss.block_size, parts.mesh
     )
@@ -107,7 +111,7 @@ class Albef(base.Objective):
   ) -> tuple[jax.Array, tuple[Params, Metrics]]:
     """The weighted sum of the losses, averaged over the batch, and its terms."""
     settings = self._settings
-    images = self._views.random(
+    images = self._views.first(
       jax.random.fold_in(key, base.AUGMENT), batch["image"]
     )
     tokens = batch["tokens"][:, 0]

@@ -108,6 +108,7 @@ class Views:
     settings: sections.Augment,
     image_size: int,
     *,
+    plain_first: bool = False,
     second: Mapping[str, Any] = types.MappingProxyType({}),
   ):
     """Takes the changes of images, and the size of the model's.
@@ -115,6 +116,7 @@ class Views:
     Args:
       settings: the changes.
       image_size: side of the model's images.
+      plain_first: whether a step's first view is plain.
       second: probabilities in which second views differ from first ones, by the
         names of the fields; negative ones do not differ.
     """
@@ -125,6 +127,7 @@ class Views:
     self._config = augment.AugmentConfig(
       image_size=image_size, resize="squash", mean=mean, std=std, **fields
     )
+    self._plain_first = plain_first
     self._second = dataclasses.replace(
       self._config, **{k: v for k, v in second.items() if v >= 0}
     )
@@ -137,6 +140,10 @@ class Views:
   def differ(self) -> bool:
     """Whether second views are made otherwise than first ones."""
     return self._second != self._config
+
+  def first(self, key: jax.Array, images: jax.Array) -> jax.Array:
+    """A step's first view, as `random` or `plain`."""
+    return self.plain(images) if self._plain_first else self.random(key, images)
 
   def random(
     self, key: jax.Array, images: jax.Array, *, second: bool = False

@@ -51,7 +51,11 @@ class Clip(base.Objective):
       init_logit_scale=1.0 / parts.loss.temperature,
       independent_head=separation and separation.independent_head,
     ).clone(frozen=settings.frozen)
-    self._views = base.Views(parts.augment, parts.model.image_size)
+    self._views = base.Views(
+      parts.augment,
+      parts.model.image_size,
+      plain_first=parts.structure.first_view == "plain",
+    )
     self._structure = StructureTerms(
       parts.structure, parts.loss.block_size, parts.mesh
     )
@@ -219,8 +223,10 @@ class Clip(base.Objective):
     if self._settings.cache_features:
       return {side: batch[f"{side}_features"] for side in ("image", "text")}
     images = batch["image"]
-    first = self.augmented(jax.random.fold_in(key, base.AUGMENT), images)
-    inputs = {"image": first, "text": batch["tokens"]}
+    inputs = {
+      "image": self._views.first(jax.random.fold_in(key, base.AUGMENT), images),
+      "text": batch["tokens"],
+    }
     if "image" in self._parts.augmented_sides:
       again = jax.random.fold_in(key, base.AUGMENT_AGAIN)
       inputs["image_augmented"] = self.augmented(again, images)

@@ -138,6 +138,12 @@ class Structure:
   terms: dict[str, Any] = several(
     TERMS, (), "Terms that are added to the loss."
   )
+  first_view: str = field(
+    "augmented",
+    "First view of an image: changed at random, or plain, as the paper's code has"
+    " it. The other view is changed in either case.",
+    among=("plain", "augmented"),
+  )
 
   @property
   def augmented_sides(self) -> tuple[str, ...]:

@@ -91,6 +91,7 @@ def run(name, path, root, encoder=None, **options):
   return scores, lines
 
 
+@pytest.mark.exhaustive  # Many probes, like those of other sets.
 def test_few_shot_scores_are_of_few(root, tmp_path):
   path = tmp_path / "s.json"
   scores, lines = run("elevater", path, root)

@@ -21,6 +21,10 @@ from tests.training.stub import batch as make_batch
 DIM = 8  # Dimension of the stub's embeddings.
 DATA = tiny.make_data()
 
+# Programs like others.
+_REST = pytest.mark.exhaustive
+ONE_OR_FOUR = (pytest.param(1, marks=_REST), 4)
+
 
 def make_config(**changes):
   return tiny.make_config(
@@ -86,7 +90,7 @@ def plain(devices=1, **changes):
   return run(devices, **changes)[0]
 
 
-@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("devices", ONE_OR_FOUR)
 def test_with_the_batch_s_own_estimate_it_has_the_gradient_of_clip(devices):
   expected = plain(loss="clip", loss__group_positives=False)
   loss, grads, metrics, _ = run(
@@ -102,7 +106,7 @@ def test_with_the_batch_s_own_estimate_it_has_the_gradient_of_clip(devices):
   assert_gradients_close(grads, expected[1], 1e-5)
 
 
-@pytest.mark.parametrize("captions", [1, 2])
+@pytest.mark.parametrize("captions", [pytest.param(1, marks=_REST), 2])
 def test_without_the_positive_it_has_that_of_decoupled(captions):
   rows = [make_batch(captions=captions)]
   settings = {
@@ -130,7 +134,7 @@ PLAIN_VIEWS = {
 
 
 @pytest.mark.parametrize("rule", ["moving_average", "conjugate", "visits"])
-@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("devices", ONE_OR_FOUR)
 def test_tables_follow_the_rule(rule, devices):
   """Against a simulation in NumPy, over three batches of other examples."""
   rng = np.random.default_rng(0)
@@ -199,9 +203,7 @@ def test_tables_follow_the_rule(rule, devices):
 
 
 @pytest.mark.usefixtures("all_passes")
-@pytest.mark.parametrize(
-  "concentration", [pytest.param(0.0, marks=pytest.mark.exhaustive), 2.0]
-)
+@pytest.mark.parametrize("concentration", [pytest.param(0.0, marks=_REST), 2.0])
 def test_any_number_of_devices_makes_the_same_steps(concentration):
   changes = {"loss__concentration": concentration, "loss__rate": 0.4}
   changes["loss__e_step"] = "moving_average"
@@ -305,7 +307,7 @@ def test_a_temperature_that_is_not_learned_has_no_gradient(kind):
   assert np.abs(grads["image"]).max() > 0
 
 
-@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("devices", ONE_OR_FOUR)
 def test_individual_temperatures_go_down_their_own_slopes(devices):
   settings = {
     "loss__temperature_mode": "individual",
@@ -369,7 +371,9 @@ def test_a_cap_bites_and_is_reported():
   assert 1 <= size <= ROWS - 2
 
 
-@pytest.mark.parametrize("temperature", ["individual", "learned"])
+@pytest.mark.parametrize(
+  "temperature", ["individual", pytest.param("learned", marks=_REST)]
+)
 def test_a_checkpoint_opens_on_any_number_of_devices(tmp_path, temperature):
   changes = {"loss__temperature_mode": temperature, "steps": 4}
   _, state = fit(tmp_path, 4, **changes)

@@ -163,6 +163,23 @@ def test_all_terms_together_are_those_of_the_formulas():
   np.testing.assert_allclose(metrics["contrastive_loss"], plain, rtol=1e-6)
 
 
+def test_the_first_view_may_be_plain():
+  changed = {"augment__color_jitter": 1.0, "structure__consistency": 0.2}
+  _, _, metrics = value_and_grad(**changed, structure__first_view="plain")
+  objective, *_ = make(**changed, structure__first_view="plain")
+  (_, other), tokens = inputs_of(objective, jax.random.key(5))
+  image = objective._views.plain(make_batch(objective)["image"])
+  assert np.abs(np.asarray(other) - np.asarray(image)).max() > 0.1
+  first = encode(Stub.params, image, tokens[:, 0])
+  terms = expected_terms(first, encode(Stub.params, other, tokens[:, 1]))
+  name = "geometric_consistency"
+  np.testing.assert_allclose(metrics[name], terms[name], rtol=2e-5)
+  # The loss beside the terms is that of images which nothing changes.
+  plain, *_ = value_and_grad(structure__first_view="plain")
+  np.testing.assert_allclose(metrics["contrastive_loss"], plain, rtol=1e-6)
+  assert abs(plain - value_and_grad()[0]) > 1e-3
+
+
 @pytest.mark.parametrize(
   ("changes", "names"),
   [
