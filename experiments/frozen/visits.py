@@ -127,8 +127,8 @@ def page(record: Mapping[str, Any]) -> str:
       f" epochs, which is that of the visits. {len(settings['seeds'])} seeds;"
       " the learning rate of every cell is the best one for the catalogue's R@1 of"
       f" {len(settings['tuning_seeds'])} other seeds, and the grid grows where that"
-      " is at its end. A rate of 1, which that by epochs is up to 7 of them, remembers"
-      " nothing: it has the weights of DCL.",
+      " is at its end. By epochs the rate is 1 up to 7 of them: such a table remembers"
+      " nothing, and has the weights of DCL.",
       "",
       "![Difference from DCL, error and weights over epochs](frozen_visits.png)",
       "",
