@@ -20,14 +20,13 @@ def packed(hits: np.ndarray) -> str:
   return base64.b64encode(np.packbits(hits).tobytes()).decode()
 
 
-def unpacked(text: str, items: int) -> np.ndarray:
-  """Booleans [R, items] of `packed`.
+def unpacked(text: str, runs: int, items: int) -> np.ndarray:
+  """Booleans [runs, items] of `packed`.
 
-  >>> unpacked("kA==", 2).tolist()
+  >>> unpacked("kA==", 2, 2).tolist()
   [[True, False], [False, True]]
   """
   bits = np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8))
-  runs = len(bits) // items
   return bits[: runs * items].astype(bool).reshape(runs, items)
 
 

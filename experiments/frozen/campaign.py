@@ -338,7 +338,9 @@ def compared(
         ours["numbers"][task][key], theirs["numbers"][task][key]
       )
       ours_hit, theirs_hit = (
-        differences.unpacked(c["hits"][task][key], len(things))
+        differences.unpacked(
+          c["hits"][task][key], len(c["numbers"][task][key]), len(things)
+        )
         for c in (ours, theirs)
       )
       one["items"] = differences.bootstrap(ours_hit, theirs_hit, things)

@@ -38,7 +38,7 @@ def test_a_paired_difference_of_equal_seeds():
 
 def test_hits_come_back_from_their_bits():
   hits = np.random.default_rng(0).random((3, 11)) < 0.4
-  again = differences.unpacked(differences.packed(hits), 11)
+  again = differences.unpacked(differences.packed(hits), 3, 11)
   np.testing.assert_array_equal(again, hits)
 
 
@@ -138,7 +138,7 @@ def test_a_cell_has_numbers_hits_and_choice(recorded, inputs):
     for task, things in record["items"].items():
       for depth in ("1", "10"):
         numbers = cell["numbers"][task][depth]
-        hits = differences.unpacked(cell["hits"][task][depth], len(things))
+        hits = differences.unpacked(cell["hits"][task][depth], 2, len(things))
         np.testing.assert_allclose(hits.mean(1), numbers, atol=1e-5)
     own = cell["tried"][f"{cell['rate']:g}"]
     assert own["validation"] == max(

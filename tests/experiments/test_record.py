@@ -51,7 +51,7 @@ def test_a_run_of_an_older_version_has_the_defaults(tmp_path):
   del values["structure"], values["loss"]["block_size"]
   (run / "config.json").write_text(json.dumps(values), encoding="utf-8")
   found = record.collect([run, write_run(tmp_path / "b", 1, 0.5)])
-  assert found["config"]["structure"] == {"terms": {}}
+  assert found["config"]["structure"]["terms"] == {}
   assert found["config"]["loss"]["block_size"] == 0
   assert record.page("some", found)
 

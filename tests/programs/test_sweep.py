@@ -187,7 +187,7 @@ def test_hits_give_intervals_over_items(tmp_path, monkeypatch, processes):
     arm = grid.arm(method, 16)
     runs = [made.runs[Job(arm, s, made.chosen(arm)).key] for s in grid.seeds]
     right[method] = np.concatenate(
-      [differences.unpacked(r["hits"]["score/test"][1], 6) for r in runs]
+      [differences.unpacked(r["hits"]["score/test"][1], 1, 6) for r in runs]
     )
     np.testing.assert_allclose(
       right[method].mean(1), [r["results"]["score/test"] for r in runs]

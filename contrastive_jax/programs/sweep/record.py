@@ -169,7 +169,7 @@ class Record:
     things = np.array(self.things[digests.pop()].split(), np.int64)
     first, second = (
       np.concatenate(
-        [differences.unpacked(p[side][1], len(things)) for p in both]
+        [differences.unpacked(p[side][1], 1, len(things)) for p in both]
       )
       for side in (0, 1)
     )
