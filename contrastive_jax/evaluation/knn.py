@@ -89,7 +89,7 @@ def _correct(
   temperature: float,
   block_size: int,
 ) -> dict[int, np.ndarray]:
-  """Which test examples are right, by the number of neighbours."""
+  """Bool [M] by number of neighbours: whether each test example is right."""
   _inputs.positive("temperature", temperature)
   train_x, test_x = _inputs.same_width(
     {"train_x": train_x, "test_x": test_x}, normalize=True

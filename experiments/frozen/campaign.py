@@ -5,6 +5,7 @@ learning rate that other seeds chose on validation things. A study that was stop
 goes on with the next cell.
 """
 
+import dataclasses
 import os
 import pathlib
 import resource
@@ -111,6 +112,23 @@ def open_record(path: pathlib.Path, head: Mapping[str, Any]) -> dict[str, Any]:
         f" {_short(value)}: choose another --out, or remove the file."
       )
   return record
+
+
+def settings_of(
+  settings: maps.MapSettings,
+  seeds: Sequence[int],
+  tuning_seeds: Sequence[int],
+  grid: Sequence[float],
+  **more: Any,
+) -> dict[str, Any]:
+  """Settings of a study's cells, as its record has them."""
+  return {
+    **dataclasses.asdict(settings),
+    "seeds": list(seeds),
+    "tuning_seeds": list(tuning_seeds),
+    "grid": list(grid),
+    **more,
+  }
 
 
 def head(

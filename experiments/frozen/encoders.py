@@ -1,4 +1,4 @@
-"""Study: does the batch decide for networks too, at as many steps for every batch?
+"""Study: networks at every batch size, all with the same number of steps.
 
 python -m experiments.frozen.encoders
 
@@ -8,7 +8,6 @@ steps, so that a larger batch sees more examples and its steps are less noisy. E
 weights 1/Z tell what is left when the bias is taken away and the noise stays.
 """
 
-import dataclasses
 import functools
 import pathlib
 from collections.abc import Mapping
@@ -33,7 +32,7 @@ _PAGE = flags.DEFINE_bool(
   "page", False, "Make the page of what is recorded.", flag_values=_FLAGS
 )
 
-_USAGE = """Does the batch decide for networks too, at as many steps for every batch?
+_USAGE = """Networks at every batch size, all with the same number of steps.
 
   python -m experiments.frozen.encoders
 
@@ -127,7 +126,7 @@ def page(record: Mapping[str, Any]) -> str:
     return f"{cell['rate']:g}{'*' if cell['at_end'] else ''}"
 
   return studies.page(
-    "# Networks and batch size, at as many steps",
+    "# Networks at every batch size, with the same number of steps",
     studies.shell(record["command"]),
     f"Networks of one hidden layer ({settings['hidden']}, GELU) from features of"
     f" frozen published encoders to {settings['dim']} dimensions, of {things:,}"
@@ -168,8 +167,7 @@ def page(record: Mapping[str, Any]) -> str:
       ([name, *map(differences.cell, own)] for name, own in found.items()),
     ),
     "## Learning rates",
-    "Those that were chosen; * marks one at an end of its grid after it had grown"
-    " twice on that side.",
+    "A * marks a rate at an end of its grid, which had grown twice on that side.",
     table(chosen),
     f"Hits of every item are in [{NAME}.json]({NAME}.json). Recorded with"
     f" {reporting.listed(record['versions'])};"
@@ -215,13 +213,9 @@ def main() -> None:
     record = reporting.read_json(path)
   else:
     inputs, provenance = features.load()
-    settings = {
-      **dataclasses.asdict(SETTINGS),
-      "steps": STEPS,
-      "seeds": list(SEEDS),
-      "tuning_seeds": list(TUNING_SEEDS),
-      "grid": list(GRID),
-    }
+    settings = campaign.settings_of(
+      SETTINGS, SEEDS, TUNING_SEEDS, GRID, steps=STEPS
+    )
     record = campaign.open_record(
       path,
       campaign.head(

@@ -140,14 +140,14 @@ def plans() -> list[campaign.Plan]:
 
 def settings(criterion: str = campaign.VALIDATION) -> dict[str, Any]:
   """Settings of all cells, for the record."""
-  return {
-    **dataclasses.asdict(maps.MapSettings()),
-    "seeds": list(SEEDS),
-    "tuning_seeds": list(TUNING_SEEDS),
-    "grid": list(GRID),
-    "criterion": criterion,
-    "level_rate": LEVEL_RATE,
-  }
+  return campaign.settings_of(
+    maps.DEFAULTS,
+    SEEDS,
+    TUNING_SEEDS,
+    GRID,
+    criterion=criterion,
+    level_rate=LEVEL_RATE,
+  )
 
 
 def main() -> None:

@@ -162,8 +162,7 @@ def page(record: Mapping[str, Any]) -> str:
     "",
     "## Learning rates",
     "",
-    "Those that were chosen; * marks one at an end of"
-    " its grid after it had grown twice on that side. In parentheses the tuning"
+    "A * marks a rate at an end of its grid, which had grown twice on that side. In parentheses the tuning"
     " seeds' R@1 of the catalogue, and where another of the rates that were tried"
     " has a higher one, that.",
     "",

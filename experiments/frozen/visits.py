@@ -8,7 +8,6 @@ of its own, the best for the catalogue: validation things, which are new to the 
 want small rates in long runs, and would hide what a table is worth.
 """
 
-import dataclasses
 import functools
 import pathlib
 from collections.abc import Mapping
@@ -161,8 +160,7 @@ def page(record: Mapping[str, Any]) -> str:
       "",
       "## Learning rates",
       "",
-      "Those that were chosen; * marks one at an end of its grid after it had grown"
-      " twice on that side.",
+      "A * marks a rate at an end of its grid, which had grown twice on that side.",
       "",
       *reporting.table(head, rows(lambda k: chosen(cells[k]))),
       "",
@@ -299,13 +297,9 @@ def main() -> None:
     record = reporting.read_json(path)
   else:
     inputs, provenance = features.load()
-    settings = {
-      **dataclasses.asdict(maps.DEFAULTS),
-      "seeds": list(SEEDS),
-      "tuning_seeds": list(TUNING_SEEDS),
-      "grid": list(GRID),
-      "criterion": campaign.CATALOGUE,
-    }
+    settings = campaign.settings_of(
+      maps.DEFAULTS, SEEDS, TUNING_SEEDS, GRID, criterion=campaign.CATALOGUE
+    )
     head = campaign.head(
       "experiments.frozen.visits", inputs, provenance, settings
     )

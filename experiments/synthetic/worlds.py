@@ -83,7 +83,7 @@ METHODS: dict[str, Mapping[str, float]] = {
   "consistency": {"clip": 1.0, "consistency": 0.1},
   "image alone": {"image": 1.0},
 }
-# Those whose second heads are read too.
+# The classifier reads the second heads of these methods too.
 TWO_HEADS = ("CLIP, an untrained second head", "separation")
 
 

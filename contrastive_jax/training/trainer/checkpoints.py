@@ -145,9 +145,14 @@ class Checkpoints:
       return self._checkpointer.load_checkpointables(step, abstract)
     # Orbax raises whatever its layers do: a file is missing, cut or changed.
     except Exception as error:
-      raise self._unreadable(
-        step, self._difference(step, abstract["state"]) or _reason(error)
-      ) from error
+      folder = self._checkpointer.directory / str(step)
+      lost = [name for name in abstract if not (folder / name).exists()]
+      reason = (
+        f"its folder `{lost[0]}` is missing"
+        if lost
+        else self._difference(step, abstract["state"]) or _reason(error)
+      )
+      raise self._unreadable(step, reason) from error
 
   def _difference(self, step: int | None, state: Any) -> str:
     """The first array that the checkpoint holds in another form; "" if none."""
@@ -155,8 +160,6 @@ class Checkpoints:
       metadata = self._checkpointer.checkpointables_metadata(step).metadata
     except Exception:  # It is damaged, which the first error tells.
       return ""
-    if "state" not in metadata:
-      return "the folder `state` is missing"
     stored, wanted = _forms(metadata["state"]), _forms(state)
     for name in sorted({*stored, *wanted}):
       here, there = (x.get(name, "missing") for x in (wanted, stored))
