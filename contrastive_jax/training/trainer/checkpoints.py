@@ -146,11 +146,10 @@ class Checkpoints:
     # Orbax raises whatever its layers do: a file is missing, cut or changed.
     except Exception as error:
       folder = self._checkpointer.directory / str(step)
-      lost = [name for name in abstract if not (folder / name).exists()]
       reason = (
-        f"its folder `{lost[0]}` is missing"
-        if lost
-        else self._difference(step, abstract["state"]) or _reason(error)
+        self._difference(step, abstract["state"]) or _reason(error)
+        if (folder / "state").exists()
+        else "its folder `state` is missing"
       )
       raise self._unreadable(step, reason) from error
 
@@ -263,10 +262,12 @@ class Checkpoints:
   def _position(self, step: int) -> Any:
     """Where the data iterator stood: the same in all processes, however many."""
     folder = pathlib.Path(self._checkpointer.directory / str(step) / "data")
+    found = sorted(folder.glob("process_*-of-*.json"))
+    if not found:
+      raise self._unreadable(step, "its folder `data` is missing or empty")
     try:
-      path = min(folder.glob("process_*-of-*.json"))
-      return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # No file, too.
+      return json.loads(found[0].read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
       raise self._unreadable(step, _reason(error)) from error
 
   def close(self) -> None:
