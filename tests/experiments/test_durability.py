@@ -30,7 +30,9 @@ def fixture_finished(tmp_path_factory):
     evaluation=("retrieval", "geometry"),
     evaluation__plots=False,
   )
-  runner.train(config, root / "run", report=lambda line: None)
+  with pytest.MonkeyPatch.context() as patch:
+    tiny.use_devices(patch, 1)
+    runner.train(config, root / "run", report=lambda line: None)
   return root / "run"
 
 

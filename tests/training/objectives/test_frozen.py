@@ -57,6 +57,7 @@ def configure(made, **changes):
     "data": "folder",
     "data.path": str(folder),
     "objective.captions_per_example": 2,
+    "evaluation": ("retrieval",),
     "evaluation.plots": False,
     "evaluation.batch_size": 8,
     "model.preset": "vit_b32",

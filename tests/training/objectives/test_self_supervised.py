@@ -191,7 +191,10 @@ class TestMoCoV3:
     assert found[2]["weight_sum"] == pytest.approx(1.0, rel=1e-5)
 
 
-@pytest.mark.parametrize("objective, images", [("simclr", 1), ("moco_v3", 2)])
+@pytest.mark.parametrize(
+  "objective, images",
+  [("simclr", 1), pytest.param("moco_v3", 2, marks=pytest.mark.exhaustive)],
+)
 @pytest.mark.usefixtures("all_passes")
 def test_any_number_of_devices_makes_the_same_steps(objective, images):
   settings = {

@@ -535,6 +535,7 @@ def test_a_wrong_file_of_synonyms_claims_no_workdir(tmp_path):
 
 def test_a_run_evaluates_both_heads_side_by_side(data, tmp_path, monkeypatch):
   monkeypatch.setattr(open_data, "open_data", lambda *unused: data)
+  tiny.use_devices(monkeypatch, 1)
   config = tiny.make_config(
     steps=2,
     structure__separation=0.5,

@@ -11,6 +11,11 @@ from tests.data.tfds_sets import prepare, prepare_captions
 from tests.training import tiny
 
 
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+  tiny.use_devices(monkeypatch, 1)
+
+
 @pytest.fixture(name="root", scope="module")
 def fixture_root(tmp_path_factory):
   root = tmp_path_factory.mktemp("tfds")

@@ -424,9 +424,8 @@ def write_vqa_v2(root):
   }
 
 
-@pytest.mark.parametrize(
-  "answering", [pytest.param("rank", marks=_REST), "generate"]
-)
+@_REST
+@pytest.mark.parametrize("answering", ["rank", "generate"])
 def test_vqa_v2_with_visual_genome_through_the_trainer(answering, tmp_path):
   """Answers that nobody may score here are written for the official server."""
   root = tmp_path / "data"
