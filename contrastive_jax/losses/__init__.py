@@ -83,6 +83,9 @@ from contrastive_jax.losses.structure.separation import (
   orthogonality as orthogonality,
 )
 from contrastive_jax.losses.structure.uniformity import (
+  centroid_uniformity as centroid_uniformity,
+  cross_uniformity as cross_uniformity,
+  paired_distance as paired_distance,
   uniformity as uniformity,
 )
 from contrastive_jax.losses.token_classes import (

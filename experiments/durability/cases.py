@@ -103,7 +103,10 @@ _OWN_SCALARS = {
   ),
 }
 # Losses whose formulas need unit norm.
-_ON_SPHERE_ALONE = ("alignment", "deep_feature_separation", "uniformity")
+_ON_SPHERE_ALONE = (
+  *("alignment", "deep_feature_separation", "uniformity"),
+  *("cross_uniformity", "centroid_uniformity"),
+)
 # Options that are no bools and have no list of values; the last three are
 # arguments that are given or not, and temperatures of each anchor.
 _CHOICES: Mapping[str, tuple[Any, ...]] = {

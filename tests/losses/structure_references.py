@@ -134,6 +134,92 @@ def uniformity(image, text=None, *others, t, weights=None) -> Reference:
   return found
 
 
+def _potential_of_others(first, second, t, w):
+  """Log of the potential's sum over j != k; gradients of `rows`, `columns`, `t`."""
+  cosine = first @ second.T
+  logits = np.where(
+    np.eye(len(first), dtype=bool), -np.inf, 2 * t * (cosine - 1)
+  )
+  top = logits.max()
+  value = top + np.log(np.exp(logits - top).sum())
+  p = w * np.exp(logits - value)
+  out = Gradients(rows=first, columns=second, t=0.0)
+  # -t |x - y|^2 is a difference of two logits.
+  errors = 1.0 + 2.0 * t * (np.abs(cosine) + 1.0)
+  out.through_logits(
+    (p,),
+    ("rows", first),
+    ("columns", second),
+    2.0 * t,
+    ("t", 2.0),
+    errors=errors,
+    exact=0,
+  )
+  grown = (np.abs(p) * errors).sum()
+  out.add("t", -2.0 * p.sum(), 2.0 * np.abs(p).sum(), 2.0 * grown)
+  return value, out
+
+
+def _nothing_apart(**arguments) -> Reference:
+  """Reference of a batch of one, which is constant."""
+  zeros = {k: np.zeros(np.shape(v)) for k, v in arguments.items()}
+  return of_terms(
+    np.zeros(1), np.zeros(1), **{k: (z, z) for k, z in zeros.items()}
+  )
+
+
+def cross_uniformity(image, text, *, t, weights=None) -> Reference:
+  """Log of the Gaussian potential between rows of both that are no pair."""
+  (x, y), t = float64(image, text), float(t)
+  if len(x) == 1:
+    return _nothing_apart(image=x, text=y, t=0.0)
+  value, out = _potential_of_others(x, y, t, weights_of(weights, 1)[0])
+  found = out.reference(np.array([value - np.log(len(x))]))
+  return found.renamed(rows="image", columns="text")
+
+
+def centroid_uniformity(image, text, *, t, weights=None) -> Reference:
+  """Log of the mean Gaussian potential of pairs' normalised sums."""
+  (x, y), t = float64(image, text), float(t)
+  n = len(x)
+  if n == 1:
+    return _nothing_apart(image=x, text=y, t=0.0)
+  norm = np.linalg.norm(x + y, axis=1, keepdims=True)
+  c = (x + y) / np.maximum(norm, 1e-3)
+  value, out = _potential_of_others(c, c, t, weights_of(weights, 1)[0])
+  by_c, absolute, size = (
+    a + b for a, b in zip(out.terms.pop("rows"), out.terms.pop("columns"))
+  )
+  # Where the norm is bounded, it is a constant.
+  along = np.where(norm >= 1e-3, c, 0.0)
+
+  def through(g, minus, c):
+    inner = (g * c).sum(1, keepdims=True)
+    return (g + minus * c * inner) / np.maximum(norm, 1e-3)
+
+  terms = (
+    through(by_c, -1.0, along),
+    through(absolute, 1.0, np.abs(along)),
+    # The rows themselves are rounded.
+    3.0 * through(size, 1.0, np.abs(along)),
+  )
+  out.terms |= {"image": terms, "text": terms}
+  return out.reference(np.array([value - np.log(n * (n - 1))]))
+
+
+def paired_distance(image, text, *, weights=None) -> Reference:
+  """Squared distance of each pair."""
+  x, y = float64(image, text)
+  change = x - y
+  slope = 2.0 * weights_of(weights, len(x))[:, None] * change
+  return of_terms(
+    (change**2).sum(1),
+    (change**2).sum(1),
+    image=(slope, np.abs(slope)),
+    text=(-slope, np.abs(slope)),
+  )
+
+
 def _paired(a, b):
   """Products of rows with each other, and of their absolute values."""
   return (a * b).sum(1), np.abs(a * b).sum(1)
