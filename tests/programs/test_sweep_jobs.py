@@ -76,11 +76,27 @@ def test_what_jobs_leave_is_put_into_the_record(grid, tmp_path):
   runs = jobs.collect(grid, tmp_path).runs
   assert runs.keys() == {job.key for job in first}
   assert record.read(grid, tmp_path).runs == runs
-  assert not (tmp_path / "small.jobs").exists()
+  left = tmp_path / "small.jobs"
+  assert not any(left.iterdir())
   assert jobs.collect(grid, tmp_path).runs == runs
   # Made already: it is not made again.
   jobs.run_one(grid, first[0].key, tmp_path)
-  assert not (tmp_path / "small.jobs").exists()
+  assert not any(left.iterdir())
+
+
+def test_others_are_collected_while_a_run_is_made(grid, tmp_path, monkeypatch):
+  first, second = list(jobs.collect(grid, tmp_path).ready())[:2]
+  jobs.run_one(grid, first.key, tmp_path)
+  measure = jobs.measure
+
+  def slow(sweep, job):
+    assert jobs.collect(grid, tmp_path).runs.keys() == {first.key}
+    return measure(sweep, job)
+
+  monkeypatch.setattr(jobs, "measure", slow)
+  jobs.run_one(grid, second.key, tmp_path)
+  runs = jobs.collect(grid, tmp_path).runs
+  assert runs.keys() == {first.key, second.key}
 
 
 def test_a_run_that_cannot_be_made_is_refused(grid, tmp_path):
@@ -99,6 +115,7 @@ def test_beside_each_other_they_make_the_same_record(
   )
   assert len(start.made) == len(set(start.made)) == len(said) == grid.total_runs
   assert said[-1].startswith(f"{grid.total_runs}/{grid.total_runs}  ")
+  assert not (tmp_path / "small.jobs").exists()
   expected = small_sweep.run(tmp_path / "other")
   assert {k: v["results"] for k, v in runs.items()} == {
     k: v["results"] for k, v in expected.items()

@@ -225,10 +225,10 @@ def run_one(sweep: Sweep, key: str, out: pathlib.Path) -> None:
     raise config_lib.UserError(
       f"--job must be a run that is ready, as --list prints them; got {key!r}."
     )
-  folder = _folder(sweep, out)
-  folder.mkdir(parents=True, exist_ok=True)
   part = hashlib.sha256(key.encode()).hexdigest()[:16]  # File name of the key.
   found = {"key": key, **measure(sweep, jobs[key])}
+  folder = _folder(sweep, out)
+  folder.mkdir(parents=True, exist_ok=True)
   workdirs.write_json(folder / f"{part}.json", found)
 
 
@@ -247,9 +247,10 @@ def collect(sweep: Sweep, out: pathlib.Path) -> Record:
     report_lib.write(record)
   for part in parts:
     part.unlink()
-  # Others may still be at work.
-  with contextlib.suppress(OSError):
-    folder.rmdir()
+  # Others may still be at work, and are about to leave their files there.
+  if record.finished() == sweep.total_runs:
+    with contextlib.suppress(OSError):
+      folder.rmdir()
   return record
 
 
