@@ -16,6 +16,8 @@ TERMS = Kind(
     "bridge": f"{_HERE}:Bridge",
     "consistency": f"{_HERE}:Consistency",
     "alignment": f"{_HERE}:Alignment",
+    "cross_uniformity": f"{_HERE}:CrossUniformity",
+    "centroid_uniformity": f"{_HERE}:CentroidUniformity",
   },
 )
 _BOTH = ("image", "text")
@@ -126,6 +128,39 @@ class Alignment:
     "Constant added to the cosine's square; 0 is the printed form, which may"
     " diverge.",
     low=0,
+  )
+
+  augmented_sides = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossUniformity:
+  """Uniformity within and across modalities, and near pairs: CUA, for the gap."""
+
+  weight: float = field(1.0, "Weight of the whole term (CUA's is 1).", low=0)
+  within: float = field(
+    1.0, "Weight of both modalities' mean uniformity in the term.", low=0
+  )
+  across: float = field(
+    1.0, "Weight of the uniformity across modalities in the term.", low=0
+  )
+  distance: float = field(
+    1.0, "Weight of the squared distance of pairs in the term.", low=0
+  )
+
+  augmented_sides = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class CentroidUniformity:
+  """Uniformity of the pairs' centroids, and near pairs: ModGap, for the gap."""
+
+  weight: float = field(1.0, "Weight of the whole term (ModGap's is 1).", low=0)
+  uniformity: float = field(
+    1.0, "Weight of the centroids' uniformity in the term.", low=0
+  )
+  distance: float = field(
+    1.0, "Weight of the squared distance of pairs in the term.", low=0
   )
 
   augmented_sides = ()

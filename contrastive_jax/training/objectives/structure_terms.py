@@ -16,6 +16,8 @@ _VALUES = {
   "bridge": "brownian_bridge",
   "consistency": "geometric_consistency",
   "alignment": "alignment",
+  "cross_uniformity": "cross_uniformity",
+  "centroid_uniformity": "centroid_uniformity",
 }
 
 
@@ -58,6 +60,8 @@ class StructureTerms:
     bridge: Any = self._terms.get("bridge")
     consistency: Any = self._terms.get("consistency")
     alignment: Any = self._terms.get("alignment")
+    cross: Any = self._terms.get("cross_uniformity")
+    centroids: Any = self._terms.get("centroid_uniformity")
     times: Any = None
     if bridge is not None and bridge.time[0] < bridge.time[1]:
       positions = jnp.arange(features["image"].shape[0], dtype=jnp.int32)
@@ -90,6 +94,10 @@ class StructureTerms:
         found["alignment"] = losses.alignment(
           features["image"], features["text"], epsilon=alignment.epsilon
         )
+      if cross is not None:
+        found["cross_uniformity"] = self._cross(cross, features)
+      if centroids is not None:
+        found["centroid_uniformity"] = self._centroids(centroids, features)
       return found
 
     weights = self._weights()
@@ -137,6 +145,27 @@ class StructureTerms:
       # A number of the whole batch, said by every row.
       found["uniformity"] = jnp.broadcast_to(
         losses.uniformity(image, text, **shared), image.shape[:1]
+      )
+    return found
+
+  def _cross(self, term, features):
+    image, text = features["image"], features["text"]
+    shared = {"axes": self._axes, "block_size": self._block_size}
+    # Numbers of the whole batch, said by every row.
+    found = term.distance * losses.paired_distance(image, text)
+    if term.within:
+      for side in (image, text):
+        found += 0.5 * term.within * losses.uniformity(side, **shared)
+    if term.across:
+      found += term.across * losses.cross_uniformity(image, text, **shared)
+    return found
+
+  def _centroids(self, term, features):
+    image, text = features["image"], features["text"]
+    found = term.distance * losses.paired_distance(image, text)
+    if term.uniformity:
+      found += term.uniformity * losses.centroid_uniformity(
+        image, text, axes=self._axes, block_size=self._block_size
       )
     return found
 

@@ -25,6 +25,16 @@ ALL = {
   "structure__bridge__side": "both",
   "structure__consistency": 0.2,
   "structure__alignment": 0.1,
+  "structure__cross_uniformity": 0.4,
+  "structure__cross_uniformity__within": 0.6,
+  "structure__centroid_uniformity": 0.7,
+}
+WEIGHTS = {
+  "brownian_bridge": 0.3,
+  "geometric_consistency": 0.2,
+  "alignment": 0.1,
+  "cross_uniformity": 0.4,
+  "centroid_uniformity": 0.7,
 }
 # Near orthogonal features 1 / (cos^2 + .001) enlarges rounding errors.
 WELL_CONDITIONED = {"structure__alignment__epsilon": 0.1}
@@ -113,7 +123,13 @@ def expected_terms(z, a):
   def square(x):
     return np.sum(x**2) / ROWS
 
+  def others(x, y):
+    apart = np.exp(-2 * np.sum((x[:, None] - y) ** 2, axis=2))
+    return apart.sum() - np.diagonal(apart).sum()
+
   v, t, va, ta = z["v"], z["t"], a["v"], a["t"]
+  near = np.mean(np.sum((v - t) ** 2, axis=1))
+  c = (v + t) / np.linalg.norm(v + t, axis=1, keepdims=True)
   paired = np.sum(v * t, 1) - np.sum(va * ta, 1)
   return {
     "orthogonality": square(np.sum(v * z["v'"], 1))
@@ -128,6 +144,10 @@ def expected_terms(z, a):
     + square(t @ t.T - ta @ ta.T)
     + square(paired),
     "alignment": np.mean(1 / (np.sum(v * t, 1) ** 2 + 1e-3)),
+    "cross_uniformity": near
+    + 0.3 * sum(np.log(potential(x) / ROWS) for x in (v, t))
+    + np.log(others(v, t) / ROWS),
+    "centroid_uniformity": near + np.log(others(c, c) / (ROWS * (ROWS - 1))),
   }
 
 
@@ -154,8 +174,7 @@ def test_all_terms_together_are_those_of_the_formulas():
     np.testing.assert_allclose(metrics[name], value, rtol=2e-5, err_msg=name)
   separation = ("orthogonality", "independent_contrast", "uniformity")
   total = 0.5 * sum(terms[k] for k in separation)
-  total += 0.3 * terms["brownian_bridge"] + 0.1 * terms["alignment"]
-  total += 0.2 * terms["geometric_consistency"]
+  total += sum(weight * terms[name] for name, weight in WEIGHTS.items())
   np.testing.assert_allclose(
     loss, metrics["contrastive_loss"] + total, rtol=2e-5
   )
@@ -222,6 +241,8 @@ def expected_terms_names():
     "brownian_bridge",
     "geometric_consistency",
     "alignment",
+    "cross_uniformity",
+    "centroid_uniformity",
   }
 
 
@@ -309,9 +330,7 @@ def test_with_the_augmented_loss_terms_are_added_too():
     float(metrics[k])
     for k in ("orthogonality", "independent_contrast", "uniformity")
   )
-  total += 0.3 * float(metrics["brownian_bridge"])
-  total += 0.2 * float(metrics["geometric_consistency"])
-  total += 0.1 * float(metrics["alignment"])
+  total += sum(w * float(metrics[name]) for name, w in WEIGHTS.items())
   np.testing.assert_allclose(loss, plain + total, rtol=1e-5)
   assert "weight_sum" in metrics
 
