@@ -10,11 +10,16 @@ from contrastive_jax.evaluation.average_precision import (
   average_precision as average_precision,
   mean_average_precision as mean_average_precision,
 )
+from contrastive_jax.evaluation.clustering import (
+  k_means as k_means,
+  v_measure as v_measure,
+)
 from contrastive_jax.evaluation.few_shot import (
   few_shot_accuracy as few_shot_accuracy,
 )
 from contrastive_jax.evaluation.geometry import (
   alignment as alignment,
+  center as center,
   modality_gap as modality_gap,
   similarity_histogram as similarity_histogram,
   uniformity as uniformity,

@@ -132,6 +132,35 @@ def uniformity(
   return float(np.logaddexp.reduce(logs) - np.log(pairs))
 
 
+def center(x: Any, reference: Any = None) -> np.ndarray:
+  """Embeddings without the mean of their modality, of unit norm again.
+
+  `y_i = (x_i - m) / |x_i - m|` with the mean m of unit-norm embeddings. Done to both
+  modalities it takes the distance of their centroids away, after training.
+
+  Args:
+    x: floating `[N, d]`, of one modality.
+    reference: floating `[M, d]`, of the same modality, whose mean is taken; None is
+      `x` itself.
+
+  Returns:
+    float32 `[N, d]`; a row that is the mean stays zero.
+
+  Raises:
+    ValueError: wrong shapes or types.
+
+  Reference:
+    Li et al., Closing the modality gap for mixed modality search, 2025 (GR-CLIP).
+
+  >>> np.square(center(np.array([[1.0, 0.0], [0.0, 1.0]]))).round(1).tolist()
+  [[0.5, 0.5], [0.5, 0.5]]
+  """
+  arrays = {"x": x, "reference": x if reference is None else reference}
+  x, reference = _inputs.same_width(arrays, normalize=True)
+  mean = reference.mean(axis=0, dtype=np.float64)
+  return _inputs.l2_normalize((x - mean).astype(np.float32))
+
+
 def modality_gap(
   first: Any, second: Any, *, normalize: bool = True
 ) -> dict[str, float]:

@@ -36,6 +36,13 @@ _STEP = flags.DEFINE_integer(
   "Step of the checkpoint; the newest if absent.",
   flag_values=_FLAGS,
 )
+_EVALUATORS = flags.DEFINE_string(
+  "evaluators",
+  "",
+  "Evaluators beside the run's own, such as mixed, or module:Class of yours; their"
+  " fields are the defaults.",
+  flag_values=_FLAGS,
+)
 _BENCHMARKS = flags.DEFINE_string(
   "benchmarks",
   None,
@@ -89,6 +96,7 @@ def main() -> None:
 
   workdir = pathlib.Path(_WORKDIR.value).expanduser()
   _named(_BENCHMARKS, benchmarks.BENCHMARKS)  # Before anything is opened.
+  _added()
   names = _suites()
   run, state = runner.restore(workdir, step=_STEP.value)
   if names:
@@ -117,6 +125,17 @@ def _named(flag: flags.FlagHolder, known: Iterable[str]) -> tuple[str, ...]:
         f"--{flag.name} must be some of {', '.join(known)}; got {name!r}."
       )
   return names
+
+
+def _added() -> dict[str, Any]:
+  """Evaluators of --evaluators; raises on one that is not known."""
+  found = {}
+  for name in filter(None, map(str.strip, _EVALUATORS.value.split(","))):
+    try:
+      found[name] = choices.EVALUATORS.find(name)()
+    except ValueError as error:
+      raise config_lib.UserError(f"--evaluators {error}") from error
+  return found
 
 
 def _suites() -> tuple[str, ...]:
@@ -197,10 +216,14 @@ def _evaluators(config: config_lib.Config) -> dict[str, Any]:
   chosen = dataclasses.replace(
     chosen, **{k: v for k, v in given.items() if v is not None}
   )
+  added = {k: v for k, v in _added().items() if k not in found}
+  found |= added
   if chosen.sets:
     found["benchmarks"] = chosen
+  if chosen.sets or added:
     evaluation = dataclasses.replace(config.evaluation, evaluators=found)
     checks.check(dataclasses.replace(config, evaluation=evaluation))
+  if chosen.sets:
     return found
   if _FIT.value is not None:
     raise config_lib.UserError(

@@ -197,7 +197,10 @@ def run_arm(
     for start in range(0, len(asked), _AT_ONCE):
       part = asked[start : start + _AT_ONCE]
       filled = [*part, *[part[0]] * (_AT_ONCE - len(part))]
-      runs = [_run(arm, *which, singles, sizes) for which in filled]
+      runs = [
+        _run(arm, cell, setting, seed, singles, sizes)
+        for cell, setting, seed in filled
+      ]
       stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *runs)
       out = jax.device_get(train(jax.tree.map(jnp.asarray, stacked)))
       found.append({k: v[: len(part)] for k, v in out.items()})

@@ -50,12 +50,12 @@ def compared(
   """
   rows, found = rows_by_key(record), {}
   for key, row in rows.items():
-    base, arm, *world = key
+    base, arm, pairs, nuisance, view = key
     if arm == NONE:
       if base == structure_pairs.TWO_TERMS:
         continue
       base = structure_pairs.TWO_TERMS
-    other = rows.get((base, NONE, *world))
+    other = rows.get((base, NONE, pairs, nuisance, view))
     if other is None:
       continue
     for outcome in structure_pairs.OUTCOMES:

@@ -528,10 +528,12 @@ def test_a_killed_run_ends_with_the_same_bits(trained, folder, tmp_path):
 def test_evaluate_gives_the_results_of_the_run(trained):
   workdir, first = trained
   assert first.returncode == 0, first.stderr
-  result = execute("evaluate", workdir=workdir)
+  result = execute("evaluate", "--evaluators=mixed", workdir=workdir)
   assert result.returncode == 0, result.stderr
   assert result.stderr == ""
   again = json.loads((workdir / "evaluation_8.json").read_text())
+  added = {k: again.pop(k) for k in list(again) if k.startswith("mixed")}
+  assert 0 <= added["mixed/v_measure"] <= 1
   results = json.loads((workdir / "results.json").read_text())
   assert again == {
     k: v for k, v in results.items() if not k.startswith("train/")

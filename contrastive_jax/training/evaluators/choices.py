@@ -25,6 +25,7 @@ EVALUATORS = Kind(
     "classification": f"{_HERE}:Classification",
     "knn": f"{_HERE}:Knn",
     "geometry": f"{_HERE}:Geometry",
+    "mixed": f"{_HERE}:Mixed",
     "reranked": f"{_HERE}:Reranked",
     "benchmarks": f"{_HERE}:Benchmarks",
     "task": f"{_HERE}:Task",
@@ -120,6 +121,18 @@ class Geometry(_FinalEvaluator):
   """Alignment, uniformity and modality gap of the test split."""
 
   measure = "geometry:GeometryMeasure"
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixed(_FinalEvaluator):
+  """Images and texts in one set: clusters by label, and search among both."""
+
+  centred: bool = field(
+    True,
+    "Whether all is measured again without the mean of each modality (GR-CLIP).",
+  )
+  objectives = _PAIRS
+  measure = "mixed:MixedMeasure"
 
 
 @dataclasses.dataclass(frozen=True)
