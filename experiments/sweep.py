@@ -4,7 +4,7 @@ from contrastive_jax.programs.sweep import program
 
 SHIPPED = """
 Sweeps (experiments/sweeps/):
-  clip_small_batches            eight image-text losses at three batch sizes
+  clip_small_batches            InfoNCE, DCL, the augmented loss at three batch sizes
   fine_tuning:emoji             maps on published towers against CLIP from scratch
   fine_tuning:openclipart       the same on Open Clip Art
   fusion_structure              ALBEF with regularisers, and without each of its losses

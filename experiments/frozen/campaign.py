@@ -25,6 +25,7 @@ DEPTHS = (1, 10)
 CATALOGUE = "catalogue"
 OUTCOMES = (CATALOGUE, "unseen artist", "unseen things")
 VALIDATION = "validation"
+_DIGEST = "features_sha256"
 _EXTENSIONS = 2  # Times that a grid grows on one side.
 
 _Name = TypeVar("_Name")
@@ -94,6 +95,9 @@ def choose(
 def open_record(path: pathlib.Path, head: Mapping[str, Any]) -> dict[str, Any]:
   """The record of a study: the one that is there, or an empty one.
 
+  Features of the same weights and data are the same inputs, though another machine
+  rounds them otherwise: their digests are listed in "rounded".
+
   Args:
     path: of its JSON file.
     head: what it says besides its cells.
@@ -105,13 +109,36 @@ def open_record(path: pathlib.Path, head: Mapping[str, Any]) -> dict[str, Any]:
     return {**head, "cells": []}
   record = reporting.read_json(path)
   for name in ("provenance", "settings", "items"):
-    value = head[name]
-    if record.get(name) != value:
+    begun, value = _exact(record.get(name)), _exact(head[name])
+    if begun != value:
       raise config_lib.UserError(
-        f"{path} was begun with {name} = {_short(record.get(name))}, and this is"
+        f"{path} was begun with {name} = {_short(begun)}, and this is"
         f" {_short(value)}: choose another --out, or remove the file."
       )
+  digests = record.setdefault("rounded", [])
+  for one in (record, head):
+    digest = one["provenance"].get(_DIGEST)
+    if digest and digest not in digests:
+      digests.append(digest)
   return record
+
+
+def rounded(record: Mapping[str, Any]) -> str:
+  """A sentence on machines of a record that round features otherwise, or ""."""
+  count = len(record.get("rounded", ()))
+  if count < 2:
+    return ""
+  return (
+    f" Its cells come from {count} machines, whose features of the same images"
+    " and names differ by rounding."
+  )
+
+
+def _exact(part: Any) -> Any:
+  """A part of a record without what depends on a machine's rounding."""
+  if not isinstance(part, Mapping):
+    return part
+  return {k: v for k, v in part.items() if k != _DIGEST}
 
 
 def settings_of(

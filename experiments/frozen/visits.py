@@ -184,7 +184,8 @@ def page(record: Mapping[str, Any]) -> str:
       "",
       f"Hits of every item are in [{NAME}.json]({NAME}.json). Recorded with"
       f" {reporting.listed(record['versions'])};"
-      f" {sum(c['cpu_seconds'] for c in record['cells']) / 60:.0f} CPU minutes.",
+      f" {sum(c['cpu_seconds'] for c in record['cells']) / 60:.0f} CPU minutes."
+      f"{campaign.rounded(record)}",
       "",
     ]
   )

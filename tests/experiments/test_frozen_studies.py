@@ -178,9 +178,33 @@ def test_a_stopped_study_goes_on(recorded, inputs, tmp_path):
   assert [campaign.key_of(c) for c in found] == whole
   for a, b in zip(found, reporting.read_json(path)["cells"]):
     assert {**a, "cpu_seconds": 0} == {**b, "cpu_seconds": 0}
-  head = {**head, "settings": {**head["settings"], "dim": 7}}
+  other = {**head, "settings": {**head["settings"], "dim": 7}}
   with pytest.raises(config_lib.UserError, match="was begun with settings"):
-    campaign.open_record(again, head)
+    campaign.open_record(again, other)
+
+
+def test_features_that_another_machine_rounds_are_the_same_inputs(
+  recorded, tmp_path
+):
+  path, head, *_ = recorded
+  again = tmp_path / "again.json"
+
+  def of(digest, data="x"):
+    return {
+      **head,
+      "provenance": {"data": data, "features_sha256": digest},
+    }
+
+  record = {**reporting.read_json(path), **of("first")}
+  assert campaign.rounded(record) == ""
+  reporting.write_json(again, record)
+  opened = campaign.open_record(again, of("second"))
+  assert opened["provenance"] == record["provenance"]
+  assert opened["rounded"] == ["first", "second"]
+  assert " 2 machines" in campaign.rounded(opened)
+  assert campaign.open_record(again, of("first"))["rounded"] == ["first"]
+  with pytest.raises(config_lib.UserError, match="was begun with provenance"):
+    campaign.open_record(again, of("first", data="y"))
 
 
 def test_the_page_of_a_record(recorded, tmp_path):

@@ -359,6 +359,15 @@ def test_pages_that_ship_follow_from_their_records(name):
   assert page == kept and reading and "No conclusion" not in reading
 
 
+def test_small_batches_have_the_rate_that_infonce_chose():
+  found = files.load("clip_small_batches")
+  made = record.read(found, reporting.RESULTS)
+  for arm in found.arms:
+    if not arm.candidates:
+      rate = made.chosen(found.arm("InfoNCE", arm.setting))
+      assert arm.fields["optimizer.learning_rate"] == rate, arm.name
+
+
 def test_sweeps_that_ship_are_found_by_name_and_by_file():
   by_name = files.load("latent_structure:bridge")
   by_file = files.load(f"{files.FOLDER}/latent_structure.py:bridge")
