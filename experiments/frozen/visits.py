@@ -223,8 +223,8 @@ def _sentences(found, lengths):
         if (row := found.get((name_of(table, rate), BATCH, e)))
         and differences.verdict(row) == "higher"
       ]
-      text = f"at {', '.join(map(str, better))}" if better else "at no number"
-      yield f"- {name_of(table, rate)}: above DCL {text} of epochs."
+      told = ", ".join(map(str, better)) or "no number of"
+      yield f"- {name_of(table, rate)}: above DCL with {told} epochs."
 
 
 def plot(record: Mapping[str, Any], path: pathlib.Path) -> None:
@@ -286,7 +286,12 @@ def plot(record: Mapping[str, Any], path: pathlib.Path) -> None:
     ),
   ):
     ax.set_ylabel(label, fontsize=8)
-  axes[0, -1].legend(fontsize=7, loc="lower right", frameon=False)
+  axes[1, -1].legend(
+    *axes[0, -1].get_legend_handles_labels(),
+    fontsize=7,
+    loc="upper right",
+    frameon=False,
+  )
   canvas.savefig(path, dpi=200)
 
 
