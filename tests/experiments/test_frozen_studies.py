@@ -262,7 +262,7 @@ def test_the_page_of_visits(recorded, monkeypatch, tmp_path):
   part = visits.page(record | {"cells": record["cells"][:-1]})
   assert f"{len(plans) - 1} of {len(plans)} " in part
   assert text.count("| margin | by epochs | ") == 4
-  assert "average by epochs: positive-free + level: above DCL at" in text
+  assert "average by epochs: positive-free + level: above DCL with" in text
   visits.plot(record, tmp_path / "a.png")
   assert (tmp_path / "a.png").stat().st_size > 10_000
 
