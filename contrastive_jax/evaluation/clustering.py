@@ -99,7 +99,7 @@ def _lloyd(
     count = np.bincount(labels, minlength=len(centres))
     sums = np.zeros_like(centres)
     np.add.at(sums, labels, x)
-    # What an empty cluster took may have emptied another.
+    # A row that fills an empty cluster may leave its own one empty.
     centres = np.where(
       count[:, None] > 0, sums / np.maximum(count, 1)[:, None], centres
     )

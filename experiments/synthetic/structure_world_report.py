@@ -83,9 +83,10 @@ def page(record: Mapping[str, Any], reading: str = "") -> str:
     " one is plain, as in the paper's code, or changed likewise. Two-layer encoders,"
     f" {settings['steps']} steps of {settings['batch']} pairs; scores are of new"
     " pairs, seen plainly. CLIP's loss has two terms (plain) or four (with the other"
-    " view's); the private attribute is read from both heads of the image's encoder,"
-    " for every arm: without separation the second one is a random map of the same"
-    " hidden layer. Two batches a step are as many encoded inputs as two views.",
+    " view's). In every arm the private attribute is read from both heads of the"
+    " image's encoder; without separation nothing trains the second head, so it is a"
+    " random map of the hidden layer. Two batches a step encode as many inputs as two"
+    " views do.",
     f"{len(settings['seeds'])} seeds; weight and learning rate of every arm in every"
     " world are the best ones for R@1 of validation pairs of"
     f" {len(settings['tuning_seeds'])} other seeds, and a grid grows where they are at"

@@ -53,7 +53,7 @@ def test_every_pair_comes_once_an_epoch():
   for epoch in (found[:4], found[4:8]):
     assert sorted(epoch.ravel()) == list(range(32))
   assert not np.array_equal(found[:4], found[4:8])
-  # What fills no batch is left out of its epoch.
+  # An epoch leaves out the pairs that do not fill a batch.
   assert structure_pairs.batches(9, 3, sizes).max() <= 8
 
 

@@ -1,6 +1,5 @@
 """Checkpoints: everything that a run needs to go on, by Orbax."""
 
-import json
 import pathlib
 from typing import Any
 
@@ -9,7 +8,7 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from contrastive_jax.training.distributed import example_tables
-from contrastive_jax.training.trainer import integrity
+from contrastive_jax.training.trainer import checkpoint_files, integrity
 from contrastive_jax.training.trainer import state as state_lib
 from contrastive_jax.training.trainer.integrity import CheckpointError
 
@@ -43,18 +42,6 @@ class Checkpoints:
       keep_every: those of multiples of so many steps stay as well; 0 is none.
       keep_best: whether that of the highest score does.
     """
-    policies = ocp.training.preservation_policies
-    kept: list[Any] = [policies.LatestN(keep)]
-    if keep_every:
-      kept.append(policies.EveryNSteps(keep_every))
-    if keep_best:
-      kept.append(
-        policies.BestN(
-          get_metric_fn=lambda metrics: metrics[_SCORE],
-          n=1,
-          keep_checkpoints_without_metrics=False,
-        )
-      )
     self._failed = False
     self._workdir = workdir
     self._checkpointer = ocp.training.Checkpointer(
@@ -65,10 +52,11 @@ class Checkpoints:
         ocp.training.save_decision_policies.FixedIntervalPolicy(1)
       ),
       # pyrefly: ignore[bad-argument-type]
-      preservation_policy=policies.AnyPreservationPolicy(kept),
+      preservation_policy=_preservation(keep, keep_every, keep_best),
       # A killed run may have left one half written.
       cleanup_tmp_directories=keep is not None,
     )
+    self._files = checkpoint_files.CheckpointFiles(workdir, self._checkpointer)
 
   @property
   def latest_step(self) -> int | None:
@@ -90,7 +78,7 @@ class Checkpoints:
       CheckpointError: if there is no checkpoint, or it cannot be read.
     """
     step, stored, name = self._stored()
-    self._check_files(step)
+    self._files.check(step)
     wanted = {
       key: jax.tree.map(
         lambda x, key=key: (
@@ -102,7 +90,7 @@ class Checkpoints:
       )
       for key, value in stored.items()
     }
-    return self._load(step, {"state": wanted})["state"][name]
+    return self._files.load(step, {"state": wanted})["state"][name]
 
   def parameter_forms(self) -> Any:
     """The shapes and types of `parameters`; nothing else is read."""
@@ -121,56 +109,12 @@ class Checkpoints:
     # The run may be any: its form is in the checkpoint, not in a configuration.
     found = self._checkpointer.checkpointables_metadata(step).metadata
     if "state" not in found:
-      raise self._unreadable(step, "its folder `state` is missing")
+      raise self._files.unreadable(step, "its folder `state` is missing")
     found = found["state"]
     return (
       step,
       found,
       "params" if found["ema_params"] is None else "ema_params",
-    )
-
-  def _check_files(self, step: int) -> None:
-    """Raises if a checkpoint is damaged; one process reads it for all."""
-    found = ""
-    if jax.process_index() == 0:
-      found = integrity.problem(self._workdir, step)
-    if found:
-      raise CheckpointError(
-        f"{self._checkpointer.directory / str(step)} is damaged ({found}): restore it,"
-        " or take another step."
-      )
-
-  def _load(self, step: int | None, abstract: dict[str, Any]) -> dict[str, Any]:
-    try:
-      return self._checkpointer.load_checkpointables(step, abstract)
-    # Orbax raises whatever its layers do: a file is missing, cut or changed.
-    except Exception as error:
-      folder = self._checkpointer.directory / str(step)
-      reason = (
-        self._difference(step, abstract["state"]) or _reason(error)
-        if (folder / "state").exists()
-        else "its folder `state` is missing"
-      )
-      raise self._unreadable(step, reason) from error
-
-  def _difference(self, step: int | None, state: Any) -> str:
-    """The first array that the checkpoint holds in another form; "" if none."""
-    try:
-      metadata = self._checkpointer.checkpointables_metadata(step).metadata
-    except Exception:  # It is damaged, which the first error tells.
-      return ""
-    stored, wanted = _forms(metadata["state"]), _forms(state)
-    for name in sorted({*stored, *wanted}):
-      here, there = (x.get(name, "missing") for x in (wanted, stored))
-      if here not in ("", there):
-        return f"{name} is {there}; the configuration needs {here}"
-    return ""
-
-  def _unreadable(self, step: int | None, reason: str) -> CheckpointError:
-    return CheckpointError(
-      f"{self._checkpointer.directory / str(step)} cannot be restored"
-      f" ({reason}). If it is damaged, delete this folder to go on from the"
-      " checkpoint before; if the data has changed, choose another --workdir."
     )
 
   def check(self, step: int | None = None) -> None:
@@ -219,7 +163,7 @@ class Checkpoints:
       self._failed = True
       raise CheckpointError(
         f"The checkpoint of step {step} cannot be written to"
-        f" {self._checkpointer.directory} ({_reason(error)}): those before it are as"
+        f" {self._checkpointer.directory} ({checkpoint_files.reason(error)}): those before it are as"
         " they were; make room, then the same command goes on."
       ) from error
     if jax.process_index() == 0:
@@ -250,25 +194,14 @@ class Checkpoints:
     step = self.latest_step if step is None else step
     assert step is not None
     if iterator is None:
-      self._check_files(step)
+      self._files.check(step)
     abstract = {"state": example_tables.file_layout(state)}
     restored = example_tables.from_file(
-      self._load(step, abstract)["state"], state
+      self._files.load(step, abstract)["state"], state
     )
     if iterator is not None:
-      iterator.set_state(self._position(step))
+      iterator.set_state(self._files.position(step))
     return restored
-
-  def _position(self, step: int) -> Any:
-    """Where the data iterator stood: the same in all processes, however many."""
-    folder = pathlib.Path(self._checkpointer.directory / str(step) / "data")
-    found = sorted(folder.glob("process_*-of-*.json"))
-    if not found:
-      raise self._unreadable(step, "its folder `data` is missing or empty")
-    try:
-      return json.loads(found[0].read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-      raise self._unreadable(step, _reason(error)) from error
 
   def close(self) -> None:
     """Waits for what is being written."""
@@ -279,19 +212,18 @@ class Checkpoints:
         raise
 
 
-def _forms(tree: Any) -> dict[str, str]:
-  """Type and shape of each array by its path, "" where any will do."""
-  return {
-    jax.tree_util.keystr(path, simple=True, separator="/"): (
-      f"{x.dtype}{list(x.shape)}" if hasattr(x, "shape") else ""
+def _preservation(keep: int | None, keep_every: int, keep_best: bool) -> Any:
+  """Orbax's policy of what stays; arguments as of `Checkpoints`."""
+  policies = ocp.training.preservation_policies
+  kept: list[Any] = [policies.LatestN(keep)]
+  if keep_every:
+    kept.append(policies.EveryNSteps(keep_every))
+  if keep_best:
+    kept.append(
+      policies.BestN(
+        get_metric_fn=lambda metrics: metrics[_SCORE],
+        n=1,
+        keep_checkpoints_without_metrics=False,
+      )
     )
-    for path, x in jax.tree_util.tree_leaves_with_path(tree)
-  }
-
-
-def _reason(error: Exception) -> str:
-  """A library's error, short enough to read."""
-  reason = " ".join(str(error).split())
-  if len(reason) > 150:
-    reason = f"{reason[:150]}..."
-  return f"{type(error).__name__}: {reason}"
+  return policies.AnyPreservationPolicy(kept)

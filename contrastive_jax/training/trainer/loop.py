@@ -84,16 +84,7 @@ def fit(
     mesh,
     images_per_concept=settings.images_per_concept,
   )
-  with sharding.main_process_first("checkpoints"):
-    if jax.process_index() == 0:
-      integrity.set_aside_damaged(workdir, report)
-  saved = checkpoints_lib.Checkpoints(
-    workdir,
-    keep=settings.keep_checkpoints,
-    keep_every=settings.keep_every,
-    keep_best=settings.keep_best,
-  )
-  with contextlib.closing(saved):
+  with contextlib.closing(_open(settings, workdir, report)) as saved:
     abstract = abstract_state(settings, objective, optimizer, mesh)
     placed = jax.tree.map(lambda x: x.sharding, abstract)
     if saved.latest_step is not None:
@@ -101,10 +92,7 @@ def fit(
       state = saved.restore(abstract, iterator)
       report(f"Resuming {workdir} at step {int(state.step)}.")
     else:
-      init = functools.partial(
-        state_lib.init_state, settings, objective, optimizer
-      )
-      state = jax.jit(init, out_shardings=placed)(np.uint32(settings.seed))
+      state = _first_state(settings, objective, optimizer, placed)
       state = begin(state) if begin else state
     step_fn = jax.jit(
       state_lib.make_train_step(objective, optimizer, settings, learning_rate),
@@ -117,6 +105,32 @@ def fit(
       loop = _Loop(settings, state, iterator, mesh, evaluators, saved, log)
       loop.run(step_fn, report)
       return loop.state, {f"train/{k}": v for k, v in log.rates().items()}
+
+
+def _open(
+  settings: TrainerSettings, workdir: pathlib.Path, report: Report
+) -> checkpoints_lib.Checkpoints:
+  """The checkpoints of a run that is about to train; damaged ones are set aside."""
+  with sharding.main_process_first("checkpoints"):
+    if jax.process_index() == 0:
+      integrity.set_aside_damaged(workdir, report)
+  return checkpoints_lib.Checkpoints(
+    workdir,
+    keep=settings.keep_checkpoints,
+    keep_every=settings.keep_every,
+    keep_best=settings.keep_best,
+  )
+
+
+def _first_state(
+  settings: TrainerSettings,
+  objective: base.Objective,
+  optimizer: optax.GradientTransformation,
+  placed: Any,
+) -> state_lib.TrainState:
+  """A run's state before its first step, with these shardings."""
+  init = functools.partial(state_lib.init_state, settings, objective, optimizer)
+  return jax.jit(init, out_shardings=placed)(np.uint32(settings.seed))
 
 
 def abstract_state(
