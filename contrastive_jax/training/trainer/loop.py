@@ -78,11 +78,9 @@ def fit(
     CheckpointError: if no checkpoint is whole, or one cannot be written.
     ValueError: if the batch does not divide over the mesh.
   """
+  images = settings.images_per_concept
   sharding.check_batch_size(
-    settings.batch_size,
-    settings.microbatches,
-    mesh,
-    images_per_concept=settings.images_per_concept,
+    settings.batch_size, settings.microbatches, mesh, images_per_concept=images
   )
   with contextlib.closing(_open(settings, workdir, report)) as saved:
     abstract = abstract_state(settings, objective, optimizer, mesh)
@@ -94,16 +92,14 @@ def fit(
     else:
       state = _first_state(settings, objective, optimizer, placed)
       state = begin(state) if begin else state
-    step_fn = jax.jit(
-      state_lib.make_train_step(objective, optimizer, settings, learning_rate),
-      donate_argnums=0,
-      # Otherwise the compiler might lay out the new state in its own way.
-      out_shardings=(placed, None),
-    )
+    make = state_lib.make_train_step
+    step = make(objective, optimizer, settings, learning_rate)
+    # Without shardings the compiler might lay out the new state in its own way.
+    step = jax.jit(step, donate_argnums=0, out_shardings=(placed, None))
     log = run_log.RunLog(workdir, settings, start=int(state.step))
     with contextlib.closing(log):
       loop = _Loop(settings, state, iterator, mesh, evaluators, saved, log)
-      loop.run(step_fn, report)
+      loop.run(step, report)
       return loop.state, {f"train/{k}": v for k, v in log.rates().items()}
 
 
