@@ -64,8 +64,7 @@ def fit(
     mesh: the devices.
     workdir: receives checkpoints and logs.
     evaluators: run at their own cadence; their numbers go to the log.
-    begin: makes of the state as initialised the one before the first step, such
-      as one with an earlier run's parameters; not called on a run that resumes.
+    begin: changes the initial state; not called on a run that resumes.
     report: receives lines for the user.
 
   Returns:
