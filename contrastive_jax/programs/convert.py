@@ -96,7 +96,7 @@ Inputs are
 
 def main() -> None:
   """Runs the program."""
-  from contrastive_jax.data.sets.records import conversion, tables
+  from contrastive_jax.data.sets.records import caption_tables, conversion
 
   inputs = tuple(p.strip() for p in _INPUTS.value.split(",") if p.strip())
   for flag, value in (("inputs", inputs), ("out", _OUT.value)):
@@ -110,7 +110,9 @@ def main() -> None:
     settings = conversion.ConversionSettings(
       inputs=inputs,
       format=_FORMAT.value,
-      columns=tables.Columns(**{k: v.value for k, v in _COLUMNS.items()}),
+      columns=caption_tables.Columns(
+        **{k: v.value for k, v in _COLUMNS.items()}
+      ),
       image_root=_IMAGE_ROOT.value,
       shorter_side=_SHORTER_SIDE.value,
       **{name: share.value for name, share in _SHARES.items()},

@@ -10,9 +10,9 @@ from PIL import Image
 
 from contrastive_jax.data.sets.folder import folder_images, reading
 from contrastive_jax.data.sets.records import (
+  caption_tables,
   conversion,
   items,
-  tables,
   tars,
   units,
 )
@@ -255,10 +255,10 @@ def test_parquet_without_images_says_what_it_has(tmp_path):
   other = write_parquet(tmp_path / "b.parquet", {"a": [RED], "b": ["x"]})
   with pytest.raises(reading.DataError, match="a, b, .*--image_column"):
     converted(tmp_path / "2", other)
-  columns = tables.Columns(image="a", caption="c")
+  columns = caption_tables.Columns(image="a", caption="c")
   with pytest.raises(reading.DataError, match="'c'.* a, b"):
     converted(tmp_path / "3", other, columns=columns)
-  columns = tables.Columns(image="a", caption="b")
+  columns = caption_tables.Columns(image="a", caption="b")
   out, _ = converted(tmp_path / "4", other, columns=columns)
   assert len(read(out)) == 1
 

@@ -21,9 +21,9 @@ from contrastive_jax.data.sets.choices import Request
 from contrastive_jax.data.sets.folder import reading
 from contrastive_jax.data.sets.records import (
   Records,
+  caption_tables,
   conversion,
   items,
-  tables,
   tars,
 )
 from contrastive_jax.data.sets.records import source as record_source
@@ -326,7 +326,7 @@ def test_compressed_data_that_is_wrong_is_a_problem(tmp_path):
   shard = tmp_path / "a.tar.gz"
   shard.write_bytes(gzip.compress(b"hello" * 1000))
   assert [p.key for p in tars.read(shard)] == ["a.tar.gz"]
-  assert tables.USUAL == tables.Columns()
+  assert caption_tables.USUAL == caption_tables.Columns()
 
 
 def test_what_is_lost_counts_not_the_lines_that_say_so(tmp_path):

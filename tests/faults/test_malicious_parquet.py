@@ -10,10 +10,10 @@ from pyarrow import parquet
 
 from contrastive_jax.data.sets.folder import reading
 from contrastive_jax.data.sets.records import (
+  caption_tables,
   items,
   pages,
   parquet_files,
-  tables,
   units,
 )
 from tests.data import pairs
@@ -201,7 +201,7 @@ def test_columns_that_are_no_texts(place):
   path = write(place / "a.parquet", columns)
   with pytest.raises(reading.DataError, match="'caption'.* list<"):
     [*found(path)]
-  chosen = units.split([path], columns=tables.Columns(caption="text"))
+  chosen = units.split([path], columns=caption_tables.Columns(caption="text"))
   (item,) = [item for unit in chosen for item in unit.read()]
   assert (item.key, item.captions, item.label) == ("row 0", ("blue",), "")
 

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from contrastive_jax import choices
+from contrastive_jax import field_values
 from contrastive_jax.choices import field
 from contrastive_jax.data.images import changes, randaugment
 
@@ -106,7 +106,7 @@ class AugmentConfig(changes.Changes):
       value = getattr(self, f.name)
       try:
         # A list (from a config file) would make the config unhashable.
-        value = choices.checked(value, types[f.name], f.metadata)
+        value = field_values.checked(value, types[f.name], f.metadata)
         if f.name in ("crop_scale", "crop_ratio", "blur_sigma"):
           if not 0.0 < value[0] <= value[1]:
             raise ValueError(f"must be 0 < low <= high; got {value}.")

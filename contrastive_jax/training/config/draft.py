@@ -21,7 +21,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from contrastive_jax import choices
+from contrastive_jax import field_values
 from contrastive_jax.training.config import names, texts
 from contrastive_jax.training.config.errors import ConfigError
 
@@ -200,7 +200,9 @@ class Draft:
         )
     else:
       try:
-        self._values[name] = choices.checked(value, self._types[name], meta)
+        self._values[name] = field_values.checked(
+          value, self._types[name], meta
+        )
       except ValueError as error:
         raise ConfigError(f"{path} {error}") from error
 

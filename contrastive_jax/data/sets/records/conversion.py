@@ -24,7 +24,12 @@ from typing import Any
 from contrastive_jax.data.files import links
 from contrastive_jax.data.sets.folder import folder_rows
 from contrastive_jax.data.sets.folder.folder_rows import SPLITS, DataError
-from contrastive_jax.data.sets.records import items, sharing, tables, units
+from contrastive_jax.data.sets.records import (
+  caption_tables,
+  items,
+  sharing,
+  units,
+)
 
 DATASET_FILE = "dataset.json"
 _SETTINGS_FILE = "conversion.json"
@@ -54,7 +59,7 @@ class ConversionSettings:
 
   inputs: tuple[str, ...]
   format: str = "auto"
-  columns: tables.Columns = tables.Columns()
+  columns: caption_tables.Columns = caption_tables.Columns()
   image_root: str = ""
   shorter_side: int = 0
   validation: float = 0.0

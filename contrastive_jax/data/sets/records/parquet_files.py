@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from contrastive_jax.data.sets.folder.folder_rows import DataError
-from contrastive_jax.data.sets.records import items, pages, tables
+from contrastive_jax.data.sets.records import caption_tables, items, pages
 
 # Content of rows may take so many times its bytes in the file, and so many
 # bytes a file in addition.
@@ -50,7 +50,9 @@ def groups_of(path: pathlib.Path, rows: int) -> list[tuple[int, int]]:
   return ranges
 
 
-def check(path: pathlib.Path, columns: tables.Columns) -> dict[str, str]:
+def check(
+  path: pathlib.Path, columns: caption_tables.Columns
+) -> dict[str, str]:
   """The columns that are read, by what they hold.
 
   Raises:
@@ -59,7 +61,7 @@ def check(path: pathlib.Path, columns: tables.Columns) -> dict[str, str]:
   import pyarrow
 
   schema = _open(path).schema_arrow
-  found = columns.find(path, schema.names, tables.PARQUET)
+  found = columns.find(path, schema.names, caption_tables.PARQUET)
   for name in filter(None, found.values()):
     if schema.names.count(name) > 1:
       raise DataError(
@@ -98,7 +100,7 @@ def _is_list(kind: Any) -> bool:
 
 
 def read(
-  path: pathlib.Path, groups: tuple[int, int], columns: tables.Columns
+  path: pathlib.Path, groups: tuple[int, int], columns: caption_tables.Columns
 ) -> items.Found:
   """The examples of a range of row groups of a parquet file."""
   import pyarrow

@@ -9,7 +9,12 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 from contrastive_jax.data.sets.folder.folder_rows import DataError
-from contrastive_jax.data.sets.records import items, parquet_files, tables, tars
+from contrastive_jax.data.sets.records import (
+  caption_tables,
+  items,
+  parquet_files,
+  tars,
+)
 
 FORMATS = ("auto", "tar", "parquet", "list")
 _TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -39,9 +44,9 @@ class Unit:
   format: str
   part: tuple[int, int]
   digest: str
-  columns: tables.Columns
+  columns: caption_tables.Columns
   root: pathlib.Path
-  rows: tuple[tables.ListLine, ...] = ()
+  rows: tuple[caption_tables.ListLine, ...] = ()
 
   @property
   def name(self) -> str:
@@ -57,7 +62,7 @@ class Unit:
       return tars.read(self.path)
     if self.format == "parquet":
       return parquet_files.read(self.path, self.part, self.columns)
-    return tables.read_list(self.rows, self.root)
+    return caption_tables.read_list(self.rows, self.root)
 
 
 def find(patterns: Sequence[str], format: str = "auto") -> list[pathlib.Path]:
@@ -101,7 +106,7 @@ def split(
   files: Sequence[pathlib.Path],
   *,
   format: str = "auto",
-  columns: tables.Columns = tables.USUAL,
+  columns: caption_tables.Columns = caption_tables.USUAL,
   root: str = "",
 ) -> Iterator[Unit]:
   """Units of the files of `find`, in order; see `Unit`.
@@ -137,7 +142,7 @@ def _list(base: Unit) -> Iterator[Unit]:
       f"{base.root} is no folder; --image_root must name the one below which the"
       f" images of {base.path.name} are."
     )
-  found = tables.list_rows(base.path, base.columns)
+  found = caption_tables.list_rows(base.path, base.columns)
   while rows := tuple(itertools.islice(found, _ROWS)):
     yield dataclasses.replace(
       base,
