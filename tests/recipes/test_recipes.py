@@ -336,8 +336,11 @@ def test_a_recipe_takes_two_steps_to_stored_numbers(run):
   assert after.step == 2
   assert [k for k, whole in state_lib.finite(after).items() if not whole] == []
   found = summary(*steps)
+  # Adam's first step is the gradient's sign, which in the large recipes' deeper
+  # towers is left to rounding where a gradient is nearly 0.
+  rtol = 1e-5 if dtype_of(run) == "float32" else 1e-4
   for name, wanted in json.loads(GOLDEN.read_text())[run].items():
-    np.testing.assert_allclose(found[name], wanted, 1e-5, err_msg=name)
+    np.testing.assert_allclose(found[name], wanted, rtol, err_msg=name)
   after, _, gradients = steps[0]
   moved = {
     jax.tree_util.keystr(path, simple=True, separator="/")
