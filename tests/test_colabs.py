@@ -150,7 +150,6 @@ def test_quickstart(execute, tmp_path):
   assert len(list((workdir / "plots").glob("*.png"))) == 4
 
 
-@pytest.mark.exhaustive
 def test_gamma_augmented(execute):
   path = ROOT / "colabs" / "gamma_augmented.ipynb"
   outputs = outputs_of(execute(nbformat.read(path, as_version=4)))
@@ -173,7 +172,6 @@ def test_gamma_augmented(execute):
     assert len(images_of(outputs[name])) == 1
 
 
-@pytest.mark.exhaustive
 def test_latent_structure(execute):
   path = ROOT / "colabs" / "latent_structure.ipynb"
   outputs = outputs_of(execute(nbformat.read(path, as_version=4)))

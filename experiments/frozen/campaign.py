@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+import jax
 import numpy as np
 
 from contrastive_jax.data.files import locks
@@ -231,6 +232,8 @@ def run(
       settings=settings,
     )
     _add(path, record, new)
+    # The system lets a process map so many programs, and no more.
+    jax.clear_caches()
     paid += _cost(plan, inputs)
     seconds = time.monotonic() - began
     report(

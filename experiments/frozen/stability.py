@@ -1,4 +1,4 @@
-"""Study: no weight exceeds its rule's bound, and no run collapses.
+"""Study: whether weights keep within their rules' bounds, and which runs collapse.
 
 python -m experiments.frozen.stability
 
@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from absl import flags
 
@@ -27,7 +28,7 @@ NAME = "frozen_stability"
 _FLAGS = flags.FlagValues()
 _OUT = studies.define_out(NAME, _FLAGS)
 
-_USAGE = """No weight exceeds its rule's bound, and no run collapses.
+_USAGE = """Whether weights keep within their rules' bounds, and which runs collapse.
 
   python -m experiments.frozen.stability
 
@@ -146,11 +147,17 @@ def page(record: Mapping[str, Any]) -> str:
   """The record as Markdown."""
   rows = verdicts(record["cells"])
   taus = ", ".join(map(str, TEMPERATURES))
-  whole, beyond, collapsed = (
-    sum(r[name] for r in rows) for name in ("runs", "beyond", "collapsed")
-  )
+
+  def total(name, own):
+    return sum(r[name] for r in own)
+
+  whole, beyond = total("runs", rows), total("beyond", rows)
+  by_table = [
+    (table, [r for r in rows if r["table"] == table])
+    for table in small_batches.TABLES
+  ]
   return studies.page(
-    "# Weights within their bounds, and no run collapsed",
+    "# Weights within their bounds, and runs that collapsed",
     studies.shell(record["command"]),
     f"The maps of [frozen_small_batches](frozen_small_batches.md), {EPOCHS} epochs"
     f" at a learning rate of {RATE:g}, posterior means, temperatures {taus}, batches"
@@ -159,8 +166,12 @@ def page(record: Mapping[str, Any]) -> str:
     " the rule states. A run has collapsed if its R@1 of the catalogue is below half"
     " of DCL's at the same temperature, batch size and seed; *least* is the smallest"
     " share.",
-    f"**{beyond} of {whole} runs have a weight beyond the bound, {collapsed} have"
-    " collapsed.**",
+    f"**{beyond} of {whole} runs have a weight beyond the bound.** Collapsed, by"
+    " table:",
+    [
+      f"- {table}: {total('collapsed', own)} of {total('runs', own)}"
+      for table, own in by_table
+    ],
     reporting.table(
       ["rule", "table", "bound", "largest", "beyond", "collapsed", "least"],
       [
@@ -196,15 +207,19 @@ def main() -> None:
   done = {(c["rule"], c["table"], c["batch"]) for c in record["cells"]}
   todo = [c for c in cells() if dataclasses.astuple(c) not in done]
   inputs: Any = features.load()[0] if todo else None
+  start = time.monotonic()
   for number, cell in enumerate(todo):
     began = time.monotonic()
     record["cells"].append(run_cell(cell, inputs))
     seconds = time.monotonic() - began
     record["seconds"] += seconds
     reporting.write_json(path, record, indent=None)
+    # The system lets a process map so many programs, and no more.
+    jax.clear_caches()
+    left = (time.monotonic() - start) / (number + 1) * (len(todo) - number - 1)
     print(
       f"{number + 1}/{len(todo)}  {cell.rule} {cell.table}, batch {cell.batch}"
-      f"  {seconds:.0f} s",
+      f"  {seconds:.0f} s  ETA {left / 60:.0f} min",
       flush=True,
     )
   reporting.write(out, NAME, record, page(record), indent=None)

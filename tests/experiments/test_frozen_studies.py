@@ -133,6 +133,8 @@ def test_a_cell_has_numbers_hits_and_choice(recorded, inputs):
   path, _, plans, lines = recorded
   record = reporting.read_json(path)
   assert len(lines) == len(record["cells"]) == len(plans) == 8
+  # A process that kept the programs of all cells would end for their maps.
+  assert maps._program._cache_size() == 0
   assert lines[-1].startswith("8/8  ") and "ETA 0 min" in lines[-1]
   for cell in record["cells"]:
     for task, things in record["items"].items():
@@ -309,3 +311,4 @@ def test_runs_beyond_a_bound_and_collapsed_ones_are_counted(
   record = {"command": "c", "versions": {"jax": "1"}, "seconds": 60.0}
   text = stability.page(record | {"cells": found})
   assert "1 of 24 runs" in text and "| 12 of 12 |" in text
+  assert "- margin: 12 of 12\n- positive-free: 0 of 12\n" in text
