@@ -311,4 +311,4 @@ def test_runs_beyond_a_bound_and_collapsed_ones_are_counted(
   record = {"command": "c", "versions": {"jax": "1"}, "seconds": 60.0}
   text = stability.page(record | {"cells": found})
   assert "1 of 24 runs" in text and "| 12 of 12 |" in text
-  assert "- margin: 12 of 12\n- positive-free: 0 of 12\n" in text
+  assert "- positive-free + level: 12 of 24\n" in text
