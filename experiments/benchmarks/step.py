@@ -298,7 +298,7 @@ def page(record: Mapping[str, Any]) -> str:
     f"{record['cores']} CPU cores; medians of runs in turn. Parts are compiled"
     " by themselves, the towers are what remains of the compiled step, the host"
     " is what remains of the loop.",
-    studies.shell("python -m experiments.benchmarks.step"),
+    studies.shell(record["command"]),
     f"The emoji recipe, {recipe['batch_size']} pairs a step:",
     reporting.table(
       ["part of a step", "ms", "share"],
@@ -330,6 +330,7 @@ def main() -> None:
   out, seconds = studies.folder(_OUT.value), _SECONDS.value
   config = config_lib.parse(_CONFIG.value)
   record: dict[str, Any] = {
+    "command": f"python -m experiments.benchmarks.step --seconds={seconds:g}",
     **peers.machine(),
     "recipe": take_apart(config, seconds=seconds, steps=_STEPS.value),
     "variants": variants.measure(config, seconds=seconds),

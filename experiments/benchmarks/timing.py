@@ -4,7 +4,7 @@ import contextlib
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,7 +24,7 @@ def interleaved(
   least: int = 5,
   most: float = math.inf,
 ) -> dict[str, dict[str, Any]]:
-  """Times calls in turn, after one of each that compiles.
+  """Times calls in turn, there and back, after one of each that compiles.
 
   Args:
     calls: name -> call that returns when its work is done.
@@ -33,7 +33,9 @@ def interleaved(
     most: runs of each.
 
   Returns:
-    name -> median, quartiles and runs.
+    name -> median, quartiles, runs, and `ratio`: the median over rounds of the
+    call's time over the first one's, with its 95 % interval (order statistics). A
+    machine whose speed drifts slows both of a round.
   """
   for call in calls.values():
     call()
@@ -43,19 +45,31 @@ def interleaved(
   while runs < least or (
     runs < most and time.monotonic() - began < seconds * len(calls)
   ):
-    for name, call in calls.items():
+    # A call may leave the next one a warm or a cold cache.
+    for name, call in list(calls.items())[:: -1 if runs % 2 else 1]:
       start = time.perf_counter()
       call()
       times[name].append(time.perf_counter() - start)
     runs += 1
+  first = next(iter(times.values()))
   return {
     name: {
       "seconds": statistics.median(values),
       "quartiles": statistics.quantiles(values, n=4)[::2],
       "runs": len(values),
+      "ratio": median_interval([a / b for a, b in zip(values, first)]),
     }
     for name, values in times.items()
   }
+
+
+def median_interval(values: Sequence[float]) -> list[float]:
+  """The median, and the ends of its 95 % interval by the normal binomial."""
+  ordered, count = sorted(values), len(values)
+  reach = 0.98 * math.sqrt(count)
+  low = max(0, math.floor(count / 2 - reach) - 1)
+  high = min(count - 1, math.ceil(count / 2 + reach))
+  return [statistics.median(ordered), ordered[low], ordered[high]]
 
 
 def trainer_arguments(

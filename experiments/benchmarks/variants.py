@@ -16,11 +16,11 @@ _VIEWS = {"structure": ("bridge",), "structure.bridge.side": "both"}
 GROUPS: dict[str, dict[str, dict[str, Any]]] = {
   "loss": {
     "InfoNCE": {"loss": "clip"},
-    "augmented, moving average": {
+    "augmented, the default": {
       "loss": "augmented",
       "loss.e_step": "moving_average",
     },
-    "augmented, moving average, gamma 1": {
+    "augmented, the default, gamma 1": {
       "loss": "augmented",
       "loss.e_step": "moving_average",
       "loss.concentration": 1.0,
@@ -87,14 +87,17 @@ def _step_of(config, fields):
 def tables(
   record: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[str | list[str]]:
-  """Blocks of Markdown: each group's medians, over its first variant's."""
+  """Blocks of Markdown: each group's medians, and ratios to its first variant."""
   for group, times in record.items():
-    first = next(iter(times.values()))["seconds"]
     yield _TITLES[group]
     yield reporting.table(
-      [group, "ms", "over that of the first row"],
+      [group, "ms", "over the first row's of the same round, median [95 %]"],
       (
-        [name, f"{1e3 * t['seconds']:.1f}", f"{t['seconds'] / first:.3f}"]
+        [name, f"{1e3 * t['seconds']:.1f}", _ratio(*t["ratio"])]
         for name, t in times.items()
       ),
     )
+
+
+def _ratio(median: float, low: float, high: float) -> str:
+  return f"{median:.3f} [{low:.3f}, {high:.3f}]"

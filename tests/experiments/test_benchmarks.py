@@ -90,12 +90,16 @@ def test_a_step_becomes_a_table_and_a_figure(tmp_path):
   seconds = {"step": 0.2, "loss": 0.02, "augmentation": 0.03}
   seconds |= {"whole": 0.22, "wait": 0.001, "host": 0.019}
   record = {
+    "command": "python -m step",
     "cores": 2,
     "versions": {"jax": "1"},
     "recipe": {"batch_size": 110, "seconds": seconds},
     "variants": {
-      "loss": {"InfoNCE": {"seconds": 0.2}, "augmented": {"seconds": 0.21}},
-      "structure": {"views": {"seconds": 0.1}, "all": {"seconds": 0.115}},
+      "loss": {
+        "InfoNCE": {"seconds": 0.2, "ratio": [1.0, 1.0, 1.0]},
+        "augmented": {"seconds": 0.21, "ratio": [1.01, 0.99, 1.02]},
+      },
+      "structure": {"views": {"seconds": 0.1, "ratio": [1.0, 1.0, 1.0]}},
     },
     "vit": {
       "preset": "vit_ti16",
@@ -107,6 +111,7 @@ def test_a_step_becomes_a_table_and_a_figure(tmp_path):
     },
   }
   text = step.page(record)
+  assert "\npython -m step\n" in text
   assert (
     "| towers, forward and backward, and optimiser | 150.0 | 68.2% |" in text
   )
@@ -114,8 +119,7 @@ def test_a_step_becomes_a_table_and_a_figure(tmp_path):
   assert "| whole | 220.0 | 500 pairs a second |" in text
   assert "| ours | 2.000 | 32.0 |" in text
   assert "1.50 ×" in text
-  assert "| augmented | 210.0 | 1.050 |" in text
-  assert "| all | 115.0 | 1.150 |" in text
+  assert "| augmented | 210.0 | 1.010 [0.990, 1.020] |" in text
   step.plot(record, tmp_path / "a.png")
   assert (tmp_path / "a.png").stat().st_size > 5000
 
@@ -146,8 +150,20 @@ def test_calls_are_timed_in_turn():
   made = []
   calls = {name: lambda name=name: made.append(name) for name in "ab"}
   times = timing.interleaved(calls, 0.0)
-  assert made == ["a", "b"] * 6  # One of each compiles.
+  there, back = ["a", "b"], ["b", "a"]
+  # One of each compiles.
+  assert made == [*there, *there, *back, *there, *back, *there]
   assert {t["runs"] for t in times.values()} == {5}
+  assert times["a"]["ratio"] == [1.0, 1.0, 1.0]
+  median, low, high = times["b"]["ratio"]
+  assert 0 < low <= median <= high
+
+
+def test_a_median_has_the_interval_of_its_order_statistics():
+  """By the binomial: of 100 values the 40th and the 61st."""
+  values = [*range(1, 101)]
+  assert timing.median_interval(values) == [50.5, 40, 61]
+  assert timing.median_interval([3.0]) == [3.0, 3.0, 3.0]
 
 
 def test_variants_are_configurations_of_the_recipe():
