@@ -11,31 +11,17 @@ import pytest
 
 from contrastive_jax import losses, ops
 from experiments.frozen import features, maps
+from tests.experiments.tiny_features import (
+  THINGS,
+  WIDTH,
+  made,
+)
 
 # Programs like others.
 _REST = pytest.mark.exhaustive
-THINGS, WIDTH = 9, 6
 table_error = jax.jit(maps.table_error, static_argnums=(0, 1))
 TINY = maps.MapSettings(dim=3, temperature=0.2)
 EM = maps.Method("em", losses.MovingAverage(0.5), level_rate=0.1)
-
-
-def made(seed: int = 0) -> features.Inputs:
-  """Inputs of a few things in two drawings each."""
-  rng = np.random.default_rng(seed)
-
-  def normal(rows):
-    return rng.normal(size=(rows, WIDTH)).astype(np.float32)
-
-  drawings = np.arange(2 * THINGS, dtype=np.int32).reshape(THINGS, 2)
-  text = normal(THINGS)
-  own = np.arange(THINGS, dtype=np.int32)
-  tasks = {
-    "unseen artist": features.Task(normal(THINGS), text, own),
-    "unseen things": features.Task(normal(6), normal(3), np.arange(6) % 3),
-    "validation": features.Task(normal(4), normal(4), np.arange(4)),
-  }
-  return features.Inputs(normal(2 * THINGS), text, drawings, tasks)
 
 
 def by_hand(method, inputs, *, batch, epochs, seed, rate):

@@ -18,7 +18,7 @@ from experiments.frozen import (
   stability,
   visits,
 )
-from tests.experiments import test_frozen_maps
+from tests.experiments import tiny_features
 
 OURS, MARGIN = small_batches.OURS, small_batches_report.MARGIN
 
@@ -105,7 +105,7 @@ def tiny_methods():
 
 @pytest.fixture(name="inputs", scope="module")
 def fixture_inputs():
-  return test_frozen_maps.made()
+  return tiny_features.made()
 
 
 OPTIONS = {"seeds": (0, 1), "tuning_seeds": (9,), "grid": (0.01, 0.1)}

@@ -17,63 +17,20 @@ from tests.losses import augmented_references as references
 from tests.training import tiny
 from tests.training.stub import ROWS, Stub, assert_gradients_close
 from tests.training.stub import batch as make_batch
-
-DIM = 8  # Dimension of the stub's embeddings.
-DATA = tiny.make_data()
+from tests.training.stub_runs import (
+  DATA,
+  DIM,
+  PLAIN_VIEWS,
+  features,
+  fit,
+  make,
+  make_config,
+  run,
+)
 
 # Programs like others.
 _REST = pytest.mark.exhaustive
 ONE_OR_FOUR = (pytest.param(1, marks=_REST), 4)
-
-
-def make_config(**changes):
-  return tiny.make_config(
-    **{"batch_size": ROWS, "loss": "augmented", **changes}
-  )
-
-
-def make(devices=1, **changes):
-  """Objective with the stub's model, parameters and state, on a mesh."""
-  objective = tiny.make_objective(make_config(**changes), DATA, devices)
-  objective.model = Stub()
-  state = {"model": {}}
-  if objective.augmented_pairs is not None:
-    state["auxiliary"] = objective.augmented_pairs.init(jax.random.key(3), DIM)
-  mesh = tiny.make_mesh(devices)
-  placed = sharding.state_sharding(state, mesh, fsdp=False)
-  params = jax.device_put(
-    jax.tree.map(jnp.float32, Stub.params), sharding.replicated(mesh)
-  )
-  return objective, params, jax.device_put(state, placed), mesh
-
-
-def fit(workdir, devices, *, evaluators=(), **changes):
-  """A whole run of the stub: steps, updates, checkpoints."""
-  objective, params, state, _ = make(devices, batch_size=8, **changes)
-  objective.init = lambda key, batch: jax.device_get((params, state))
-  return objective, tiny.fit(
-    make_config(batch_size=8, **changes),
-    workdir,
-    DATA,
-    devices=devices,
-    objective=objective,
-    evaluators=evaluators,
-  )[0]
-
-
-def run(devices=1, steps=1, batches=None, **changes):
-  """Losses, gradients, metrics and states of some steps without updates."""
-  objective, params, state, mesh = make(devices, **changes)
-  fn = jax.jit(jax.value_and_grad(objective.loss, has_aux=True))
-  found = []
-  for t in range(steps):
-    rows = make_batch() if batches is None else batches[t]
-    (loss, (state, metrics)), grads = fn(
-      params, state, sharding.put_batch(rows, mesh), jax.random.key(5 + t)
-    )
-    found.append(jax.device_get((loss, grads, metrics)))
-    found[-1] += (state,)
-  return found
 
 
 def entries(state, name, devices=1):
@@ -116,21 +73,6 @@ def test_without_the_positive_it_has_that_of_decoupled(captions):
   expected = run(batches=rows, loss="decoupled", **settings)[0]
   found = run(batches=rows, loss__e_step="batch", **settings)[0]
   assert_gradients_close(found[1], expected[1], 1e-5)
-
-
-def features(rows):
-  """The stub's embeddings of a batch in float64, without augmentation."""
-  objective, params, state, _ = make(loss__e_step="batch")
-  return (
-    np.float64(objective.encode_image(params, state, rows["image"])),
-    np.float64(objective.encode_text(params, state, rows["tokens"][:, 0])),
-  )
-
-
-PLAIN_VIEWS = {
-  "augment__random_resized_crop": False,
-  "augment__color_jitter": 0.0,
-}
 
 
 @pytest.mark.parametrize("rule", ["moving_average", "conjugate", "visits"])

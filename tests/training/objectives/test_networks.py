@@ -13,7 +13,9 @@ from contrastive_jax.training.trainer import loop
 from tests.losses import augmented_references as references
 from tests.models import partition_reference
 from tests.training import tiny
-from tests.training.objectives.test_augmented_objective import (
+from tests.training.stub import Stub, assert_gradients_close
+from tests.training.stub import batch as make_batch
+from tests.training.stub_runs import (
   DIM,
   PLAIN_VIEWS,
   features,
@@ -22,8 +24,6 @@ from tests.training.objectives.test_augmented_objective import (
   make_config,
   run,
 )
-from tests.training.stub import Stub, assert_gradients_close
-from tests.training.stub import batch as make_batch
 
 TAU = math.exp(-Stub.params["log_logit_scale"])
 NETWORK = {
