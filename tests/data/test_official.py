@@ -373,9 +373,7 @@ def test_one_bad_line_of_many(tmp_path, root):
 def test_a_small_split_is_not_hidden_by_a_large_one(tmp_path, root):
   train = write(tmp_path / "train.json", rows_of() * 50)
   test = write(tmp_path / "test.json", [{"image": "no.png", "caption": "a"}])
-  with pytest.raises(
-    reading.DataError, match="1 of 1 rows of the split 'test'"
-  ):
+  with pytest.raises(reading.DataError, match=r"\b1 of 1\b.*'test'"):
     load("albef", {"train": train, "test": test}, root)
 
 
