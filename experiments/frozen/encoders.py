@@ -48,7 +48,9 @@ STEPS = 3000
 BATCHES = (8, 32, 128, 512)
 SEEDS = tuple(range(10))
 TUNING_SEEDS = (100, 101, 102)
-GRID = (0.002, 0.004, 0.008)
+# Losses prefer rates that are a hundredfold apart, and scores have two peaks: all
+# try the whole range, not what lies around a first best one.
+GRID = tuple(0.003 * 3**i for i in range(8))
 INFO_NCE, DCL, OURS, EXACT = "InfoNCE", "DCL", "ours", "exact 1/Z"
 _OUTCOMES = (
   (campaign.CATALOGUE, 1),
