@@ -43,7 +43,8 @@ def soft_target_contrastive(
   Args:
     queries: [N, d] unit norm, from the encoder.
     momentum_queries: [N, d] unit norm, the same examples by the momentum encoder.
-    momentum_keys: [N, d] unit norm, the other modality by its momentum encoder.
+    momentum_keys: [N, d] unit norm, the other modality by its momentum encoder, or
+      for a contrast within a modality the same one.
     queue: [M, d] unit norm, earlier keys, or None; with `axes` this device's
       part, all parts together being the queue.
     temperature: tau > 0, a number or a traced scalar.

@@ -8,14 +8,18 @@ python -m experiments.train --config=albef_4m \
 The files are lists as ALBEF's authors published them; IMAGES is the folder below which
 the images are. An epoch shows every image with one of its captions, so that COCO and
 Visual Genome, which have several captions an image, count for less than in the paper;
-the number of examples is the paper's. The second paper's rows:
+the number of examples is the paper's.
+
+The second paper adds a regulariser to a contrast of four terms, two of which are within
+a modality: --config.loss.in_modal with one of
   separation   --config.structure=separation --config.structure.separation.weight=0.1
   bridge       --config.structure=bridge --config.structure.bridge.weight=0.1
   consistency  --config.structure=consistency --config.structure.consistency.weight=0.1
-and the first paper's loss as the contrast: --config.loss=augmented
---config.loss.e_step=conjugate --config.loss.temperature_mode=fixed. Their weights are
-not published; a search would begin with these. Another view's features are the momentum
-model's.
+Their weights are not published; a search would begin with these. Another view's features
+are the momentum model's. Both models see one view of an image, which is augmented as in
+ALBEF (the second paper does not say otherwise; a plain one is
+--config.structure.first_view=plain). The first paper's loss as the contrast is
+--config.loss=augmented --config.loss.temperature_mode=fixed.
 
 Expected, in %: the recipes albef_vqa, albef_nlvr2, albef_ve and albef_retrieval say
 what a run scores that begins with this one. Published scores are of encoders that began

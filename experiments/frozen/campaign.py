@@ -27,7 +27,8 @@ CATALOGUE = "catalogue"
 OUTCOMES = (CATALOGUE, "unseen artist", "unseen things")
 VALIDATION = "validation"
 _DIGEST = "features_sha256"
-_EXTENSIONS = 2  # Times that a grid grows on one side.
+_EXTENSIONS = 2  # Times that a grid grows on one side,
+_NEW = 3  # by so many rates.
 
 _Name = TypeVar("_Name")
 
@@ -76,10 +77,10 @@ def choose(
 
   Args:
     score: of learning rates.
-    grid: a geometric progression to begin with; it grows by as many at a time,
+    grid: a geometric progression to begin with; it grows by three at a time,
       at most twice on a side.
   """
-  factor, size = grid[1] / grid[0], len(grid)
+  factor = grid[1] / grid[0]
   scores = dict(zip(grid, score(grid), strict=True))
   left = {-1: _EXTENSIONS, 1: _EXTENSIONS}
   while True:
@@ -89,7 +90,7 @@ def choose(
     if not side or not left[side]:
       return Choice(best, {r: scores[r] for r in tried}, bool(side))
     left[side] -= 1
-    new = [best * factor ** (side * (i + 1)) for i in range(size)]
+    new = [best * factor ** (side * (i + 1)) for i in range(_NEW)]
     scores |= zip(new, score(new), strict=True)
 
 

@@ -245,18 +245,19 @@ def test_the_variants_of_a_recipe_are_known_here(name):
 @pytest.mark.parametrize(
   "variant, loss, terms, heads",
   [
-    ("", "clip", {"separation"}, True),
+    ("", "clip_four_term", {"separation"}, True),
     ("clip", "clip", set(), False),
-    ("contrast", "clip_four_term", {"separation"}, True),
+    ("contrast", "clip_four_term", set(), False),
     ("cyclip", "clip", {"consistency"}, False),
-    ("bridge", "clip", {"bridge"}, False),
-    ("consistency", "clip", {"consistency"}, False),
+    ("bridge", "clip_four_term", {"bridge"}, False),
+    ("consistency", "clip_four_term", {"consistency"}, False),
   ],
 )
 def test_the_rows_of_the_second_paper_are_variants(variant, loss, terms, heads):
   config = parsed(*filter(None, ("structure_rn50", variant)))
   assert {*config.structure.terms} == terms
   assert all(term.weight > 0 for term in config.structure.terms.values())
+  assert config.structure.first_view == "plain"
   assert loss_of(config) == loss
   evaluators = config.evaluation.evaluators
   for name in ("classification", "benchmarks"):

@@ -27,8 +27,9 @@ class Albef(base.Objective):
   r"""The sum of three losses on a fusion model, with momentum distillation.
 
   * image-text contrast against momentum features of the batch and a queue, with
-    soft targets (`losses.soft_target_contrastive`, mean of both directions), or,
-    with `config.loss=augmented`, the augmented loss within the batch;
+    soft targets (`losses.soft_target_contrastive`, mean of both directions; with
+    `config.loss.in_modal` of four, the other two within the modalities), or, with
+    `config.loss=augmented`, the augmented loss within the batch;
   * matching: the pair, the text with a hard negative image, the image with a
     hard negative text, each by fusion of both;
   * masked language modelling of the text by fusion with its image.
@@ -193,7 +194,7 @@ class Albef(base.Objective):
     def both(whole, image, text, groups, earlier):
       temperature, alpha = whole
 
-      def direction(this, that, side):
+      def direction(this, that, side, alpha=alpha):
         return losses.soft_target_contrastive(
           this[0],
           this[1],
@@ -207,9 +208,14 @@ class Albef(base.Objective):
           block_size=self._loss.block_size or "auto",
         )
 
-      return 0.5 * (
-        direction(image, text, "text") + direction(text, image, "image")
+      across = direction(image, text, "text") + direction(text, image, "image")
+      if not self._loss.in_modal:
+        return across / 2
+      within = sum(
+        direction(own, own, name, alpha=0.0)
+        for name, own in (("image", image), ("text", text))
       )
+      return (across + within) / 4
 
     values = sharding.map_rows(both, self._mesh)(
       (temperature, alpha), (image, image_m), (text, text_m), groups, earlier

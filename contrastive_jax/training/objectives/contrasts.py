@@ -316,6 +316,11 @@ class SoftTarget(LossFields):
   queue_size: int = field(
     1024, "Earlier keys in the contrast; 0 has no queue.", low=0
   )
+  in_modal: bool = field(
+    False,
+    "Whether half of it is contrast within each modality, with hard targets, as"
+    " the second paper's loss of four terms has it.",
+  )
 
 
 def _scaled(loss: Callable[..., Any], **fixed: Any) -> Callable[..., Any]:

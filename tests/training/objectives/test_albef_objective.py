@@ -71,7 +71,7 @@ def by_hand(objective, params, state, batch, alpha):
   )
   groups = batch["concept_id"]
 
-  def contrast(q, qm, k, side):
+  def contrast(q, qm, k, side, alpha=alpha):
     keys = jnp.concatenate([k, state["queue"][side]])
     ids = jnp.concatenate([groups, state["queue"]["ids"]])
     hard = (groups[:, None] == ids[None]).astype(jnp.float32)
@@ -85,6 +85,11 @@ def by_hand(objective, params, state, batch, alpha):
     contrast(image["feature"], image_m["feature"], text_m["feature"], "text")
     + contrast(text["feature"], text_m["feature"], image_m["feature"], "image")
   )
+  if objective._loss.in_modal:
+    for side, x, m in (("image", image, image_m), ("text", text, text_m)):
+      own = contrast(x["feature"], m["feature"], m["feature"], side, 0.0)
+      contrastive += 0.5 * own
+    contrastive /= 2
 
   def matches(rows_of_text, rows_of_image, label):
     states = call(
@@ -135,14 +140,20 @@ def by_hand(objective, params, state, batch, alpha):
 
 
 @pytest.mark.parametrize(
-  "count", [1, *(pytest.param(c, marks=_REST) for c in (0, 7))]
+  "count, in_modal",
+  [
+    (1, False),
+    (1, True),
+    *(pytest.param(c, False, marks=_REST) for c in (0, 7)),
+  ],
 )
-def test_a_step_by_hand(monkeypatch, count):
+def test_a_step_by_hand(monkeypatch, count, in_modal):
   """Alpha's ramp is 2 of the 8 steps."""
   changes = {
     "objective__contrast": 0.7,
     "objective__matching": 1.3,
     "objective__language": 0.9,
+    "loss__in_modal": in_modal,
   }
   objective, params, state = start(**changes)
   state = {**state, "count": jnp.int32(count)}
