@@ -51,7 +51,9 @@ def _emoji() -> Sweep:
 
 def _openclipart() -> Sweep:
   published = lit_openclipart.get_config()
+  # A plain CLIP: two terms, every view changed.
   scratch = structure_emoji.get_config()
+  scratch.loss, scratch.structure.first_view = "clip", "augmented"
   scratch.data = "openclipart"
   # How captions are drawn is part of what both see.
   scratch.captions = published.captions

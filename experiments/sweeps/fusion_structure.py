@@ -36,7 +36,7 @@ _METHODS = {
   "ALBEF": {},
   "texts alone": {"others.objective.inputs": "text"},
   "images alone": {"others.objective.inputs": "image"},
-  # At the weights that latent_structure chose on validation, for two towers.
+  # At the weights that latent_structure:two_terms chose on validation, for two towers.
   **{
     f"+ {kind}": {"structure": kind, f"structure.{kind}.weight": weight}
     for kind, weight in latent_structure.WEIGHTS.items()
@@ -67,7 +67,7 @@ def _tasks_of_one_image() -> Sweep:
       " second paper's regularisers, with the first paper's augmented loss as its"
       ' contrast, and without each of its losses; of "texts alone" and "images'
       ' alone" the fine-tuned models see one side. The weights of regularisers are'
-      " those that latent_structure chose for two towers; nothing is tuned here.\n\n"
+      " those that latent_structure_two_terms chose for two towers; nothing is tuned here.\n\n"
       "Every pre-training begins with the same two encoders, those of a model that"
       " answers questions about scenes (`experiments.fusion_study --tasks=vqa`, seed"
       " 0); fusion layers, projections and heads are new in each. So short a"
