@@ -125,6 +125,18 @@ def open_record(path: pathlib.Path, head: Mapping[str, Any]) -> dict[str, Any]:
   return record
 
 
+def rate_text(cell: Mapping[str, Any]) -> str:
+  """The learning rate, and what the best one for the catalogue would give."""
+  tried = cell["tried"]
+  best = max(tried, key=lambda rate: tried[rate][CATALOGUE])
+  chosen = f"{cell['rate']:g}"
+  text = f"{chosen}{'*' if cell['at_end'] else ''}"
+  r_at_1 = f"{tried[chosen][CATALOGUE]:.3f}"
+  if best != chosen:
+    r_at_1 += f"; {tried[best][CATALOGUE]:.3f} at {best}"
+  return f"{text} ({r_at_1})"
+
+
 def rounded(record: Mapping[str, Any]) -> str:
   """A sentence on machines of a record that round features otherwise, or ""."""
   count = len(record.get("rounded", ()))

@@ -124,8 +124,11 @@ def page(record: Mapping[str, Any]) -> str:
       [[m, *(text_of(cells[m, b]) for b in batches)] for m in _STYLES],
     )
 
-  def chosen(cell):
-    return f"{cell['rate']:g}{'*' if cell['at_end'] else ''}"
+  def weights(cell):
+    if cell["weight_max"][0] is None:
+      return "–"
+    total = reporting.interval(cell["weight_sum"], 2)
+    return f"{total}; {max(cell['weight_max']):.1f}"
 
   return studies.page(
     "# Networks at every batch size, with the same number of steps",
@@ -168,9 +171,15 @@ def page(record: Mapping[str, Any]) -> str:
       ["difference", *(f"{task} R@{k}" for task, k in _OUTCOMES)],
       ([name, *map(differences.cell, own)] for name, own in found.items()),
     ),
+    "## Weights",
+    "Sum of an anchor's weights u Z-hat in the last epoch, which is 1 where weights are"
+    " right on average, and the largest one of any step and seed.",
+    table(weights),
     "## Learning rates",
-    "A * marks a rate at an end of its grid, which had grown twice on that side.",
-    table(chosen),
+    "A * marks a rate at an end of its grid, which had grown twice on that side. In"
+    " parentheses the tuning seeds' R@1 of the catalogue, and where another of the"
+    " rates that were tried has a higher one, that.",
+    table(campaign.rate_text),
     f"Hits of every item are in [{NAME}.json]({NAME}.json). Recorded with"
     f" {reporting.listed(record['versions'])};"
     f" {sum(c['cpu_seconds'] for c in record['cells']) / 60:.0f} CPU minutes.",

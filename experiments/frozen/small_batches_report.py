@@ -166,7 +166,7 @@ def page(record: Mapping[str, Any]) -> str:
     " seeds' R@1 of the catalogue, and where another of the rates that were tried"
     " has a higher one, that.",
     "",
-    *_by_batch(record, _rate),
+    *_by_batch(record, campaign.rate_text),
     "",
     f"Hits of every item are in [frozen_small_batches.json]"
     "(frozen_small_batches.json). Recorded with"
@@ -276,19 +276,6 @@ def _interval(values: Sequence[float | None]) -> str:
   known = [v for v in values if v is not None]
   complete = known and len(known) == len(values)
   return reporting.interval(known, 2) if complete else "–"
-
-
-def _rate(cell: Mapping[str, Any]) -> str:
-  """The learning rate, and what the best one for the catalogue would give."""
-  best = max(
-    cell["tried"], key=lambda rate: cell["tried"][rate][campaign.CATALOGUE]
-  )
-  chosen = f"{cell['rate']:g}"
-  text = f"{chosen}{'*' if cell['at_end'] else ''}"
-  r_at_1 = f"{cell['tried'][chosen][campaign.CATALOGUE]:.3f}"
-  if best != chosen:
-    r_at_1 += f"; {cell['tried'][best][campaign.CATALOGUE]:.3f} at {best}"
-  return f"{text} ({r_at_1})"
 
 
 def _ends(record: Mapping[str, Any]) -> list[str]:
