@@ -311,9 +311,10 @@ def _names(config: config_lib.Config) -> dict[str, str]:
   terms = [*structure.terms] if structure else []
   if structure and not structure.augmented_sides and "consistency" in terms:
     terms[terms.index("consistency")] += " without augmentation"
+  four = " of four terms" if getattr(loss, "in_modal", False) else ""
   return {
     "objective": OBJECTIVES.name_of(config.objective),
-    "loss": LOSSES.name_of(loss) if loss else "",
+    "loss": LOSSES.name_of(loss) + four if loss else "",
     "structure": " + ".join(terms),
   }
 
