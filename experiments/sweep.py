@@ -9,9 +9,7 @@ Sweeps (experiments/sweeps/):
   fine_tuning:openclipart       the same on Open Clip Art
   fusion_structure              ALBEF with regularisers, and without each of its losses
   fusion_structure:nlvr2        its regularisers for statements about two images
-  latent_structure              regularisers on four terms, the first view plain
-  latent_structure:augmented    the same, the first view augmented
-  latent_structure:two_terms    regularisers and their pairs on CLIP's loss
+  latent_structure:two_terms    CLIP with each regulariser, weights tuned
   latent_structure:ablation     each regulariser without each of its terms
   latent_structure:bridge       Brownian bridges with a momentum encoder
   latent_structure:momentum     regularisers with features of a momentum encoder

@@ -1,4 +1,4 @@
-r"""A small CLIP on emoji for regularisers of latent structure: rows of latent_structure.
+r"""A small CLIP on emoji for regularisers of latent structure.
 
 python -m experiments.train --config=structure_emoji \
     --config.structure=consistency --config.structure.consistency.weight=0.1 \
@@ -6,9 +6,9 @@ python -m experiments.train --config=structure_emoji \
 
 An image has one English caption, the tower is small, and 400 steps take about two minutes
 on two CPU cores. As in the second paper the loss has four terms, each modality's own
-besides the two across, and the first view of an image is plain. The variants of the sweep
-latent_structure say which fields make their rows; without the two fields of structure
-above it is the row "four terms".
+besides the two across, and the first view of an image is plain. The sweep latent_structure
+has regularisers on CLIP's two terms, and changes both views: --config.loss=clip
+--config.structure.first_view=augmented.
 """
 
 from contrastive_jax.training import config as config_lib

@@ -12,7 +12,7 @@ from experiments.sweeps import latent_structure
 
 def get_sweep() -> Sweep:
   """The three weights."""
-  config = latent_structure.two_terms()
+  config = latent_structure.config()
   config.evaluation = ("retrieval", "zero_shot", "geometry")
   config.evaluation.retrieval.every = 0
   return Sweep(
