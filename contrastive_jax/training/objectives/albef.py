@@ -72,11 +72,12 @@ class Albef(base.Objective):
       parts.structure, parts.loss.block_size, parts.mesh
     )
     self.augmented_pairs = None
-    self._queue_size = 0
+    self._queue_size, self._in_modal = 0, False
     if isinstance(parts.loss, contrasts.Augmented):
       self.augmented_pairs = AugmentedPairs(parts.loss, parts)
     elif isinstance(parts.loss, contrasts.SoftTarget):
       self._queue_size = parts.loss.queue_size
+      self._in_modal = parts.loss.in_modal
     if self._queue_size % parts.mesh.size:
       raise ValueError(
         "config.loss.queue_size must be a multiple of the number of devices"
@@ -209,7 +210,7 @@ class Albef(base.Objective):
         )
 
       across = direction(image, text, "text") + direction(text, image, "image")
-      if not self._loss.in_modal:
+      if not self._in_modal:
         return across / 2
       within = sum(
         direction(own, own, name, alpha=0.0)

@@ -85,7 +85,7 @@ def by_hand(objective, params, state, batch, alpha):
     contrast(image["feature"], image_m["feature"], text_m["feature"], "text")
     + contrast(text["feature"], text_m["feature"], image_m["feature"], "image")
   )
-  if objective._loss.in_modal:
+  if objective._in_modal:
     for side, x, m in (("image", image, image_m), ("text", text, text_m)):
       own = contrast(x["feature"], m["feature"], m["feature"], side, 0.0)
       contrastive += 0.5 * own
