@@ -241,5 +241,13 @@ def plot(record: Mapping[str, Any], path: pathlib.Path) -> None:
     ax.set_title(_TITLES[outcome], fontsize=8)
   for ax in axes[-1]:
     ax.set_xlabel("training pairs", fontsize=8)
-  axes[0, -1].legend(fontsize=7, frameon=False)
+  handles, labels = axes[0, 0].get_legend_handles_labels()
+  canvas.legend(
+    handles,
+    labels,
+    loc="outside lower center",
+    ncol=len(labels),
+    fontsize=8,
+    frameon=False,
+  )
   canvas.savefig(path, dpi=160)
