@@ -29,8 +29,9 @@ as DeiT-B and BERT-base, which these flags take (the normalisation is ALBEF's, C
     --config.initial.text_weights=BERT --config.tokenizer=BERT/vocab.txt
 Without them the run begins at random, and the vocabulary is learned on the captions.
 
-Hardware: 8 chips of v5e (2x4), 6.4 of 16 GiB each, 6.6 with four terms and separation; 0.113 s a
-step by its products alone, 9.4 hours in all. Compiled with little effort, not run.
+Hardware: 8 chips of v5e (2x4), 6.4 of 16 GiB each, 6.6 with four terms and separation;
+0.113 s a step by its products alone, 9.4 hours in all. Compiled with little effort, not
+run.
 Settings: ALBEF, https://arxiv.org/abs/2107.07651, and its code: batch 512, 30 epochs,
 256 pixels, 30 tokens (25 there), AdamW with a rate of 1e-4 after 2,000 steps of warm-up,
 then a cosine to 1e-5.

@@ -5,7 +5,7 @@ python -m experiments.synthetic.structure_world
 Fixed pairs of two modalities (`structure_pairs`): how many, how much nuisance, a plain
 first view or a changed one, two terms of the loss or four. Every arm of every world has
 a weight and a learning rate of its own, chosen on validation pairs by seeds that are
-not reported. On two CPU cores it takes about an hour; it goes on where it was stopped.
+not reported. On two CPU cores it takes about half an hour; it goes on where it was stopped.
 """
 
 import dataclasses

@@ -184,15 +184,16 @@ def test_a_step_by_hand(monkeypatch, count, in_modal):
 
 
 @pytest.mark.parametrize(
-  "loss, block",
+  "loss, block, in_modal",
   [
-    ("soft_target", 0),
-    pytest.param("augmented", 4, marks=_REST),
-    pytest.param("soft_target", 4, marks=_REST),
-    pytest.param("augmented", 0, marks=_REST),
+    ("soft_target", 0, False),
+    ("soft_target", 4, True),
+    pytest.param("augmented", 4, None, marks=_REST),
+    pytest.param("soft_target", 4, False, marks=_REST),
+    pytest.param("augmented", 0, None, marks=_REST),
   ],
 )
-def test_any_number_of_devices(loss, block):
+def test_any_number_of_devices(loss, block, in_modal):
   changes = {
     "loss": loss,
     "objective__negative_block": block,
@@ -202,6 +203,8 @@ def test_any_number_of_devices(loss, block):
     "other_view": "momentum",
     "objective__mask_share": 0.5,
   }
+  if in_modal is not None:
+    changes["loss__in_modal"] = in_modal
   batch = make_batch()
   results = []
   for devices in (1, 2) if block else (1, 8):
