@@ -11,6 +11,9 @@ from contrastive_jax import ops
 from contrastive_jax._types import Array, Dtype
 from contrastive_jax.models import layers
 
+# Names of a tower's embeddings: of its first head, its second, and of both.
+HEADS = ("shared", "independent", "both")
+
 
 class TwoTower(nn.Module):
   r"""Image tower and text tower with unit-norm float32 embeddings.
@@ -97,26 +100,41 @@ class TwoTower(nn.Module):
     self.logit_bias = scalar("logit_bias", self.init_logit_bias)
 
   def encode_image(
-    self, images: Array, *, train: bool = False, are_features: bool = False
+    self,
+    images: Array,
+    *,
+    head: str = "shared",
+    train: bool = False,
+    are_features: bool = False,
   ) -> Array:
-    """Embeds images.
+    r"""Embeds images.
 
     Args:
       images: floating [N, H, W, 3], normalised; or the tower's features of them,
         floating [N, width].
+      head: `shared` for z; with `independent_head` also `independent` for z', and
+        `both` for :math:`[z, z'] / \sqrt 2`.
       train: whether the tower is in training mode.
       are_features: whether features are given, for which the tower is not run.
 
     Returns:
-      float32 [N, d] of unit norm.
+      float32 [N, d] of unit norm; [N, 2 d] of both heads.
+
+    Raises:
+      ValueError: if there is no such head.
     """
-    return self._embed("image", images, train, are_features)[0]
+    return self._embedding("image", images, head, train, are_features)
 
   def encode_text(
-    self, tokens: Array, *, train: bool = False, are_features: bool = False
+    self,
+    tokens: Array,
+    *,
+    head: str = "shared",
+    train: bool = False,
+    are_features: bool = False,
   ) -> Array:
     """Embeds texts; `tokens` are integer [N, L], else as `encode_image`."""
-    return self._embed("text", tokens, train, are_features)[0]
+    return self._embedding("text", tokens, head, train, are_features)
 
   def encode_image_twice(
     self, images: Array, *, train: bool = False, are_features: bool = False
@@ -162,6 +180,14 @@ class TwoTower(nn.Module):
       out |= zip(names, self._embed(side, x, train, twice=twice))
     return out
 
+  def _embedding(
+    self, side: str, x: Array, head: str, train: bool, are_features: bool
+  ) -> Array:
+    """One embedding, by the name of its head."""
+    twice = head != "shared"
+    found = self._embed(side, x, train, are_features, twice=twice)
+    return of_head(head, *found) if twice else found[0]
+
   def _embed(
     self,
     side: str,
@@ -192,6 +218,14 @@ class TwoTower(nn.Module):
       return ops.l2_normalize(z.astype(jnp.float32))
 
     return tuple(map(embedding, heads))
+
+
+def of_head(head: str, shared: Array, independent: Array) -> Array:
+  """The embedding by a head's name, of unit norm like both that are given."""
+  layers.check_choice("head", head, HEADS)
+  if head == "both":
+    return ops.l2_normalize(jnp.concatenate([shared, independent], axis=1))
+  return independent if head == "independent" else shared
 
 
 class _Head(nn.Module):

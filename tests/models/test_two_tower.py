@@ -114,6 +114,14 @@ def test_second_heads_see_the_same_feature_and_change_nothing_else(kind):
       np.linalg.norm(independent, axis=-1), 1, atol=1e-5
     )
     assert np.abs(np.sum(shared * independent, axis=1)).max() < 0.9
+    expected = {
+      "shared": shared,
+      "independent": independent,
+      "both": np.concatenate([shared, independent], axis=1) / math.sqrt(2),
+    }
+    for head, value in expected.items():
+      found = module.apply(variables, x, method=f"encode_{side}", head=head)
+      np.testing.assert_allclose(found, value, atol=1e-6)
   params = variables["params"]
   names = {"image_independent", "text_independent"}
   head = params["image_independent"]["head"]
@@ -127,6 +135,12 @@ def test_second_heads_see_the_same_feature_and_change_nothing_else(kind):
 def test_a_second_head_must_be_there_and_known():
   with pytest.raises(ValueError, match=r"\bindependent_head\b.*got None"):
     _make().apply(_init(_make()), IMAGES, method="encode_image_twice")
+  for side, x in (("image", IMAGES), ("text", TOKENS)):
+    with pytest.raises(ValueError, match=r"\bindependent_head\b.*got None"):
+      _make().apply(_init(_make()), x, head="both", method=f"encode_{side}")
+  module = _make(independent_head="mlp")
+  with pytest.raises(ValueError, match=r"\bhead\b.*\bboth\b.*got 'second'"):
+    module.apply(_init(module), TOKENS, head="second", method="encode_text")
   with pytest.raises(ValueError, match=r"\bindependent_head\b.*got 'none'"):
     _init(_make(independent_head="none"))
 

@@ -67,7 +67,7 @@ class Opened:
 
   def __post_init__(self):
     self.hits: dict[str, Hits] = {}
-    self._embedded: dict[tuple[str, bool], embeddings.Embedded] = {}
+    self._embedded: dict[tuple[str, str], embeddings.Embedded] = {}
     self._state: Callable[[], Any] = lambda: None
 
   def images(
@@ -75,23 +75,23 @@ class Opened:
     state: state_lib.TrainState,
     split: str,
     *,
-    concatenated: bool = False,
+    head: str = "shared",
   ) -> embeddings.Embedded:
     """A split's embeddings; those of a state are kept as long as it lives.
 
     Args:
       state: the model.
       split: name of the split.
-      concatenated: whether the features of all heads are meant, side by side.
+      head: see `embeddings.Encoder.images`.
     """
     if self._state() is not state:
       self._embedded = kept = {}
       # A training split has many embeddings: they go with the state.
       self._state = weakref.ref(state, lambda _: kept.clear())
-    key = split, concatenated
+    key = split, head
     if key not in self._embedded:
       self._embedded[key] = self.encoder.images(
-        state, self.data.splits[split], concatenated=concatenated
+        state, self.data.splits[split], head=head
       )
     return self._embedded[key]
 

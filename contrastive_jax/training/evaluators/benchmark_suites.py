@@ -75,7 +75,8 @@ class BenchmarksMeasure(base.Measure):
         )
         scores |= _zero_shot(model)
         if chosen.classification and splits.train is not None:
-          scores |= _probe(model, concatenated=chosen.concatenated)
+          head = "both" if chosen.concatenated else "shared"
+          scores |= _probe(model, head)
       except benchmarks_lib.BenchmarkError as error:
         run.report(f"Left out: {name}. {error}")
       out |= {f"benchmark_{name}/{key}": v for key, v in scores.items()}
@@ -98,10 +99,10 @@ def _zero_shot(model: few_shot.ModelOnSet) -> dict[str, float]:
 
 
 def _probe(
-  model: few_shot.ModelOnSet, *, concatenated: bool = False
+  model: few_shot.ModelOnSet, head: str = "shared"
 ) -> dict[str, float]:
   parts = []
-  for embedded in model.embedded(concatenated=concatenated):
+  for embedded in model.embedded(head=head):
     parts += [embedded.images, embedded.labels]
   scores = few_shot.probe_of(parts[1])(*parts)
   return {f"linear_probe/{key}": float(v) for key, v in scores.items()}

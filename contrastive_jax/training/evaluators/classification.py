@@ -28,21 +28,21 @@ class ClassificationMeasure(base.Measure):
       return {}
     out = self._labelled(state)
     if self.chosen.concatenated:
-      for name, value in self._labelled(state, concatenated=True).items():
+      for name, value in self._labelled(state, head="both").items():
         kind, metric = name.split("/")
         out[f"{kind}_concatenated/{metric}"] = value
     return out
 
   def _labelled(
-    self, state: state_lib.TrainState, *, concatenated: bool = False
+    self, state: state_lib.TrainState, *, head: str = "shared"
   ) -> dict[str, float]:
     run, scores = self.run, {}
     # Training images are dear, and of no use without labels.
     if _share_labels(run.data):
       scores = classification(
-        *(run.images(state, s, concatenated=concatenated) for s in _SPLITS),
+        *(run.images(state, s, head=head) for s in _SPLITS),
         seed=run.seed,
-        hits=None if concatenated else run.hits,
+        hits=run.hits if head == "shared" else None,
       )
     if not scores:
       run.report(

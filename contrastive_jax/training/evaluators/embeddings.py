@@ -1,7 +1,8 @@
 """Embeddings of splits and of texts by one model."""
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -41,7 +42,7 @@ class Encoder:
     mesh: jax.sharding.Mesh,
   ):
     """Prepares the two jitted encoders; they split a batch over the mesh."""
-    rows = sharding.batch_sharding(mesh)
+    rows, heads = sharding.batch_sharding(mesh), objective.heads
 
     def split(encode):
       def fn(params, state, x):
@@ -53,9 +54,10 @@ class Encoder:
     self.has_text = objective.has_text
     self.trains_images = "image" not in objective.frozen
     self._encode_image, self._mesh = objective.encode_image, mesh
-    self._image_fn = split(objective.encode_image)
-    self._probe_fn = split(objective.probe_features)
-    self._text_fn = split(objective.encode_text)
+    self._image_fns, self._text_fns = (
+      {head: split(functools.partial(encode, head=head)) for head in heads}
+      for encode in (objective.encode_image, objective.encode_text)
+    )
     self._data = data
     self._context_length = context_length
     self._batch_size = batch_size
@@ -65,10 +67,20 @@ class Encoder:
     state: state_lib.TrainState,
     source: sources.Source,
     *,
-    concatenated: bool = False,
+    head: str = "shared",
   ) -> Embedded:
-    """Embeds a split; `concatenated` with all heads, side by side."""
-    fn = self._probe_fn if concatenated else self._image_fn
+    """Embeds a split.
+
+    Args:
+      state: the model.
+      source: the split.
+      head: `shared`; of a model with second heads also `independent`, or `both`
+        side by side.
+
+    Raises:
+      ValueError: if the model has no such head.
+    """
+    fn = _of_head(self._image_fns, head)
     parts = [
       np.asarray(fn(state.eval_params, state.objective_state, images))[:rows]
       for images, rows in pipeline.eval_images(source, self._batch_size)
@@ -118,9 +130,14 @@ class Encoder:
     )
 
   def texts(
-    self, state: state_lib.TrainState, texts: Sequence[str]
+    self,
+    state: state_lib.TrainState,
+    texts: Sequence[str],
+    *,
+    head: str = "shared",
   ) -> np.ndarray:
-    """Embeds texts: float32 [N, d]."""
+    """Embeds texts: float32 [N, d]; `head` as in `images`."""
+    fn = _of_head(self._text_fns, head)
     tokens = self._data.tokenizer.encode(texts, self._context_length)
     parts = []
     for start in range(0, len(tokens), self._batch_size):
@@ -128,8 +145,17 @@ class Encoder:
       rows = len(part)
       part = np.pad(part, [(0, self._batch_size - rows), (0, 0)])
       parts.append(
-        np.asarray(
-          self._text_fn(state.eval_params, state.objective_state, part)
-        )[:rows]
+        np.asarray(fn(state.eval_params, state.objective_state, part))[:rows]
       )
     return np.concatenate(parts)
+
+
+def _of_head(
+  functions: Mapping[str, Callable[..., jax.Array]], head: str
+) -> Callable[..., jax.Array]:
+  if head not in functions:
+    raise ValueError(
+      f"head must be one of {', '.join(functions)}; got {head!r}. Second heads"
+      " come with config.structure=separation."
+    )
+  return functions[head]

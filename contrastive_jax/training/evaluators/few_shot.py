@@ -73,12 +73,10 @@ class ModelOnSet:
     assert splits.train is not None and splits.validation is not None
     return splits.train, splits.validation, splits.test
 
-  def embedded(
-    self, *, concatenated: bool = False
-  ) -> list[embeddings.Embedded]:
-    """The embeddings of `sources`; `concatenated` with all heads."""
+  def embedded(self, *, head: str = "shared") -> list[embeddings.Embedded]:
+    """The embeddings of `sources`, by the name of a head."""
     return [
-      self.encoder.images(self.state, source, concatenated=concatenated)
+      self.encoder.images(self.state, source, head=head)
       for source in self.splits_in_order()
     ]
 

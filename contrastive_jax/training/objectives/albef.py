@@ -5,7 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax import losses, ops
+from contrastive_jax import losses
+from contrastive_jax.models import two_tower
 from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.objectives import (
   base,
@@ -72,6 +73,8 @@ class Albef(base.Objective):
       parts.structure, parts.loss.block_size, parts.mesh
     )
     self.augmented_pairs = None
+    if "separation" in parts.structure.terms:
+      self.heads = two_tower.HEADS
     self._queue_size, self._in_modal = 0, False
     if isinstance(parts.loss, contrasts.Augmented):
       self.augmented_pairs = AugmentedPairs(parts.loss, parts)
@@ -347,29 +350,34 @@ class Albef(base.Objective):
     }
 
   def encode_image(
-    self, params: Params, state: Params, images: jax.Array
+    self,
+    params: Params,
+    state: Params,
+    images: jax.Array,
+    *,
+    head: str = "shared",
   ) -> jax.Array:
-    """uint8 [N, H, W, 3] -> float32 [N, d] of unit norm."""
+    """uint8 [N, H, W, 3] -> float32 [N, d] of unit norm; head `both`: [N, 2 d]."""
     del state
-    return self._image(params, images)["feature"]
-
-  def probe_features(
-    self, params: Params, state: Params, images: jax.Array
-  ) -> jax.Array:
-    """As `encode_image`; with a second head [z, z'] / sqrt 2 of [N, 2 d]."""
-    del state
-    found = self._image(params, images)
-    if "independent" not in found:
-      return found["feature"]
-    both = [found["feature"], found["independent"]]
-    return ops.l2_normalize(jnp.concatenate(both, axis=1))
+    return self._embedding(self._image(params, images), head)
 
   def encode_text(
-    self, params: Params, state: Params, tokens: jax.Array
+    self,
+    params: Params,
+    state: Params,
+    tokens: jax.Array,
+    *,
+    head: str = "shared",
   ) -> jax.Array:
-    """int32 [N, L] -> float32 [N, d] of unit norm."""
+    """int32 [N, L] -> the same."""
     del state
-    return fusion_base.Applied(self.model, params).text(tokens)["feature"]
+    text = fusion_base.Applied(self.model, params).text(tokens)
+    return self._embedding(text, head)
+
+  def _embedding(self, side: dict[str, jax.Array], head: str) -> jax.Array:
+    if self.heads == ("shared",):
+      return side["feature"]
+    return two_tower.of_head(head, side["feature"], side["independent"])
 
   def image_tokens(self, params: Params, images: jax.Array) -> jax.Array:
     """uint8 [N, H, W, 3] -> [N, P, e], what `match` takes."""

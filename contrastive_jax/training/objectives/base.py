@@ -35,11 +35,16 @@ class Objective:
     has_text: whether it embeds texts; objectives that embed nothing lack it.
     model: the Flax module.
     frozen: names of towers that are not trained.
+    heads: of `models.two_tower.HEADS` those that `encode_image` and `encode_text`
+      can be asked for.
+    image_method: of the model, embeds images.
   """
 
   has_text: bool
   model: Any
   frozen: tuple[str, ...] = ()
+  heads: tuple[str, ...] = ("shared",)
+  image_method: str = "encode_image"
   _parts: Parts
   _views: "Views"
 
@@ -73,31 +78,48 @@ class Objective:
     return params
 
   def encode_image(
-    self, params: Params, state: Params, images: jax.Array
+    self,
+    params: Params,
+    state: Params,
+    images: jax.Array,
+    *,
+    head: str = "shared",
   ) -> jax.Array:
-    """uint8 [N, H, W, 3] -> unit-norm float32 [N, d]."""
+    """uint8 [N, H, W, 3] -> unit-norm float32 [N, d]; head `both`: [N, 2 d]."""
     return self.applied(
-      params, state, self._views.plain(images), method="encode_image"
+      params,
+      state,
+      self._views.plain(images),
+      method=self.image_method,
+      **self._of_head(head),
     )
 
-  def probe_features(
-    self, params: Params, state: Params, images: jax.Array
-  ) -> jax.Array:
-    """uint8 images -> unit-norm features of all heads, side by side."""
-    return self.encode_image(params, state, images)
-
   def encode_text(
-    self, params: Params, state: Params, tokens: jax.Array
+    self,
+    params: Params,
+    state: Params,
+    tokens: jax.Array,
+    *,
+    head: str = "shared",
   ) -> jax.Array:
-    """int32 [N, L] -> unit-norm float32 [N, d]; raises if there is no text side."""
+    """int32 [N, L] -> the same; raises if there is no text side."""
     raise TypeError(f"{type(self).__name__} has no text encoder.")
 
+  def _of_head(self, head: str) -> dict[str, str]:
+    """What a model's method is told; models of one head know no name of it."""
+    return {} if self.heads == ("shared",) else {"head": head}
+
   def applied(
-    self, params: Params, state: Params, *inputs: jax.Array, method: str
+    self,
+    params: Params,
+    state: Params,
+    *inputs: jax.Array,
+    method: str,
+    **options: Any,
   ) -> Any:
     """Output of a method of the model in evaluation."""
     variables = {"params": params, **state["model"]}
-    return self.model.apply(variables, *inputs, method=method)
+    return self.model.apply(variables, *inputs, method=method, **options)
 
 
 class Views:

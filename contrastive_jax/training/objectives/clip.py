@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from contrastive_jax import losses, models, ops
+from contrastive_jax import losses, models
+from contrastive_jax.models import two_tower
 from contrastive_jax.training.objectives import base, choices, contrasts
 from contrastive_jax.training.objectives import views as views_lib
 from contrastive_jax.training.objectives.augmented_pairs import (
@@ -44,7 +45,8 @@ class Clip(base.Objective):
     self._structured_sides = parts.structure.augmented_sides
     self._terms = parts.structure.terms
     separation = self._terms.get("separation")
-    self._has_second_heads = separation is not None
+    if separation is not None:
+      self.heads = two_tower.HEADS
     self.model = base.create_model(
       models.create_model,
       parts,
@@ -194,25 +196,18 @@ class Clip(base.Objective):
       ),
     }
 
-  def probe_features(
-    self, params: Params, state: Params, images: jax.Array
-  ) -> jax.Array:
-    """uint8 [N, H, W, 3] -> float32 [N, 2 d] of unit norm: [z, z'] / sqrt 2.
-
-    Without a second head as `encode_image`.
-    """
-    if not self._has_second_heads:
-      return self.encode_image(params, state, images)
-    both = self.applied(
-      params, state, self._views.plain(images), method="encode_image_twice"
-    )
-    return ops.l2_normalize(jnp.concatenate(both, axis=1))
-
   def encode_text(
-    self, params: Params, state: Params, tokens: jax.Array
+    self,
+    params: Params,
+    state: Params,
+    tokens: jax.Array,
+    *,
+    head: str = "shared",
   ) -> jax.Array:
-    """int32 [N, L] -> float32 [N, d] of unit norm."""
-    return self.applied(params, state, tokens, method="encode_text")
+    """int32 [N, L] -> float32 [N, d] of unit norm; head `both`: [N, 2 d]."""
+    return self.applied(
+      params, state, tokens, method="encode_text", **self._of_head(head)
+    )
 
   def augmented(self, key: jax.Array, images: jax.Array) -> jax.Array:
     """uint8 [N, H, W, 3] -> float32 [N, S, S, 3], changed at random."""
@@ -238,7 +233,7 @@ class Clip(base.Objective):
     With a second head, its features are there under the name with
     `_independent` at its end.
     """
-    twice, cached = self._has_second_heads, self._settings.cache_features
+    twice, cached = len(self.heads) > 1, self._settings.cache_features
 
     def encode(params, state, part, key):
       out, variables = {}, state

@@ -28,6 +28,7 @@ class SelfSupervised(base.Objective):
   """
 
   has_text = False
+  image_method = "features"
   em: Callable[..., losses.EMStep]
 
   def __init__(
@@ -163,14 +164,6 @@ class SelfSupervised(base.Objective):
       rngs={"dropout": key},
       mutable=list(collections),
       **options,
-    )
-
-  def encode_image(
-    self, params: Params, state: Params, images: jax.Array
-  ) -> jax.Array:
-    """uint8 [N, H, W, 3] -> float32 [N, width] of unit norm: the tower's."""
-    return self.applied(
-      params, state, self._views.plain(images), method="features"
     )
 
   def views(

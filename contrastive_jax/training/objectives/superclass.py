@@ -23,6 +23,7 @@ class SuperClass(base.Objective):
   """
 
   has_text = False
+  image_method = "features"
 
   def __init__(self, settings: choices.SuperClass, parts: Parts):
     """Builds the model; see `Parts`."""
@@ -89,14 +90,6 @@ class SuperClass(base.Objective):
     found = jnp.any(batch["tokens"] == best, axis=(1, 2))
     metrics = {"token_accuracy": jnp.mean(found.astype(jnp.float32))}
     return jnp.mean(jnp.stack(values)), (state, metrics)
-
-  def encode_image(
-    self, params: Params, state: Params, images: jax.Array
-  ) -> jax.Array:
-    """uint8 [N, H, W, 3] -> float32 [N, width] of unit norm: the tower's."""
-    return self.applied(
-      params, state, self._views.plain(images), method="features"
-    )
 
   def _scores(self, params, state, images, key):
     """Scores [N, V] and the new collections, in microbatches."""

@@ -43,8 +43,8 @@ class Oracle:
     self.asked = []
     self.seen = []
 
-  def images(self, state, split, *, concatenated=False):
-    del concatenated
+  def images(self, state, split, *, head="shared"):
+    del head
     self.seen.append(split)
     records = [split[i] for i in range(len(split))]
     return embeddings.Embedded(

@@ -222,7 +222,7 @@ def test_a_state_is_embedded_once_and_no_longer_than_it_lives():
   run, state = opened(data, oracle), State()
   first = run.images(state, "test")
   assert run.images(state, "test") is first
-  assert run.images(state, "test", concatenated=True) is not first
+  assert run.images(state, "test", head="both") is not first
   assert len(oracle.seen) == 2
   other = State()
   assert run.images(other, "test") is not first and len(oracle.seen) == 3

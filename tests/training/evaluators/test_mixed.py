@@ -13,8 +13,8 @@ class Apart(Oracle):
 
   gap = np.float32(2.0) * direction(1000)
 
-  def images(self, state, split, *, concatenated=False):
-    found = super().images(state, split, concatenated=concatenated)
+  def images(self, state, split, *, head="shared"):
+    found = super().images(state, split, head=head)
     moved = found.images + self.gap
     moved /= np.linalg.norm(moved, axis=1, keepdims=True)
     return embeddings.Embedded(moved, found.concept_ids, found.labels)
@@ -27,8 +27,8 @@ class Apart(Oracle):
 class Sorted(Apart):
   """Things of a label look alike."""
 
-  def images(self, state, split, *, concatenated=False):
-    found = super().images(state, split, concatenated=concatenated)
+  def images(self, state, split, *, head="shared"):
+    found = super().images(state, split, head=head)
     kinds = [500 + "ab".index(label) for label in found.labels]
     return embeddings.Embedded(
       self._near(kinds, self.gap), found.concept_ids, found.labels

@@ -31,7 +31,7 @@ class Colours:
   def __init__(self):
     self.embedded = []
 
-  def images(self, state, source, *, concatenated=False):
+  def images(self, state, source, *, head="shared"):
     records = [source[i] for i in range(len(source))]
     self.embedded.append(len(records))
     # A fitted picture lies on white, which is as much of every colour.

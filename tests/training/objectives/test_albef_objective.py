@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax import losses
-from contrastive_jax.training.objectives import momentum_queue
+from contrastive_jax.training.objectives import fusion_base, momentum_queue
 from contrastive_jax.training.trainer import checkpoints, loop
 from tests.training import tiny
 from tests.training.tiny_albef import (
@@ -220,6 +220,25 @@ def test_any_number_of_devices(loss, block, in_modal):
     assert_trees_close(other_state["queue"], state["queue"], 1e-5)
   for name in ("orthogonality", "brownian_bridge", "geometric_consistency"):
     assert float(metrics[name]) > 0
+
+
+def test_second_heads_by_name():
+  objective, params, state = start(structure__separation=0.5)
+  batch = make_batch()
+  for encode, x, encoded in (
+    (objective.encode_image, batch["image"], "image"),
+    (objective.encode_text, batch["tokens"][:, 0], "text"),
+  ):
+    applied = fusion_base.Applied(objective.model, params)
+    inputs = objective._views.plain(x) if encoded == "image" else x
+    found = getattr(applied, encoded)(inputs)
+    z, second = found["feature"], found["independent"]
+    assert np.abs(z - second).max() > 0.1
+    both = np.concatenate([z, second], axis=1) / np.sqrt(2)
+    expected = {"shared": z, "independent": second, "both": both}
+    for head, value in expected.items():
+      given = encode(params, state, x, head=head)
+      np.testing.assert_allclose(given, value, atol=1e-6)
 
 
 # --- Queue and momentum -----------------------------------------------------

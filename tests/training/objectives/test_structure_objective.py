@@ -572,8 +572,17 @@ def test_a_run_evaluates_both_heads_side_by_side(data, tmp_path, monkeypatch):
   line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
   assert {"train/orthogonality", "train/uniformity"} <= set(line)
   run, state = runner.restore(tmp_path)
-  split = data.splits["test"]
-  z = run.encoder.images(state, split).images
-  both = run.encoder.images(state, split, concatenated=True).images
-  assert both.shape == (len(split), 2 * z.shape[1])
-  np.testing.assert_allclose(both[:, : z.shape[1]], z * 0.5**0.5, atol=1e-6)
+  split, words = data.splits["test"], ["one", "two words"]
+  for embed in (
+    lambda **head: run.encoder.images(state, split, **head).images,
+    lambda **head: run.encoder.texts(state, words, **head),
+  ):
+    z, second, both = (
+      embed(head=head) for head in ("shared", "independent", "both")
+    )
+    np.testing.assert_array_equal(embed(), z)
+    assert np.abs(z - second).max() > 0.1
+    joined = np.concatenate([z, second], axis=1) * 0.5**0.5
+    np.testing.assert_allclose(both, joined, atol=1e-6)
+    with pytest.raises(ValueError, match=r"\bhead\b.*got 'first'"):
+      embed(head="first")

@@ -93,8 +93,8 @@ class Oracle:
 
   has_text = True
 
-  def images(self, state, source, *, concatenated=False):
-    del state, concatenated
+  def images(self, state, source, *, head="shared"):
+    del state, head
     records = [source.fields(i) for i in range(len(source))]
     labels = [r["label"] for r in records]
     return embeddings.Embedded(
