@@ -1,6 +1,7 @@
 """Tests of the jobs of sweeps: runs beside each other, and by a scheduler."""
 
 import json
+import os
 import pathlib
 import re
 import shlex
@@ -25,7 +26,8 @@ def fixture_start(grid, tmp_path, monkeypatch):
   """Stands for a process: makes the run of its arguments at once."""
   monkeypatch.setattr(jobs, "_LOOK_EVERY", 0.0)
 
-  def start(arguments):
+  def start(arguments, cores):
+    start.cores.append(tuple(cores))
     key = arguments[-1].removeprefix("--job=")
     start.made.append(key)
     if key != start.fails:
@@ -38,7 +40,7 @@ def fixture_start(grid, tmp_path, monkeypatch):
       wait=lambda: code,
     )
 
-  start.made, start.fails = [], ""
+  start.made, start.fails, start.cores = [], "", []
   return start
 
 
@@ -103,6 +105,23 @@ def test_a_run_that_cannot_be_made_is_refused(grid, tmp_path):
   later = Job(grid.arms[0], 0, 1e-3).key
   with pytest.raises(config_lib.UserError, match=f"--job.*{re.escape(later)}"):
     jobs.run_one(grid, later, tmp_path)
+
+
+def test_each_process_has_cores_of_its_own(grid, tmp_path, monkeypatch, start):
+  monkeypatch.setattr(jobs, "_cores", lambda: [0, 1, 2, 3, 4])
+  jobs.run(grid, tmp_path, processes=2, start=start, report=lambda line: None)
+  assert set(start.cores) == {(0, 2, 4), (1, 3)}
+  assert jobs.shares([0, 1], 3) == jobs.shares([], 3) == [[]] * 3
+
+
+@pytest.mark.skipif(
+  not hasattr(os, "sched_getaffinity"), reason="the system names no cores"
+)
+def test_a_process_keeps_to_its_cores():
+  one = min(os.sched_getaffinity(0))
+  with jobs._start(["--help"], [one]) as process:
+    assert os.sched_getaffinity(process.pid) == {one}
+    process.kill()
 
 
 @pytest.mark.parametrize("processes", [2, 3])
