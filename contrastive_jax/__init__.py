@@ -1,6 +1,7 @@
 """Contrastive representation learning in JAX.
 
-The packages are `losses`, `ops`, `evaluation`, `models`, `data` and `training`.
+The packages are `losses`, `ops`, `evaluation`, `models`, `data`, `training` and
+`inference`, whose `load` is here as well: it opens a trained model.
 Losses and scores are here by name as well: `contrastive_jax.clip` is
 `losses.clip`, `contrastive_jax.retrieval_metrics` is that of `evaluation`. A
 name that both packages have (`alignment`, `uniformity`) is not here: it is a
@@ -17,7 +18,10 @@ import typing as _typing
 
 __version__ = "0.1.0"
 
-_PACKAGES = ("data", "evaluation", "losses", "models", "ops", "training")
+_PACKAGES = (
+  *("data", "evaluation", "inference", "losses", "models", "ops"),
+  "training",
+)
 # Packages whose exports are here too. Their `__init__.py` are the only lists.
 _LENDERS = ("losses", "evaluation")
 _SHARED = ("alignment", "uniformity")
@@ -27,12 +31,14 @@ if _typing.TYPE_CHECKING:
   from contrastive_jax import (
     data as data,
     evaluation as evaluation,
+    inference as inference,
     losses as losses,
     models as models,
     ops as ops,
     training as training,
   )
   from contrastive_jax.evaluation import *  # noqa: F403
+  from contrastive_jax.inference import load as load
   from contrastive_jax.losses import *  # noqa: F403
 
   # Not to be called: checkers cannot be told that a name is missing.
@@ -41,6 +47,8 @@ if _typing.TYPE_CHECKING:
 else:
 
   def __getattr__(name: str):
+    if name == "load":
+      return _importlib.import_module(f"{__name__}.inference").load
     if name in _PACKAGES:
       return _importlib.import_module(f"{__name__}.{name}")
     if name in _SHARED:
@@ -62,7 +70,7 @@ else:
 
   def __dir__() -> list[str]:
     lent = {name for package in _LENDERS for name in _exports(package)}
-    return sorted({"__version__", *_PACKAGES, *lent - {*_SHARED}})
+    return sorted({"__version__", "load", *_PACKAGES, *lent - {*_SHARED}})
 
   def _exports(package: str) -> dict:
     """The exports of a package, without its modules."""

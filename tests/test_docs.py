@@ -8,11 +8,13 @@ import shlex
 import jax
 import pytest
 from jax.sharding import AxisType
+from PIL import Image
 
 from contrastive_jax import ops, recipes
 from contrastive_jax.programs.sweep import files
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import names
+from contrastive_jax.training.runs import runner
 
 ROOT = pathlib.Path(__file__).parents[1]
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
@@ -57,8 +59,11 @@ def commands(path):
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
-def test_code_runs(path):
+def test_code_runs(path, tmp_path, monkeypatch):
   names = {}
+  if path.name == "use.md":
+    monkeypatch.chdir(tmp_path)
+    _train_on_emoji(tmp_path)
   if path.name == "README.md":  # It goes on from what its reader has.
     image, text = ops.l2_normalize(
       jax.random.normal(jax.random.key(0), (2, 16, 8))
@@ -67,6 +72,22 @@ def test_code_runs(path):
   for number, block in enumerate(blocks(path, "python")):
     code = compile(block, f"{path.name}, example {number + 1}", "exec")
     exec(code, names)
+
+
+def _train_on_emoji(folder):
+  """A run of two steps and two pictures, as the guide's reader has them."""
+  draft = config_lib.default_config()
+  draft.override(
+    {
+      "steps": 2,
+      "batch_size": 8,
+      "evaluation": ("geometry",),
+      "evaluation.plots": False,
+    }
+  )
+  runner.train(config_lib.parse(draft), folder / "runs" / "clip_emoji")
+  for name in ("cup.png", "dog.png"):
+    Image.new("RGB", (40, 30), "red").save(folder / name)
 
 
 def program_flags(module):

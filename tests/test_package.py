@@ -43,7 +43,8 @@ def test_importing_the_package_imports_nothing_else():
 
 
 def test_losses_and_scores_are_here_by_name():
-  here = {"__version__", *contrastive_jax._PACKAGES}
+  here = {"__version__", "load", *contrastive_jax._PACKAGES}
+  assert contrastive_jax.load is contrastive_jax.inference.load
   for package in LENDERS:
     for name in public_names(package) - SHARED:
       assert getattr(contrastive_jax, name) is getattr(package, name)

@@ -7,9 +7,13 @@ import sys
 _PROGRAMS = {
   "train": "trains and evaluates a model",
   "evaluate": "scores a finished run on other data and published sets",
+  "embed": "embeds many pictures with a trained model",
+  "classify": "classifies pictures by the names of classes",
+  "search": "searches embedded pictures by a sentence or a picture",
   "sweep": "trains a grid of configurations over seeds, and compares them",
   "convert": "converts image-text pairs into ArrayRecord files",
   "import_weights": "makes a run of published weights",
+  "export": "writes a run's model as a folder that stands by itself",
   "export_weights": "writes a run's weights under published names",
 }
 

@@ -109,6 +109,8 @@ class DataSet(Protocol):
 
   Attributes:
     tasks: those of `Request.task` that it has records for.
+    licence: of its pictures and texts, for the card of a model; a data set of the
+      user's own may lack it.
   """
 
   tasks: ClassVar[tuple[str, ...]]

@@ -51,6 +51,7 @@ class EasyVqa:
   vocab_size: int = VOCAB_SIZE
 
   tasks = ("vqa",)
+  licence = "MIT"
 
   def open(self, request: Request) -> tasks_lib.TaskData:
     """Opens what the installed package `easy-vqa` has; none of its code runs.

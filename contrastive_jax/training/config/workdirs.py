@@ -12,7 +12,7 @@ from contrastive_jax.data.text import tokenizer
 from contrastive_jax.training import config as config_lib
 
 # Into which a run writes all the time.
-_FOLDERS = ("checkpoints", "checksums", "tensorboard", "plots")
+_FOLDERS = ("checkpoints", "checksums", "model", "tensorboard", "plots")
 
 
 class WorkdirError(config_lib.UserError):

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from contrastive_jax import losses
+from contrastive_jax.models import answering
 from contrastive_jax.training.objectives import base, fusion_base
 from contrastive_jax.training.objectives.parts import Parts
 from contrastive_jax.training.types import Batch, Metrics, Params
@@ -267,43 +268,15 @@ class Vqa(Task):
     candidates: jax.Array,
     count: int,
   ) -> jax.Array:
-    """The likeliest of the candidate answers, in two stages.
-
-    By the probability of its first token each question keeps `count` candidates;
-    those are ranked by the probability of all of their tokens.
-
-    Args:
-      params: of the model.
-      states: [N, T, d], of the questions.
-      valid: [N, T].
-      candidates: int32 [C, A], token rows.
-      count: kept ones, at most C.
-
-    Returns:
-      int32 [N], numbers of candidates.
-
-    Reference: Li et al., "Align before fuse", 2021, section 5 (VQA).
-    """
-    applied = fusion_base.Applied(self.model, params)
-    n = states.shape[0]
-    start = jnp.broadcast_to(candidates[0, :1], (n, 1))
-    first = applied.apply(start, states, valid, method="decode")[:, 0]
-    _, kept = jax.lax.top_k(
-      jax.nn.log_softmax(first)[:, candidates[:, 1]], count
+    """The likeliest of the candidate answers: int32 [N]; see `answering.rank`."""
+    return answering.rank(
+      fusion_base.Applied(self.model, params).apply,
+      states,
+      valid,
+      candidates,
+      count,
+      pad_id=self.model.pad_id,
     )
-
-    # Candidate by candidate: all at once would repeat the states `count` times.
-    def score(place):
-      rows = candidates[kept[:, place]]
-      logits = applied.apply(rows[:, :-1], states, valid, method="decode")
-      target = rows[:, 1:]
-      log_p = jax.nn.log_softmax(logits)
-      found = jnp.take_along_axis(log_p, target[..., None], axis=2)[..., 0]
-      return jnp.sum(jnp.where(target != self.model.pad_id, found, 0.0), axis=1)
-
-    scores = jax.lax.map(score, jnp.arange(count))
-    best = jnp.argmax(scores, axis=0)
-    return jnp.take_along_axis(kept, best[:, None], axis=1)[:, 0]
 
   def generate(
     self,
@@ -315,25 +288,13 @@ class Vqa(Task):
     end_id: int,
     length: int,
   ) -> jax.Array:
-    """The answer written freely, each token the likeliest one: int32 [N, length].
-
-    After the end token come pads.
-    """
-    applied = fusion_base.Applied(self.model, params)
-    n = states.shape[0]
-    rows = jnp.full((n, length), self.model.pad_id, jnp.int32)
-    rows = rows.at[:, 0].set(start_id)
-
-    def step(place, rows):
-      logits = applied.apply(rows, states, valid, method="decode")
-      logits = jax.lax.dynamic_index_in_dim(logits, place - 1, 1, False)
-      # Neither a pad nor the mask is an answer's token.
-      logits = logits.at[:, (self.model.pad_id, logits.shape[1] - 1)].set(
-        -jnp.inf
-      )
-      before = jax.lax.dynamic_index_in_dim(rows, place - 1, 1, False)
-      ended = (before == end_id) | (before == self.model.pad_id)
-      new = jnp.where(ended, self.model.pad_id, jnp.argmax(logits, axis=1))
-      return rows.at[:, place].set(new.astype(jnp.int32))
-
-    return jax.lax.fori_loop(1, length, step, rows)
+    """The answer written freely: int32 [N, length]; see `answering.generate`."""
+    return answering.generate(
+      fusion_base.Applied(self.model, params).apply,
+      states,
+      valid,
+      start_id=start_id,
+      end_id=end_id,
+      length=length,
+      pad_id=self.model.pad_id,
+    )

@@ -22,6 +22,7 @@ from contrastive_jax.training.runs import (
   build,
   hits_file,
   initial_weights,
+  model_folder,
   open_data,
 )
 from contrastive_jax.training.runs.run import PairRun, Run, TaskRun
@@ -127,8 +128,8 @@ def train(
   Args:
     config: the run.
     workdir: is made if absent. Afterwards it holds `config.json`,
-      `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `plots/`, `hits.npz` and
-      `results.json`.
+      `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `plots/`, `hits.npz`, `model/`
+      and `results.json`.
     report: receives lines for the user.
     dead_after: seconds without an answer after which another process is taken
       for gone, and this one stops; see `processes`.
@@ -233,6 +234,7 @@ def _train(
     # Only now: a mistake in the configuration does not claim the workdir. When a
     # run goes on, how it is logged and saved may be new.
     workdirs.write_json(workdir / "config.json", config.to_dict())
+  model_folder.begin(run)
   run.announce()
   # Its threads would read ahead until the process ends.
   with contextlib.closing(run.batches()) as batches:
@@ -267,6 +269,9 @@ def _train(
   if jax.process_index() == 0:
     if run.hits:
       hits_file.save(workdir, run.hits)
+  # Before the results, which mark a finished run.
+  model_folder.write(run, state, numbers)
+  if jax.process_index() == 0:
     workdirs.write_json(workdir / "results.json", numbers)
   return numbers
 

@@ -77,31 +77,44 @@ class Checkpoints:
     Raises:
       CheckpointError: if there is no checkpoint, or it cannot be read.
     """
-    step, stored, name = self._stored()
+    return self.variables(sharding)[1]["params"]
+
+  def variables(
+    self, sharding: jax.sharding.Sharding, step: int | None = None
+  ) -> tuple[int, dict[str, Any]]:
+    """A checkpoint's step, and the model's variables that evaluation uses.
+
+    Args:
+      sharding: of the arrays.
+      step: which checkpoint; None is the newest.
+
+    Raises:
+      CheckpointError: if there is no checkpoint, or it cannot be read.
+    """
+    step, stored, name = self._stored(step)
     self._files.check(step)
-    wanted = {
-      key: jax.tree.map(
-        lambda x, key=key: (
-          jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-          if key == name
-          else ocp.PLACEHOLDER
-        ),
-        value,
-      )
-      for key, value in stored.items()
-    }
-    return self._files.load(step, {"state": wanted})["state"][name]
+
+    def wanted(path: Any, x: Any) -> Any:
+      keys = [getattr(part, "key", None) for part in path]
+      if keys[0] != name and keys[:2] != ["objective_state", "model"]:
+        return ocp.PLACEHOLDER
+      return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    form = jax.tree_util.tree_map_with_path(wanted, stored)
+    found = self._files.load(step, {"state": form})["state"]
+    others = found["objective_state"].get("model", {})
+    return step, {"params": found[name], **others}
 
   def parameter_forms(self) -> Any:
     """The shapes and types of `parameters`; nothing else is read."""
-    _, stored, name = self._stored()
+    _, stored, name = self._stored(None)
     return jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), stored[name]
     )
 
-  def _stored(self) -> tuple[int, Any, str]:
-    """The newest step, the form of its state, and which parameters count."""
-    step = self.latest_step
+  def _stored(self, step: int | None) -> tuple[int, Any, str]:
+    """A step, None the newest; the form of its state; which parameters count."""
+    step = self.latest_step if step is None else step
     if step is None:
       raise CheckpointError(
         f"{self._checkpointer.directory} holds no checkpoint."

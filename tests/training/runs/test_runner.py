@@ -77,6 +77,7 @@ def test_a_workdir_describes_itself(labelled):
     "data.json",
     "hits.npz",
     "metrics.jsonl",
+    "model",
     "plots",
     "results.json",
     "run.lock",

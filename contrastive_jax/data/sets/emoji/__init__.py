@@ -32,6 +32,10 @@ class Emoji:
   data_dir: str = DATA_DIR
 
   tasks = PAIRS
+  licence = (
+    "Apache-2.0, MIT, CC-BY-4.0 and Unicode-3.0,"
+    " see the package's data/sets/emoji/NOTICE.md"
+  )
 
   def open(self, request: Request) -> sources.PairData:
     """The splits that the TFDS builder names, prepared once.

@@ -24,6 +24,7 @@ class FashionMnist:
   )
 
   tasks = PAIRS
+  licence = "MIT"
 
   def open(self, request: Request) -> sources.PairData:
     """Training, validation and test images.

@@ -63,6 +63,15 @@ def _to_rgb(image: Image.Image) -> Image.Image:
   return image.convert("RGB")
 
 
+def upright(image: Image.Image) -> Image.Image:
+  """An image in RGB, turned as its metadata say."""
+  try:
+    image = ImageOps.exif_transpose(image)
+  except Exception:  # Broken metadata, sound pixels.
+    pass
+  return _to_rgb(image)
+
+
 def load(
   file: str | IO[bytes], size: int, max_pixels: int = MAX_PIXELS
 ) -> tuple[Image.Image, tuple[int, int]]:
@@ -87,11 +96,7 @@ def load(
       # JPEG decodes at a reduced scale, as far as quality allows.
       image.draft("RGB", (2 * size, 2 * size))
       image.load()
-      try:
-        image = ImageOps.exif_transpose(image)
-      except Exception:  # Broken metadata, sound pixels.
-        pass
-      return _to_rgb(image), (width, height)
+      return upright(image), (width, height)
   except RowError:
     raise
   # Decoders raise whatever comes to hand: OSError, SyntaxError, struct.error.
@@ -139,6 +144,11 @@ def decode(
     RowError: if it cannot be decoded.
   """
   rgb, _ = load(file, size, max_pixels)
+  return square(rgb, size, fit)
+
+
+def square(rgb: Image.Image, size: int, fit: str = "pad") -> np.ndarray:
+  """An image in RGB as uint8 [size, size, 3]; see `decode`."""
   if fit in ("crop", "stretch"):
     box = None
     if fit == "crop":
@@ -151,10 +161,10 @@ def decode(
     )
     return np.array(rgb)  # A copy: the view of an image is read-only.
   rgb = _scaled(rgb, size / max(rgb.size))
-  square = Image.new("RGB", (size, size), (255, 255, 255))
+  canvas = Image.new("RGB", (size, size), (255, 255, 255))
   width, height = rgb.size
-  square.paste(rgb, ((size - width) // 2, (size - height) // 2))
-  return np.array(square)
+  canvas.paste(rgb, ((size - width) // 2, (size - height) // 2))
+  return np.array(canvas)
 
 
 def decode_each(

@@ -43,6 +43,7 @@ class OpenClipart:
   data_dir: str = DATA_DIR
 
   tasks = PAIRS
+  licence = "public domain"
 
   def open(self, request: Request) -> sources.PairData:
     """The splits, prepared once in half a minute.

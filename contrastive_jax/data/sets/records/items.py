@@ -20,7 +20,7 @@ class Item(NamedTuple):
   Attributes:
     key: its name in the input.
     image: an encoded image.
-    captions: of it, at least one.
+    captions: of it; none where images alone are read.
     label: its class, or "".
   """
 
@@ -91,19 +91,28 @@ def label_of(value: Any) -> str:
 
 
 def make(
-  key: str, image: bytes | None, captions: Iterable[Any], label: Any = ""
+  key: str,
+  image: bytes | None,
+  captions: Iterable[Any],
+  label: Any = "",
+  *,
+  images_alone: bool = False,
 ) -> Item | Problem:
   """Checks the parts of an example; the image is not decoded.
 
   Captions are texts, or bytes of them; a label that is no text or number is none.
+  Where images alone are read, there need not be a caption, and what is none is left
+  out.
   """
+  if images_alone:
+    captions = ()
   try:
     if not image:
       raise RowError("no image", "there is none")
     if len(image) > MAX_BYTES:
       raise RowError("too large", f"{len(image):,} bytes")
     texts = tuple(dict.fromkeys(filter(None, map(text_of, captions))))
-    if not texts:
+    if not texts and not images_alone:
       raise RowError("no caption", "there is none")
     return Item(key, bytes(image), texts, label_of(label))
   except RowError as error:

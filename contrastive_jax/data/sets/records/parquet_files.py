@@ -51,9 +51,12 @@ def groups_of(path: pathlib.Path, rows: int) -> list[tuple[int, int]]:
 
 
 def check(
-  path: pathlib.Path, columns: caption_tables.Columns
+  path: pathlib.Path,
+  columns: caption_tables.Columns,
+  *,
+  images_alone: bool = False,
 ) -> dict[str, str]:
-  """The columns that are read, by what they hold.
+  """The columns that are read, by what they hold; "" is one that is not.
 
   Raises:
     DataError: if one is missing, or the images are not in the file.
@@ -61,7 +64,10 @@ def check(
   import pyarrow
 
   schema = _open(path).schema_arrow
-  found = columns.find(path, schema.names, caption_tables.PARQUET)
+  usual = dict(caption_tables.PARQUET)
+  if images_alone:
+    del usual["caption"]
+  found = {"caption": "", **columns.find(path, schema.names, usual)}
   for name in filter(None, found.values()):
     if schema.names.count(name) > 1:
       raise DataError(
@@ -76,10 +82,10 @@ def check(
       " are addresses, fetch the images first (img2dataset writes tar shards and"
       " parquet files that can be read)."
     )
-  kind = schema.field(found["caption"]).type
+  kind = schema.field(found["caption"] or found["image"]).type
   if _is_list(kind):
     kind = kind.value_type
-  if pyarrow.types.is_nested(kind):
+  if found["caption"] and pyarrow.types.is_nested(kind):
     raise DataError(
       f"{path}: column {found['caption']!r} holds {kind}, no texts nor lists of"
       " texts; name another one (--caption_column)."
@@ -100,12 +106,16 @@ def _is_list(kind: Any) -> bool:
 
 
 def read(
-  path: pathlib.Path, groups: tuple[int, int], columns: caption_tables.Columns
+  path: pathlib.Path,
+  groups: tuple[int, int],
+  columns: caption_tables.Columns,
+  *,
+  images_alone: bool = False,
 ) -> items.Found:
   """The examples of a range of row groups of a parquet file."""
   import pyarrow
 
-  names = check(path, columns)
+  names = check(path, columns, images_alone=images_alone)
   file = _open(path)
   image = names["image"]
   if pyarrow.types.is_struct(file.schema_arrow.field(image).type):
@@ -201,6 +211,8 @@ def _item(
     image, label = value("image"), value("label")
     if isinstance(image, dict):
       image = image.get("bytes")
+    if not names["caption"]:
+      return items.make(key, image, (), label, images_alone=True)
     texts = batch.column(names["caption"])
     texts = texts[row].values if _is_list(texts.type) else texts[row : row + 1]
     if texts is not None and len(texts) > _MAX_CAPTIONS:

@@ -54,14 +54,14 @@ class _Member(NamedTuple):
   data: bytes
 
 
-def read(path: pathlib.Path) -> items.Found:
+def read(path: pathlib.Path, *, images_alone: bool = False) -> items.Found:
   """The examples of a tar archive, plain or compressed.
 
   Members with equal names up to the first dot, one after the other, are an
   example: an image, `.txt` (the caption) or `.json` (`caption`, `captions`,
-  `text` or `title`), and perhaps `.cls` (the class). Nothing is unpacked to disk,
-  so that names of members have no power. Behind damaged bytes reading goes on at
-  the next sound member.
+  `text` or `title`), and perhaps `.cls` (the class). With `images_alone` all but the
+  image is left out. Nothing is unpacked to disk, so that names of members have no
+  power. Behind damaged bytes reading goes on at the next sound member.
   """
   parts: dict[str, bytes] = {}
   current: str | None = None
@@ -69,8 +69,10 @@ def read(path: pathlib.Path) -> items.Found:
     if isinstance(member, items.Problem):
       yield member
       continue
+    if images_alone and member.extension not in _IMAGES:
+      continue
     if member.key != current and current is not None:
-      yield _example(current, parts)
+      yield _example(current, parts, images_alone)
       parts = {}
     current = member.key
     if member.extension in parts:
@@ -80,12 +82,14 @@ def read(path: pathlib.Path) -> items.Found:
     else:
       parts[member.extension] = member.data
   if current is not None:
-    yield _example(current, parts)
+    yield _example(current, parts, images_alone)
   else:
     yield items.Problem(path.name, "empty archive: no member is known", None)
 
 
-def _example(key: str, parts: dict[str, bytes]) -> items.Item | items.Problem:
+def _example(
+  key: str, parts: dict[str, bytes], images_alone: bool
+) -> items.Item | items.Problem:
   image = next((parts[name] for name in _IMAGES if name in parts), None)
   captions: list[Any] = [parts[name] for name in _TEXTS if name in parts]
   label: Any = parts.get("cls")
@@ -102,7 +106,7 @@ def _example(key: str, parts: dict[str, bytes]) -> items.Item | items.Problem:
         captions = found if isinstance(found, list) else [found]
       label = fields.get("label") if label is None else label
       label = None if isinstance(label, list | dict) else label
-  return items.make(key, image, captions, label)
+  return items.make(key, image, captions, label, images_alone=images_alone)
 
 
 def _members(path: pathlib.Path) -> Iterator[_Member | items.Problem]:

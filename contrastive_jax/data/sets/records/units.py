@@ -37,6 +37,7 @@ class Unit:
     rows: of a list.
     columns: of parquet files and lists.
     root: the folder below which a list's images are.
+    images_alone: whether examples of archives and parquet files need no caption.
   """
 
   number: int
@@ -47,6 +48,7 @@ class Unit:
   columns: caption_tables.Columns
   root: pathlib.Path
   rows: tuple[caption_tables.ListLine, ...] = ()
+  images_alone: bool = False
 
   @property
   def name(self) -> str:
@@ -59,9 +61,11 @@ class Unit:
   def read(self) -> items.Found:
     """The examples and problems."""
     if self.format == "tar":
-      return tars.read(self.path)
+      return tars.read(self.path, images_alone=self.images_alone)
     if self.format == "parquet":
-      return parquet_files.read(self.path, self.part, self.columns)
+      return parquet_files.read(
+        self.path, self.part, self.columns, images_alone=self.images_alone
+      )
     return caption_tables.read_list(self.rows, self.root)
 
 
@@ -108,6 +112,7 @@ def split(
   format: str = "auto",
   columns: caption_tables.Columns = caption_tables.USUAL,
   root: str = "",
+  images_alone: bool = False,
 ) -> Iterator[Unit]:
   """Units of the files of `find`, in order; see `Unit`.
 
@@ -121,13 +126,22 @@ def split(
   for path in files:
     kind = _format(path) if format == "auto" else format
     image_root = pathlib.Path(root).expanduser() if root else path.parent
-    base = Unit(number, path, kind, (0, 1), "", columns, image_root)
+    base = Unit(
+      number,
+      path,
+      kind,
+      (0, 1),
+      "",
+      columns,
+      image_root,
+      images_alone=images_alone,
+    )
     if kind == "list":
       units = _list(base)
     else:
       parts = [base.part]
       if kind == "parquet":
-        parquet_files.check(path, columns)
+        parquet_files.check(path, columns, images_alone=images_alone)
         parts = parquet_files.groups_of(path, _ROWS)
       digest = _digest(path)
       units = (dataclasses.replace(base, part=p, digest=digest) for p in parts)

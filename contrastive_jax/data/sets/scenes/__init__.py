@@ -72,6 +72,7 @@ class Scenes:
   data_dir: str = DATA_DIR
 
   tasks = (*PAIRS, *TASKS)
+  licence = "Apache-2.0, drawn by contrastive_jax"
 
   def open(self, request: Request) -> sources.PairData | tasks_lib.TaskData:
     """See `load_pairs` and `load_task`.

@@ -1,0 +1,57 @@
+"""Writes a run's model as a folder that stands by itself.
+
+  python -m experiments.export --workdir=runs/clip_emoji --out=clip_emoji
+
+The folder has model.safetensors, config.json, tokenizer.json and README.md, and
+`contrastive_jax.load(FOLDER)` opens it. A finished run has one, WORKDIR/model, so that
+this is for other checkpoints and other places. The training data are not needed. The
+parameters are those that evaluation uses (averaged, if the run averages them).
+"""
+
+import pathlib
+
+from absl import flags
+
+from contrastive_jax.programs import command_line
+from contrastive_jax.training import config as config_lib
+
+_FLAGS = flags.FlagValues()
+_WORKDIR = flags.DEFINE_string(
+  "workdir", "runs/clip_emoji", "Folder of the run.", flag_values=_FLAGS
+)
+_STEP = flags.DEFINE_integer(
+  "step",
+  None,
+  "Step of the checkpoint; the newest if absent.",
+  flag_values=_FLAGS,
+)
+_OUT = flags.DEFINE_string(
+  "out",
+  "",
+  "Folder that is written; WORKDIR/model if empty.",
+  flag_values=_FLAGS,
+)
+
+
+def main() -> None:
+  """Runs the program."""
+  from contrastive_jax import inference
+  from contrastive_jax.inference import folder
+  from contrastive_jax.training.runs import model_folder
+
+  workdir = pathlib.Path(_WORKDIR.value).expanduser()
+  out = pathlib.Path(_OUT.value or workdir / folder.IN_WORKDIR).expanduser()
+  try:
+    step = model_folder.export(workdir, out, step=_STEP.value)
+  except inference.ModelError as error:
+    raise config_lib.UserError(str(error)) from error
+  print(f"Wrote the model of step {step:,} to {out}.")
+
+
+def start() -> None:
+  """Parses the command line and runs the program."""
+  command_line.run(main, flag_values=_FLAGS, usage=__doc__)
+
+
+if __name__ == "__main__":
+  start()
