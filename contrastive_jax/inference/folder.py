@@ -110,24 +110,34 @@ def load(
     raise ModelError(
       f"{folder} holds no model (no {WEIGHTS}, and no {IN_WORKDIR}/){hint}."
     )
-  described = description_lib.read(folder / CONFIG)
-  try:
-    tensors = pretrained.read_tensors(folder / WEIGHTS)
-  except pretrained.WeightFileError as error:
-    raise ModelError(str(error)) from error
-  _check(described, tensors, str(folder / WEIGHTS))
+  described, found = variables(folder)
   tokenizer = None
   if described.kind != IMAGE_TOWER:
     tokenizer = _tokenizer(folder / TOKENIZER, described)
   cls = Fusion if described.kind == FUSION else Model
   return cls(
     described,
-    _tree(tensors),
+    found,
     tokenizer,
     dtype=dtype,
     batch_size=batch_size,
     devices=devices,
   )
+
+
+def variables(folder: pathlib.Path) -> tuple[Description, dict[str, Any]]:
+  """What a model's folder describes, and its variables.
+
+  Raises:
+    ModelError: if it is damaged.
+  """
+  described = description_lib.read(folder / CONFIG)
+  try:
+    tensors = pretrained.read_tensors(folder / WEIGHTS)
+  except pretrained.WeightFileError as error:
+    raise ModelError(str(error)) from error
+  _check(described, tensors, str(folder / WEIGHTS))
+  return described, _tree(tensors)
 
 
 def _check(

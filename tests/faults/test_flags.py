@@ -191,10 +191,10 @@ CONTRADICTIONS = [
     ["config.loss", "nt_xent, hard_negative, augmented", "'clip'"],
   ),
   ({"loss": "soft_target"}, ["config.loss", "clip_four_term", "'soft_target'"]),
-  ({**SIMCLR, "initial": "run"}, ["config.initial", "objective=simclr"]),
+  ({**SIMCLR, "initial": "run"}, ["config.initial.workdir", "''"]),
   (
-    {"initial": "run", "initial.workdir": "x"},
-    ["config.initial=run", "'clip'"],
+    {"initial": "run", "initial.workdir": "x", "initial.part": "encoders"},
+    ["config.initial.part", "'clip'"],
   ),
   ({"loss.temperature_mode": "robust"}, ["temperature_mode=robust", "clip"]),
   (

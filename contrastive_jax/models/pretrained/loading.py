@@ -164,7 +164,9 @@ def load_image(
   allow: Iterable[str] = (),
 ) -> tuple[Any, rules.Report]:
   """Gives a model's image tower published weights; arguments as of `load_text`."""
-  return _load_tower(model, "image", path, variables, allow)
+  # Models that embed images alone call it otherwise.
+  side = "image" if hasattr(model, "image") else "tower"
+  return _load_tower(model, side, path, variables, allow)
 
 
 def _load_tower(
@@ -174,6 +176,10 @@ def _load_tower(
   variables: Any,
   allow: Iterable[str],
 ) -> tuple[Any, rules.Report]:
+  if not hasattr(model, side):
+    raise rules.PretrainedError(
+      f"{type(model).__name__} has no {side} tower that weights could be given to."
+    )
   part = {k: tree[side] for k, tree in variables.items() if side in tree}
   part, report = load(getattr(model, side), path, part, allow=allow)
   whole = {

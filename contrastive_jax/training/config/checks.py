@@ -82,9 +82,9 @@ def _check_beginning(config: Any, objective: str) -> None:
   beginning = config.initial and INITIAL.name_of(config.initial)
   if beginning != "run":
     return
-  if not config.objective.fuses:
+  if config.initial.part != "all" and not config.objective.fuses:
     raise ConfigError(
-      "config.initial=run is for objectives of fusion models; got"
+      "config.initial.part is for objectives of fusion models; got"
       f" config.objective={objective!r}."
     )
   if config.tokenizer:

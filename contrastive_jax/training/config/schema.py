@@ -49,7 +49,10 @@ class Config:
   objective: Any = choice(OBJECTIVES, "clip", "What is trained.")
   seed: int = field(0, "Random seed.", low=0, high=2**31 - 2)
   steps: int = field(
-    1000, "Training steps; 0 evaluates what the run begins with.", low=0
+    1000,
+    "Training steps; 0 evaluates what the run begins with. More of them let a finished"
+    " run go on, with schedules as of a run of so many steps.",
+    low=0,
   )
   batch_size: int = field(256, "Examples a step, over all devices.", low=1)
   microbatches: int | None = field(

@@ -181,7 +181,7 @@ class _SelfSupervised(Objective):
     high=1,
   )
 
-  uses = ("loss",)
+  uses = ("initial", "loss")
   task = "images"
   evaluators = ("knn", "classification", "geometry")
 
@@ -248,7 +248,7 @@ class SuperClass(Objective):
     True, "Whether rare tokens weigh more, by inverse document frequency."
   )
 
-  uses = ("tokenizer", "captions", "microbatches")
+  uses = (*_TEXT, "microbatches")
   evaluators = ("knn", "classification", "geometry")
 
 

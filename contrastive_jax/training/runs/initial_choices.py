@@ -22,12 +22,14 @@ class Random:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """Parameters of a finished run of a fusion model."""
+  """Parameters of a finished run, where their names and shapes fit."""
 
-  workdir: str = field("", "Folder of the finished run.")
+  workdir: str = field(
+    "", "Workdir of a finished run, or folder of a model (WORKDIR/model)."
+  )
   part: str = field(
     "all",
-    "Parameters that are taken: all, or the two encoders alone.",
+    "Parameters of a fusion model that are taken: all, or the two encoders alone.",
     among=("all", "encoders"),
   )
 

@@ -2,10 +2,9 @@
 
 import contextlib
 import dataclasses
-import functools
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -16,11 +15,12 @@ from flax import linen as nn
 from contrastive_jax import models
 from contrastive_jax.data.text import published_tokenizers
 from contrastive_jax.data.text import tokenizer as tokenizer_lib
-from contrastive_jax.models import pretrained
+from contrastive_jax.inference import description as description_lib
+from contrastive_jax.inference import folder as folder_lib
+from contrastive_jax.models import pretrained, warm_start
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import workdirs
 from contrastive_jax.training.distributed import sharding
-from contrastive_jax.training.objectives.choices import OBJECTIVES
 from contrastive_jax.training.runs import initial_choices
 from contrastive_jax.training.trainer import checkpoints
 from contrastive_jax.training.trainer import state as state_lib
@@ -28,39 +28,26 @@ from contrastive_jax.training.types import Report
 
 
 def workdir_of(initial: Any) -> pathlib.Path | None:
-  """The earlier run's workdir; None if a run begins with none.
+  """The workdir or model's folder that a run begins with; None if there is none.
 
   Args:
     initial: a variant of `INITIAL`, or None.
 
   Raises:
-    ConfigError: if it holds no finished run of a fusion model.
+    ConfigError: if it holds neither a finished run nor a model.
   """
   if not isinstance(initial, initial_choices.Run):
     return None
   path = pathlib.Path(os.path.expanduser(initial.workdir))
+  if (path / folder_lib.WEIGHTS).exists():
+    return path
   for name in ("config.json", "tokenizer.json", "checkpoints", "results.json"):
     if not (path / name).exists():
       raise config_lib.ConfigError(
-        f"config.initial.workdir must be the workdir of a finished run; got"
-        f" {path}, which has no {name}."
+        "config.initial.workdir must be the workdir of a finished run, or a folder"
+        f" with {folder_lib.WEIGHTS}; got {path}, which has no {name}."
       )
-  chosen: Any = workdirs.read_json(path / "config.json").get("objective")
-  objective = chosen.get("name") if isinstance(chosen, dict) else chosen
-  if not _fuses(objective):
-    raise config_lib.ConfigError(
-      "config.initial.workdir must be the workdir of a run of a fusion model; got"
-      f" {path}, of config.objective={objective!r}."
-    )
   return path
-
-
-def _fuses(objective: Any) -> bool:
-  """Whether an objective of this name has a fusion model."""
-  try:
-    return bool(OBJECTIVES.find(objective).fuses)
-  except (ValueError, TypeError, AttributeError):
-    return False
 
 
 def take_tokenizer(initial: Any, name: str, workdir: pathlib.Path) -> None:
@@ -83,8 +70,8 @@ def take_tokenizer(initial: Any, name: str, workdir: pathlib.Path) -> None:
   earlier = workdir_of(initial)
   if earlier is not None:
     found = workdirs.read_tokenizer(earlier / "tokenizer.json")
-    assert found is not None  # `workdir_of` has looked.
-    found.save(kept)
+    if found is not None:  # A model of images alone has none.
+      found.save(kept)
   elif name:
     try:
       if name == "clip":
@@ -148,11 +135,13 @@ def check(
   """
   workdir = workdir_of(initial)
   if workdir is not None:
-    saved = checkpoints.Checkpoints(workdir, keep=None)
-    with contextlib.closing(saved):
-      source = saved.parameter_forms()
+    ours = variables(abstract.params, abstract.objective_state)
     try:
-      jax.eval_shape(_transfer(initial), source, abstract.params)
+      jax.eval_shape(
+        lambda theirs, ours: _begun(initial, model, theirs, ours)[0],
+        _forms(workdir),
+        ours,
+      )
     except ValueError as error:
       raise config_lib.ConfigError(
         f"config.initial.workdir: {error}"
@@ -212,9 +201,53 @@ def variables(params: Any, objective_state: Any) -> dict[str, Any]:
   return {"params": params, **objective_state.get("model", {})}
 
 
-def _transfer(initial: initial_choices.Run) -> Callable[..., dict[str, Any]]:
-  only = initial.part == "encoders"
-  return functools.partial(models.transfer, encoders_only=only)
+def _begun(
+  initial: initial_choices.Run, model: nn.Module, theirs: Any, ours: Any
+) -> tuple[dict[str, Any], warm_start.Fit | None]:
+  """A model's variables, begun with those of another one; raises ValueError."""
+  if not isinstance(model, models.FusionModel):
+    return warm_start.begin(theirs, ours)
+  params = models.transfer(
+    theirs["params"],
+    ours["params"],
+    encoders_only=initial.part == "encoders",
+  )
+  return {**ours, "params": params}, None
+
+
+def _forms(workdir: pathlib.Path) -> Any:
+  """The shapes and types of the variables in a workdir or a model's folder."""
+  if (workdir / "checkpoints").is_dir():
+    saved = checkpoints.Checkpoints(workdir, keep=None)
+    with contextlib.closing(saved):
+      return saved.variable_forms()
+  return _of_folder(workdir)
+
+
+def _stored(workdir: pathlib.Path, mesh: jax.sharding.Mesh) -> Any:
+  """The variables in a workdir or a model's folder."""
+  if (workdir / "checkpoints").is_dir():
+    saved = checkpoints.Checkpoints(workdir, keep=None)
+    with contextlib.closing(saved):
+      return saved.variables(sharding.replicated(mesh))[1]
+  return _of_folder(workdir)
+
+
+def _of_folder(folder: pathlib.Path) -> Any:
+  try:
+    described, found = folder_lib.variables(folder)
+  except folder_lib.ModelError as error:
+    raise config_lib.ConfigError(f"config.initial.workdir: {error}") from error
+  if described.kind == description_lib.IMAGE_TOWER:
+    return {name: {"tower": part} for name, part in found.items()}
+  return found
+
+
+def _like(form: Any, source: Any) -> Any:
+  """The parts of a tree that another one, which has fewer, has."""
+  if isinstance(form, Mapping):
+    return {name: _like(inner, source[name]) for name, inner in form.items()}
+  return source
 
 
 def begin(
@@ -245,10 +278,10 @@ def begin(
   workdir = workdir_of(initial)
   begun = variables(state.params, state.objective_state)
   if workdir is not None:
-    saved = checkpoints.Checkpoints(workdir, keep=None)
-    with contextlib.closing(saved):
-      source = saved.parameters(sharding.replicated(mesh))
-    begun["params"] = _transfer(initial)(source, state.params)
+    assert isinstance(initial, initial_choices.Run)
+    begun, fit = _begun(initial, model, _stored(workdir, mesh), begun)
+    if fit is not None:
+      _tell(fit, workdir, report)
   elif isinstance(initial, initial_choices.Weights):
     begun = published_variables(initial, model, begun, report)
   else:
@@ -258,8 +291,10 @@ def begin(
   if "model" in others:
     others["model"] = begun
   if "momentum" in others:
-    others["momentum"] = (
-      {"params": params, "model": begun} if "model" in others else params
+    # That of MoCo v3 has no predictor.
+    others["momentum"] = _like(
+      others["momentum"],
+      {"params": params, "model": begun} if "model" in others else params,
     )
   changed: dict[str, Any] = {
     "params": params,
@@ -277,3 +312,16 @@ def begin(
     for name, value in changed.items()
   }
   return dataclasses.replace(state, **placed)
+
+
+def _tell(fit: warm_start.Fit, workdir: pathlib.Path, report: Report) -> None:
+  """Reports what of another model was taken, and what not."""
+  report(f"{len(fit.taken):,} arrays are those of {workdir}.")
+  for text, names in (
+    ("resized to this image size", fit.resized),
+    ("as initialised, as it has none of their name and shape", fit.initial),
+    ("not used", fit.unused),
+  ):
+    if names:
+      more = f" and {len(names) - 8:,} more" if len(names) > 8 else ""
+      report(f"{text}: {', '.join(names[:8])}{more}.")

@@ -1,6 +1,7 @@
 """A whole run in a workdir: data, training, evaluation, plots, results."""
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import tempfile
@@ -156,7 +157,12 @@ def train(
   with _only_run(workdir, report):
     fresh = _is_fresh(workdir, config)
     finished = read_results(workdir)
-    if finished is not None:
+    if finished is not None and finished.get("train/steps") != config.steps:
+      report(
+        f"Going on from step {finished.get('train/steps'):,.0f} to"
+        f" {config.steps:,}: schedules are those of a run of so many steps."
+      )
+    elif finished is not None:
       report(
         f"{workdir} holds a finished run; its results are in"
         f" {workdir / 'results.json'}. Choose another --workdir to train again."
@@ -234,6 +240,8 @@ def _train(
     # Only now: a mistake in the configuration does not claim the workdir. When a
     # run goes on, how it is logged and saved may be new.
     workdirs.write_json(workdir / "config.json", config.to_dict())
+    # Of fewer steps, if there are any: now the run is not finished.
+    (workdir / "results.json").unlink(missing_ok=True)
   model_folder.begin(run)
   run.announce()
   # Its threads would read ahead until the process ends.
@@ -395,6 +403,10 @@ def _is_fresh(workdir: pathlib.Path, config: config_lib.Config) -> bool:
       " or choose another --workdir."
     ) from error
   earlier = config_lib.with_operation_of(config, earlier)
+  results = read_results(workdir) or {}
+  if results.get("train/steps") == earlier.steps < config.steps:
+    # A finished run may go on.
+    earlier = dataclasses.replace(earlier, steps=config.steps)
   difference = config_lib.first_difference(config.to_dict(), earlier.to_dict())
   if difference:
     name, new, old = difference

@@ -71,14 +71,6 @@ class Checkpoints:
     scores = {c.step: c.metrics[_SCORE] for c in found if c.metrics}
     return max(scores, key=scores.__getitem__) if scores else None
 
-  def parameters(self, sharding: jax.sharding.Sharding) -> Any:
-    """The newest checkpoint's parameters that evaluation uses, and nothing else.
-
-    Raises:
-      CheckpointError: if there is no checkpoint, or it cannot be read.
-    """
-    return self.variables(sharding)[1]["params"]
-
   def variables(
     self, sharding: jax.sharding.Sharding, step: int | None = None
   ) -> tuple[int, dict[str, Any]]:
@@ -105,11 +97,13 @@ class Checkpoints:
     others = found["objective_state"].get("model", {})
     return step, {"params": found[name], **others}
 
-  def parameter_forms(self) -> Any:
-    """The shapes and types of `parameters`; nothing else is read."""
+  def variable_forms(self) -> dict[str, Any]:
+    """The shapes and types of the newest `variables`; nothing else is read."""
     _, stored, name = self._stored(None)
+    others = stored["objective_state"].get("model", {})
     return jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), stored[name]
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype),
+      {"params": stored[name], **others},
     )
 
   def _stored(self, step: int | None) -> tuple[int, Any, str]:

@@ -180,7 +180,11 @@ def test_robust_temperatures_are_of_the_augmented_loss(loss, mode):
       "initial.text_weights",
     ),
     ({"initial": "run"}, "initial.workdir", "''"),
-    ({"initial": "run", "initial.workdir": "x"}, "initial=run", "'clip'"),
+    (
+      {"initial": "run", "initial.workdir": "x", "initial.part": "encoders"},
+      "initial.part",
+      "'clip'",
+    ),
     (
       {
         "objective": "albef",

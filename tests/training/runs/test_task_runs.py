@@ -142,16 +142,16 @@ def test_mistakes_do_not_claim_the_workdir(pretrained, opened, tmp_path):
   empty = tmp_path / "empty"
   empty.mkdir()
   two_towers = tmp_path / "towers"
-  shutil.copytree(workdir, two_towers)
-  values = workdirs.read_json(two_towers / "config.json")
-  workdirs.write_json(
-    two_towers / "config.json", {**values, "objective": {"name": "clip"}}
-  )
+  config = tiny.make_config(steps=1)
+  tiny.fit(config, two_towers, tiny.make_data())
+  workdirs.write_json(two_towers / "config.json", config.to_dict())
+  workdirs.write_json(two_towers / "results.json", {})
+  tokenizer().save(two_towers / "tokenizer.json")
   wider = {**pretraining.OVERRIDES, "text_depth": 2}
   for number, (changes, message) in enumerate(
     (
       (begun_with(empty), "no config.json"),
-      (begun_with(two_towers), "config.objective='clip'"),
+      (begun_with(two_towers), "config.initial.workdir: .*'embeddings'"),
       (
         begun_with(workdir, model__overrides=wider),
         "config.initial.workdir: .* text_layers/layer_1/attention/out/bias",

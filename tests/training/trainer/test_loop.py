@@ -501,7 +501,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path, finished, what):
   assert "\n" not in message
   if what == "state":
     with pytest.raises(checkpoints.CheckpointError) as caught:
-      checkpoints.Checkpoints(workdir, keep=None).parameter_forms()
+      checkpoints.Checkpoints(workdir, keep=None).variable_forms()
     assert str(broken) in str(caught.value) and what in str(caught.value)
   # As it says:
   shutil.rmtree(broken)
