@@ -1,5 +1,6 @@
 """Trained models in use: open one, embed pictures and texts, compare them."""
 
+from contrastive_jax.data.sets.folder.folder_images import files_in as files_in
 from contrastive_jax.inference.description import (
   Description as Description,
   ModelError as ModelError,
@@ -14,4 +15,3 @@ from contrastive_jax.inference.model import (
   Classified as Classified,
   Model as Model,
 )
-from contrastive_jax.inference.pictures import files_in as files_in

@@ -9,9 +9,9 @@ import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from contrastive_jax.data.sets.folder import folder_images
 from contrastive_jax.data.sets.folder.folder_rows import DataError
 from contrastive_jax.data.sets.records import items, units
-from contrastive_jax.inference import pictures
 
 _ROWS = 5_000  # Pictures of a part, where they are files.
 
@@ -52,7 +52,7 @@ def parts(inputs: Sequence[str]) -> Iterator[Part]:
     path = pathlib.Path(each).expanduser()
     if path.suffix.lower() == ".txt" and path.is_file():
       found = _of_files(_lines(path), path.name)
-    elif path.is_dir() and (files := pictures.files_in(path)):
+    elif path.is_dir() and (files := folder_images.files_in(path)):
       found = _of_files(files, path.name or str(path))
     else:
       found = _of_units(each)

@@ -17,25 +17,6 @@ from contrastive_jax.data.sets.folder.folder_rows import RowError
 _T, _Made = TypeVar("_T"), TypeVar("_Made")
 # A path, an open file, PIL.Image.Image, or an array uint8 [H, W, 3].
 Picture = Any
-_SUFFIXES = (
-  *(".avif", ".bmp", ".gif", ".ico", ".jp2", ".jpeg", ".jpg", ".png"),
-  *(".ppm", ".tga", ".tif", ".tiff", ".webp"),
-)
-
-
-def files_in(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
-  """The picture files of a folder and the folders in it, sorted by path.
-
-  They are known by their suffixes; hidden ones are left out.
-  """
-  root = pathlib.Path(folder).expanduser()
-  return sorted(
-    path
-    for path in root.rglob("*")
-    if path.suffix.lower() in _SUFFIXES
-    and not any(part.startswith(".") for part in path.relative_to(root).parts)
-    and path.is_file()
-  )
 
 
 def listed(images: Any) -> list[Picture]:
@@ -52,9 +33,11 @@ def listed(images: Any) -> list[Picture]:
     path = pathlib.Path(images).expanduser()
     if not path.is_dir():
       return [path]
-    found = files_in(path)
+    found = folder_images.files_in(path)
     if not found:
-      raise ValueError(f"{path} holds no picture ({', '.join(_SUFFIXES)}).")
+      raise ValueError(
+        f"{path} holds no picture ({', '.join(folder_images.SUFFIXES)})."
+      )
     return list(found)
   if isinstance(images, Image.Image):
     return [images]

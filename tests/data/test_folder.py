@@ -536,9 +536,9 @@ def test_unusable_folders_say_what_to_do(root):
   assert "neither captions.jsonl nor captions.csv" in text and example in text
   (root / "captions.csv").write_text("")
   assert "has no usable row; write one line" in message()
-  (root / "captions.csv").write_text("file,text\na.png,x\n")
+  (root / "captions.csv").write_text("name,words\na.png,x\n")
   text = message()
-  assert "columns file, text" in text and '"image" and "caption"' in text
+  assert "columns name, words" in text and "filepath" in text
   (root / "captions.csv").write_bytes("image,caption".encode("utf-16"))
   assert "is UTF-16; save it as UTF-8" in message()
   (root / "captions.jsonl").write_text("{}\n")

@@ -1,4 +1,4 @@
-"""A user's own folder: images beside `captions.jsonl` or `captions.csv`."""
+"""A user's own folder: images with captions, or in classes; see `layouts`."""
 
 import dataclasses
 import time
@@ -20,9 +20,17 @@ _REPORT_EVERY = 5.0
 
 @dataclasses.dataclass(frozen=True)
 class Folder:
-  """A folder of your images with captions.jsonl or captions.csv."""
+  """A folder of your images: with captions.jsonl, .txt files, or classes."""
 
-  path: str = field("", "Folder that holds the images and captions.jsonl.")
+  path: str = field(
+    "",
+    "Folder of images with captions.jsonl, captions.csv or metadata.jsonl, with a .txt"
+    " beside each, or in folders that are classes; or a table (.csv, .tsv, .jsonl).",
+  )
+  follow_links: bool = field(
+    False,
+    "Whether images may lie outside of the folder, by absolute paths or links.",
+  )
   fit: str = FIT
   max_bad_share: float = MAX_BAD_SHARE
   vocab_size: int = VOCAB_SIZE
@@ -50,6 +58,8 @@ class Folder:
       image_size=request.image_size,
       report_path=request.skipped_path,
       max_bad_share=self.max_bad_share,
+      images_alone=request.task == "images",
+      follow_links=self.follow_links,
       fit=self.fit,
       progress=_image_counter(request.report),
     )

@@ -20,21 +20,47 @@ _FORMATS = (
   *("AVIF", "BMP", "DDS", "GIF", "ICNS", "ICO", "JPEG", "JPEG2000", "MPO"),
   *("PCX", "PNG", "PPM", "SGI", "TGA", "TIFF", "WEBP"),
 )
+# Of files that are pictures.
+SUFFIXES = (
+  *(".avif", ".bmp", ".gif", ".ico", ".jp2", ".jpeg", ".jpg", ".png"),
+  *(".ppm", ".tga", ".tif", ".tiff", ".webp"),
+)
 # How an image becomes a square; see `decode`.
 FITS = ("pad", "crop", "stretch")
 MAX_PIXELS = 89_478_485  # Pillow's own: a quarter of a gigabyte of RGB.
 
 
-def locate(root: pathlib.Path, image: str) -> pathlib.Path:
-  """The file that a row names; raises `RowError` unless it is below `root`."""
-  if (
+def files_in(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
+  """The picture files of a folder and the folders in it, sorted by path.
+
+  They are known by their suffixes; hidden ones are left out.
+  """
+  root = pathlib.Path(folder).expanduser()
+  return sorted(
+    path
+    for path in root.rglob("*")
+    if path.suffix.lower() in SUFFIXES
+    and not any(part.startswith(".") for part in path.relative_to(root).parts)
+    and path.is_file()
+  )
+
+
+def locate(
+  root: pathlib.Path, image: str, *, follow_links: bool = False
+) -> pathlib.Path:
+  """The file that a row names.
+
+  Raises:
+    RowError: unless it is below `root`; with `follow_links` it may be anywhere.
+  """
+  if not follow_links and (
     pathlib.PurePosixPath(image).is_absolute()
     or pathlib.PureWindowsPath(image).anchor
   ):
     raise RowError("unsafe path", "the path must be relative to the folder")
   try:
     path = (root / image).resolve()
-    if not path.is_relative_to(root):
+    if not follow_links and not path.is_relative_to(root):
       raise RowError("unsafe path", "the file is outside the folder")
     if not path.exists():
       raise RowError("missing file", "there is no such file")

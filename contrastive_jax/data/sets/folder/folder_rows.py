@@ -17,6 +17,15 @@ SPLITS = ("train", "validation", "test")
 _SPLIT_NAMES = dict.fromkeys(("val", "valid", "dev"), "validation")
 
 
+# Usual names of columns, in the order in which they are looked for.
+IMAGES = (
+  *("image", "filepath", "image_path", "file_name", "path", "file"),
+  *("filename", "img"),
+)
+CAPTIONS = ("captions", "caption", "text", "txt", "title")
+LABELS = ("label", "cls", "class")
+
+
 class DataError(ValueError):
   """Data cannot be used; the message says why and what to do."""
 
@@ -146,27 +155,34 @@ def _text(fields: dict[str, Any], key: str) -> str:
   return str(value).strip()
 
 
-def _make_row(line: int, fields: Any, report: Report) -> CaptionRow:
+def _make_row(
+  line: int, fields: Any, report: Report, images_alone: bool
+) -> CaptionRow:
   """Checks one row's fields; raises `RowError`."""
   if not isinstance(fields, dict):
     raise RowError("malformed row", "not a JSON object")
-  image = fields.get("image")
+  image = _image_of(fields)
   if not isinstance(image, str) or not image.strip():
     raise RowError("malformed row", '"image" must name a file')
-  if "captions" not in fields and "caption" not in fields:
+  given = [name for name in CAPTIONS if name in fields]
+  if not given and not images_alone:
     raise RowError("malformed row", 'there is no "captions"')
+  # One caption and several are ours; of others' names the first counts.
+  given = given[: max(1, len({*given} & {"captions", "caption"}))]
   captions: list[Any] = []
-  for key in ("caption", "captions"):
+  for key in sorted(given):
     value = fields.get(key)
     if value is not None:
       captions += value if isinstance(value, list) else [value]
   if not all(isinstance(caption, str) for caption in captions):
     raise RowError("malformed row", '"captions" must be a list of texts')
-  label, concept = _text(fields, "label"), _text(fields, "concept_id")
+  labels = [name for name in LABELS if name in fields]
+  label = _text(fields, labels[0]) if labels else ""
+  concept = _text(fields, "concept_id")
   clean("".join((image, label, concept)))
   stripped = [clean(caption) for caption in captions]
   kept = tuple(dict.fromkeys(filter(None, stripped)))
-  if not kept:
+  if not kept and not images_alone:
     raise RowError("no caption", "every caption is empty")
   given = _text(fields, "split").lower()
   split = split_name(given)
@@ -180,7 +196,24 @@ def _make_row(line: int, fields: Any, report: Report) -> CaptionRow:
   return CaptionRow(line, image.strip(), kept, label, split, concept)
 
 
-def _csv_fields(data: bytes) -> Iterator[tuple[int, Any]]:
+def _image_of(fields: dict[str, Any]) -> Any:
+  """The image that a row names, under the first usual name."""
+  return next((fields[name] for name in IMAGES if name in fields), None)
+
+
+def _several(cell: str) -> list[Any]:
+  """The captions of a cell: a JSON list, as tables that were lists have it."""
+  if cell.lstrip().startswith("["):
+    try:
+      found = json.loads(cell)
+    except (ValueError, RecursionError):
+      found = None
+    if isinstance(found, list):
+      return found
+  return [cell]
+
+
+def _csv_fields(data: bytes, images_alone: bool) -> Iterator[tuple[int, Any]]:
   """(line, dict by column or `RowError`) of every row that is not blank."""
   text = data.decode("utf-8", "surrogateescape")
   first = text.lstrip("\r\n").split("\n", 1)[0]
@@ -200,35 +233,46 @@ def _csv_fields(data: bytes) -> Iterator[tuple[int, Any]]:
       continue
     if header is None:
       header = [cell.strip().lower() for cell in cells]
-      if "image" not in header or not {"caption", "captions"} & set(header):
+      if not {*IMAGES} & {*header} or not (
+        images_alone or {*CAPTIONS} & {*header}
+      ):
         raise DataError(
-          f"captions.csv has the columns {', '.join(header)}, but needs "
-          '"image" and "caption" (or "captions", several separated by "|"); '
-          '"label", "split" and "concept_id" are optional.'
+          f"The table has the columns {', '.join(header)}, but needs one for images"
+          f" ({', '.join(IMAGES)}) and one for captions ({', '.join(CAPTIONS)};"
+          ' several in "captions" are separated by "|", or a JSON list); "label",'
+          ' "split" and "concept_id" are optional.'
         )
       continue
     fields: Any = dict(zip(header, cells))
     if len(cells) != len(header):
       wrong = f"{len(cells)} columns instead of {len(header)}"
       fields = RowError("malformed row", wrong)
-    elif "captions" in fields:
-      fields["captions"] = fields["captions"].split("|")
+    else:
+      for name in {*CAPTIONS} & {*header}:
+        found = _several(fields[name])
+        if name == "captions" and len(found) == 1:
+          found = fields[name].split("|")
+        fields[name] = found
     yield reader.line_num, fields
 
 
 def read_rows(
-  path: pathlib.Path, report: Report
+  path: pathlib.Path, report: Report, *, images_alone: bool = False
 ) -> tuple[list[CaptionRow], int]:
-  """The rows that are well formed, and the number of all."""
-  read = lines_of if path.suffix == ".jsonl" else _csv_fields
-  rows, count = [], 0
-  for line, fields in read(read_bytes(path)):
+  """The rows that are well formed, and the number of all.
+
+  With `images_alone` a row needs no caption.
+  """
+  rows, count, data = [], 0, read_bytes(path)
+  as_lines = path.suffix.lower() == ".jsonl"
+  found = lines_of(data) if as_lines else _csv_fields(data, images_alone)
+  for line, fields in found:
     count += 1
     try:
       if isinstance(fields, RowError):
         raise fields
-      rows.append(_make_row(line, fields, report))
+      rows.append(_make_row(line, fields, report, images_alone))
     except RowError as error:
-      image = fields.get("image") if isinstance(fields, dict) else None
+      image = _image_of(fields) if isinstance(fields, dict) else None
       report.add(line, image, error)
   return rows, count

@@ -9,7 +9,8 @@ of `captions.jsonl`:
 
 Only "image" and "captions" (or one "caption") are needed. `captions.csv` has
 the same columns; there "caption" is one caption, "captions" several separated
-by "|". Rows of the same image are merged, in either format.
+by "|" or a JSON list. Rows of the same image are merged, in either format. Other
+usual names of columns, and other forms of folders, are in `layouts`.
 """
 
 from __future__ import annotations
@@ -19,12 +20,16 @@ import hashlib
 import math
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from contrastive_jax.data import sources
-from contrastive_jax.data.sets.folder import folder_images, folder_rows
+from contrastive_jax.data.sets.folder import (
+  folder_images,
+  folder_rows,
+  layouts,
+)
 from contrastive_jax.data.sets.folder.folder_rows import (
   SPLITS,
   DataError,
@@ -32,8 +37,6 @@ from contrastive_jax.data.sets.folder.folder_rows import (
 )
 from contrastive_jax.data.sets.folder.image_source import ImageSource, digest
 
-_FILES = ("captions.jsonl", "captions.csv")
-_EXAMPLE = '{"image": "a.png", "captions": ["a red cup"], "label": "cup"}'
 _MERGED = ("label", "split", "concept")
 _MIN_CONCEPTS = 10  # Fewer make no meaningful validation and test splits.
 
@@ -84,6 +87,7 @@ def _merge_rows(
   root: pathlib.Path,
   rows: Sequence[folder_rows.CaptionRow],
   report: folder_rows.Report,
+  follow_links: bool,
 ) -> list[_Image]:
   """One `_Image` a file, sorted by name."""
   images: dict[str, _Image] = {}
@@ -91,14 +95,18 @@ def _merge_rows(
   for row in rows:
     if row.image not in located:
       try:
-        located[row.image] = folder_images.locate(root, row.image)
+        located[row.image] = folder_images.locate(
+          root, row.image, follow_links=follow_links
+        )
       except RowError as error:
         located[row.image] = error
     path = located[row.image]
     if isinstance(path, RowError):
       report.add(row.line, row.image, path)
       continue
-    name = path.relative_to(root).as_posix()
+    name = path.as_posix()
+    if path.is_relative_to(root):
+      name = path.relative_to(root).as_posix()
     image = images.setdefault(name, _Image(name, []))
     differing = [
       f"{field} {new!r} after {old!r}"
@@ -111,7 +119,8 @@ def _merge_rows(
       error = RowError("conflicting row", ", ".join(differing))
       report.add(row.line, row.image, error)
       continue
-    if image.rows and not set(row.captions) - set(image.captions):
+    new_captions = set(row.captions) - set(image.captions)
+    if image.rows and not new_captions:
       error = RowError("duplicated row")
       report.add(row.line, row.image, error, skipped=False)
     image.rows.append(row)
@@ -134,6 +143,9 @@ def _concepts(images: Sequence[_Image]) -> list[str]:
       result.append(f"id:{image.concept}")
       continue
     captions = [folder_rows.normal(caption) for caption in image.captions]
+    if not captions:  # Images alone: each shows a thing of its own.
+      result.append(f"image:{image.name}")
+      continue
     first = f"caption:{captions[0]}"
     result.append(by_set.setdefault(frozenset(captions), first))
   return result
@@ -162,8 +174,13 @@ def _assign_splits(
   concepts: Sequence[str],
   fractions: Sequence[float],
   notes: list[str],
+  by_image: bool,
 ) -> dict[str, list[int]]:
   """Positions of the images of each split."""
+  if (
+    by_image
+  ):  # A folder's class is no one thing: its images are in all splits.
+    concepts = [image.name for image in images]
   everything = list(range(len(images)))
   if any(image.split for image in images):
     parts: dict[str, list[int]] = {split: [] for split in SPLITS}
@@ -199,6 +216,20 @@ def _assign_splits(
   }
 
 
+def _question_labels(
+  images: Sequence[_Image], parts: Mapping[str, list[int]], notes: list[str]
+) -> None:
+  """Notes classes of which training sees none."""
+  seen = {images[i].label for i in parts[SPLITS[0]]}
+  for split in SPLITS[1:]:
+    unseen = sorted({images[i].label for i in parts[split]} - seen - {""})
+    if unseen:
+      notes.append(
+        f"{len(unseen):,} labels are in {split} and not in train, such as"
+        f" {', '.join(map(repr, unseen[:3]))}: probes leave their images out."
+      )
+
+
 def scan_folder(
   path: str | os.PathLike[str],
   *,
@@ -207,6 +238,8 @@ def scan_folder(
   stored_size: int | None = None,
   max_bad_share: float = 0.05,
   fractions: Sequence[float] = (0.8, 0.1, 0.1),
+  images_alone: bool = False,
+  follow_links: bool = False,
   cache_bytes: int = 2**29,
   max_pixels: int = folder_images.MAX_PIXELS,
   fit: str = "pad",
@@ -230,7 +263,7 @@ def scan_folder(
   file is followed, and rows without one train.
 
   Args:
-    path: the folder.
+    path: the folder, or a file of rows; see `layouts`.
     image_size: side of the images that the model will see.
     report_path: where the problems are written, a file that may stay empty; None
       writes none.
@@ -238,6 +271,9 @@ def scan_folder(
       so that a random crop of a quarter is still sharp.
     max_bad_share: largest share of skipped rows, 0..1.
     fractions: of concepts in train, validation and test; they add up to 1.
+    images_alone: whether images need no caption.
+    follow_links: whether images may lie outside of the folder, by absolute paths or
+      links.
     cache_bytes: keep all decoded images in memory if they fit into this;
       otherwise they are decoded on access.
     max_pixels: larger images are refused (decompression bombs).
@@ -274,25 +310,12 @@ def scan_folder(
       "scan_folder: fractions must be three numbers of at least 0 that add "
       f"up to 1, the first above 0; got {tuple(fractions)}."
     )
-  folder = pathlib.Path(path).expanduser()
-  if not folder.is_dir():
-    what = "is not a folder" if folder.exists() else "does not exist"
-    raise DataError(
-      f"{folder} {what}; give a folder with images and {_FILES[0]} (or "
-      f"{_FILES[1]}), a line of which is {_EXAMPLE}"
-    )
-  present = [name for name in _FILES if (folder / name).is_file()]
-  if not present:
-    raise DataError(
-      f"{folder} holds neither {_FILES[0]} nor {_FILES[1]}; write one line "
-      f"an image into {folder / _FILES[0]}, such as {_EXAMPLE}"
-    )
-  notes = []
-  if len(present) == 2:
-    notes.append(f"{folder} holds both captions files; {_FILES[0]} is read.")
-  root = folder.resolve()
   report = folder_rows.Report()
-  rows, num_rows = folder_rows.read_rows(folder / present[0], report)
+  layout = layouts.find(
+    pathlib.Path(path).expanduser(), report, images_alone=images_alone
+  )
+  root, num_rows, where = layout.root, layout.count, layout.where
+  notes = list(layout.notes)
 
   def check_share() -> None:
     listed = ""
@@ -301,21 +324,21 @@ def scan_folder(
       listed = f"listed in {report_path}"
     if report.skipped > max_bad_share * num_rows:
       raise DataError(
-        f"{report.skipped:,} of {num_rows:,} rows of {folder / present[0]} "
+        f"{report.skipped:,} of {num_rows:,} rows of {where} "
         f"cannot be used ({report}), more than the allowed share of "
         f"{max_bad_share:g} (max_bad_share)"
         + (f"; they are {listed}" if listed else "")
-        + f". A good line is {_EXAMPLE}"
+        + f". A good line is {layouts.EXAMPLE}"
       )
     if report.skipped == num_rows:
       told = "; ".join(filter(None, (str(report), listed)))
       raise DataError(
-        f"{folder / present[0]} has no usable row"
+        f"{where} has no usable row"
         + (f" ({told})" if num_rows else "")
-        + f"; write one line an image, such as {_EXAMPLE}"
+        + f"; write one line an image, such as {layouts.EXAMPLE}"
       )
 
-  images = _merge_rows(root, rows, report)
+  images = _merge_rows(root, layout.rows, report, follow_links)
   check_share()  # Before the long part.
   size = len(images) * stored_size * stored_size * 3
   cache = None
@@ -342,7 +365,8 @@ def scan_folder(
   images = [images[i] for i in usable]
   concepts = _concepts(images)
   numbers = {name: i for i, name in enumerate(sorted(set(concepts)))}
-  parts = _assign_splits(images, concepts, fractions, notes)
+  parts = _assign_splits(images, concepts, fractions, notes, layout.by_image)
+  _question_labels(images, parts, notes)
 
   def source(split: str) -> ImageSource:
     found = [images[i] for i in parts[split]]

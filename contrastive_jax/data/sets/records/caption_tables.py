@@ -8,12 +8,10 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from contrastive_jax.data.sets.folder import folder_images
+from contrastive_jax.data.sets.folder import folder_images, folder_rows
 from contrastive_jax.data.sets.folder.folder_rows import DataError, RowError
 from contrastive_jax.data.sets.records import items
 
-_CAPTION = ("captions", "caption", "text", "txt", "title")
-_LABEL = ("label", "cls", "class")
 # The usual names of columns in parquet files and in lists.
 PARQUET: Mapping[str, Sequence[str]] = {
   "image": (
@@ -26,17 +24,12 @@ PARQUET: Mapping[str, Sequence[str]] = {
     "img",
     "bytes",
   ),
-  "caption": _CAPTION,
-  "label": _LABEL,
+  "caption": folder_rows.CAPTIONS,
+  "label": folder_rows.LABELS,
   "key": ("key", "__key__", "id", "image_id", "filename"),
 }
-_PAIR = {
-  "image": (
-    *("image", "filepath", "image_path", "path", "file", "filename", "img"),
-  ),
-  "caption": _CAPTION,
-}
-_LIST = _PAIR | {"label": _LABEL}
+_PAIR = {"image": folder_rows.IMAGES, "caption": folder_rows.CAPTIONS}
+_LIST = _PAIR | {"label": folder_rows.LABELS}
 
 
 @dataclasses.dataclass(frozen=True)
