@@ -14,6 +14,7 @@ from contrastive_jax.data.sets.folder.folder_rows import DataError
 from contrastive_jax.data.sets.records import items, units
 
 _ROWS = 5_000  # Pictures of a part, where they are files.
+_ALONE = items.Reading(images_alone=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +96,7 @@ def _named(files: Sequence[pathlib.Path]) -> Iterator[tuple[str, Any]]:
 
 
 def _of_units(pattern: str) -> Iterator[Part]:
-  for unit in units.split(units.find([pattern]), images_alone=True):
+  for unit in units.split(units.find([pattern]), how=_ALONE):
     yield Part(0, unit.name, unit.digest, functools.partial(_items, unit))
 
 

@@ -3,6 +3,8 @@
 python -m experiments.convert_pairs --inputs=shards --out=pairs
 """
 
+import re
+
 from absl import flags
 
 from contrastive_jax.programs import command_line
@@ -12,7 +14,8 @@ _FLAGS = flags.FlagValues()
 _INPUTS = flags.DEFINE_string(
   "inputs",
   "",
-  "Files, folders or patterns (in quotes), separated by commas.",
+  "Files, folders or patterns (in quotes), separated by commas; ** is any folders,"
+  " {000..127} numbers.",
   flag_values=_FLAGS,
 )
 _OUT = flags.DEFINE_string(
@@ -25,7 +28,7 @@ _OUT = flags.DEFINE_string(
 _FORMAT = flags.DEFINE_enum(
   "format",
   "auto",
-  ("auto", "tar", "parquet", "list"),
+  ("auto", "tar", "parquet", "arrow", "list"),
   "Input format of all inputs; auto detects it by the files' names.",
   flag_values=_FLAGS,
 )
@@ -44,6 +47,29 @@ _COLUMNS = {
     flag_values=_FLAGS,
   )
   for name in ("image", "caption", "label", "key")
+}
+_IMAGES_ALONE = flags.DEFINE_bool(
+  "images_alone",
+  False,
+  "Convert images without captions, with their classes where there are any (.cls), for"
+  " objectives of images alone.",
+  flag_values=_FLAGS,
+)
+_CAPTION_LINES = flags.DEFINE_bool(
+  "caption_lines",
+  False,
+  "Take each line of a text for a caption.",
+  flag_values=_FLAGS,
+)
+_MEMBERS = {
+  name: flags.DEFINE_string(
+    f"{name}_member",
+    "",
+    f"Extension of the members of tar archives that hold the {name}, such as {usual};"
+    " any usual one if empty.",
+    flag_values=_FLAGS,
+  )
+  for name, usual in (("image", "rgb.png"), ("caption", "short.txt"))
 }
 _SHORTER_SIDE = flags.DEFINE_integer(
   "shorter_side",
@@ -89,16 +115,23 @@ _USAGE = """Converts image-text pairs into records with random access.
 
 Inputs are
   .tar (.gz, .bz2, .xz)  shards of WebDataset and img2dataset
-  .parquet               tables with images in a column
+  .parquet, .arrow       tables with images in a column (Hugging Face's datasets)
   .tsv, .csv, .jsonl     lists of captions and paths of image files; without a first
                          line that names the columns, a caption and a path, as CC3M"""
 
 
 def main() -> None:
   """Runs the program."""
-  from contrastive_jax.data.sets.records import caption_tables, conversion
+  from contrastive_jax.data.sets.records import (
+    caption_tables,
+    conversion,
+    items,
+  )
 
-  inputs = tuple(p.strip() for p in _INPUTS.value.split(",") if p.strip())
+  # A comma in braces separates no inputs.
+  inputs = tuple(
+    p.strip() for p in re.split(r",(?![^{}]*\})", _INPUTS.value) if p.strip()
+  )
   for flag, value in (("inputs", inputs), ("out", _OUT.value)):
     if not value:
       raise config_lib.UserError(f"--{flag} must be given; see --help.")
@@ -112,6 +145,11 @@ def main() -> None:
       format=_FORMAT.value,
       columns=caption_tables.Columns(
         **{k: v.value for k, v in _COLUMNS.items()}
+      ),
+      how=items.Reading(
+        images_alone=_IMAGES_ALONE.value,
+        caption_lines=_CAPTION_LINES.value,
+        **{f"{name}_member": flag.value for name, flag in _MEMBERS.items()},
       ),
       image_root=_IMAGE_ROOT.value,
       shorter_side=_SHORTER_SIDE.value,

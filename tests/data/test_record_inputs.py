@@ -5,6 +5,8 @@ import json
 import tarfile
 
 import numpy as np
+import pyarrow
+import pyarrow.ipc
 import pytest
 from PIL import Image
 
@@ -396,6 +398,119 @@ def test_images_with_dots_in_their_names_are_told(tmp_path):
   )
   out, _ = converted(tmp_path, shard, max_bad_share=0.5)
   assert "1 images, such as photo.v1.jpg" in problems(out)["a.tar"]
+
+
+def test_a_mask_beside_an_image_is_no_problem(tmp_path):
+  for number, members in enumerate(
+    (
+      [("a.seg.png", GREEN), *pair("a", RED, "red")],
+      [*pair("a", RED, "red"), ("a.seg.png", GREEN)],
+    )
+  ):
+    folder = tmp_path / str(number)
+    folder.mkdir()
+    out, summary = converted(folder, write_tar(folder / "a.tar", members))
+    assert summary.examples["train"] == 1 and not problems(out)
+    (record,) = read(out)
+    assert record["captions"] == ("red",)
+
+
+def test_members_are_named(tmp_path):
+  members = [
+    *pair("a", RED, "not this"),
+    ("a.rgb.png", BLUE),
+    ("a.short.txt", b"blue"),
+  ]
+  shard = write_tar(tmp_path / "a.tar", members)
+  how = items.Reading(image_member="rgb.png", caption_member="short.txt")
+  out, _ = converted(tmp_path, shard, how=how)
+  (record,) = read(out)
+  assert record["captions"] == ("blue",)
+  np.testing.assert_array_equal(record["image"][2, 2], [0, 0, 255])
+
+
+def test_lines_are_captions_when_asked(tmp_path):
+  shard = write_tar(tmp_path / "a.tar", pair("a", RED, "one\n two\n\none"))
+  out, _ = converted(tmp_path, shard)
+  assert read(out)[0]["captions"] == ("one two one",)
+  how = items.Reading(caption_lines=True)
+  (tmp_path / "lines").mkdir()
+  out, _ = converted(tmp_path / "lines", shard, how=how)
+  assert read(out)[0]["captions"] == ("one", "two")
+
+
+def test_images_with_classes_and_without_captions(tmp_path):
+  members = [("a.jpg", RED), ("a.cls", b"7"), ("b.jpg", BLUE), ("b.cls", b"8")]
+  shard = write_tar(tmp_path / "a.tar", members)
+  how = items.Reading(images_alone=True)
+  out, summary = converted(tmp_path, shard, how=how)
+  assert summary.examples["train"] == 2
+  with pytest.raises(reading.DataError, match="without captions"):
+    read(out)
+  found = read(out, images_alone=True)
+  assert [r["label"] for r in found] == ["7", "8"]
+  assert [r["captions"] for r in found] == [(), ()]
+  assert found[0]["concept_id"] != found[1]["concept_id"]
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_datasets_that_hugging_face_saved(tmp_path, as_file):
+  table = pyarrow.table(
+    {
+      "image": [{"bytes": RED, "path": "a"}, {"bytes": None, "path": "gone"}],
+      "text": ["red", "gone"],
+      "label": [3, 4],
+    }
+  )
+  path = tmp_path / "data-00000-of-00001.arrow"
+  make = pyarrow.ipc.new_file if as_file else pyarrow.ipc.new_stream
+  with make(str(path), table.schema) as writer:
+    writer.write_table(table)
+  (tmp_path / "state.json").write_text("{}")
+  out, _ = converted(tmp_path, tmp_path / "*.arrow", max_bad_share=0.5)
+  (record,) = read(out)
+  assert record["captions"] == ("red",) and record["label"] == "3"
+  assert "no image" in problems(out)["row 1"]
+
+
+def test_a_damaged_arrow_file(tmp_path):
+  table = pyarrow.table({"image": [RED] * 50, "text": ["red"] * 50})
+  path = tmp_path / "a.arrow"
+  with pyarrow.ipc.new_stream(str(path), table.schema) as writer:
+    for batch in table.to_batches(10):
+      writer.write_batch(batch)
+  path.write_bytes(path.read_bytes()[:-300])
+  out, summary = converted(tmp_path, path, max_bad_share=1.0)
+  assert 0 < summary.examples["train"] < 50 and summary.broken == 1
+  path.write_bytes(b"nothing")
+  (tmp_path / "other").mkdir()
+  with pytest.raises(reading.DataError, match="a.arrow"):
+    converted(tmp_path / "other", path)
+
+
+@pytest.mark.parametrize(
+  "pattern, expected",
+  [
+    ("{000..002}.tar", ["000.tar", "001.tar", "002.tar"]),
+    ("{2..0}.tar", ["0.tar", "1.tar", "2.tar"]),
+    ("{a,b}{0..1}.tar", ["a0.tar", "a1.tar", "b0.tar", "b1.tar"]),
+    ("**/*.tar", ["x.tar", "y.tar"]),
+  ],
+)
+def test_patterns(tmp_path, pattern, expected):
+  for number, name in enumerate(expected):
+    folder = tmp_path / ("deep/er" if "**" in pattern else ".")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tar(folder / name, pair(f"k{number}", RED, name))
+  found = units.find([str(tmp_path / pattern)])
+  assert [path.name for path in found] == expected
+
+
+def test_a_pattern_that_names_too_much(tmp_path):
+  with pytest.raises(reading.DataError, match="too many"):
+    units.find([str(tmp_path / "{0..99999999}.tar")])
+  (tmp_path / "{0..1}.tar").write_bytes(b"")
+  assert len(units.find([str(tmp_path / "{0..1}.tar")])) == 1
 
 
 def test_what_jpeg_cannot_hold_stays_as_it_is(monkeypatch):

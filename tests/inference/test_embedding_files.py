@@ -162,11 +162,11 @@ def test_other_embeddings_are_not_mixed_in(model, tmp_path):
 def test_archives_tables_and_lists(model, tmp_path):
   paths = tiny_model.pictures(tmp_path / "pictures", 4)
   with tarfile.open(tmp_path / "shard.tar", "w") as archive:
-    for path in paths[:2]:  # Without captions.
-      archive.add(path, path.name)
+    archive.add(paths[0], "000.png")  # Without captions.
     about = tarfile.TarInfo("000.json")
     about.size = 2
-    archive.addfile(about, io.BytesIO(b"{}"))
+    archive.addfile(about, io.BytesIO(b"{["))
+    archive.add(paths[1], "001.png")
   table = {"image": [path.read_bytes() for path in paths], "id": [*"abcd"]}
   parquet.write_table(pyarrow.table(table), tmp_path / "table.parquet")
   (tmp_path / "names.txt").write_text("pictures/003.png\n\npictures/000.png\n")

@@ -60,7 +60,12 @@ class Records:
     from contrastive_jax.data.sets.records import source
 
     found = [
-      source.load(path, image_size=request.image_size, fit=self.fit)
+      source.load(
+        path,
+        image_size=request.image_size,
+        fit=self.fit,
+        images_alone=request.task == "images",
+      )
       for path in self.path
     ]
     splits: dict[str, sources.Source] = {}

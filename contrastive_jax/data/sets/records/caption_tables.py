@@ -191,7 +191,11 @@ def _json_rows(
     )
 
 
-def read_list(rows: Sequence[ListLine], root: pathlib.Path) -> items.Found:
+def read_list(
+  rows: Sequence[ListLine],
+  root: pathlib.Path,
+  how: items.Reading = items.PAIRS,
+) -> items.Found:
   """The examples of some lines of a list, whose images are below a folder."""
   root = root.resolve()
   for row in rows:
@@ -204,7 +208,7 @@ def read_list(rows: Sequence[ListLine], root: pathlib.Path) -> items.Found:
       size = file.stat().st_size
       if size > items.MAX_BYTES:
         raise RowError("too large", f"{size:,} bytes")
-      yield items.make(key, file.read_bytes(), row.captions, row.label)
+      yield items.make(key, file.read_bytes(), row.captions, row.label, how)
     except UnicodeEncodeError:
       yield items.Problem(f"line {row.number}", "invalid UTF-8: in the path")
     except RowError as error:

@@ -51,6 +51,7 @@ class ConversionSettings:
     inputs: files, folders or patterns.
     format: of them, one of `units.FORMATS`.
     columns: of parquet files and lists.
+    how: examples are read.
     image_root: the folder below which a list's images are; "" is the list's.
     shorter_side: larger images become JPEGs of this size, pixels; 0 keeps all.
     validation: share of the captions that goes to validation, by a hash.
@@ -60,6 +61,7 @@ class ConversionSettings:
   inputs: tuple[str, ...]
   format: str = "auto"
   columns: caption_tables.Columns = caption_tables.Columns()
+  how: items.Reading = items.PAIRS
   image_root: str = ""
   shorter_side: int = 0
   validation: float = 0.0
@@ -154,13 +156,14 @@ def convert(
       format=settings.format,
       columns=settings.columns,
       root=settings.image_root,
+      how=settings.how,
     )
     progress = _Progress(len(files), report)
     for result in _run(todo, settings, root, workers or _processors(), retry):
       progress.add(result)
     if not progress.results:
       raise DataError("The inputs hold no example; check --inputs.")
-    return _finish(root, progress.results, max_bad_share, report)
+    return _finish(root, settings, progress.results, max_bad_share, report)
 
 
 def _processors() -> int:
@@ -428,6 +431,7 @@ def files_of(root: pathlib.Path, split: str, number: int) -> list[pathlib.Path]:
 
 def _finish(
   root: pathlib.Path,
+  settings: ConversionSettings,
   results: Sequence[dict[str, Any]],
   max_bad_share: float,
   report: Callable[[str], None],
@@ -469,7 +473,14 @@ def _finish(
     )
   _write(
     root / DATASET_FILE,
-    json.dumps({"version": _VERSION, "splits": splits}) + "\n",
+    json.dumps(
+      {
+        "version": _VERSION,
+        "images_alone": settings.how.images_alone,
+        "splits": splits,
+      }
+    )
+    + "\n",
   )
   if bad:
     report(

@@ -1,5 +1,6 @@
 """Results of all readers of pairs: an example, or why there is none."""
 
+import dataclasses
 import hashlib
 import io
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,27 @@ from contrastive_jax.data.sets.folder.folder_rows import RowError
 MAX_CAPTION = 10_000
 # Most bytes of an image file; larger ones are no pictures to train on.
 MAX_BYTES = 2**28
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+  """How examples are read.
+
+  Attributes:
+    images_alone: whether an example needs no caption, and has none.
+    caption_lines: whether each line of a text is a caption.
+    image_member: of tar archives, the extension of the image, such as `seg.png`; ""
+      is any usual one.
+    caption_member: likewise of the caption, a text.
+  """
+
+  images_alone: bool = False
+  caption_lines: bool = False
+  image_member: str = ""
+  caption_member: str = ""
+
+
+PAIRS = Reading()
 
 
 class Item(NamedTuple):
@@ -33,10 +55,10 @@ class Item(NamedTuple):
   def concept_id(self) -> int:
     """31 bits of a hash of the first caption, but for case, width and spaces.
 
-    Images of one caption are positives of each other. Two captions share an id
-    by chance in 1 of 2e9 pairs.
+    Images of one caption are positives of each other; without one it is of the key.
+    Two captions share an id by chance in 1 of 2e9 pairs.
     """
-    text = folder_rows.normal(self.captions[0])
+    text = folder_rows.normal((*self.captions, self.key)[0])
     digest = hashlib.sha256(text.encode()).digest()
     return int.from_bytes(digest[:4]) >> 1
 
@@ -80,6 +102,11 @@ def text_of(value: Any) -> str:
   return folder_rows.clean(str(value)[:MAX_CAPTION])
 
 
+def _lines(value: Any) -> list[Any]:
+  """The lines of a text, or what is none as it is."""
+  return value.splitlines() if isinstance(value, (str, bytes)) else [value]
+
+
 def label_of(value: Any) -> str:
   """A class as text; "" for what is none, by which no pair is lost."""
   if isinstance(value, bool):
@@ -95,24 +122,23 @@ def make(
   image: bytes | None,
   captions: Iterable[Any],
   label: Any = "",
-  *,
-  images_alone: bool = False,
+  how: Reading = PAIRS,
 ) -> Item | Problem:
   """Checks the parts of an example; the image is not decoded.
 
   Captions are texts, or bytes of them; a label that is no text or number is none.
-  Where images alone are read, there need not be a caption, and what is none is left
-  out.
   """
-  if images_alone:
+  if how.images_alone:
     captions = ()
   try:
     if not image:
       raise RowError("no image", "there is none")
     if len(image) > MAX_BYTES:
       raise RowError("too large", f"{len(image):,} bytes")
+    if how.caption_lines:
+      captions = (line for text in captions for line in _lines(text))
     texts = tuple(dict.fromkeys(filter(None, map(text_of, captions))))
-    if not texts and not images_alone:
+    if not texts and not how.images_alone:
       raise RowError("no caption", "there is none")
     return Item(key, bytes(image), texts, label_of(label))
   except RowError as error:

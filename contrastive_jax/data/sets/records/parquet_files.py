@@ -53,19 +53,27 @@ def groups_of(path: pathlib.Path, rows: int) -> list[tuple[int, int]]:
 def check(
   path: pathlib.Path,
   columns: caption_tables.Columns,
-  *,
-  images_alone: bool = False,
+  how: items.Reading = items.PAIRS,
 ) -> dict[str, str]:
   """The columns that are read, by what they hold; "" is one that is not.
 
   Raises:
     DataError: if one is missing, or the images are not in the file.
   """
+  return columns_of(path, _open(path).schema_arrow, columns, how)
+
+
+def columns_of(
+  path: pathlib.Path,
+  schema: Any,
+  columns: caption_tables.Columns,
+  how: items.Reading,
+) -> dict[str, str]:
+  """`check` for the schema of any table of Arrow."""
   import pyarrow
 
-  schema = _open(path).schema_arrow
   usual = dict(caption_tables.PARQUET)
-  if images_alone:
+  if how.images_alone:
     del usual["caption"]
   found = {"caption": "", **columns.find(path, schema.names, usual)}
   for name in filter(None, found.values()):
@@ -109,13 +117,12 @@ def read(
   path: pathlib.Path,
   groups: tuple[int, int],
   columns: caption_tables.Columns,
-  *,
-  images_alone: bool = False,
+  how: items.Reading = items.PAIRS,
 ) -> items.Found:
   """The examples of a range of row groups of a parquet file."""
   import pyarrow
 
-  names = check(path, columns, images_alone=images_alone)
+  names = check(path, columns, how)
   file = _open(path)
   image = names["image"]
   if pyarrow.types.is_struct(file.schema_arrow.field(image).type):
@@ -153,7 +160,7 @@ def read(
         batch_size=rows, row_groups=[group], columns=wanted
       ):
         for row in range(batch.num_rows):
-          found = _item(batch, row, names, number)
+          found = item(batch, row, names, number, how)
           room -= _size(found)
           if room < 0:
             yield items.Problem(
@@ -198,9 +205,11 @@ def _size(found: items.Item | items.Problem) -> int:
   return size
 
 
-def _item(
-  batch: Any, row: int, names: dict[str, str], number: int
+def item(
+  batch: Any, row: int, names: dict[str, str], number: int, how: items.Reading
 ) -> items.Item | items.Problem:
+  """The example of a row of a record batch, the so manieth of its file."""
+
   def value(what: str) -> Any:
     return batch.column(names[what])[row].as_py() if names[what] else None
 
@@ -212,14 +221,14 @@ def _item(
     if isinstance(image, dict):
       image = image.get("bytes")
     if not names["caption"]:
-      return items.make(key, image, (), label, images_alone=True)
+      return items.make(key, image, (), label, how)
     texts = batch.column(names["caption"])
     texts = texts[row].values if _is_list(texts.type) else texts[row : row + 1]
     if texts is not None and len(texts) > _MAX_CAPTIONS:
       return items.Problem(key, f"too many captions: {len(texts):,}")
     # One after the other: each is cut before the next is there.
     captions = (text.as_py() for text in texts or () if text.is_valid)
-    return items.make(key, image, captions, label)
+    return items.make(key, image, captions, label, how)
   except UnicodeDecodeError as error:
     return items.Problem(key, f"invalid UTF-8: byte {error.start}")
 

@@ -199,18 +199,30 @@ class Mixture(sources.Source):
 
 
 def load(
-  path: str, *, image_size: int, fit: str = "pad"
+  path: str, *, image_size: int, fit: str = "pad", images_alone: bool = False
 ) -> dict[str, RecordSource]:
   """A source a split of what `experiments.convert_pairs` wrote into a folder.
 
+  Args:
+    path: the folder.
+    image_size: side of the images.
+    fit: how they become squares.
+    images_alone: whether images without captions will do.
+
   Raises:
-    DataError: if the folder is none, or files of it are missing or cut short.
+    DataError: if the folder is none, files of it are missing or cut short, or it has
+      no captions.
   """
   root = pathlib.Path(path).expanduser()
   file = root / conversion.DATASET_FILE
   try:
     known = json.loads(file.read_text(encoding="utf-8"))
     splits = {split: known["splits"][split] for split in SPLITS}
+    if known.get("images_alone") and not images_alone:
+      raise DataError(
+        f"{root} holds images without captions, for objectives of images alone"
+        " (simclr, moco_v3); convert them without --images_alone."
+      )
     for split, parts in splits.items():
       for part in parts:
         paths = conversion.files_of(root, split, part["number"])

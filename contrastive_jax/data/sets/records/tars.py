@@ -16,7 +16,6 @@ _IMAGES = (
   *("ppm", "pgm", "image"),
 )
 _TEXTS = ("txt", "text", "caption")
-_KNOWN = (*_IMAGES, *_TEXTS, "json", "cls")
 _JSON_CAPTIONS = ("captions", "caption", "text", "title")
 _BLOCK = tarfile.BLOCKSIZE
 # Most bytes of a member that is no image; the numbers of a long JSON take many
@@ -48,31 +47,47 @@ class _Header(tarfile.TarInfo):
     return found._proc_member(tarfile_)
 
 
+class _Names(NamedTuple):
+  """Extensions of the members that are read."""
+
+  images: tuple[str, ...]
+  texts: tuple[str, ...]
+
+  @classmethod
+  def of(cls, how: items.Reading) -> "_Names":
+    """Those that are asked for, or else the usual ones."""
+    image, text = how.image_member.lower(), how.caption_member.lower()
+    return cls((image,) if image else _IMAGES, (text,) if text else _TEXTS)
+
+  @property
+  def known(self) -> tuple[str, ...]:
+    """All of them."""
+    return (*self.images, *self.texts, "json", "cls")
+
+
 class _Member(NamedTuple):
   key: str
   extension: str
   data: bytes
 
 
-def read(path: pathlib.Path, *, images_alone: bool = False) -> items.Found:
+def read(path: pathlib.Path, how: items.Reading = items.PAIRS) -> items.Found:
   """The examples of a tar archive, plain or compressed.
 
   Members with equal names up to the first dot, one after the other, are an
   example: an image, `.txt` (the caption) or `.json` (`caption`, `captions`,
-  `text` or `title`), and perhaps `.cls` (the class). With `images_alone` all but the
-  image is left out. Nothing is unpacked to disk, so that names of members have no
+  `text` or `title`), and perhaps `.cls` (the class). With `how.images_alone` there
+  need be no caption. Nothing is unpacked to disk, so that names of members have no
   power. Behind damaged bytes reading goes on at the next sound member.
   """
   parts: dict[str, bytes] = {}
   current: str | None = None
-  for member in _members(path):
+  for member in _members(path, _Names.of(how)):
     if isinstance(member, items.Problem):
       yield member
       continue
-    if images_alone and member.extension not in _IMAGES:
-      continue
     if member.key != current and current is not None:
-      yield _example(current, parts, images_alone)
+      yield _example(current, parts, how)
       parts = {}
     current = member.key
     if member.extension in parts:
@@ -82,22 +97,23 @@ def read(path: pathlib.Path, *, images_alone: bool = False) -> items.Found:
     else:
       parts[member.extension] = member.data
   if current is not None:
-    yield _example(current, parts, images_alone)
+    yield _example(current, parts, how)
   else:
     yield items.Problem(path.name, "empty archive: no member is known", None)
 
 
 def _example(
-  key: str, parts: dict[str, bytes], images_alone: bool
+  key: str, parts: dict[str, bytes], how: items.Reading
 ) -> items.Item | items.Problem:
-  image = next((parts[name] for name in _IMAGES if name in parts), None)
-  captions: list[Any] = [parts[name] for name in _TEXTS if name in parts]
+  names = _Names.of(how)
+  image = next((parts[name] for name in names.images if name in parts), None)
+  captions: list[Any] = [parts[name] for name in names.texts if name in parts]
   label: Any = parts.get("cls")
   if "json" in parts and (not captions or label is None):
     try:
       fields = json.loads(parts["json"])
     except (ValueError, RecursionError) as error:
-      if not captions:
+      if not captions and not how.images_alone:
         return items.Problem(key, f"broken JSON: {error}")
       fields = None
     if isinstance(fields, dict):
@@ -106,17 +122,19 @@ def _example(
         captions = found if isinstance(found, list) else [found]
       label = fields.get("label") if label is None else label
       label = None if isinstance(label, list | dict) else label
-  return items.make(key, image, captions, label, images_alone=images_alone)
+  return items.make(key, image, captions, label, how)
 
 
-def _members(path: pathlib.Path) -> Iterator[_Member | items.Problem]:
+def _members(
+  path: pathlib.Path, names: _Names
+) -> Iterator[_Member | items.Problem]:
   """The regular members in order, with what is damaged between them."""
   with open(path, "rb") as file:
     try:
       with tarfile.open(
         fileobj=file, mode="r:*", ignore_zeros=True, tarinfo=_Header
       ) as archive:
-        yield from _walk(path, file, archive)
+        yield from _walk(path, file, archive, names)
     except _BROKEN as error:
       yield items.Problem(
         path.name,
@@ -126,11 +144,10 @@ def _members(path: pathlib.Path) -> Iterator[_Member | items.Problem]:
 
 
 def _walk(
-  path: pathlib.Path, file: IO[bytes], archive: Any
+  path: pathlib.Path, file: IO[bytes], archive: Any, names: _Names
 ) -> Iterator[_Member | items.Problem]:
   plain = archive.fileobj is file
-  expected = dotted = 0
-  example = ""
+  expected, unknown = 0, _Unknown()
   for member in archive:
     # Headers that make no sense are passed over in silence: look for them. In a
     # compressed archive its own checksum tells.
@@ -145,28 +162,55 @@ def _walk(
       yield items.Problem(path.name, "broken archive: left out from here", None)
       return
     key, extension = _split_name(member.name)
-    if not key or extension not in _KNOWN:
-      if key and extension.rpartition(".")[2] in _IMAGES:
-        dotted, example = dotted + 1, example or member.name
+    unknown.see(key, extension, member.name, names)
+    if not key or extension not in names.known:
       continue
     if not member.isfile():
       yield items.Problem(member.name, "no regular file: left out")
-    elif size > (items.MAX_BYTES if extension in _IMAGES else _MAX_TEXT):
+    elif size > (items.MAX_BYTES if extension in names.images else _MAX_TEXT):
       yield items.Problem(member.name, f"too large: {size:,} bytes")
     else:
       content = archive.extractfile(member).read()
       yield _Member(key, extension, content)
-  if dotted:
+  unknown.end()
+  if unknown.count:
     yield items.Problem(
       path.name,
-      f"dots in names: {dotted:,} images, such as {example}, of which what follows"
-      " the first dot is taken for the extension",
-      dotted,
+      f"dots in names: {unknown.count:,} images, such as {unknown.example}, of which"
+      " what follows the first dot is taken for the extension",
+      unknown.count,
     )
   if plain:
     end = file.seek(0, io.SEEK_END)
     if _damaged(file, expected, end):
       yield _gap(path, expected, end)
+
+
+class _Unknown:
+  """Counts images with dots in their names, which make up no example.
+
+  What lies beside an image, such as a mask `a.seg.png` beside `a.jpg`, is none.
+  """
+
+  def __init__(self):
+    self.count, self.example = 0, ""
+    self._key, self._has_image, self._names = "", False, list[str]()
+
+  def see(self, key: str, extension: str, name: str, names: _Names) -> None:
+    """Takes the next member."""
+    if key != self._key:
+      self.end()
+      self._key = key
+    self._has_image |= extension in names.images
+    if key and "." in extension and extension.rpartition(".")[2] in _IMAGES:
+      self._names.append(name)
+
+  def end(self) -> None:
+    """No more members of the last key."""
+    if self._names and not self._has_image:
+      self.count += len(self._names)
+      self.example = self.example or self._names[0]
+    self._has_image, self._names = False, []
 
 
 def _split_name(name: str) -> tuple[str, str]:

@@ -6,19 +6,24 @@ import hashlib
 import itertools
 import json
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 
 from contrastive_jax.data.sets.folder.folder_rows import DataError
 from contrastive_jax.data.sets.records import (
+  arrow_files,
   caption_tables,
   items,
   parquet_files,
   tars,
 )
 
-FORMATS = ("auto", "tar", "parquet", "list")
+FORMATS = ("auto", "tar", "parquet", "arrow", "list")
 _TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _LISTS = (".tsv", ".csv", ".jsonl")
+# {00000..00127} or {train,val}.
+_BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
+_MOST_IN_BRACES = 1_000_000
 # Rows of a unit of a list or parquet file, about as many as a shard has
 # elsewhere.
 _ROWS = 5_000
@@ -37,7 +42,7 @@ class Unit:
     rows: of a list.
     columns: of parquet files and lists.
     root: the folder below which a list's images are.
-    images_alone: whether examples of archives and parquet files need no caption.
+    how: its examples are read.
   """
 
   number: int
@@ -48,12 +53,12 @@ class Unit:
   columns: caption_tables.Columns
   root: pathlib.Path
   rows: tuple[caption_tables.ListLine, ...] = ()
-  images_alone: bool = False
+  how: items.Reading = items.PAIRS
 
   @property
   def name(self) -> str:
     """The input and the part of it, for people."""
-    if self.format == "tar":
+    if self.format in ("tar", "arrow"):
       return self.path.name
     what = "row groups" if self.format == "parquet" else "lines"
     return f"{self.path.name} ({what} {self.part[0]:,} to {self.part[1] - 1:,})"
@@ -61,25 +66,26 @@ class Unit:
   def read(self) -> items.Found:
     """The examples and problems."""
     if self.format == "tar":
-      return tars.read(self.path, images_alone=self.images_alone)
+      return tars.read(self.path, self.how)
+    if self.format == "arrow":
+      return arrow_files.read(self.path, self.columns, self.how)
     if self.format == "parquet":
-      return parquet_files.read(
-        self.path, self.part, self.columns, images_alone=self.images_alone
-      )
-    return caption_tables.read_list(self.rows, self.root)
+      return parquet_files.read(self.path, self.part, self.columns, self.how)
+    return caption_tables.read_list(self.rows, self.root, self.how)
 
 
 def find(patterns: Sequence[str], format: str = "auto") -> list[pathlib.Path]:
   """The input files, in order of their names.
 
-  Patterns are paths, or have a `*`; a folder is all that can be read in it, but
-  for parquet files beside tar shards of their name.
+  Patterns are paths, or have a `*` (`**` is any folders) or numbers in braces
+  (`{00000..00127}`, `{train,val}`); a folder is all that can be read in it, but for
+  parquet files beside tar shards of their name.
 
   Raises:
     DataError: if a pattern finds nothing, or a file is of no known format.
   """
   found: dict[pathlib.Path, None] = {}
-  for pattern in patterns:
+  for pattern in itertools.chain.from_iterable(map(_unbraced, patterns)):
     path = pathlib.Path(pattern).expanduser()
     if path.is_dir():
       files = [p for p in path.iterdir() if p.is_file() and _format(p)]
@@ -89,12 +95,12 @@ def find(patterns: Sequence[str], format: str = "auto") -> list[pathlib.Path]:
         p for p in files if _format(p) != "parquet" or p.stem not in tars
       ]
     else:
-      files = [pathlib.Path(p) for p in glob.glob(str(path))]
+      files = [pathlib.Path(p) for p in glob.glob(str(path), recursive=True)]
       files = [p for p in files if p.is_file()]
     if not files:
       raise DataError(
-        f"{pattern!r} names no file with pairs (.tar, .tar.gz, .parquet, .tsv,"
-        " .csv, .jsonl); check the path, and put a pattern in quotes."
+        f"{pattern!r} names no file with pairs (.tar, .tar.gz, .parquet,"
+        " .arrow, .tsv, .csv, .jsonl); check the path, and put a pattern in quotes."
       )
     found.update(dict.fromkeys(files))
   for path in found:
@@ -106,13 +112,35 @@ def find(patterns: Sequence[str], format: str = "auto") -> list[pathlib.Path]:
   return sorted(found)
 
 
+def _unbraced(pattern: str) -> Iterator[str]:
+  """A pattern for each of what its braces name, as a shell has them."""
+  found = _BRACES.search(pattern)
+  if found is None or pathlib.Path(pattern).expanduser().exists():
+    yield pattern
+    return
+  low, high, names = found.groups()
+  if names is None:
+    width = len(low) if low.startswith("0") else 0
+    if abs(int(high) - int(low)) >= _MOST_IN_BRACES:
+      raise DataError(f"{pattern!r} names too many files ({found[0]}).")
+    step = 1 if int(low) <= int(high) else -1
+    numbers = range(int(low), int(high) + step, step)
+    parts = [f"{number:0{width}}" for number in numbers]
+  else:
+    parts = names.split(",")
+  for part in parts:
+    yield from _unbraced(
+      pattern[: found.start()] + part + pattern[found.end() :]
+    )
+
+
 def split(
   files: Sequence[pathlib.Path],
   *,
   format: str = "auto",
   columns: caption_tables.Columns = caption_tables.USUAL,
   root: str = "",
-  images_alone: bool = False,
+  how: items.Reading = items.PAIRS,
 ) -> Iterator[Unit]:
   """Units of the files of `find`, in order; see `Unit`.
 
@@ -134,15 +162,17 @@ def split(
       "",
       columns,
       image_root,
-      images_alone=images_alone,
+      how=how,
     )
     if kind == "list":
       units = _list(base)
     else:
       parts = [base.part]
       if kind == "parquet":
-        parquet_files.check(path, columns, images_alone=images_alone)
+        parquet_files.check(path, columns, how)
         parts = parquet_files.groups_of(path, _ROWS)
+      elif kind == "arrow":
+        arrow_files.check(path, columns, how)
       digest = _digest(path)
       units = (dataclasses.replace(base, part=p, digest=digest) for p in parts)
     for unit in units:
@@ -172,6 +202,8 @@ def _format(path: pathlib.Path) -> str:
     return "tar"
   if name.endswith(".parquet"):
     return "parquet"
+  if name.endswith(".arrow"):
+    return "arrow"
   return "list" if name.endswith(_LISTS) else ""
 
 
