@@ -92,7 +92,7 @@ _WITH_TEXTS = ("zero_shot", "retrieval")
 
 def main() -> None:
   """Runs the program."""
-  from contrastive_jax.training.runs import runner
+  from contrastive_jax.training.runs import hits_file, runner
 
   workdir = pathlib.Path(_WORKDIR.value).expanduser()
   _named(_BENCHMARKS, benchmarks.BENCHMARKS)  # Before anything is opened.
@@ -111,7 +111,7 @@ def main() -> None:
     run.draw(state, workdir / name)
   path = workdir / f"evaluation_{step}.json"
   path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-  print("\n" + runner.table(results))
+  print("\n" + runner.table(results, hits_file.counts(run.hits)))
   print(f"\nStep {step}; the numbers are in {path}.")
 
 

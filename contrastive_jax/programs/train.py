@@ -67,7 +67,7 @@ def main() -> None:
   import jax
 
   from contrastive_jax.training.distributed import start as start_lib
-  from contrastive_jax.training.runs import runner
+  from contrastive_jax.training.runs import hits_file, runner
 
   start_lib.start_processes(
     _COORDINATOR.value,
@@ -79,8 +79,10 @@ def main() -> None:
   config = config_lib.parse(_CONFIG.value)
   results = runner.train(config, workdir, dead_after=_DEAD_AFTER.value)
   if jax.process_index() == 0:
-    print("\n" + runner.table(results))
-    print(f"\nPlots and results.json are in {workdir}.")
+    items = hits_file.counts(hits_file.load(workdir))
+    print("\n" + runner.table(results, items))
+    plots = "Plots, results.json" if config.evaluation.plots else "results.json"
+    print(f"\n{plots} and the model (model/) are in {workdir}.")
 
 
 def start() -> None:

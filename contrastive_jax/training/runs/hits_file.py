@@ -44,3 +44,8 @@ def load(workdir: pathlib.Path) -> dict[str, base.Hits]:
     raise workdirs.WorkdirError(
       f"{path} cannot be read ({error}): evaluate the run again."
     ) from error
+
+
+def counts(hits: Mapping[str, base.Hits]) -> dict[str, int]:
+  """The number of items of each score."""
+  return {name: len(own.right) for name, own in hits.items()}

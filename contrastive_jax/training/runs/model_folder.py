@@ -121,7 +121,7 @@ def write(
     initial_weights.variables(state.eval_params, state.objective_state)
   )
   if jax.process_index() == 0:
-    counts = {name: len(own.right) for name, own in run.hits.items()}
+    counts = hits_file.counts(run.hits)
     inference.save(
       run.workdir / folder_lib.IN_WORKDIR,
       described,
@@ -174,9 +174,7 @@ def export(
   results, counts = {}, {}
   if step == config.steps and (workdir / "results.json").exists():
     results = workdirs.read_json(workdir / "results.json")
-    counts = {
-      name: len(own.right) for name, own in hits_file.load(workdir).items()
-    }
+    counts = hits_file.counts(hits_file.load(workdir))
   inference.save(
     out,
     described,

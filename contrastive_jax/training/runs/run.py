@@ -155,10 +155,15 @@ class PairRun(Run):
         "No synonyms are known: captions are edited by swaps and deletions"
         " alone; config.other_view.text.synonyms=FILE adds some."
       )
+    others = ", ".join(
+      f"{len(source):,} {name.replace('_', ' ')}"
+      for name, source in self.data.splits.items()
+      if name != sources.TRAIN
+    )
     self.report(
       f"{self.data.name}: {len(self.data.splits[sources.TRAIN]):,} training"
-      f" images, {self.data.tokenizer.vocab_size:,} tokens; {self.mesh.size}"
-      f" {jax.devices()[0].platform} device(s)."
+      f" images, {others}; {self.data.tokenizer.vocab_size:,} tokens;"
+      f" {self.mesh.size} {jax.devices()[0].platform} device(s)."
     )
 
   def encoders(self) -> tuple[cached_features.Encode, cached_features.Encode]:

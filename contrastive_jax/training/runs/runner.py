@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 import pathlib
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -27,9 +29,17 @@ from contrastive_jax.training.runs import (
   open_data,
 )
 from contrastive_jax.training.runs.run import PairRun, Run, TaskRun
-from contrastive_jax.training.trainer import checkpoints, loop, optimizers
+from contrastive_jax.training.trainer import (
+  checkpoints,
+  loop,
+  metric_log,
+  optimizers,
+)
 from contrastive_jax.training.trainer import state as state_lib
 from contrastive_jax.training.types import Report
+
+# Items of a score, below which a table says so.
+_FEW = 50
 
 
 def open_run(
@@ -244,6 +254,7 @@ def _train(
     (workdir / "results.json").unlink(missing_ok=True)
   model_folder.begin(run)
   run.announce()
+  report(_header(run, abstract))
   # Its threads would read ahead until the process ends.
   with contextlib.closing(run.batches()) as batches:
     state, numbers = loop.fit(
@@ -281,6 +292,13 @@ def _train(
   model_folder.write(run, state, numbers)
   if jax.process_index() == 0:
     workdirs.write_json(workdir / "results.json", numbers)
+    metric_log.write_final(
+      workdir,
+      config.steps,
+      numbers,
+      config.to_dict(),
+      sorted((workdir / "plots").glob("*.png")),
+    )
   return numbers
 
 
@@ -347,18 +365,56 @@ def read_results(workdir: pathlib.Path) -> dict[str, float] | None:
   return results
 
 
-def table(results: Mapping[str, float]) -> str:
-  """Results as an aligned text table, a group of names a block."""
+def table(
+  results: Mapping[str, float], items: Mapping[str, int] | None = None
+) -> str:
+  """Results as an aligned text table, a group of names a block.
+
+  Args:
+    results: numbers by name.
+    items: of how many items a score is the mean, where that is known; see
+      `hits_file.counts`. A line tells which scores are of few.
+  """
+  items = items or {}
   width = max(map(len, results), default=0)
   lines, group = [], None
-  for name in sorted(results):
+  for name in sorted(results, key=_in_order):
     if group not in (None, name.split("/")[0]):
       lines.append("")
     group = name.split("/")[0]
     value = results[name]
     text = f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
-    lines.append(f"{name:<{width}}  {text:>10}")
+    count = f"  of {items[name]:,}" if name in items else ""
+    lines.append(f"{name:<{width}}  {text:>10}{count}")
+  few = [name for name in results if items.get(name, _FEW) < _FEW]
+  if few:
+    least = min(items[name] for name in few)
+    lines += [
+      "",
+      f"{len(few)} scores are of fewer than {_FEW} items: one item more or less moves"
+      f" them by up to {1 / least:.2g}.",
+    ]
   return "\n".join(lines)
+
+
+def _in_order(name: str) -> list[Any]:
+  """A name as what it is sorted by: numbers in it count as such."""
+  return [
+    (int(part), "") if part.isdigit() else (-1, part)
+    for part in re.split(r"(\d+)", name)
+  ]
+
+
+def _header(run: Run, abstract: state_lib.TrainState) -> str:
+  """How large the model is, and how long the training."""
+  config = run.config
+  count = sum(math.prod(x.shape) for x in jax.tree.leaves(abstract.params))
+  examples = len(run.data.splits[sources.TRAIN])
+  epochs = config.steps * config.batch_size / max(examples, 1)
+  return (
+    f"{config.model.preset}: {count:,} parameters; {config.steps:,} steps of"
+    f" {config.batch_size:,} are {epochs:,.1f} epochs."
+  )
 
 
 def _optimizer(

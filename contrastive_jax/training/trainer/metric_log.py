@@ -7,8 +7,10 @@ import math
 import pathlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
+
+import numpy as np
 
 
 class MetricLog:
@@ -58,6 +60,41 @@ class MetricLog:
     # On a full disk the lines are what counts; they were written one by one.
     with contextlib.suppress(OSError):
       self._board.close()
+
+
+def write_final(
+  workdir: pathlib.Path,
+  step: int,
+  results: Mapping[str, float],
+  config: Mapping[str, Any],
+  pictures: Sequence[pathlib.Path],
+) -> None:
+  """Gives TensorBoard a finished run's scores, configuration and pictures.
+
+  What it cannot take is left out: all of it is in files of the workdir.
+
+  Args:
+    workdir: of the run.
+    step: its last.
+    results: scores by name; those of training are there already.
+    config: nested plain values.
+    pictures: PNG files.
+  """
+  from PIL import Image
+
+  # The disk may be full: the results are written.
+  with contextlib.suppress(OSError):
+    with _summary_writer()(str(workdir / "tensorboard")) as board:
+      for name, value in results.items():
+        if not name.startswith("train/") and math.isfinite(value):
+          board.add_scalar(name, value, step)
+      # Four spaces are Markdown's for what stands as it is.
+      lines = json.dumps(config, indent=2).splitlines()
+      board.add_text("config", "\n".join(f"    {x}" for x in lines), step)
+      for path in pictures:
+        with Image.open(path) as image:
+          pixels = np.asarray(image.convert("RGB"))
+        board.add_image(f"plots/{path.stem}", pixels, step, dataformats="HWC")
 
 
 def _summary_writer() -> Any:

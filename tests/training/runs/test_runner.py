@@ -525,6 +525,14 @@ def test_table():
   assert runner.table({}) == ""
 
 
+def test_table_with_items():
+  results = {"x/a_16": 0.5, "x/a_2": 0.25, "x/b": 0.125}
+  lines = runner.table(results, {"x/a_2": 1234, "x/b": 8}).splitlines()
+  assert [line.split()[0] for line in lines[:3]] == ["x/a_2", "x/a_16", "x/b"]
+  assert lines[0].endswith("of 1,234") and "of" not in lines[1].split()
+  assert "1 scores" in lines[-1] and "0.12" in lines[-1]
+
+
 def test_changed_data_is_refused_on_resuming(tmp_path):
   root, workdir = tmp_path / "data", tmp_path / "run"
   # As many steps as other runs here, whose programs it shares.

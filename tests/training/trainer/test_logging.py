@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from contrastive_jax.training.trainer import metric_log
 
@@ -182,3 +183,37 @@ def test_tensorboard_does_not_import_torch(tmp_path):
   )
   assert done.stdout.split("\n")[:2] == ["written", "torch is imported"]
   assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_a_finished_run_is_in_tensorboard(tmp_path):
+  from tensorboardX import proto  # Not before the test of what it imports.
+
+  (tmp_path / "plots").mkdir()
+  Image.new("RGB", (6, 4), "red").save(tmp_path / "plots" / "curves.png")
+  metric_log.write_final(
+    tmp_path,
+    7,
+    {"retrieval/recall": 0.5, "train/seconds": 3.0, "bad/nan": float("nan")},
+    {"seed": 3, "model": {"preset": "tiny"}},
+    [tmp_path / "plots" / "curves.png"],
+  )
+  (events,) = (tmp_path / "tensorboard").iterdir()
+  found = {}
+  for record in _records(events.read_bytes()):
+    event = proto.event_pb2.Event.FromString(record)
+    for value in event.summary.value:
+      found[value.tag] = event.step, value
+  assert found["retrieval/recall"][0] == 7
+  assert found["retrieval/recall"][1].simple_value == 0.5
+  assert (found["plots/curves"][1].image.width) == 6
+  text = found["config/text_summary"][1].tensor.string_val[0].decode()
+  assert '"preset": "tiny"' in text
+  assert not {"train/seconds", "bad/nan"} & set(found)
+
+
+def _records(data):
+  """Records of a file of events: length, checksum, content, checksum."""
+  while data:
+    length = int.from_bytes(data[:8], "little")
+    yield data[12 : 12 + length]
+    data = data[16 + length :]
