@@ -83,7 +83,8 @@ _FIT = flags.DEFINE_enum(
 _PLOTS = flags.DEFINE_bool(
   "plots",
   False,
-  "Draw plots: of the last step into plots/, of an earlier one into plots_STEP/.",
+  "Draw plots: of the last step into plots/, of an earlier one into plots_STEP/; and a"
+  " page with them and the scores, report_STEP.html.",
   flag_values=_FLAGS,
 )
 
@@ -109,6 +110,8 @@ def main() -> None:
     # The plots of the finished run stay as they are.
     name = "plots" if step == run.steps else f"plots_{step}"
     run.draw(state, workdir / name)
+    page = run.page(state, results, workdir / name)
+    (workdir / f"report_{step}.html").write_text(page, encoding="utf-8")
   path = workdir / f"evaluation_{step}.json"
   path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
   print("\n" + runner.table(results, hits_file.counts(run.hits)))

@@ -9,6 +9,8 @@ same command to resume), 2 a mistake in flags or data, 1 a non-finite loss.
 """
 
 import pathlib
+import shlex
+import sys
 
 from absl import flags
 
@@ -77,12 +79,17 @@ def main() -> None:
     dead_after=_DEAD_AFTER.value,
   )
   config = config_lib.parse(_CONFIG.value)
-  results = runner.train(config, workdir, dead_after=_DEAD_AFTER.value)
+  results = runner.train(
+    config,
+    workdir,
+    dead_after=_DEAD_AFTER.value,
+    command=shlex.join([*command_line.command("train").split(), *sys.argv[1:]]),
+  )
   if jax.process_index() == 0:
     items = hits_file.counts(hits_file.load(workdir))
     print("\n" + runner.table(results, items))
-    plots = "Plots, results.json" if config.evaluation.plots else "results.json"
-    print(f"\n{plots} and the model (model/) are in {workdir}.")
+    plots = "report.html, " if config.evaluation.plots else ""
+    print(f"\n{plots}results.json and the model are in {workdir}.")
 
 
 def start() -> None:

@@ -126,7 +126,7 @@ def embedding_map(
   figure = Figure(figsize=(11, 5), layout="constrained")
   axes = figure.subplots(1, 2)
   together = np.concatenate([images, texts]).astype(np.float64)
-  points = _principal(together - together.mean(0))
+  points = principal(together - together.mean(0))
   axes[0].scatter(*points[: len(images)].T, s=8, alpha=0.6, label="images")
   if len(texts):
     axes[0].scatter(
@@ -136,7 +136,7 @@ def embedding_map(
   axes[0].legend(fontsize=8)
   own = [part - part.mean(0) for part in (images, texts) if len(part)]
   centred = np.concatenate(own)
-  points = _principal(centred.astype(np.float64))[: len(images)]
+  points = principal(centred.astype(np.float64))[: len(images)]
   labels = np.array(image_labels)
   names, counts = np.unique(labels[labels != ""], return_counts=True)
   common = names[np.argsort(-counts, kind="stable")][:9]
@@ -235,7 +235,7 @@ def retrieval_sheet(
   _save(figure, path)
 
 
-def _principal(points: np.ndarray) -> np.ndarray:
+def principal(points: np.ndarray) -> np.ndarray:
   """Coordinates on the two main axes: [N, 2]."""
   _, _, axes = np.linalg.svd(points, full_matrices=False)
   return points @ axes[:2].T

@@ -2,12 +2,44 @@
 
 import pathlib
 
+import numpy as np
+
 from contrastive_jax.data import sources
-from contrastive_jax.training.evaluators import base, plots, retrieval
+from contrastive_jax.training.evaluators import (
+  base,
+  html_pages,
+  plots,
+  retrieval,
+)
 from contrastive_jax.training.trainer import state as state_lib
 
 # More points than this only hide each other.
 _MOST = 2000
+# Those of a page, each with its picture.
+_MOST_PICTURES = 600
+
+
+def points(
+  run: base.Opened, state: state_lib.TrainState
+) -> html_pages.Points | None:
+  """The test images on the two main axes of their embeddings; None without any."""
+  source = run.data.splits[sources.TEST]
+  if len(source) < 2:
+    return None
+  stride = -(-len(source) // _MOST_PICTURES)
+  rows = np.arange(0, len(source), stride)
+  embedded = run.images(state, sources.TEST).rows(rows)
+  centred = embedded.images - embedded.images.mean(axis=0)
+  titles = []
+  for row, label in zip(rows, embedded.labels.tolist()):
+    captions = source.fields(int(row)).get("captions", ())
+    titles.append(captions[0].text if captions else label or f"image {row}")
+  return html_pages.Points(
+    plots.principal(centred.astype(np.float64)),
+    titles,
+    embedded.labels.tolist(),
+    np.stack([source[int(row)]["image"] for row in rows]),
+  )
 
 
 def draw(

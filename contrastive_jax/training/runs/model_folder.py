@@ -26,21 +26,10 @@ from contrastive_jax.training.config import workdirs
 from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.objectives.choices import ANSWERING, OBJECTIVES
 from contrastive_jax.training.runs import hits_file, initial_weights
-from contrastive_jax.training.runs.run import Run
+from contrastive_jax.training.runs.run import HEADLINES, Run
 from contrastive_jax.training.trainer import checkpoints
 from contrastive_jax.training.trainer import state as state_lib
 
-# The score that a card shows of each group, where there is one.
-_HEADLINES = (
-  "retrieval/image_to_text/recall_at_1",
-  "retrieval/image_to_text/recall_at_10",
-  "zero_shot/accuracy_top1",
-  "linear_probe/accuracy",
-  "knn/accuracy",
-  "vqa/accuracy",
-  "nlvr2/accuracy",
-  "entailment/accuracy",
-)
 _USES = {
   "": 'images = model.encode_image(["a.png", "b.png"])',
   "pretrain": 'model.match("a.png", ["a red cup", "a dog"])',
@@ -224,7 +213,7 @@ def _card(
   ]
   rows = [
     [f"`{name}`", f"{results[name]:.3f}", str(counts.get(name, ""))]
-    for name in _HEADLINES
+    for name in HEADLINES
     if name in results
   ]
   if rows:

@@ -13,14 +13,36 @@ from contrastive_jax.data import sources
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.distributed import sharding
 from contrastive_jax.training.evaluators import base
+from contrastive_jax.training.objectives.choices import OBJECTIVES
 from contrastive_jax.training.runs import (
   cached_features,
+  hits_file,
   initial_choices,
   initial_weights,
 )
 from contrastive_jax.training.runs.caption_feed import CaptionFeed
 from contrastive_jax.training.trainer import loop, metric_log
 from contrastive_jax.training.trainer import state as state_lib
+
+# The scores that stand for a run, of those that there are.
+HEADLINES = (
+  "retrieval/image_to_text/recall_at_1",
+  "retrieval/image_to_text/recall_at_10",
+  "retrieval/text_to_image/recall_at_10",
+  "retrieval_reranked/image_to_text/recall_at_1",
+  "zero_shot/accuracy_top1",
+  "linear_probe/accuracy",
+  "knn/accuracy",
+  "vqa/accuracy",
+  "nlvr2/accuracy",
+  "entailment/accuracy",
+)
+_PLOTS = {
+  "curves": "Training",
+  "retrieval": "Retrieval among the test images",
+  "similarity": "Similarity of images and names",
+  "embeddings": "Embeddings",
+}
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -124,6 +146,51 @@ class Run(base.Opened, abc.ABC):
     plots.curves(rows, folder / "curves.png", validation)
     if self.encoder is not None:
       retrieval_sheets.draw(self, state, folder)
+
+  def page(
+    self,
+    state: state_lib.TrainState,
+    results: Mapping[str, float],
+    plots: pathlib.Path,
+    *,
+    command: str = "",
+  ) -> str:
+    """The run on a page of HTML that needs no other file; all processes take part.
+
+    Args:
+      state: the model.
+      results: its scores.
+      plots: the folder that `draw` has drawn into.
+      command: that started the run, or "".
+    """
+    from contrastive_jax.training.evaluators import (
+      html_pages,
+      retrieval_sheets,
+    )
+
+    config, points = self.config, None
+    if self.encoder is not None:
+      points = retrieval_sheets.points(self, state)
+    objective = OBJECTIVES.name_of(config.objective)
+    train = len(self.data.splits[sources.TRAIN])
+    return html_pages.page(
+      f"{objective} on {self.data.name}",
+      [
+        f"{config.model.preset}, {int(state.step):,} steps of"
+        f" {config.batch_size:,}, {train:,} training images",
+      ],
+      results,
+      hits_file.counts(self.hits),
+      headlines=HEADLINES,
+      pictures={
+        title: (plots / f"{name}.png").read_bytes()
+        for name, title in _PLOTS.items()
+        if (plots / f"{name}.png").exists()
+      },
+      points=points,
+      config=config.to_dict(),
+      command=command,
+    )
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -133,17 +133,19 @@ def train(
   *,
   report: Report = print,
   dead_after: float = 30.0,
+  command: str = "",
 ) -> dict[str, float]:
   """Trains and evaluates; resumes where an earlier call was stopped.
 
   Args:
     config: the run.
     workdir: is made if absent. Afterwards it holds `config.json`,
-      `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `plots/`, `hits.npz`, `model/`
-      and `results.json`.
+      `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `plots/`, `report.html`,
+      `hits.npz`, `model/` and `results.json`.
     report: receives lines for the user.
     dead_after: seconds without an answer after which another process is taken
       for gone, and this one stops; see `processes`.
+    command: that started the run, for its page.
 
   Returns:
     The content of `results.json`.
@@ -197,7 +199,7 @@ def train(
     # its workdir for one that was there.
     sharding.wait_for_all("workdir")
     with processes.watch(workdir, dead_after=dead_after):
-      return _train(config, workdir, fresh, began, report)
+      return _train(config, workdir, fresh, began, report, command)
 
 
 @contextlib.contextmanager
@@ -236,6 +238,7 @@ def _train(
   fresh: bool,
   began: float,
   report: Report,
+  command: str,
 ) -> dict[str, float]:
   """See `train`, which has made the workdir ready."""
   run = open_run(config, workdir, report=report)
@@ -275,16 +278,20 @@ def _train(
   if measures:
     report("Evaluating ...")
     numbers |= run.evaluate(state, measures)
+  numbers |= {
+    "train/steps": config.steps,
+    "train/seconds": time.monotonic() - began,
+  }
   # Embeddings are drawn where they are measured; curves alone cost nothing.
   if config.evaluation.plots and (measures or run.encoder is None):
     # All processes embed; one keeps the pictures.
     with tempfile.TemporaryDirectory() as unwanted:
       main = jax.process_index() == 0
-      run.draw(state, None if main else pathlib.Path(unwanted))
-  numbers |= {
-    "train/steps": config.steps,
-    "train/seconds": time.monotonic() - began,
-  }
+      folder = workdir / "plots" if main else pathlib.Path(unwanted)
+      run.draw(state, folder)
+      page = run.page(state, numbers, folder, command=command)
+      if main:
+        (workdir / "report.html").write_text(page, encoding="utf-8")
   if jax.process_index() == 0:
     if run.hits:
       hits_file.save(workdir, run.hits)

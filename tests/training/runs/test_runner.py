@@ -79,6 +79,7 @@ def test_a_workdir_describes_itself(labelled):
     "metrics.jsonl",
     "model",
     "plots",
+    "report.html",
     "results.json",
     "run.lock",
     "skipped.jsonl",
