@@ -81,6 +81,8 @@ def test_it_embeds_as_its_run_does(trained, folder):
     "model.safetensors",
     "tokenizer.json",
   }
+  # Whoever may read one may read all.
+  assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
   model = load(folder)
   assert len(trained.files) > 2 * model.batch_size
   assert model.heads == HEADS

@@ -103,7 +103,11 @@ def write_safetensors(
   path = pathlib.Path(path)
   partial = path.with_name(path.name + ".partial")
   try:
+    # The library's files are for their owner alone, whatever the user's mask says.
+    partial.touch()
+    mode = partial.stat().st_mode
     safetensors.numpy.save_file(arrays, partial, dict(metadata or {}))
+    partial.chmod(mode)
     partial.replace(path)
   except (OSError, safetensors.SafetensorError) as error:
     partial.unlink(missing_ok=True)

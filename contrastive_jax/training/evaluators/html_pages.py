@@ -78,8 +78,8 @@ def page(
     data = base64.b64encode(content).decode()
     name = html.escape(name)
     parts.append(
-      f'<section><h2>{name}</h2><img alt="{name}"'
-      f' src="data:image/png;base64,{data}"></section>'
+      f'<section><h2>{name}</h2><div class=wide><img alt="{name}"'
+      f' src="data:image/png;base64,{data}"></div></section>'
     )
   if command:
     parts.append(
@@ -107,12 +107,12 @@ def _table(
     count = f"{items[name]:,}" if name in items else ""
     rows.append(
       f"<tr><td>{html.escape(name)}</td><td class=n>{text}</td>"
-      f'<td class=bar><i style="width:{100 * share:.1f}%"></i></td>'
-      f"<td class=n>{count}</td></tr>"
+      f"<td class=n>{count}</td>"
+      f'<td class=bar><i style="width:{100 * share:.1f}%"></i></td></tr>'
     )
   return (
-    "<div class=wide><table><thead><tr><th>score</th><th class=n>value</th><th></th>"
-    f"<th class=n>items</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    "<div class=wide><table><thead><tr><th>score</th><th class=n>value</th>"
+    f"<th class=n>items</th><th></th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
   )
 
 
@@ -133,7 +133,7 @@ def _map(points: Points) -> str:
   return (
     "<section><h2>Map of the test images</h2><p>Two main axes of the embeddings;"
     " point at or touch one to see it.</p><div id=map><canvas></canvas>"
-    "<figure hidden><div></div><figcaption></figcaption></figure></div>"
+    "<figure hidden><div></div><figcaption></figcaption></figure></div><p id=legend></p>"
     f"<script>const DATA={text};"
     f'const SHEET="data:image/jpeg;base64,{sheet}";{_SCRIPT}</script></section>'
   )
@@ -166,6 +166,12 @@ for (const g of DATA.groups) if (g) counts[g] = (counts[g] || 0) + 1;
 const common = Object.keys(counts).sort((a, b) => counts[b] - counts[a]).slice(0, 9);
 const colour = g => palette[common.indexOf(g)] || "#bbbbbb";
 shot.style.backgroundImage = `url(${SHEET})`;
+for (const g of common) {
+  const item = document.createElement("span"), dot = document.createElement("i");
+  dot.style.background = colour(g);
+  item.append(dot, g);
+  document.getElementById("legend").append(item);
+}
 let size = [1, 1];
 const at = i => [12 + DATA.xy[i][0] * (size[0] - 24), 12 + DATA.xy[i][1] * (size[1] - 24)];
 function draw(chosen) {
@@ -218,8 +224,8 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff;
 h1 { font-size: 1.6rem; margin: .5rem 0; }
 h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
 header p { margin: .1rem 0; color: #555; }
-img { max-width: 100%; height: auto; }
 .wide { overflow-x: auto; }
+img { width: 100%; min-width: 34rem; height: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .92rem; }
 th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid #e5e5e5;
   white-space: nowrap; }
@@ -235,6 +241,10 @@ pre { overflow-x: auto; background: #f6f6f6; padding: .75rem; border-radius: .3r
 #map figure { position: absolute; margin: 0; padding: .4rem; background: #fff;
   border: 1px solid #bbb; border-radius: .3rem; pointer-events: none; width: 112px;
   font-size: .8rem; text-align: center; overflow-wrap: anywhere; }
+#legend { font-size: .85rem; color: #555; margin: .4rem 0; }
+#legend span { margin-right: 1rem; display: inline-block; }
+#legend i { display: inline-block; width: .7rem; height: .7rem; border-radius: 50%;
+  margin-right: .3rem; }
 #map figure div { width: 96px; height: 96px; margin: 0 auto; }
 </style></head>
 <body>

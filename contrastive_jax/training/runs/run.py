@@ -38,8 +38,8 @@ HEADLINES = (
   "entailment/accuracy",
 )
 _PLOTS = {
-  "curves": "Training",
   "retrieval": "Retrieval among the test images",
+  "curves": "Training",
   "similarity": "Similarity of images and names",
   "embeddings": "Embeddings",
 }
