@@ -137,7 +137,7 @@ def variables(folder: pathlib.Path) -> tuple[Description, dict[str, Any]]:
   except pretrained.WeightFileError as error:
     raise ModelError(str(error)) from error
   _check(described, tensors, str(folder / WEIGHTS))
-  return described, _tree(tensors)
+  return described, tree(tensors)
 
 
 def _check(
@@ -161,7 +161,7 @@ def _shown(form: tuple[tuple[int, ...], str] | None) -> str:
   return "absent" if form is None else f"{form[1]} {list(form[0])}"
 
 
-def _tree(tensors: dict[str, np.ndarray]) -> dict[str, Any]:
+def tree(tensors: dict[str, np.ndarray]) -> dict[str, Any]:
   """Nested dicts of arrays by path."""
   out: dict[str, Any] = {}
   for path, value in tensors.items():

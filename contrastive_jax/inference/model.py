@@ -1,6 +1,5 @@
 """A trained model with its weights: embeds pictures and texts, and compares them."""
 
-import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -268,12 +267,28 @@ class Model:
         f"head must be one of {', '.join(self.heads)}; got {head!r}."
       )
     if (side, head) not in self._functions:
-      options = {"head": head} if len(self.heads) > 1 else {}
       self._functions[side, head] = jax.jit(
-        functools.partial(self._encode, side, options),
+        lambda variables, rows: self.embed(variables, side, head, rows),
         out_shardings=self._everywhere,
       )
     return self._functions[side, head]
+
+  def embed(
+    self, variables: Any, side: str, head: str, rows: jax.Array
+  ) -> jax.Array:
+    """The embeddings of a side's inputs, as a function of the variables.
+
+    Args:
+      variables: of the module.
+      side: `image` or `text`.
+      head: see `encode_image`.
+      rows: uint8 [n, S, S, 3] as `preprocess` gives them, or token ids int32 [n, L].
+
+    Returns:
+      As of `encode_image`.
+    """
+    options = {"head": head} if len(self.heads) > 1 else {}
+    return self._encode(side, options, variables, rows)
 
   def _encode(
     self, side: str, options: dict[str, str], variables: Any, rows: jax.Array

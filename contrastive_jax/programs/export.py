@@ -1,11 +1,15 @@
-"""Writes a run's model as a folder that stands by itself.
+r"""Writes a run's model as a folder that stands by itself.
 
   python -m experiments.export --workdir=runs/clip_emoji --out=clip_emoji
+  python -m experiments.export --workdir=runs/clip_emoji --out=clip_emoji \
+      --format=stablehlo
 
 The folder has model.safetensors, config.json, tokenizer.json and README.md, and
 `contrastive_jax.load(FOLDER)` opens it. A finished run has one, WORKDIR/model, so that
 this is for other checkpoints and other places. The training data are not needed. The
-parameters are those that evaluation uses (averaged, if the run averages them).
+parameters are those that evaluation uses (averaged, if the run averages them). With
+--format=stablehlo the encoders are there as programs too, which run without this
+package, on CPUs, GPUs and TPUs.
 """
 
 import pathlib
@@ -31,6 +35,13 @@ _OUT = flags.DEFINE_string(
   "Folder that is written; WORKDIR/model if empty.",
   flag_values=_FLAGS,
 )
+_FORMAT = flags.DEFINE_enum(
+  "format",
+  "contrastive_jax",
+  ("contrastive_jax", "stablehlo"),
+  "Form of the folder: what contrastive_jax.load opens, or that and programs.",
+  flag_values=_FLAGS,
+)
 
 
 def main() -> None:
@@ -43,6 +54,11 @@ def main() -> None:
   out = pathlib.Path(_OUT.value or workdir / folder.IN_WORKDIR).expanduser()
   try:
     step = model_folder.export(workdir, out, step=_STEP.value)
+    if _FORMAT.value == "stablehlo":
+      from contrastive_jax.inference import stablehlo
+
+      for path in stablehlo.save(out):
+        print(f"Wrote {path}.")
   except inference.ModelError as error:
     raise config_lib.UserError(str(error)) from error
   print(f"Wrote the model of step {step:,} to {out}.")
