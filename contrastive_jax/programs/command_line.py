@@ -13,7 +13,7 @@ import signal
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
@@ -26,6 +26,7 @@ DEFAULT_RECIPE = "clip_emoji"
 # The exit code by which schedulers know that the same command goes on.
 _RETRY = 75
 _HELP = re.compile(r"--?(?:help|helpfull|h|\?)(?:=(.*))?$")
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _FIELD = re.compile(r"--?(no)?config\.([^=]*)(?:=(.*))?$", re.DOTALL)
 
 
@@ -139,6 +140,7 @@ def parse(
   try:
     rest = flag_values([program, *arguments])
     _check_finite(flag_values)
+    _check_places(flag_values, fields)
   except flags.UnrecognizedFlagError as error:
     _stop(_unknown(error.flagname, flag_values, config is not None))
   except flags.Error as error:
@@ -289,6 +291,22 @@ def _check_finite(flag_values: flags.FlagValues) -> None:
     value = flag_values[name].value
     if isinstance(value, float) and not math.isfinite(value):
       _stop(f"--{name} must be a finite number; got {value}. See --help.")
+
+
+def _check_places(
+  flag_values: flags.FlagValues, fields: Mapping[str, str]
+) -> None:
+  """Refuses addresses of object stores, which would become folders of this host."""
+  given = {f"--{name}": flag_values[name].value for name in flag_values}
+  given |= {f"--config.{name}": value for name, value in fields.items()}
+  for name, value in given.items():
+    several = value if isinstance(value, list) else [value]
+    for each in several:
+      if isinstance(each, str) and _ADDRESS.match(each):
+        _stop(
+          f"{name}={each} is an address, and files are read and written by paths:"
+          " mount the bucket (gcsfuse, mount-s3) and name the folder. See --help."
+        )
 
 
 def _unknown(name: str, flag_values: flags.FlagValues, has_config: bool) -> str:

@@ -58,6 +58,21 @@ def default():
   return Parsed().config
 
 
+@pytest.mark.parametrize(
+  "arguments",
+  [
+    ["--workdir=gs://bucket/run"],
+    ["--config.data=folder", "--config.data.path=s3://bucket/images"],
+    ["--config.initial=run", "--config.initial.workdir=GS://bucket/run"],
+  ],
+)
+def test_addresses_are_no_folders(capsys, arguments):
+  message = refused(capsys, *arguments)
+  assert message.startswith(f"{arguments[-1]} ") and "mount" in message
+  # What only looks like one is a path.
+  assert Parsed("--workdir=a:/b").flags.workdir == "a:/b"
+
+
 def test_without_arguments_it_is_the_default_recipe():
   assert default().to_dict()["data"]["name"] == "emoji"
   assert Parsed().flags.workdir == "runs/x"
