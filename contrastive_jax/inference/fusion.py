@@ -72,11 +72,13 @@ class Fusion(Model):
       ModelError: if the model is not one of vqa.
     """
     self._need("vqa", "answer")
-    assert self.tokenizer is not None
+    tokenizer = self.tokenizer
+    assert tokenizer is not None and tokenizer.start_id is not None
+    start_id, end_id = tokenizer.start_id, tokenizer.end_id
     if answers is None:
       answers = self.description.answers
     length = self.description.answer_length
-    rows = self.tokenizer.encode(list(answers), length) if answers else None
+    rows = tokenizer.encode(list(answers), length) if answers else None
 
     def fn(
       variables: Any,
@@ -97,15 +99,15 @@ class Fusion(Model):
       return answering.generate(
         apply,
         *asked,
-        start_id=self.tokenizer.start_id,
-        end_id=self.tokenizer.end_id,
+        start_id=start_id,
+        end_id=end_id,
         length=length,
         pad_id=self._pad_id,
       )
 
     if rows is None:
       written = self._paired("generate", fn, questions, images)
-      return [self.tokenizer.decode(row[1:]) for row in written]
+      return [tokenizer.decode(row[1:]) for row in written]
     candidates = jax.device_put(rows, self._everywhere)
     chosen = self._paired("rank", fn, questions, images, candidates)
     return [answers[number] for number in chosen]

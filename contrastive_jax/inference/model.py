@@ -298,9 +298,8 @@ class Model:
     if self.description.kind == IMAGE_TOWER:
       feature: Any = self.module.apply(variables, rows)
       return ops.l2_normalize(feature.astype(np.float32))
-    return self.module.apply(
-      variables, rows, method=f"encode_{side}", **options
-    )
+    apply: Any = self.module.apply
+    return apply(variables, rows, method=f"encode_{side}", **options)
 
   def _normalized(self, squares: jax.Array) -> jax.Array:
     """uint8 [n, S, S, 3] as the module takes them."""

@@ -14,7 +14,8 @@ from PIL import Image
 from contrastive_jax.data.sets.folder import folder_images
 from contrastive_jax.data.sets.folder.folder_rows import RowError
 
-_T, _Made = TypeVar("_T"), TypeVar("_Made")
+_T = TypeVar("_T")
+_Made = TypeVar("_Made")
 # A path, an open file, PIL.Image.Image, or an array uint8 [H, W, 3].
 Picture = Any
 

@@ -320,7 +320,10 @@ def test_groups_that_go_together_are_taken():
 # The other programs.
 
 PROGRAMS = (
-  *(f"contrastive_jax.programs.{name}" for name in ("train", "evaluate")),
+  *(
+    f"contrastive_jax.programs.{name}"
+    for name in ("train", "evaluate", "embed", "search", "classify", "export")
+  ),
   *(
     f"contrastive_jax.programs.{name}_weights" for name in ("import", "export")
   ),
