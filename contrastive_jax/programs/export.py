@@ -9,9 +9,11 @@ The folder has model.safetensors, config.json, tokenizer.json and README.md, and
 this is for other checkpoints and other places. The training data are not needed. The
 parameters are those that evaluation uses (averaged, if the run averages them). With
 --format=stablehlo the encoders are there as programs too, which run without this
-package, on CPUs, GPUs and TPUs.
+package, on CPUs, GPUs and TPUs; with --format=open_clip a CLIP model's folder is one that
+open_clip opens too.
 """
 
+import importlib
 import pathlib
 
 from absl import flags
@@ -38,8 +40,9 @@ _OUT = flags.DEFINE_string(
 _FORMAT = flags.DEFINE_enum(
   "format",
   "contrastive_jax",
-  ("contrastive_jax", "stablehlo"),
-  "Form of the folder: what contrastive_jax.load opens, or that and programs.",
+  ("contrastive_jax", "stablehlo", "open_clip"),
+  "Form of the folder: what contrastive_jax.load opens; that and programs; or that and"
+  " what open_clip opens, of CLIP models.",
   flag_values=_FLAGS,
 )
 
@@ -54,10 +57,11 @@ def main() -> None:
   out = pathlib.Path(_OUT.value or workdir / folder.IN_WORKDIR).expanduser()
   try:
     step = model_folder.export(workdir, out, step=_STEP.value)
-    if _FORMAT.value == "stablehlo":
-      from contrastive_jax.inference import stablehlo
-
-      for path in stablehlo.save(out):
+    if _FORMAT.value != "contrastive_jax":
+      form = importlib.import_module(
+        f"contrastive_jax.inference.{_FORMAT.value}"
+      )
+      for path in form.save(out):
         print(f"Wrote {path}.")
   except inference.ModelError as error:
     raise config_lib.UserError(str(error)) from error
