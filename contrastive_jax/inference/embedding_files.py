@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from contrastive_jax.data.sets.folder.folder_rows import DataError
+from contrastive_jax.data.sets.folder.folder_rows import DataError, RowError
 from contrastive_jax.data.sets.records import items
 from contrastive_jax.inference import inputs as inputs_lib
 from contrastive_jax.inference import pictures
@@ -70,7 +70,7 @@ def embed(
     known = _known(folder, part)
     if known is None:
       known = _embed(model, part, folder, head, progress)
-    progress.add(part, *known)
+    progress.add(*known)
   total, skipped = progress.finish()
   if skipped > max_bad_share * (total + skipped):
     raise DataError(
@@ -108,14 +108,14 @@ def stream(
     del row
     key, picture = pair
     try:
-      return key, pictures.square(picture, made.stored_size, made.fit, "It")
-    except ValueError as error:
+      return key, pictures.square(picture, made.stored_size, made.fit)
+    except RowError as error:
       return key, error
 
   for batch in pictures.decoded(pairs(), make, model.batch_size):
-    good = [pair for pair in batch if not isinstance(pair[1], ValueError)]
+    good = [pair for pair in batch if not isinstance(pair[1], RowError)]
     for key, found in batch:
-      if isinstance(found, ValueError):
+      if isinstance(found, RowError):
         problem(items.Problem(key, str(found)))
     if good:
       keys, squares = zip(*good)
@@ -314,9 +314,8 @@ class _Progress:
       f" {rows:,}{of}{left}"
     )
 
-  def add(self, part: inputs_lib.Part, pictures: int, skipped: int) -> None:
+  def add(self, pictures: int, skipped: int) -> None:
     """A part is there."""
-    del part
     self._pictures += pictures
     self._skipped += skipped
     self._new += pictures

@@ -1,5 +1,6 @@
 """A trained model with its weights: embeds pictures and texts, and compares them."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 from contrastive_jax import evaluation, ops
 from contrastive_jax._types import Dtype
 from contrastive_jax.data.images import augment
+from contrastive_jax.data.sets.folder.folder_rows import RowError
 from contrastive_jax.data.text import tokenizer as tokenizer_lib
 from contrastive_jax.inference import pictures as pictures_lib
 from contrastive_jax.inference.description import (
@@ -236,9 +238,14 @@ class Model:
       return iter([np.zeros((0, *[made.stored_size] * 2, 3), np.uint8)])
 
     def make(picture: Any, row: int) -> np.ndarray:
-      return pictures_lib.square(
-        picture, made.stored_size, made.fit, f"images[{row}]"
-      )
+      try:
+        return pictures_lib.square(picture, made.stored_size, made.fit)
+      except RowError as error:
+        is_file = isinstance(picture, (str, os.PathLike))
+        shown = f" ({picture})" if is_file else ""
+        raise ValueError(
+          f"images[{row}]{shown} cannot be read: {error}."
+        ) from error
 
     return map(np.stack, pictures_lib.decoded(pictures, make, self.batch_size))
 

@@ -58,42 +58,39 @@ def listed(images: Any) -> list[Picture]:
   return list(images)
 
 
-def square(picture: Picture, size: int, fit: str, name: str) -> np.ndarray:
+def square(picture: Picture, size: int, fit: str) -> np.ndarray:
   """A picture as uint8 [size, size, 3].
 
   Args:
     picture: see `Picture`.
     size: side of the square.
     fit: see `folder_images.decode`.
-    name: what errors call it.
 
   Raises:
-    ValueError: if it is no picture.
+    RowError: if it is no picture.
   """
-  try:
-    if isinstance(picture, (str, os.PathLike)):
-      path = os.path.expanduser(os.fspath(picture))
-      if not os.path.isfile(path):
-        raise RowError("missing file", "there is no such file")
-      return folder_images.decode(path, size, fit=fit)
-    if hasattr(picture, "read"):
-      return folder_images.decode(picture, size, fit=fit)
-    if isinstance(picture, Image.Image):
-      return folder_images.square(folder_images.upright(picture), size, fit)
-  except RowError as error:
-    shown = f" ({picture})" if isinstance(picture, (str, os.PathLike)) else ""
-    raise ValueError(f"{name}{shown} cannot be read: {error}.") from error
+  if isinstance(picture, (str, os.PathLike)):
+    path = os.path.expanduser(os.fspath(picture))
+    if not os.path.isfile(path):
+      raise RowError("missing file", "there is no such file")
+    return folder_images.decode(path, size, fit=fit)
+  if hasattr(picture, "read"):
+    return folder_images.decode(picture, size, fit=fit)
+  if isinstance(picture, Image.Image):
+    return folder_images.square(folder_images.upright(picture), size, fit)
   if not hasattr(picture, "ndim"):
-    raise ValueError(
-      f"{name} must be a file, a PIL image or an array; got"
-      f" {type(picture).__name__}."
+    raise RowError(
+      "no picture",
+      "it must be a file, a PIL image or an array, not of type"
+      f" {type(picture).__name__}",
     )
   array = np.asarray(picture)
   right = array.ndim == 3 and array.shape[-1] == 3 and array.size
   if array.dtype != np.uint8 or not right:
-    raise ValueError(
-      f"{name} must be uint8 [H, W, 3], levels of 0 to 255; got {array.dtype}"
-      f" {array.shape}."
+    raise RowError(
+      "no picture",
+      "an array must be uint8 [H, W, 3], levels of 0 to 255; it is"
+      f" {array.dtype} {array.shape}",
     )
   if array.shape[:2] == (size, size):
     return array

@@ -95,6 +95,8 @@ def main() -> None:
   # Beside the table, which may go on to another program.
   for problem in skipped:
     print(f"Left out: {problem.key}: {problem.problem}", file=sys.stderr)
+  if not count:
+    raise errors.UserError("No picture could be read; see --inputs.")
   where = f" in {_OUT.value}" if _OUT.value else ""
   print(
     f"{count:,} pictures are classified{where}, {len(skipped):,} could not be read.",

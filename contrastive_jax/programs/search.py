@@ -95,16 +95,21 @@ def main() -> None:
   except ValueError as error:
     raise errors.UserError(str(error)) from error
   queries = [*sentences, *_IMAGE.value]
+  # Before anything is printed, whose reader may be gone.
+  written = []
+  if _OUT.value:
+    lines = "".join(_line(q, h) for q, h in zip(queries, hits))
+    written.append(_write(_OUT.value, lines))
+  if _HTML.value:
+    written.append(_write(_HTML.value, search.sheet(queries, hits)))
   for query, found in list(zip(queries, hits))[:_PRINTED]:
     print(f"\n{query}")
     for hit in found:
       print(f"  {hit.score:6.3f}  {hit.key}")
   if len(queries) > _PRINTED:
     print(f"\nand {len(queries) - _PRINTED:,} queries more.")
-  if _OUT.value:
-    _write(_OUT.value, "".join(_line(q, h) for q, h in zip(queries, hits)))
-  if _HTML.value:
-    _write(_HTML.value, search.sheet(queries, hits))
+  for path in written:
+    print(f"\nWrote {path}.")
 
 
 def _lines() -> list[str]:
@@ -126,7 +131,7 @@ def _line(query: str, hits: Any) -> str:
   return json.dumps({"query": query, "found": found}, ensure_ascii=False) + "\n"
 
 
-def _write(name: str, text: str) -> None:
+def _write(name: str, text: str) -> pathlib.Path:
   path = pathlib.Path(name).expanduser()
   try:
     path.write_text(text, encoding="utf-8")
@@ -134,7 +139,7 @@ def _write(name: str, text: str) -> None:
     raise errors.UserError(
       f"{path} cannot be written: {error.strerror}."
     ) from error
-  print(f"\nWrote {path}.")
+  return path
 
 
 def start() -> None:
