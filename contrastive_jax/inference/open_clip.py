@@ -87,7 +87,7 @@ def config(described: Description) -> dict[str, Any]:
       "open_clip has gelu or quick_gelu in both towers; got"
       f" {', '.join(sorted(activations))}."
     )
-  architecture = {
+  architecture: dict[str, Any] = {
     "embed_dim": model.embed_dim,
     "quick_gelu": activations == {"quick_gelu"},
     "vision_cfg": {"image_size": described.image_size, **vision},

@@ -6,9 +6,9 @@ python -m experiments.train --config=structure_emoji \
 
 An image has one English caption, the tower is small, and 400 steps take about two minutes
 on two CPU cores. As in the second paper the loss has four terms, each modality's own
-besides the two across, and the first view of an image is plain. The sweep latent_structure
-has regularisers on CLIP's two terms, and changes both views: --config.loss=clip
---config.structure.first_view=augmented.
+besides the two across, and the first view of an image is plain. So has the sweep
+latent_structure; its variants have regularisers on CLIP's two terms, and change both
+views: --config.loss=clip --config.structure.first_view=augmented.
 """
 
 from contrastive_jax.training import config as config_lib
