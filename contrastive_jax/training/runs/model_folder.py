@@ -102,6 +102,9 @@ def write(
     run: opened.
     state: of the run.
     results: its scores, for the card.
+
+  Raises:
+    WorkdirError: if it cannot be written.
   """
   described = describe(run)
   if described is None:
@@ -109,8 +112,10 @@ def write(
   variables = _on_host(
     initial_weights.variables(state.eval_params, state.objective_state)
   )
-  if jax.process_index() == 0:
-    counts = hits_file.counts(run.hits)
+  if jax.process_index() > 0:
+    return
+  counts = hits_file.counts(run.hits)
+  try:
     inference.save(
       run.workdir / folder_lib.IN_WORKDIR,
       described,
@@ -118,6 +123,8 @@ def write(
       run.data.tokenizer,
       card=_card(run.config, described, results, counts),
     )
+  except inference.ModelError as error:
+    raise workdirs.WorkdirError(f"{error} The run is saved.") from error
 
 
 def export(

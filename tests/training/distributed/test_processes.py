@@ -105,7 +105,7 @@ def train_in_two(fields, workdir, **variables):
   first, second = (p.communicate(timeout=300)[0] for p in running)
   for process, text in zip(running, (first, second)):
     assert process.returncode == 0, text
-  assert "step 3/3" in first and "Plots and results.json" in first
+  assert "step 3/3" in first and "results.json and the model" in first
   assert "step" not in second
 
 
