@@ -489,7 +489,7 @@ def test_training_ends_with_results(trained):
   results = json.loads((workdir / "results.json").read_text())
   for name in results:
     assert any(line.split()[:1] == [name] for line in lines), name
-  assert lines[-1].endswith(f" {workdir}.") and "report.html" in lines[-1]
+  assert lines[-1].endswith(f" {workdir}.") and "results.json" in lines[-1]
 
 
 def test_a_killed_run_ends_with_the_same_bits(trained, folder, tmp_path):
