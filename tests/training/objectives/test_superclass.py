@@ -118,7 +118,7 @@ def test_microbatches_do_not_change_the_gradient():
   check_same(run(1)[:3], run(1, microbatches=4)[:3])
 
 
-@pytest.mark.parametrize("section", ["loss", "structure", "initial"])
+@pytest.mark.parametrize("section", ["loss", "structure"])
 def test_what_it_does_not_read_is_refused_by_name(section):
   value = {"loss": "clip", "structure": ("bridge",), "initial": "weights"}
   draft = config_lib.default_config()
