@@ -15,6 +15,7 @@ import contrastive_jax
 from contrastive_jax.programs import embed, export, search
 from contrastive_jax.training.runs import runner
 from tests.inference import tiny_model
+from tests.programs.calling import run
 from tests.training import tiny
 
 _ALONE = """
@@ -31,15 +32,6 @@ np.save(f"{folder}/out.npy", program.call(weights, np.load(f"{folder}/in.npy")))
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch):
   tiny.use_devices(monkeypatch, 1)
-
-
-def run(patch, program, **values):
-  program._FLAGS.unparse_flags()
-  program._FLAGS(["program"])
-  for name, value in values.items():
-    known = value if isinstance(value, (list, int)) else str(value)
-    patch.setattr(program._FLAGS[name], "value", known)
-  program.main()
 
 
 def train(data, workdir, **changes):

@@ -1,4 +1,4 @@
-"""What a trained model is, beside its weights: `config.json` of a model's folder."""
+"""The description of a trained model: `config.json` of its folder."""
 
 import dataclasses
 import json

@@ -31,7 +31,7 @@ from contrastive_jax.models import layers, pretrained
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 TOKENIZER, CARD = "tokenizer.json", "README.md"
-# Of a workdir, the folder with its model.
+# The folder of a workdir that holds its model.
 IN_WORKDIR = "model"
 
 
@@ -126,7 +126,7 @@ def load(
 
 
 def variables(folder: pathlib.Path) -> tuple[Description, dict[str, Any]]:
-  """What a model's folder describes, and its variables.
+  """The description in a model's folder, and the variables.
 
   Raises:
     ModelError: if it is damaged.

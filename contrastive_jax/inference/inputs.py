@@ -77,7 +77,7 @@ def _of_files(files: Sequence[pathlib.Path], name: str) -> Iterator[Part]:
     part = files[start : start + _ROWS]
     digest = hashlib.sha256("\n".join(map(str, part)).encode())
     for path in part:
-      # Which pictures, and which state of them; a missing one is a problem later.
+      # A picture that changes, changes the digest; a missing one is a problem later.
       with contextlib.suppress(OSError):
         status = path.stat()
         digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())

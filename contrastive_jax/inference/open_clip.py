@@ -8,6 +8,7 @@ import json
 import pathlib
 from typing import Any
 
+import jax
 from flax import linen as nn
 
 from contrastive_jax.inference import folder as folder_lib
@@ -36,8 +37,8 @@ def save(folder: pathlib.Path) -> list[pathlib.Path]:
   Raises:
     ModelError: if open_clip has no such model.
   """
-  described, variables = folder_lib.variables(folder)
-  tokenizer = folder_lib.load(folder).tokenizer
+  model = folder_lib.load(folder, devices=jax.local_devices()[:1])
+  described, tokenizer = model.description, model.tokenizer
   if tokenizer is None or tokenizer.kind != "clip":
     raise ModelError(
       "open_clip reads texts by CLIP's vocabulary alone; got"
@@ -47,8 +48,8 @@ def save(folder: pathlib.Path) -> list[pathlib.Path]:
   found = config(described)
   try:
     pretrained.save(
-      described.module(),
-      variables,
+      model.module,
+      jax.device_get(model.variables),
       folder / WEIGHTS,
       logit_bias=described.sigmoid,
     )

@@ -83,7 +83,7 @@ def _largest(scores: np.ndarray, k: int) -> np.ndarray:
   """The places [q, k] of the k largest of each row, the earlier of equals first."""
   if scores.shape[1] > k:
     least = -np.partition(-scores, k - 1, axis=1)[:, k - 1 : k]
-    # Of those that equal the last one, the earliest: a partition takes any.
+    # A partition takes any of those that equal the last one; the earliest count.
     rows = []
     for row, bound in zip(scores, least[:, 0]):
       above = np.flatnonzero(row > bound)

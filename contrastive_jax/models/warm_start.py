@@ -12,7 +12,7 @@ _ALONE, _IMAGE = "tower", "image"
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-  """What was taken of a model, and what was not.
+  """The variables that were taken of another model, and those that were not.
 
   Attributes:
     taken: paths of variables that are the other model's.

@@ -20,7 +20,7 @@ CIFAR-100, ImageNet, then ImageNet-V2, -Sketch, -A, -R; mean of 14 linear probes
 Hardware: 8 chips of v5e (2x4), 3.5 of 16 GiB each, 2.4 with two terms. Compiled with
 little effort, not run: how long its 1,361,920 steps take is not known. The compiler
 counts bytes for 1.6 s a step, most of them for RandAugment's gathers, whose operands it
-counts whole for every pixel. The variant clip sees no second view and has 0.015 s.
+counts whole for every pixel. The variant clip sees no second view; there it is 0.015 s.
 Settings: CyCLIP's, https://github.com/goel-shashank/CyCLIP, on which the paper is
 built: batch 128, 64 epochs, no random crops, captions edited by EDA
 (--config.other_view.synonyms=FILE adds synonyms of your own). The paper's weights,

@@ -294,13 +294,12 @@ def test_a_sigmoid_model_has_a_bias(tmp_path, monkeypatch):
 # --- Folders ------------------------------------------------------------------
 
 
-def test_what_is_no_model_is_refused(folder, tmp_path):
+def test_what_is_no_model_is_refused(tmp_path):
   with pytest.raises(inference.ModelError, match="model.safetensors"):
     load(tmp_path / "none")
   (tmp_path / "begun" / "checkpoints").mkdir(parents=True)
   with pytest.raises(inference.ModelError, match="export"):
     load(tmp_path / "begun")
-  del folder
 
 
 def edited(folder, **changes):

@@ -8,6 +8,7 @@ import pytest
 from contrastive_jax.programs import classify, embed, search
 from contrastive_jax.training.config import errors
 from tests.inference import tiny_model
+from tests.programs.calling import run
 
 
 @pytest.fixture(scope="module", name="home")
@@ -25,16 +26,6 @@ def fixture_home(tmp_path_factory):
       out=str(home / "out"),
     )
   return home
-
-
-def run(patch, program, **values):
-  """Calls a program's `main` with flags."""
-  program._FLAGS.unparse_flags()
-  program._FLAGS(["program"])
-  for name, value in values.items():
-    known = value if isinstance(value, (list, int)) else str(value)
-    patch.setattr(program._FLAGS[name], "value", known)
-  program.main()
 
 
 def test_a_picture_finds_itself(home, monkeypatch, capsys, tmp_path):

@@ -342,12 +342,10 @@ def test_sweeps_that_ship_are_whole(name):
     for arm in found.arms
   ]
   assert len({str(c) for c in configs}) == len(configs)
-  # Every run sees as many examples, or says how long it took; a method of other steps
-  # has them in its name.
+  # Every run sees as many examples, or says how long it took, or how many more.
   examples = {
-    config.steps * config.batch_size
-    for arm, (config, _) in zip(found.arms, configs)
-    if "steps" not in arm.method
+    c.steps * c.batch_size / (2 if "twice the steps" in arm.method else 1)
+    for arm, (c, _) in zip(found.arms, configs)
   }
   assert len(examples) == 1 or "train/seconds" in found.metrics
 

@@ -15,7 +15,7 @@ from contrastive_jax.training.trainer import state as state_lib
 
 # More points than this only hide each other.
 _MOST = 2000
-# Those of a page, each with its picture.
+# A page shows so many points, each with its picture.
 _MOST_PICTURES = 600
 
 

@@ -20,7 +20,7 @@ _FORMATS = (
   *("AVIF", "BMP", "DDS", "GIF", "ICNS", "ICO", "JPEG", "JPEG2000", "MPO"),
   *("PCX", "PNG", "PPM", "SGI", "TGA", "TIFF", "WEBP"),
 )
-# Of files that are pictures.
+# The suffixes of picture files.
 SUFFIXES = (
   *(".avif", ".bmp", ".gif", ".ico", ".jp2", ".jpeg", ".jpg", ".png"),
   *(".ppm", ".tga", ".tif", ".tiff", ".webp"),

@@ -156,7 +156,7 @@ def _classes(
         (name,) if name else (),
         label,
         split,
-        # Of one class they show the same to a loss with captions alone.
+        # Images of a class have one caption: a loss must not push them apart.
         str(number) if images_alone else label,
       )
     )

@@ -55,7 +55,7 @@ class _Names(NamedTuple):
 
   @classmethod
   def of(cls, how: items.Reading) -> "_Names":
-    """Those that are asked for, or else the usual ones."""
+    """The extensions that are asked for, or else the usual ones."""
     image, text = how.image_member.lower(), how.caption_member.lower()
     return cls((image,) if image else _IMAGES, (text,) if text else _TEXTS)
 
@@ -189,7 +189,7 @@ def _walk(
 class _Unknown:
   """Counts images with dots in their names, which make up no example.
 
-  What lies beside an image, such as a mask `a.seg.png` beside `a.jpg`, is none.
+  A mask `a.seg.png` beside `a.jpg` is none of them: its example has an image.
   """
 
   def __init__(self):
