@@ -8,7 +8,7 @@ import math
 import numbers
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -49,10 +49,14 @@ def checked(value: Any, wanted: Any, checks: Mapping[str, Any]) -> Any:
   if among and value not in among:
     near = difflib.get_close_matches(str(value), among, n=1, cutoff=0.0)
     raise ValueError(
-      f"must be one of {', '.join(among)}; got {value!r}. Did you mean"
-      f" {near[0]!r}?"
+      f"must be one of {listed(among)}; got {value!r}. Did you mean {near[0]!r}?"
     )
   return value
+
+
+def listed(among: Sequence[str]) -> str:
+  """The texts that a field may have, for people."""
+  return ", ".join(text or "''" for text in among)
 
 
 def _tuple(value: Any, wanted: tuple[Any, ...], checks: Mapping[str, Any]):

@@ -7,7 +7,8 @@ python -m experiments.sweep --sweep=latent_structure:VARIANT
   separation, Brownian bridge and geometric consistency on the four-term loss; beside
   them the four terms alone, CLIP, CLIP in twice the steps (as many passes of the
   encoders as the four terms) and CyCLIP. Learning rates of losses and weights of
-  regularisers are chosen on the validation things. 74 runs.
+  regularisers are chosen on the validation things. 95 runs.
+* augmented: the same with a first view that is changed like the second one. 95 runs.
 * two_terms: CLIP, its four-term loss, CyCLIP, separation, bridge, consistency and their
   pairs. Regularisers are added to CLIP's two terms, and the first view is changed like
   the second one, here and in all that follow. Weights are chosen for each on the
@@ -87,9 +88,12 @@ _BRIDGES = {
   "image's view, t = .75": {"structure.bridge.time": (0.75, 0.75)},
   "text's view, t = .25": {"structure.bridge.side": "text"},
 }
-# The rates that validation chose for each loss with a plain first view; a regulariser
-# has that of the loss that it is added to.
-_CHOSEN = {"clip": 2e-3, "clip_four_term": 8e-3}
+# The rates that validation chose for each loss with each first view; a regulariser has
+# that of the loss that it is added to.
+_CHOSEN = {
+  "plain": {"clip": 2e-3, "clip_four_term": 8e-3},
+  "augmented": {"clip": 2e-3, "clip_four_term": 8e-3},
+}
 _METRICS = {
   "retrieval/image_to_text/recall_at_10": "unseen things, R@10",
   "retrieval_unseen_style/image_to_text/recall_at_10": "unseen style, R@10",
@@ -150,7 +154,7 @@ def term(kind: str, weight: float) -> dict[str, Any]:
   }
 
 
-def _four_terms() -> Sweep:
+def _four_terms(first_view: str) -> Sweep:
   by_rate = {"tuned": _RATE_FIELD, "candidates": _RATES}
   # One more, as the best of the others is the last.
   rates = (*_RATES, 1.6e-2)
@@ -168,27 +172,39 @@ def _four_terms() -> Sweep:
     fields = {
       "loss": loss,
       "structure": kind,
-      _RATE_FIELD: _CHOSEN[loss],
+      _RATE_FIELD: _CHOSEN[first_view][loss],
       **fields,
     }
     weight = f"structure.{kind}.weight"
     candidates = _WEIGHTS_ON_FOUR_TERMS[kind]
     arms.append(_arm(method, fields, tuned=weight, candidates=candidates))
-  plain = config()
-  plain.structure.first_view = "plain"
+  base = config()
+  base.structure.first_view = first_view
+  name, title, views = {
+    "plain": (
+      "latent_structure",
+      "Latent structure on four terms",
+      "the paper's base: four terms, a plain first view, and changed images and edited"
+      " captions as the second",
+    ),
+    "augmented": (
+      "latent_structure_augmented",
+      "Latent structure on four terms, both views changed",
+      "four terms, and images changed and captions edited in both views",
+    ),
+  }[first_view]
   return _sweep(
-    "latent_structure",
-    "Latent structure on four terms",
+    name,
+    title,
     "Emoji CLIP (one English caption, tower 16-32-64, 400 batches of 128) with each"
-    " regulariser on the paper's base: four terms, a plain first view, and changed"
-    " images and edited captions as the second. A step of four terms passes every"
-    " image and text through the encoders twice; CLIP in twice the steps has as many"
-    " passes. Learning rates of losses are chosen; CyCLIP has CLIP's rate,"
-    " regularisers have that of four terms, and their weights are chosen.",
+    f" regulariser on {views}. A step of four terms passes every image and text through"
+    " the encoders twice; CLIP in twice the steps has as many passes. Learning rates of"
+    " losses are chosen; CyCLIP has CLIP's rate, regularisers have that of four terms,"
+    " and their weights are chosen.",
     arms,
-    config=plain,
+    config=base,
     baseline="four terms",
-    seeds=tuple(range(7)),
+    seeds=tuple(range(10)),
   )
 
 
@@ -309,7 +325,8 @@ def _openclipart() -> Sweep:
 
 
 VARIANTS = {
-  "": _four_terms,
+  "": lambda: _four_terms("plain"),
+  "augmented": lambda: _four_terms("augmented"),
   "two_terms": _regularisers,
   "ablation": _ablation,
   "bridge": _bridge,

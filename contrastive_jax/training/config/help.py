@@ -4,6 +4,7 @@ import dataclasses
 import textwrap
 from typing import Any
 
+from contrastive_jax import field_values
 from contrastive_jax.training.config import names
 from contrastive_jax.training.config.draft import Draft
 from contrastive_jax.training.config.schema import Config, ConfigDraft
@@ -122,7 +123,7 @@ def _fields(
     meta = f.metadata
     doc = meta["doc"]
     if meta.get("among"):
-      doc += f" One of: {', '.join(meta['among'])}."
+      doc += f" One of: {field_values.listed(meta['among'])}."
     kind: Any = meta.get("kind") or meta.get("several")
     if kind is not None:
       doc += f" One of: {', '.join(kind.variants)}; --help={f.name} tells more."

@@ -11,6 +11,7 @@ from contrastive_jax.training.config import sections
 from contrastive_jax.training.config.draft import Draft
 from contrastive_jax.training.config.errors import ConfigError
 from contrastive_jax.training.evaluators.choices import Evaluation
+from contrastive_jax.training.loggers.choices import Logging
 from contrastive_jax.training.objectives.choices import OBJECTIVES
 from contrastive_jax.training.objectives.contrasts import (
   LOSSES,
@@ -39,6 +40,7 @@ _OPERATION = (
   "keep_every",
   "keep_best",
   "skip_nonfinite",
+  "logging",
 )
 
 
@@ -114,6 +116,7 @@ class Config:
   )
   optimizer: Any = choice(OPTIMIZERS, "adamw", "Optimizer.")
   evaluation: Evaluation = section(Evaluation, "Evaluators.", main="evaluators")
+  logging: Logging = section(Logging, "Loggers.", main="loggers")
 
   @property
   def augmented_sides(self) -> tuple[str, ...]:

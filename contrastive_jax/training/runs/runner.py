@@ -17,6 +17,7 @@ import optax
 from contrastive_jax.data import sources, task_pipeline
 from contrastive_jax.data.files import locks
 from contrastive_jax.training import config as config_lib
+from contrastive_jax.training import loggers
 from contrastive_jax.training.config import workdirs
 from contrastive_jax.training.distributed import processes, sharding
 from contrastive_jax.training.evaluators import embeddings
@@ -32,7 +33,6 @@ from contrastive_jax.training.runs.run import PairRun, Run, TaskRun
 from contrastive_jax.training.trainer import (
   checkpoints,
   loop,
-  metric_log,
   optimizers,
 )
 from contrastive_jax.training.trainer import state as state_lib
@@ -181,6 +181,7 @@ def train(
       )
       return finished
     # Before the data, which may take minutes to check.
+    log = _log(config, workdir)
     mesh = sharding.make_mesh()
     with workdirs.mistakes_of_config():
       sharding.check_batch_size(
@@ -199,7 +200,8 @@ def train(
     # its workdir for one that was there.
     sharding.wait_for_all("workdir")
     with processes.watch(workdir, dead_after=dead_after):
-      return _train(config, workdir, fresh, began, report, command)
+      with contextlib.closing(log):
+        return _train(config, workdir, fresh, began, report, command, log)
 
 
 @contextlib.contextmanager
@@ -239,6 +241,7 @@ def _train(
   began: float,
   report: Report,
   command: str,
+  log: loggers.Together,
 ) -> dict[str, float]:
   """See `train`, which has made the workdir ready."""
   run = open_run(config, workdir, report=report)
@@ -272,6 +275,7 @@ def _train(
       begin=lambda state: initial_weights.begin(
         initial, run.mesh, model, state, report
       ),
+      log=log,
       report=report,
     )
   measures = run.final_measures()
@@ -299,14 +303,20 @@ def _train(
   model_folder.write(run, state, numbers)
   if jax.process_index() == 0:
     workdirs.write_json(workdir / "results.json", numbers)
-    metric_log.write_final(
-      workdir,
-      config.steps,
-      numbers,
-      config.to_dict(),
-      sorted((workdir / "plots").glob("*.png")),
-    )
+    pictures = sorted((workdir / "plots").glob("*.png"))
+    log.finish(config.steps, numbers, pictures)
   return numbers
+
+
+def _log(config: config_lib.Config, workdir: pathlib.Path) -> loggers.Together:
+  """The loggers of a run, opened; raises ConfigError on one that cannot be."""
+  found = []
+  for name, chosen in config.logging.loggers.items():
+    try:
+      found.append(chosen.open(workdir, config.to_dict()))
+    except ValueError as error:
+      raise config_lib.ConfigError(f"config.logging.{name} {error}") from error
+  return loggers.Together(found)
 
 
 def _say_nothing(line: str) -> None:

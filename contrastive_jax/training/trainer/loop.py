@@ -14,6 +14,7 @@ import optax
 
 from contrastive_jax.training.config import errors
 from contrastive_jax.training.distributed import sharding, signals
+from contrastive_jax.training.loggers import choices as logger_choices
 from contrastive_jax.training.objectives import base
 from contrastive_jax.training.trainer import checkpoints as checkpoints_lib
 from contrastive_jax.training.trainer import integrity, nonfinite, run_log
@@ -51,6 +52,7 @@ def fit(
   workdir: pathlib.Path,
   evaluators: Sequence[Evaluator] = (),
   begin: Callable[[state_lib.TrainState], state_lib.TrainState] | None = None,
+  log: logger_choices.Log | None = None,
   report: Report = print,
 ) -> tuple[state_lib.TrainState, dict[str, float]]:
   """Trains for `settings.steps`, from the newest checkpoint if there is one.
@@ -65,6 +67,7 @@ def fit(
     workdir: receives checkpoints and logs.
     evaluators: run at their own cadence; their numbers go to the log.
     begin: changes the initial state; not called on a run that resumes.
+    log: receives what is measured beside `metrics.jsonl`; is begun, and stays open.
     report: receives lines for the user.
 
   Returns:
@@ -95,11 +98,12 @@ def fit(
     step = make(objective, optimizer, settings, learning_rate)
     # Without shardings the compiler might lay out the new state in its own way.
     step = jax.jit(step, donate_argnums=0, out_shardings=(placed, None))
-    log = run_log.RunLog(workdir, settings, start=int(state.step))
-    with contextlib.closing(log):
-      loop = _Loop(settings, state, iterator, mesh, evaluators, saved, log)
+    start = int(state.step)
+    own = run_log.RunLog(workdir, settings, log, start=start)
+    with contextlib.closing(own):
+      loop = _Loop(settings, state, iterator, mesh, evaluators, saved, own)
       loop.run(step, report)
-      return loop.state, {f"train/{k}": v for k, v in log.rates().items()}
+      return loop.state, {f"train/{k}": v for k, v in own.rates().items()}
 
 
 def _open(

@@ -1,23 +1,27 @@
-"""The log of a run at work: JSON lines, TensorBoard, a progress line."""
+"""The log of a run at work: JSON lines, loggers, a progress line."""
 
-import contextlib
 import io
 import json
-import math
 import pathlib
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, TextIO
+from collections.abc import Mapping
+from typing import TextIO
 
-import numpy as np
+from contrastive_jax.training import loggers
+from contrastive_jax.training.loggers import choices
 
 
 class MetricLog:
-  """`metrics.jsonl` (one object a log point) and TensorBoard events."""
+  """`metrics.jsonl`, an object a log point, and the other log of a run."""
 
   def __init__(
-    self, workdir: pathlib.Path, *, resume_step: int = 0, active: bool = True
+    self,
+    workdir: pathlib.Path,
+    *,
+    resume_step: int = 0,
+    active: bool = True,
+    other: choices.Log | None = None,
   ):
     """Opens the log; hosts that are not `active` touch nothing.
 
@@ -37,9 +41,8 @@ class MetricLog:
     temporary.write_text("".join(kept), encoding="utf-8")
     temporary.replace(path)
     self._file = path.open("a", encoding="utf-8")
-    self._board = _summary_writer()(
-      str(workdir / "tensorboard"), purge_step=resume_step + 1
-    )
+    self._other = other or loggers.Together()
+    self._other.begin(resume_step)
 
   def write(self, step: int, metrics: Mapping[str, float]) -> None:
     """One log point."""
@@ -48,69 +51,12 @@ class MetricLog:
     row = {"step": step, **metrics}
     self._file.write(json.dumps(row) + "\n")
     self._file.flush()
-    for name, value in metrics.items():
-      if math.isfinite(value):
-        self._board.add_scalar(name, value, step)
+    self._other.write(step, metrics)
 
   def close(self) -> None:
-    """Flushes and closes both."""
-    if not self._active:
-      return
-    self._file.close()
-    # On a full disk the lines are what counts; they were written one by one.
-    with contextlib.suppress(OSError):
-      self._board.close()
-
-
-def write_final(
-  workdir: pathlib.Path,
-  step: int,
-  results: Mapping[str, float],
-  config: Mapping[str, Any],
-  pictures: Sequence[pathlib.Path],
-) -> None:
-  """Gives TensorBoard a finished run's scores, configuration and pictures.
-
-  What it cannot take is left out: all of it is in files of the workdir.
-
-  Args:
-    workdir: of the run.
-    step: its last.
-    results: scores by name; those of training are there already.
-    config: nested plain values.
-    pictures: PNG files.
-  """
-  from PIL import Image
-
-  # The disk may be full: the results are written.
-  with contextlib.suppress(OSError):
-    with _summary_writer()(str(workdir / "tensorboard")) as board:
-      for name, value in results.items():
-        if not name.startswith("train/") and math.isfinite(value):
-          board.add_scalar(name, value, step)
-      # Four spaces are Markdown's for what stands as it is.
-      lines = json.dumps(config, indent=2).splitlines()
-      board.add_text("config", "\n".join(f"    {x}" for x in lines), step)
-      for path in pictures:
-        with Image.open(path) as image:
-          pixels = np.asarray(image.convert("RGB"))
-        board.add_image(f"plots/{path.stem}", pixels, step, dataformats="HWC")
-
-
-def _summary_writer() -> Any:
-  """`tensorboardX.SummaryWriter`, without the torch that it would import."""
-  hidden = "torch" not in sys.modules
-  if hidden:
-    # tensorboardX imports torch where it is installed, only to recognise tensors;
-    # that takes seconds and hundreds of megabytes.
-    sys.modules["torch"] = None  # pyrefly: ignore[unsupported-operation]
-  try:
-    import tensorboardX
-
-    return tensorboardX.SummaryWriter
-  finally:
-    if hidden:
-      del sys.modules["torch"]
+    """Closes the file; the other log stays open for what comes after training."""
+    if self._active:
+      self._file.close()
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict[str, float]]:

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from contrastive_jax.training.distributed import signals
+from contrastive_jax.training.loggers import choices
 from contrastive_jax.training.trainer import clock, metric_log
 from contrastive_jax.training.trainer.settings import TrainerSettings
 
@@ -17,14 +18,19 @@ class RunLog:
   """The log points and the lines of a run at work; one process writes them."""
 
   def __init__(
-    self, workdir: pathlib.Path, settings: TrainerSettings, *, start: int
+    self,
+    workdir: pathlib.Path,
+    settings: TrainerSettings,
+    other: choices.Log | None = None,
+    *,
+    start: int,
   ):
     """Opens the log; lines after the step `start`, where it goes on, are dropped."""
     main = jax.process_index() == 0
     self._workdir = workdir
     self._batch_size = settings.batch_size
     self._metrics = metric_log.MetricLog(
-      workdir, resume_step=start, active=main
+      workdir, resume_step=start, active=main, other=other
     )
     self._progress = metric_log.Progress(
       settings.steps, start=start, active=main

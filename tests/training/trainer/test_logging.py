@@ -2,12 +2,8 @@
 
 import io
 import json
-import os
-import subprocess
-import sys
 
 import pytest
-from PIL import Image
 
 from contrastive_jax.training.trainer import metric_log
 
@@ -24,8 +20,6 @@ def test_lines_are_json_objects_in_order(tmp_path):
     {"step": 1, "train/loss": 2.5},
     {"step": 3, "a": 0.0, "b": -1.0},
   ]
-  events = list((tmp_path / "tensorboard").iterdir())
-  assert len(events) == 1 and b"train/loss" in events[0].read_bytes()
 
 
 def test_resuming_drops_later_lines_and_half_lines(tmp_path):
@@ -61,15 +55,6 @@ def test_lines_that_are_no_rows_are_left_out(tmp_path, junk):
 
 def test_no_log_is_an_empty_one(tmp_path):
   assert metric_log.read_metrics(tmp_path) == []
-
-
-def test_values_that_are_not_finite_do_not_reach_tensorboard(tmp_path):
-  log = metric_log.MetricLog(tmp_path)
-  log.write(1, {"sound": 1.0, "unsound": float("inf")})
-  log.close()
-  (events,) = (tmp_path / "tensorboard").iterdir()
-  assert b"unsound" not in events.read_bytes()
-  assert b"sound" in events.read_bytes()
 
 
 class Terminal(io.StringIO):
@@ -160,60 +145,3 @@ def test_other_hosts_write_nothing(tmp_path):
   log.write(1, {"x": 1.0})
   log.close()
   assert not list(tmp_path.iterdir())
-
-
-def test_tensorboard_does_not_import_torch(tmp_path):
-  """Where it is installed, that would take seconds and much memory."""
-  (tmp_path / "torch.py").write_text("print('torch is imported')")
-  code = (
-    "import pathlib\n"
-    "from contrastive_jax.training.trainer import metric_log\n"
-    f"log = metric_log.MetricLog(pathlib.Path({str(tmp_path)!r}))\n"
-    "log.write(1, {'a': 1.0})\n"
-    "log.close()\n"
-    "print('written')\n"
-    "import torch\n"
-  )
-  done = subprocess.run(
-    [sys.executable, "-c", code],
-    env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.getcwd()}"},
-    capture_output=True,
-    text=True,
-    check=True,
-  )
-  assert done.stdout.split("\n")[:2] == ["written", "torch is imported"]
-  assert list((tmp_path / "tensorboard").iterdir())
-
-
-def test_a_finished_run_is_in_tensorboard(tmp_path):
-  from tensorboardX import proto  # Not before the test of what it imports.
-
-  (tmp_path / "plots").mkdir()
-  Image.new("RGB", (6, 4), "red").save(tmp_path / "plots" / "curves.png")
-  metric_log.write_final(
-    tmp_path,
-    7,
-    {"retrieval/recall": 0.5, "train/seconds": 3.0, "bad/nan": float("nan")},
-    {"seed": 3, "model": {"preset": "tiny"}},
-    [tmp_path / "plots" / "curves.png"],
-  )
-  (events,) = (tmp_path / "tensorboard").iterdir()
-  found = {}
-  for record in _records(events.read_bytes()):
-    event = proto.event_pb2.Event.FromString(record)
-    for value in event.summary.value:
-      found[value.tag] = event.step, value
-  assert found["retrieval/recall"][0] == 7
-  assert found["retrieval/recall"][1].simple_value == 0.5
-  assert (found["plots/curves"][1].image.width) == 6
-  text = found["config/text_summary"][1].tensor.string_val[0].decode()
-  assert '"preset": "tiny"' in text
-  assert not {"train/seconds", "bad/nan"} & set(found)
-
-
-def _records(data):
-  """Records of a file of events: length, checksum, content, checksum."""
-  while data:
-    length = int.from_bytes(data[:8], "little")
-    yield data[12 : 12 + length]
-    data = data[16 + length :]
