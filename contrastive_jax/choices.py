@@ -38,6 +38,7 @@ def field(
   high: float = math.inf,
   among: tuple[str, ...] = (),
   own: bool = False,
+  place: bool = False,
 ) -> Any:
   """A field that holds a value.
 
@@ -49,8 +50,11 @@ def field(
     among: the texts that are allowed; () allows any.
     own: whether the value means something else to another variant, which begins
       at its own default then.
+    place: whether it says where something lies, and not what it is: a run may go on
+      after it has moved.
   """
-  checks = {"low": low, "high": high, "among": among, "own": own}
+  checks: dict[str, Any] = {"low": low, "high": high, "among": among}
+  checks |= {"own": own, "place": place}
   return dataclasses.field(default=default, metadata={"doc": doc, **checks})
 
 

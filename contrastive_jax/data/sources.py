@@ -109,6 +109,31 @@ class PairData:
   prompts: tuple[str, ...] = ("{}",)
 
 
+class Absent(Source):
+  """Records that are not here, of which the largest `index` is known."""
+
+  def __init__(self, index_bound: int):
+    """Takes the largest `index` that there was, plus 1."""
+    self._index_bound = index_bound
+
+  def __len__(self) -> int:
+    """None."""
+    return 0
+
+  @property
+  def index_bound(self) -> int:
+    """The largest `index` that there was, plus 1."""
+    return self._index_bound
+
+  def __getitem__(self, index: int) -> Mapping[str, Any]:
+    """Raises `IndexError`."""
+    return self.fields(index)
+
+  def fields(self, index: int) -> Mapping[str, Any]:
+    """Raises `IndexError`."""
+    return {"index": self._checked(index)}
+
+
 class ArraySource(Source):
   """Records held in memory: images in one array, the rest in lists."""
 

@@ -13,6 +13,7 @@ import signal
 import sys
 import textwrap
 import traceback
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -38,12 +39,14 @@ class ConfigFlag:
   """The flag --config of a program, and the fields that follow it.
 
   Attributes:
-    recipe: the recipe that was named.
+    recipe: the recipe that was named; "" of a program that takes fields alone.
     value: the configuration, a `ConfigDraft`, once flags are parsed.
+    fields: the fields that were given, texts by dotted names.
   """
 
   recipe: str = DEFAULT_RECIPE
   value: Any = None
+  fields: Mapping[str, str] = types.MappingProxyType({})
 
 
 # The configuration of each program's flags, by their identity.
@@ -60,6 +63,13 @@ def define_config(*, flag_values: flags.FlagValues) -> ConfigFlag:
     flag_values=flag_values,
   )
   found = _CONFIGS[id(flag_values)] = ConfigFlag()
+  return found
+
+
+def define_fields(*, flag_values: flags.FlagValues) -> ConfigFlag:
+  """Lets a program take --config.NAME=VALUE, without a recipe."""
+  found = _CONFIGS[id(flag_values)] = ConfigFlag()
+  found.recipe = ""
   return found
 
 
@@ -127,15 +137,17 @@ def parse(
   wishes = {"--print_config", "--list_recipes"} & {*arguments}
   fields: dict[str, str] = {}
   if config is not None:
-    arguments = [a for a in arguments if a not in wishes]
     fields, arguments = _take_fields(arguments)
+    config.fields = fields
+  if config is not None and config.recipe:
+    arguments = [a for a in arguments if a not in wishes]
     if "--list_recipes" in wishes and not topics:
       _print_and_exit(
         "\n".join(f"{n:<24} {recipes.description(n)}" for n in recipes.names())
       )
   usage = (usage or "").rstrip()  # Without docstrings, as of -OO, it is None.
   usage += _flag_help(usage, flag_values)
-  if topics and config is None:
+  if topics and not (config and config.recipe):
     _print_and_exit(usage)
   try:
     rest = flag_values([program, *arguments])
@@ -145,7 +157,7 @@ def parse(
     _stop(_unknown(error.flagname, flag_values, config is not None))
   except flags.Error as error:
     _stop(f"{_last_line(str(error))}; see --help.")
-  if config is None:
+  if config is None or not config.recipe:
     return rest
   config.recipe = str(flag_values["config"].value)
   config.value = _load(config.recipe)

@@ -2,12 +2,15 @@
 
   python -m experiments.evaluate --workdir=runs/clip_emoji
   python -m experiments.evaluate --workdir=runs/clip --suite=zero_shot --suite_dir=DIR
+  python -m experiments.evaluate --workdir=runs/mine --config.data.path=DIR
 
-The numbers go to evaluation_STEP.json in the workdir. Answers to questions whose own
+The last names the folder of data that have moved. Suites and benchmarks do without the
+run's own data. The numbers go to evaluation_STEP.json in the workdir. Answers to questions whose own
 answers are kept back go to answers_SPLIT_STEP.json (without the step for the last).
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 from collections.abc import Iterable
@@ -15,7 +18,7 @@ from typing import Any
 
 from absl import flags
 
-from contrastive_jax.data import benchmarks
+from contrastive_jax.data import benchmarks, sources
 from contrastive_jax.programs import command_line
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import checks
@@ -24,6 +27,7 @@ from contrastive_jax.training.objectives.choices import OBJECTIVES
 
 _FITS = ("pad", "crop", "stretch")
 _FLAGS = flags.FlagValues()
+_FIELDS = command_line.define_fields(flag_values=_FLAGS)
 _WORKDIR = flags.DEFINE_string(
   "workdir",
   "runs/clip_emoji",
@@ -99,12 +103,15 @@ def main() -> None:
   _named(_BENCHMARKS, benchmarks.BENCHMARKS)  # Before anything is opened.
   _added()
   names = _suites()
-  run, state = runner.restore(workdir, step=_STEP.value)
+  run, state = _restored(workdir, bool(names))
   if names:
     for name in names:
       _score_suite(name, run, state, workdir)
     return
-  results = run.evaluate(state, run.build(_evaluators(run.config)))
+  evaluators = _evaluators(run.config)
+  if isinstance(run.data.splits[sources.TRAIN], sources.Absent):
+    evaluators = {"benchmarks": evaluators["benchmarks"]}
+  results = run.evaluate(state, run.build(evaluators))
   step = int(state.step)
   if _PLOTS.value:
     # The plots of the finished run stay as they are.
@@ -116,6 +123,25 @@ def main() -> None:
   path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
   print("\n" + runner.table(results, hits_file.counts(run.hits)))
   print(f"\nStep {step}; the numbers are in {path}.")
+
+
+def _restored(workdir: pathlib.Path, without: bool) -> tuple[Any, Any]:
+  """The run and its state, without its data where these are asked for or absent."""
+  from contrastive_jax.data.sets.folder.folder_rows import DataError
+  from contrastive_jax.training.runs import runner
+
+  restore = functools.partial(
+    runner.restore, workdir, step=_STEP.value, changes=_FIELDS.fields
+  )
+  if without:
+    return restore(with_data=False)
+  try:
+    return restore()
+  except (DataError, OSError, config_lib.ConfigError) as error:
+    if not _BENCHMARKS.value:
+      raise
+    print(f"Note: the run's own data are left out: {error}")
+    return restore(with_data=False)
 
 
 def _named(flag: flags.FlagHolder, known: Iterable[str]) -> tuple[str, ...]:

@@ -52,7 +52,9 @@ MAX_BAD_SHARE = field(
   low=0.0,
   high=1.0,
 )
-DATA_DIR = field("", "Folder for prepared data; empty is the user's cache.")
+DATA_DIR = field(
+  "", "Folder for prepared data; empty is the user's cache.", place=True
+)
 
 
 @dataclasses.dataclass(frozen=True)

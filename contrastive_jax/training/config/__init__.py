@@ -8,6 +8,7 @@ from contrastive_jax.training.config.schema import checked as checked
 from contrastive_jax.training.config.schema import (
   default_config as default_config,
 )
+from contrastive_jax.training.config.schema import draft_of as draft_of
 from contrastive_jax.training.config.schema import (
   first_difference as first_difference,
 )

@@ -297,26 +297,43 @@ def checked(values: Mapping[str, Any] | ConfigDraft) -> Config:
   """As `parse`, without a look at the models' presets: JAX is not imported."""
   from contrastive_jax.training.config import checks
 
-  if not isinstance(values, ConfigDraft):
-    if not isinstance(values, Mapping):
-      raise ConfigError(f"The configuration must be a mapping; got {values!r}.")
-    draft = ConfigDraft()
-    draft._update(values)
-    values = draft
-  config = values.freeze()
+  draft = values if isinstance(values, ConfigDraft) else draft_of(values)
+  config = draft.freeze()
   checks.check(config)
   return config
+
+
+def draft_of(values: Mapping[str, Any]) -> ConfigDraft:
+  """A draft of a nested mapping, as `Config.to_dict` gives it."""
+  if not isinstance(values, Mapping):
+    raise ConfigError(f"The configuration must be a mapping; got {values!r}.")
+  draft = ConfigDraft()
+  draft._update(values)
+  return draft
 
 
 def with_operation_of(ours: Config, theirs: Config) -> Config:
   """`theirs` with what may change while a run is stopped taken from `ours`.
 
-  That is how often it logs and saves, what it keeps, how many threads read, and
-  whether steps that are not finite are skipped.
+  That is how often it logs and saves, what it keeps, how many threads read, whether
+  steps that are not finite are skipped, and where its data and weights lie.
   """
-  return dataclasses.replace(
+  theirs = dataclasses.replace(
     theirs, **{name: getattr(ours, name) for name in _OPERATION}
   )
+  return _with_places_of(ours, theirs)
+
+
+def _with_places_of(ours: Any, theirs: Any) -> Any:
+  """A dataclass with the places of another, where the same variants are chosen."""
+  changed = {}
+  for f in dataclasses.fields(theirs):
+    own, other = getattr(ours, f.name), getattr(theirs, f.name)
+    if f.metadata.get("place"):
+      changed[f.name] = own
+    elif dataclasses.is_dataclass(other) and type(own) is type(other):
+      changed[f.name] = _with_places_of(own, other)
+  return dataclasses.replace(theirs, **changed)
 
 
 def first_difference(

@@ -25,7 +25,9 @@ class Run:
   """Parameters of a finished run, where their names and shapes fit."""
 
   workdir: str = field(
-    "", "Workdir of a finished run, or folder of a model (WORKDIR/model)."
+    "",
+    "Workdir of a finished run, or folder of a model (WORKDIR/model).",
+    place=True,
   )
   part: str = field(
     "all",
@@ -43,12 +45,17 @@ class Run:
 class Weights:
   """Published weights: safetensors, npz or torch files, or folders of them."""
 
-  weights: str = field("", "File or folder of the whole model's weights.")
-  image_weights: str = field("", "File or folder of the image tower's weights.")
+  weights: str = field(
+    "", "File or folder of the whole model's weights.", place=True
+  )
+  image_weights: str = field(
+    "", "File or folder of the image tower's weights.", place=True
+  )
   text_weights: str = field(
     "",
     "File or folder of the text tower's weights; for a fusion model's text layers,"
     " a BERT's.",
+    place=True,
   )
   allow: tuple[str, ...] = field(
     (),

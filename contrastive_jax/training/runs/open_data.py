@@ -1,10 +1,11 @@
-"""Opens the data set of a configuration."""
+"""Opens the data set of a configuration, or does without."""
 
 import dataclasses
 import pathlib
 from typing import Any
 
-from contrastive_jax.data.sets.choices import Request
+from contrastive_jax.data import sources, tasks
+from contrastive_jax.data.sets.choices import PAIRS, Request
 from contrastive_jax.data.sets.folder.folder_rows import DataError
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import workdirs
@@ -56,3 +57,35 @@ def open_data(
   if known is None:
     data.tokenizer.save(kept)
   return data
+
+
+def absent(config: config_lib.Config, workdir: pathlib.Path) -> Any:
+  """What is known of a run's data without them: its splits are empty.
+
+  Args:
+    config: the configuration.
+    workdir: of a run that has begun.
+
+  Returns:
+    As of `open_data`.
+
+  Raises:
+    WorkdirError: if the run has not begun.
+  """
+  path = workdir / "data.json"
+  tokenizer = workdirs.read_tokenizer(workdir / "tokenizer.json")
+  if tokenizer is None or not path.exists():
+    raise workdirs.WorkdirError(
+      f"{workdir} holds no run that has begun (no data.json, or no tokenizer.json)."
+    )
+  known = workdirs.read_json(path)
+  nothing = sources.Absent(0)
+  splits = {
+    sources.TRAIN: sources.Absent(int(known["index_bound"])),
+    sources.VALIDATION: nothing,
+    sources.TEST: nothing,
+  }
+  task, name = config.objective.task, known["name"]
+  if task in PAIRS:
+    return sources.PairData(name, splits, (sources.ANY_LANGUAGE,), tokenizer)
+  return tasks.TaskData(name, task, splits, tokenizer=tokenizer)

@@ -68,9 +68,13 @@ class Run(base.Opened, abc.ABC):
   def batches(self) -> grain.DatasetIterator:
     """The training batches (this host's parts), from the beginning."""
 
-  def fingerprints(self) -> dict[str, str]:
-    """Names and hashes of the training data, which must be the same on resuming."""
-    return {"name": self.data.name, "fingerprint": self.data.fingerprint}
+  def fingerprints(self) -> dict[str, str | int]:
+    """What the training data are, which must be the same on resuming."""
+    return {
+      "name": self.data.name,
+      "fingerprint": self.data.fingerprint,
+      "index_bound": self.data.splits[sources.TRAIN].index_bound,
+    }
 
   @abc.abstractmethod
   def announce(self) -> None:
@@ -210,8 +214,8 @@ class PairRun(Run):
     cached = getattr(self.chosen, "cache_features", False)
     return self.feed.batches(self.data, self._features() if cached else None)
 
-  def fingerprints(self) -> dict[str, str]:
-    """Names and hashes of the training data, which must be the same on resuming."""
+  def fingerprints(self) -> dict[str, str | int]:
+    """What the training data are, which must be the same on resuming."""
     return super().fingerprints() | self.feed.fingerprint()
 
   def announce(self) -> None:
@@ -281,8 +285,8 @@ class TaskRun(Run):
     """The training batches (this host's parts), from the beginning."""
     return self.feed(self.data.splits[sources.TRAIN], self.reader)
 
-  def fingerprints(self) -> dict[str, str]:
-    """Names and hashes of the training data, which must be the same on resuming."""
+  def fingerprints(self) -> dict[str, str | int]:
+    """What the training data are, which must be the same on resuming."""
     return super().fingerprints() | {"task": self.data.task}
 
   def announce(self) -> None:

@@ -8,6 +8,7 @@ import pathlib
 import re
 import tempfile
 import time
+import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -46,6 +47,7 @@ def open_run(
   config: config_lib.Config,
   workdir: pathlib.Path,
   *,
+  data: Any = None,
   report: Report = print,
 ) -> Run:
   """Opens the data and builds the model of a configuration.
@@ -53,6 +55,7 @@ def open_run(
   Args:
     config: the run.
     workdir: an existing directory.
+    data: opened already, as of `open_data.open_data`; None opens those of `config`.
     report: receives lines for the user.
 
   Returns:
@@ -73,15 +76,18 @@ def open_run(
   )
   if has_captions:
     feed.own_synonyms()  # A mistake in it must show before data are opened.
-  with sharding.main_process_first("data"):
-    data = open_data.open_data(config, workdir, report)
+  if data is None:
+    with sharding.main_process_first("data"):
+      data = open_data.open_data(config, workdir, report)
+  train = data.splits[sources.TRAIN]
   mesh = sharding.make_mesh()
   with workdirs.mistakes_of_config():
     objective = build.build_objective(
       config,
       vocab_size=data.tokenizer.vocab_size,
-      num_examples=data.splits[sources.TRAIN].index_bound,
-      examples=len(data.splits[sources.TRAIN]),
+      num_examples=train.index_bound,
+      # A split that is absent has all that there were.
+      examples=len(train) or None,
       mesh=mesh,
       special_ids=data.tokenizer.special_ids,
     )
@@ -327,6 +333,8 @@ def restore(
   workdir: str | os.PathLike[str],
   *,
   step: int | None = None,
+  changes: Mapping[str, Any] = types.MappingProxyType({}),
+  with_data: bool = True,
   report: Report = print,
 ) -> tuple[Run, state_lib.TrainState]:
   """Opens a workdir's run with the state of one of its checkpoints.
@@ -334,6 +342,9 @@ def restore(
   Args:
     workdir: of an earlier run.
     step: which checkpoint; None is the newest.
+    changes: fields that are otherwise now, such as {"data.path": "elsewhere"}; what
+      was trained cannot be.
+    with_data: whether its data are opened; without, its splits are empty.
     report: receives lines for the user.
 
   Returns:
@@ -342,6 +353,7 @@ def restore(
   Raises:
     WorkdirError: if the workdir holds no run or no checkpoint, or the data
       has changed since the run began.
+    ConfigError: if a change is one of what was trained.
   """
   workdir = pathlib.Path(workdir)
   if not (workdir / "config.json").exists():
@@ -349,18 +361,40 @@ def restore(
       f"{workdir} holds no run (no config.json): train one first with python"
       f" -m experiments.train --workdir={workdir}"
     )
-  config = config_lib.parse(workdirs.read_json(workdir / "config.json"))
+  config = _changed(workdirs.read_json(workdir / "config.json"), changes)
   # Before the data, which may take minutes to check.
   saved = checkpoints.Checkpoints(workdir, keep=None)
   try:
     saved.check(step)
-    run = open_run(config, workdir, report=report)
-    _check_data(run)
+    data = None if with_data else open_data.absent(config, workdir)
+    run = open_run(config, workdir, data=data, report=report)
+    if with_data:
+      _check_data(run)
     return run, saved.restore(_abstract_state(config, run), step=step)
   except FileNotFoundError as error:
     raise workdirs.WorkdirError(str(error)) from error
   finally:
     saved.close()
+
+
+def _changed(
+  stored: Mapping[str, Any], changes: Mapping[str, Any]
+) -> config_lib.Config:
+  """A stored configuration, some fields changed."""
+  config = config_lib.parse(stored)
+  if not changes:
+    return config
+  draft = config_lib.draft_of(stored)
+  draft.override(changes)
+  changed = config_lib.parse(draft)
+  allowed = config_lib.with_operation_of(changed, config)
+  difference = config_lib.first_difference(changed.to_dict(), allowed.to_dict())
+  if difference:
+    raise config_lib.ConfigError(
+      f"config.{difference[0]} must be {difference[2]!r}, with which the run was"
+      f" trained; got {difference[1]!r}."
+    )
+  return changed
 
 
 def read_results(workdir: pathlib.Path) -> dict[str, float] | None:

@@ -1,12 +1,15 @@
 """Sets that TFDS has prepared: scored by runs and by evaluate, or left out."""
 
 import json
+import pathlib
+import shutil
 import types
 
 import pytest
 
 from contrastive_jax.data import benchmarks
-from contrastive_jax.programs import evaluate
+from contrastive_jax.data.sets.folder import folder_rows
+from contrastive_jax.programs import command_line, evaluate
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.evaluators import benchmark_suites, embeddings
 from contrastive_jax.training.runs import runner
@@ -119,6 +122,48 @@ def test_evaluate_scores_a_suite(trained, root, capsys):
   assert scores["cifar10"][name] == results[f"benchmark_cifar10/{name}"]
   assert set(scores) == {"cifar10", "imagenet_a", "voc2007"}
   assert "| cifar10 |" in (workdir / "suite_zero_shot_2.md").read_text()
+
+
+def _evaluate(*arguments):
+  """Runs the program; gives what it writes."""
+  evaluate._FLAGS.unparse_flags()
+  for name in ("suite", "suite_dir", "benchmarks"):
+    evaluate._FLAGS[name].unparse()
+  command_line.parse(["evaluate", *arguments], None, evaluate._FLAGS)
+  evaluate.main()
+
+
+def test_published_sets_are_scored_without_the_runs_own_data(
+  trained, root, tmp_path, capsys
+):
+  workdir, results, _ = trained
+  own = pathlib.Path(
+    json.loads((workdir / "config.json").read_text())["data"]["path"]
+  )
+  at = f"--workdir={workdir}"
+  moved = shutil.move(own, tmp_path / "moved")
+  try:
+    _evaluate(at, "--benchmarks=cifar10")
+    assert "left out" in capsys.readouterr().out
+    scores = json.loads((workdir / "evaluation_2.json").read_text())
+    assert scores and scores.items() <= results.items()
+    assert all(name.startswith("benchmark_cifar10/") for name in scores)
+    (workdir / "suite_zero_shot_2.json").unlink(missing_ok=True)
+    _evaluate(at, "--suite=zero_shot", f"--suite_dir={root}")
+    assert (workdir / "suite_zero_shot_2.json").exists()
+    with pytest.raises(folder_rows.DataError):
+      _evaluate(at)
+    # All that the run has is scored where the data are now.
+    _evaluate(at, f"--config.data.path={moved}")
+    scores = json.loads((workdir / "evaluation_2.json").read_text())
+    assert {k for k in results if not k.startswith("train/")} == set(scores)
+    assert scores.items() <= results.items()
+    for field in ("seed=1", "data.fit=crop", "model.preset=vit_b32"):
+      name = field.partition("=")[0].replace(".", r"\.")
+      with pytest.raises(config_lib.ConfigError, match=name):
+        _evaluate(at, f"--config.{field}")
+  finally:
+    shutil.move(moved, own)
 
 
 def test_a_frozen_image_tower_is_not_fine_tuned(tmp_path):

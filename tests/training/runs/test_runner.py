@@ -431,6 +431,20 @@ def test_the_vocabulary_of_a_first_try_is_not_kept(tmp_path, monkeypatch):
   assert (workdir / "tokenizer.json").read_bytes() == learned
 
 
+def test_a_run_goes_on_where_its_data_are_now(copied, labelled, tmp_path):
+  moved = shutil.copytree(labelled.config.data.path, tmp_path / "moved")
+  config = folder_config(moved, steps=12)
+  runner.train(config, copied, report=lambda line: None)
+  kept = json.loads((copied / "config.json").read_text())
+  assert kept["data"]["path"] == str(moved) and kept["steps"] == 12
+  # Other pictures are no data that have moved.
+  tiny.write_folder(moved, 30, labels=True)
+  with pytest.raises(workdirs.WorkdirError):
+    runner.train(
+      folder_config(moved, steps=14), copied, report=lambda line: None
+    )
+
+
 # Restored.
 
 

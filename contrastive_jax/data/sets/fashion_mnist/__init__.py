@@ -20,7 +20,9 @@ class FashionMnist:
   """Fashion-MNIST: the 8,000 images that ship, or all 70,000 from a folder."""
 
   path: str = field(
-    "", "Folder with the four idx.gz files; empty is the 8,000 that ship."
+    "",
+    "Folder with the four idx.gz files; empty is the 8,000 that ship.",
+    place=True,
   )
 
   tasks = PAIRS

@@ -26,6 +26,7 @@ class Folder:
     "",
     "Folder of images with captions.jsonl, captions.csv or metadata.jsonl, with a .txt"
     " beside each, or in folders that are classes; or a table (.csv, .tsv, .jsonl).",
+    place=True,
   )
   follow_links: bool = field(
     False,

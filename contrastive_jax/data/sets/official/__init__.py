@@ -52,12 +52,14 @@ if TYPE_CHECKING:
 class Official:
   """Published sets in the authors' own files (COCO, Flickr30k, VQA v2, ...)."""
 
-  path: str = field("", "File or folder with the lists of examples.")
+  path: str = field(
+    "", "File or folder with the lists of examples.", place=True
+  )
   format: str = field(
     "", "Format of the lists, see contrastive_jax.data.sets.official."
   )
   image_root: str = field(
-    "", "Folder below which the images are; empty is path."
+    "", "Folder below which the images are; empty is path.", place=True
   )
   options: dict[str, Any] = dataclasses.field(
     default_factory=dict,

@@ -38,7 +38,9 @@ class OpenClipart:
   """Open Clip Art, as Debian's package installs it."""
 
   path: str = field(
-    "", "Folder with png/ and svg/; empty is /usr/share/openclipart."
+    "",
+    "Folder with png/ and svg/; empty is /usr/share/openclipart.",
+    place=True,
   )
   data_dir: str = DATA_DIR
 

@@ -22,7 +22,7 @@ class Records:
   """Pairs that `convert` has written as ArrayRecord files."""
 
   path: tuple[str, ...] = field(
-    (), "Folders that the program convert has written."
+    (), "Folders that the program convert has written.", place=True
   )
   mixture: tuple[float, ...] = field(
     (),

@@ -25,7 +25,9 @@ class Tfds:
     "", "Name of the set in TFDS, such as imagenet2012 or coco_captions."
   )
   data_dir: str = field(
-    "~/tensorflow_datasets", "TFDS's data directory that has the set."
+    "~/tensorflow_datasets",
+    "TFDS's data directory that has the set.",
+    place=True,
   )
   validation_share: float = field(
     0.1,
