@@ -10,6 +10,7 @@ _PROGRAMS = {
   "embed": "embeds many pictures with a trained model",
   "classify": "classifies pictures by the names of classes",
   "search": "searches embedded pictures by a sentence or a picture",
+  "demo": "shows a trained model on a page in the browser",
   "sweep": "trains a grid of configurations over seeds, and compares them",
   "convert": "converts image-text pairs into ArrayRecord files",
   "import_weights": "makes a run of published weights",
