@@ -19,6 +19,7 @@ import numpy as np
 from contrastive_jax._types import Dtype
 from contrastive_jax.data.text import tokenizer as tokenizer_lib
 from contrastive_jax.inference import description as description_lib
+from contrastive_jax.inference import published
 from contrastive_jax.inference.description import (
   FUSION,
   IMAGE_TOWER,
@@ -80,7 +81,9 @@ def load(
   """Opens a trained model.
 
   Args:
-    path: a model's folder, or the workdir of a finished run, which has one.
+    path: a model's folder, or the workdir of a finished run, which has one; or a
+      folder of open_clip or of Hugging Face's transformers with a CLIP or a SigLIP,
+      or the file of its weights there.
     dtype: compute type, such as "bfloat16"; None is float32.
     batch_size: pictures or texts that are embedded at once.
     devices: by default those of this process.
@@ -97,7 +100,16 @@ def load(
   >>> texts = model.encode_text("a red cup")  # doctest: +SKIP
   >>> model.similarity(images, texts)  # doctest: +SKIP
   """
+  options: dict[str, Any] = {
+    "dtype": dtype,
+    "batch_size": batch_size,
+    "devices": devices,
+  }
   folder = pathlib.Path(path).expanduser()
+  if folder.is_file():
+    folder = folder.parent
+  if not _is_own(folder) and published.is_published(folder):
+    return Model(*published.opened(folder), **options)
   if not (folder / WEIGHTS).exists() and (folder / IN_WORKDIR).is_dir():
     folder /= IN_WORKDIR
   if not (folder / WEIGHTS).exists():
@@ -115,14 +127,16 @@ def load(
   if described.kind != IMAGE_TOWER:
     tokenizer = _tokenizer(folder / TOKENIZER, described)
   cls = Fusion if described.kind == FUSION else Model
-  return cls(
-    described,
-    found,
-    tokenizer,
-    dtype=dtype,
-    batch_size=batch_size,
-    devices=devices,
-  )
+  return cls(described, found, tokenizer, **options)
+
+
+def _is_own(folder: pathlib.Path) -> bool:
+  """Whether a folder has the form of this module, which others' may be beside."""
+  path = folder / CONFIG
+  try:
+    return f'"{description_lib.FORMAT}"' in path.read_text(encoding="utf-8")
+  except (OSError, UnicodeDecodeError):
+    return False
 
 
 def variables(folder: pathlib.Path) -> tuple[Description, dict[str, Any]]:

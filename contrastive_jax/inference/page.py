@@ -1,37 +1,39 @@
 """A page in a browser on which one tries a trained model; needs Gradio."""
 
+import contextlib
+import importlib
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import gradio as gr
 import numpy as np
 from PIL import Image
 
 from contrastive_jax.data.sets.folder import folder_images
 from contrastive_jax.data.sets.folder.folder_rows import RowError
 from contrastive_jax.inference import search
-from contrastive_jax.inference.description import IMAGE_TOWER
+from contrastive_jax.inference.description import IMAGE_TOWER, ModelError
 from contrastive_jax.inference.fusion import Fusion
 from contrastive_jax.inference.model import Model
+
+gr: Any = None
+with contextlib.suppress(ImportError):
+  gr = importlib.import_module("gradio")  # The extra demo; see `check`.
 
 # Pixels of the longer side of a picture that was found.
 _SHOWN = 320
 _MOST = 48  # Pictures that a search shows at most.
-# Options of `launch`: fonts of the reader's system, as no other host is asked for
-# anything; and as many pictures beside each other as there is room for.
-LOOK: dict[str, Any] = {
-  "theme": gr.themes.Default(font=["system-ui", "sans-serif"]),
-  "css": """
-    .found .grid-wrap { max-height: none !important; }
-    .found .grid-container {
-      grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)) !important;
-    }
-  """,
-  "footer_links": [],
-}
 # Finds the k embeddings that are nearest to each row.
 Search = Callable[[np.ndarray, int], list[list[search.Hit]]]
+
+
+def check() -> None:
+  """Raises `ModelError` if Gradio is not installed."""
+  if gr is None:
+    raise ModelError(
+      "The page needs Gradio, which is not installed: install the extra demo, pip"
+      ' install "contrastive_jax[demo]".'
+    )
 
 
 def build(
@@ -40,7 +42,7 @@ def build(
   *,
   head: str = "shared",
   title: str = "contrastive_jax",
-) -> gr.Blocks:
+) -> Any:
   """The page of a model: a tab for each thing that it can do.
 
   Args:
@@ -50,8 +52,12 @@ def build(
     title: heading of the page.
 
   Returns:
-    The page, whose `launch(**LOOK)` shows it.
+    The page, a `gradio.Blocks`, which `launch` shows.
+
+  Raises:
+    ModelError: if Gradio is not installed.
   """
+  check()
   page = _Page(model, find, head)
   task = model.description.task
   with gr.Blocks(title=title, analytics_enabled=False) as blocks:
@@ -71,6 +77,38 @@ def build(
   return blocks
 
 
+def launch(blocks: Any, **options: Any) -> str:
+  """Shows a page while this process goes on.
+
+  Args:
+    blocks: as of `build`.
+    options: of `gradio.Blocks.launch`.
+
+  Returns:
+    The page's address.
+
+  Raises:
+    OSError: if there is no such port, or it is taken.
+  """
+  blocks.launch(
+    prevent_thread_lock=True,
+    quiet=True,
+    # Fonts of the reader's system: no other host is asked for anything.
+    theme=gr.themes.Default(font=["system-ui", "sans-serif"]),
+    css=_CSS,
+    footer_links=[],
+    **options,
+  )
+  return blocks.local_url
+
+
+# As many pictures beside each other as there is room for.
+_CSS = """
+.found .grid-wrap { max-height: none !important; }
+.found .grid-container {
+  grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)) !important;
+}
+"""
 # By task: what its tab is called, and what is typed there.
 _TASKS = {
   "pretrain": ("Match", "Text", "a red cup"),
@@ -188,27 +226,28 @@ def _entailment_labels() -> Sequence[str]:
   return tasks.ENTAILMENT_LABELS
 
 
-def _count() -> gr.Slider:
+def _count() -> Any:
   return gr.Slider(
     1, _MOST, value=12, step=1, label="Pictures", scale=1, min_width=220
   )
 
 
-def _gallery() -> gr.Gallery:
+def _gallery() -> Any:
   return gr.Gallery(
     label="Found", columns=4, height="auto", elem_classes=["found"]
   )
 
 
-def _picture(label: str = "Picture") -> gr.Image:
+def _picture(label: str = "Picture") -> Any:
   return gr.Image(type="pil", label=label, sources=["upload", "clipboard"])
 
 
 def _text(text: str | None, name: str) -> str:
   """A text that was typed, or an error on the page."""
-  if not (text or "").strip():
+  text = (text or "").strip()
+  if not text:
     raise gr.Error(f"{name} is empty: type something.")
-  return text.strip()
+  return text
 
 
 def _given(picture: Any) -> Image.Image:

@@ -15,7 +15,6 @@ _PROGRAMS = {
   "convert": "converts image-text pairs into ArrayRecord files",
   "import_weights": "makes a run of published weights",
   "export": "writes a run's model as a folder that stands by itself",
-  "export_weights": "writes a run's weights under published names",
 }
 
 

@@ -70,17 +70,11 @@ def main() -> None:
 
 def _page(stack: contextlib.ExitStack) -> Any:
   """The page; what is embedded for it is kept until the stack is closed."""
-  try:
-    import gradio  # noqa: F401
-  except ImportError as error:
-    raise errors.UserError(
-      "The page needs Gradio, which is not installed: install the extra demo, pip"
-      ' install "contrastive_jax[demo]".'
-    ) from error
   from contrastive_jax import inference
   from contrastive_jax.inference import embedding_files, page, search
 
   try:
+    page.check()
     model = inference.load(_MODEL.value)
     find, head, folder = None, "shared", _EMBEDDINGS.value
     if _PICTURES.value:
@@ -91,11 +85,11 @@ def _page(stack: contextlib.ExitStack) -> Any:
       head = embedding_files.about(folder)["head"]
       embedding_files.check_model(folder, model)
       find = functools.partial(search.in_folder, folder)
+    name = pathlib.Path(_MODEL.value).expanduser().resolve()
+    title = name.parent.name if name.name == "model" else name.name
+    blocks = page.build(model, find, head=head, title=title)
   except ValueError as error:
     raise errors.UserError(str(error)) from error
-  name = pathlib.Path(_MODEL.value).expanduser().resolve()
-  title = name.parent.name if name.name == "model" else name.name
-  blocks = page.build(model, find, head=head, title=title)
   if not blocks.fns:
     raise errors.UserError(
       "A model of images alone has nothing to show without --pictures or"
@@ -110,20 +104,18 @@ def _show(blocks: Any) -> None:
 
   for port in range(_PORT.value, min(_PORT.value + _PORTS, 65_536)):
     with contextlib.suppress(OSError):
-      blocks.launch(
+      url = page.launch(
+        blocks,
         server_name=_HOST.value,
         server_port=port,
         inbrowser=_BROWSER.value,
-        prevent_thread_lock=True,
-        quiet=True,
-        **page.LOOK,
       )
       break
   else:
     raise errors.UserError(
       f"No port from --port={_PORT.value} on is free at --host={_HOST.value}."
     )
-  print(f"The page is at {blocks.local_url} Ctrl-C ends it.", flush=True)
+  print(f"The page is at {url} Ctrl-C ends it.", flush=True)
   try:
     blocks.block_thread()
   finally:

@@ -7,10 +7,16 @@ r"""Writes a run's model as a folder that stands by itself.
 The folder has model.safetensors, config.json, tokenizer.json and README.md, and
 `contrastive_jax.load(FOLDER)` opens it. A finished run has one, WORKDIR/model, so that
 this is for other checkpoints and other places. The training data are not needed. The
-parameters are those that evaluation uses (averaged, if the run averages them). With
---format=stablehlo the encoders are there as programs too, which run without this
-package, on CPUs, GPUs and TPUs; with --format=open_clip a CLIP model's folder is one that
-open_clip opens too.
+parameters are those that evaluation uses (averaged, if the run averages them). What
+--format adds:
+
+  stablehlo     the encoders as programs, which run without this package, on CPUs, GPUs
+                and TPUs
+  open_clip     what open_clip opens, of CLIP's ViTs and ResNets
+  transformers  a folder that Hugging Face's transformers opens, of CLIP's and SigLIP's
+                ViTs
+  weights       one file under published names: open_clip's, ALBEF's, timm's,
+                torchvision's
 """
 
 import importlib
@@ -40,9 +46,8 @@ _OUT = flags.DEFINE_string(
 _FORMAT = flags.DEFINE_enum(
   "format",
   "contrastive_jax",
-  ("contrastive_jax", "stablehlo", "open_clip"),
-  "Form of the folder: what contrastive_jax.load opens; that and programs; or that and"
-  " what open_clip opens, of CLIP models.",
+  ("contrastive_jax", "stablehlo", "open_clip", "transformers", "weights"),
+  "Form of the folder: what contrastive_jax.load opens, alone or with more beside it.",
   flag_values=_FLAGS,
 )
 

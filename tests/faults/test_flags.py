@@ -359,7 +359,7 @@ def test_flags_of_programs(name, capsys):
     ("contrastive_jax.programs.evaluate", "--step=1.5"),
     ("contrastive_jax.programs.evaluate", "--step="),
     ("contrastive_jax.programs.evaluate", "--plots=perhaps"),
-    ("contrastive_jax.programs.export_weights", "--step=last"),
+    ("contrastive_jax.programs.export", "--step=last"),
     ("contrastive_jax.programs.convert", "--shorter_side=x"),
     ("contrastive_jax.programs.convert", "--workers=-1"),
     ("contrastive_jax.programs.convert", "--validation=half"),

@@ -8,7 +8,9 @@ import functools
 import pathlib
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 
 gr = pytest.importorskip("gradio")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -16,6 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 from contrastive_jax import inference  # noqa: E402
 from contrastive_jax.inference import (  # noqa: E402
   embedding_files,
+  fusion,
   page,
   search,
 )
@@ -40,8 +43,7 @@ def fixture_url(home):
   embedding_files.embed(model, [str(home / "pictures")], str(home / "out"))
   find = functools.partial(search.in_folder, home / "out")
   blocks = page.build(model, find, title="tiny")
-  blocks.launch(prevent_thread_lock=True, quiet=True, **page.LOOK)
-  yield blocks.local_url
+  yield page.launch(blocks)
   blocks.close(verbose=False)
 
 
@@ -91,10 +93,62 @@ def test_what_is_missing_is_said_on_the_page(client, name, arguments):
     client.predict(*arguments, api_name=name)
 
 
+class Asked(fusion.Fusion):
+  """A fusion model of which the page alone is looked at."""
+
+  def __init__(self, task):
+    self.description = inference.Description(kind="fusion", task=task)
+    self.tokenizer = None
+
+  def answer(self, images, questions):
+    return [f"{questions} {images.size}"]
+
+  def entails(self, images, hypotheses):
+    return inference.Classified(["neutral"], np.array([[0.25, 0.5, 0.25]]))
+
+  def compare(self, first, second, statements):
+    assert first[0].size != second[0].size
+    return np.array([0.75])
+
+  def match(self, images, texts):
+    return np.array([0.125])
+
+
+@pytest.mark.parametrize(
+  "task, name, expected",
+  [
+    ("vqa", "/ask", "what? (24, 20)"),
+    ("entailment", "/judge", {"neutral": 0.5}),
+    ("nlvr2", "/compare", {"true": 0.75, "false": 0.25}),
+    ("pretrain", "/match", {"belong together": 0.125}),
+  ],
+)
+def test_a_fusion_model_is_asked_what_it_was_trained_for(
+  home, tmp_path, task, name, expected
+):
+  from gradio_client import Client, handle_file
+
+  first = home / "pictures" / "000.png"
+  second = tmp_path / "square.png"
+  Image.new("RGB", (9, 9)).save(second)
+  blocks = page.build(Asked(task))
+  try:
+    client = Client(page.launch(blocks), verbose=False)
+    pictures = [first, second] if task == "nlvr2" else [first]
+    found = client.predict("what?", *map(handle_file, pictures), api_name=name)
+  finally:
+    blocks.close(verbose=False)
+  if isinstance(expected, dict):
+    found = {x["label"]: x["confidence"] for x in found["confidences"]}
+    assert found.items() >= expected.items()
+  else:
+    assert found == expected
+
+
 def test_mistakes_are_named(home, monkeypatch):
   with pytest.raises(errors.UserError, match="/none"):
     run(monkeypatch, demo, model="/none")
-  monkeypatch.setitem(__import__("sys").modules, "gradio", None)
+  monkeypatch.setattr(page, "gr", None)
   with pytest.raises(errors.UserError, match="demo"):
     run(monkeypatch, demo, model=home / "model")
 

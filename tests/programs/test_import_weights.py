@@ -1,6 +1,7 @@
 """Published weights into a workdir, out again, and into training."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +11,12 @@ from PIL import Image
 
 from contrastive_jax import models
 from contrastive_jax.models import pretrained
-from contrastive_jax.programs import export_weights, import_weights
+from contrastive_jax.programs import export, import_weights
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.runs import runner
 from contrastive_jax.training.trainer import nonfinite
 from tests.models import small_clip
+from tests.programs import calling
 from tests.training import tiny
 
 OVERRIDES = {
@@ -84,13 +86,18 @@ def test_a_workdir_of_published_weights(weights, tmp_path, monkeypatch):
   assert run.data.tokenizer.kind == "clip"
   # Evaluated again it is the same.
   assert run.evaluate(state).items() <= results.items()
-  out = tmp_path / "out.safetensors"
-  flags = {"workdir": str(tmp_path / "run"), "out": str(out)}
-  for name, value in flags.items():
-    monkeypatch.setattr(export_weights._FLAGS[name], "value", value)
-  export_weights._FLAGS.mark_as_parsed()
-  export_weights.main()
-  written = pretrained.read_tensors(out)
+  # Neither does the way out need the data.
+  data = weights[1]
+  shutil.move(data, tmp_path / "elsewhere")
+  calling.run(
+    monkeypatch,
+    export,
+    workdir=tmp_path / "run",
+    out=tmp_path / "out",
+    format="weights",
+  )
+  shutil.move(tmp_path / "elsewhere", data)
+  written = pretrained.read_tensors(tmp_path / "out" / "published.safetensors")
   original = pretrained.read_tensors(weights[0])
   assert set(written) == set(original)
   for name, value in original.items():

@@ -14,7 +14,7 @@ from contrastive_jax.data.text import tokenizer as tokenizer_lib
 
 # How CLIP cuts a text before its pieces.
 _CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-_CLIP_IDS = 49_408
+CLIP_IDS = 49_408
 
 
 def load(path: str | pathlib.Path) -> tokenizer_lib.Tokenizer:
@@ -75,7 +75,7 @@ def clip(merges: str | None = None) -> tokenizer_lib.Tokenizer:
   merges = clip_data.merges() if merges is None else merges
   letters = _byte_letters()
   pieces = [*letters, *(f"{letter}</w>" for letter in letters)]
-  count = _CLIP_IDS - len(pieces) - 2
+  count = CLIP_IDS - len(pieces) - 2
   pairs = [tuple(line.split()) for line in merges.split("\n")[1 : count + 1]]
   if len(pairs) < count or any(len(pair) != 2 for pair in pairs):
     raise ValueError(

@@ -9,7 +9,7 @@ import binascii
 import json
 from collections.abc import Sequence
 
-_FIELD = "sentencepiece"
+FIELD = "sentencepiece"
 
 
 class Pieces:
@@ -47,17 +47,17 @@ class Pieces:
       ImportError: if the library is not installed.
     """
     # Other vocabularies are not parsed for it: they may be large, or bombs.
-    if not text.startswith(f'{{"{_FIELD}"'):
+    if not text.startswith(f'{{"{FIELD}"'):
       return None
     try:
-      content = base64.b64decode(json.loads(text)[_FIELD], validate=True)
+      content = base64.b64decode(json.loads(text)[FIELD], validate=True)
     except (TypeError, binascii.Error, RecursionError) as error:
-      raise ValueError(f"{_FIELD!r} must be in base64 ({error})") from error
+      raise ValueError(f"{FIELD!r} must be in base64 ({error})") from error
     return cls(content)
 
   def to_str(self) -> str:
     """The whole file as JSON."""
-    return json.dumps({_FIELD: base64.b64encode(self._content).decode()})
+    return json.dumps({FIELD: base64.b64encode(self._content).decode()})
 
   def get_vocab_size(self) -> int:
     """Number of ids."""

@@ -20,6 +20,7 @@ from contrastive_jax.models.pretrained import (
   files,
   rules,
   siglip,
+  transformers_names,
 )
 from contrastive_jax.models.resnet import ModifiedResNet, ResNet
 from contrastive_jax.models.text import TextTransformer
@@ -34,7 +35,7 @@ def names(
 
   Args:
     model: a two-tower model (OpenAI's and open_clip's names, SigLIP's if its image
-      tower has attention pooling), a fusion model (ALBEF's), a `ViT` (timm's), a
+      tower has attention pooling; files with transformers' names are read too), a fusion model (ALBEF's), a `ViT` (timm's), a
       `ResNet` (torchvision's), an `EfficientNetLite` or a `BertEncoder` (Hugging
       Face's).
     mask: of a fusion model's vocabulary, the id of a mask where it is saved; see
@@ -196,6 +197,7 @@ def save(
   *,
   logit_bias: bool = False,
   mask: int | None = None,
+  renamed: bool = False,
 ) -> None:
   """Writes a model's weights under their published names, as safetensors.
 
@@ -206,6 +208,8 @@ def save(
     logit_bias: whether a model of CLIP's names has its bias with it, which those
       that are trained by a softmax have not.
     mask: see `names`.
+    renamed: whether CLIP and SigLIP have the names of Hugging Face's transformers
+      instead of open_clip's.
 
   Raises:
     PretrainedError: if the model has parameters without a published name.
@@ -213,6 +217,8 @@ def save(
   """
   found, _ = names(model, mask=mask)
   tensors = rules.dump(found, variables, optional=logit_bias)
+  if renamed:
+    tensors = transformers_names.from_published(tensors)
   files.write_safetensors(path, tensors)
 
 
@@ -222,6 +228,8 @@ def _renamed(
   """Names as the rules have them, of those that a family's files may have."""
   if isinstance(model, BertEncoder):
     return _of_bert(tensors)
+  if isinstance(model, TwoTower) and transformers_names.is_theirs(tensors):
+    return transformers_names.to_published(tensors)
   if not isinstance(model, FusionModel):
     return tensors
   tensors = _of_norms(tensors)
