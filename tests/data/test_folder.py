@@ -92,6 +92,14 @@ def test_few_concepts_are_all_used_for_everything_with_a_warning(root):
   assert "Only 9 different concepts" in records.warnings[0]
 
 
+def test_a_test_split_of_few_concepts_is_said(root):
+  write_jsonl(root, many(root, 12))
+  records = scan(root)
+  assert 0 < len(records.test) < 5 < len(records.train)
+  (note,) = records.warnings
+  assert f"{len(records.test)} of 12 concepts" in note
+
+
 def test_split_by_concept_is_stable_and_never_shares_one(root):
   rows = many(root, 120)
   for i, r in enumerate(rows):

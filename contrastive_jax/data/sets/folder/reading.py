@@ -39,6 +39,7 @@ from contrastive_jax.data.sets.folder.image_source import ImageSource, digest
 
 _MERGED = ("label", "split", "concept")
 _MIN_CONCEPTS = 10  # Fewer make no meaningful validation and test splits.
+_FEW_CONCEPTS = 5  # Fewer in a test split are told to the user.
 
 
 @dataclasses.dataclass
@@ -210,10 +211,18 @@ def _assign_splits(
     )
     return dict.fromkeys(SPLITS, everything)
   splits = _hashed_splits(set(concepts), fractions)
-  return {
+  parts = {
     split: [i for i in everything if splits[concepts[i]] == split]
     for split in SPLITS
   }
+  held_out = {concepts[i] for i in parts[SPLITS[2]]}
+  if 0 < len(held_out) < _FEW_CONCEPTS:
+    notes.append(
+      f"Only {len(held_out)} of {len(splits)} concepts are in test"
+      f" ({len(parts[SPLITS[2]])} images), which training never sees: its scores"
+      ' are coarse. A "split" in the rows chooses others.'
+    )
+  return parts
 
 
 def _question_labels(
