@@ -6,9 +6,10 @@ import functools
 import hashlib
 import io
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from contrastive_jax.data import benchmarks
 from contrastive_jax.data.sets.folder import folder_images
 from contrastive_jax.data.sets.folder.folder_rows import DataError
 from contrastive_jax.data.sets.records import items, units
@@ -43,7 +44,8 @@ def parts(inputs: Sequence[str]) -> Iterator[Part]:
     inputs: folders of pictures; tar archives, parquet files and lists (`.tsv`, `.csv`,
       `.jsonl`) as `convert_pairs` takes them, or folders and patterns of these, for
       which captions may be missing; `.txt` files with the path of a picture a line,
-      below the file's folder.
+      below the file's folder; folders of sets that TFDS has prepared, with a split,
+      `~/tensorflow_datasets/cifar10:test`, or all of them.
 
   Raises:
     DataError: if there is no picture.
@@ -51,7 +53,10 @@ def parts(inputs: Sequence[str]) -> Iterator[Part]:
   number = 0
   for each in inputs:
     path = pathlib.Path(each).expanduser()
-    if path.suffix.lower() == ".txt" and path.is_file():
+    prepared, _, split = str(path).partition(":")
+    if any(pathlib.Path(prepared).glob("*/dataset_info.json")):
+      found = _of_tfds(pathlib.Path(prepared), split)
+    elif path.suffix.lower() == ".txt" and path.is_file():
       found = _of_files(_lines(path), path.name)
     elif path.is_dir() and (files := folder_images.files_in(path)):
       found = _of_files(files, path.name or str(path))
@@ -88,6 +93,33 @@ def _of_files(files: Sequence[pathlib.Path], name: str) -> Iterator[Part]:
       functools.partial(_named, part),
       len(part),
     )
+
+
+def _of_tfds(folder: pathlib.Path, split: str) -> Iterator[Part]:
+  """Splits of a set that TFDS has prepared; "" is all of them."""
+  prepared = benchmarks.Prepared(folder.name, str(folder.parent))
+  info = prepared.builder.info
+  if "image" not in info.features:
+    raise DataError(f"{folder} has no pictures, a feature of the name image.")
+  for name in [split] if split else info.splits:
+    rows = prepared.rows(name)
+    for start in range(0, len(rows), _ROWS):
+      numbers = range(start, min(start + _ROWS, len(rows)))
+      what = f"{folder.name} {info.version} {name} {len(rows)} {start}"
+      yield Part(
+        0,
+        f"{folder.name}, {name} (rows {start + 1:,} to {numbers.stop:,})",
+        hashlib.sha256(what.encode()).hexdigest()[:16],
+        functools.partial(_records, rows, f"{folder.name}/{name}", numbers),
+        len(numbers),
+      )
+
+
+def _records(
+  rows: Sequence[Any], name: str, numbers: Iterable[int]
+) -> Iterator[tuple[str, Any]]:
+  for number in numbers:
+    yield f"{name}/{number}", io.BytesIO(rows[number]["image"])
 
 
 def _named(files: Sequence[pathlib.Path]) -> Iterator[tuple[str, Any]]:

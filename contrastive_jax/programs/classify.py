@@ -16,23 +16,12 @@ from typing import IO, Any
 
 from absl import flags
 
-from contrastive_jax.programs import command_line
+from contrastive_jax.programs import command_line, model_flags
 from contrastive_jax.training.config import errors
 
 _FLAGS = flags.FlagValues()
-_MODEL = flags.DEFINE_string(
-  "model",
-  "runs/clip_emoji",
-  "Folder of a model, or workdir of a finished run.",
-  flag_values=_FLAGS,
-)
-_INPUTS = flags.DEFINE_list(
-  "inputs",
-  [],
-  "Folders of pictures, .txt files with a path a line, tar shards, parquet files and"
-  " lists as convert_pairs takes them, or patterns (in quotes), separated by commas.",
-  flag_values=_FLAGS,
-)
+_MODEL = model_flags.model(_FLAGS)
+_INPUTS = model_flags.inputs(_FLAGS)
 _LABELS = flags.DEFINE_list(
   "labels", [], "Names of the classes, separated by commas.", flag_values=_FLAGS
 )
@@ -66,8 +55,7 @@ _BATCH_SIZE = flags.DEFINE_integer(
 
 def main() -> None:
   """Runs the program."""
-  if not _INPUTS.value:
-    raise errors.UserError("--inputs must be given; see --help.")
+  model_flags.given(_INPUTS)
   labels = _labels()
   from contrastive_jax import inference
   from contrastive_jax.inference import embedding_files, inputs

@@ -17,16 +17,11 @@ from typing import Any
 
 from absl import flags
 
-from contrastive_jax.programs import command_line
+from contrastive_jax.programs import command_line, model_flags
 from contrastive_jax.training.config import errors
 
 _FLAGS = flags.FlagValues()
-_MODEL = flags.DEFINE_string(
-  "model",
-  "runs/clip_emoji",
-  "Folder of a model, or workdir of a finished run.",
-  flag_values=_FLAGS,
-)
+_MODEL = model_flags.model(_FLAGS)
 _PICTURES = flags.DEFINE_list(
   "pictures",
   [],

@@ -12,23 +12,12 @@ import pathlib
 
 from absl import flags
 
-from contrastive_jax.programs import command_line
+from contrastive_jax.programs import command_line, model_flags
 from contrastive_jax.training.config import errors
 
 _FLAGS = flags.FlagValues()
-_MODEL = flags.DEFINE_string(
-  "model",
-  "runs/clip_emoji",
-  "Folder of a model, or workdir of a finished run.",
-  flag_values=_FLAGS,
-)
-_INPUTS = flags.DEFINE_list(
-  "inputs",
-  [],
-  "Folders of pictures, .txt files with a path a line, tar shards, parquet files and"
-  " lists as convert_pairs takes them, or patterns (in quotes), separated by commas.",
-  flag_values=_FLAGS,
-)
+_MODEL = model_flags.model(_FLAGS)
+_INPUTS = model_flags.inputs(_FLAGS)
 _OUT = flags.DEFINE_string(
   "out", "", "Folder that receives the files.", flag_values=_FLAGS
 )
@@ -85,9 +74,7 @@ _PROCESS_COUNT = flags.DEFINE_integer(
 
 def main() -> None:
   """Runs the program."""
-  for flag in (_INPUTS, _OUT):
-    if not flag.value:
-      raise errors.UserError(f"--{flag.name} must be given; see --help.")
+  model_flags.given(_INPUTS, _OUT)
   if _PROCESS_ID.value >= _PROCESS_COUNT.value:
     raise errors.UserError(
       f"--process_id must be below --process_count={_PROCESS_COUNT.value}; got"

@@ -14,16 +14,11 @@ from typing import Any
 
 from absl import flags
 
-from contrastive_jax.programs import command_line
+from contrastive_jax.programs import command_line, model_flags
 from contrastive_jax.training.config import errors
 
 _FLAGS = flags.FlagValues()
-_MODEL = flags.DEFINE_string(
-  "model",
-  "runs/clip_emoji",
-  "Folder of the model that made the embeddings, or workdir of its run.",
-  flag_values=_FLAGS,
-)
+_MODEL = model_flags.model(_FLAGS)
 _EMBEDDINGS = flags.DEFINE_string(
   "embeddings", "", "Folder that embed has written.", flag_values=_FLAGS
 )
@@ -65,8 +60,7 @@ _PRINTED = 20  # Queries that a terminal shows.
 
 def main() -> None:
   """Runs the program."""
-  if not _EMBEDDINGS.value:
-    raise errors.UserError("--embeddings must be given; see --help.")
+  model_flags.given(_EMBEDDINGS)
   sentences = [*_QUERY.value, *_lines()]
   if not sentences and not _IMAGE.value:
     raise errors.UserError(

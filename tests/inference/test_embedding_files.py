@@ -11,8 +11,10 @@ import pytest
 from pyarrow import parquet
 
 from contrastive_jax import inference
+from contrastive_jax.data import benchmarks
 from contrastive_jax.data.sets.folder.folder_rows import DataError
 from contrastive_jax.inference import embedding_files, inputs
+from tests.data.tfds_sets import write_sets
 from tests.inference import tiny_model
 
 
@@ -40,6 +42,22 @@ def read(folder):
     keys += names
     found.append(array)
   return keys, np.concatenate(found)
+
+
+def test_sets_that_tfds_has_prepared(model, tmp_path):
+  root = write_sets(tmp_path)
+  counts = embed(model, [root / "cifar10:test"], tmp_path / "out")
+  assert counts == {"pictures": 12, "skipped": 0}
+  keys, found = read(tmp_path / "out")
+  assert keys == [f"cifar10/test/{i}" for i in range(12)]
+  rows = benchmarks.load("cifar10", str(root), image_size=32).test
+  expected = model.encode_image([rows[i]["image"] for i in range(12)])
+  np.testing.assert_allclose(found, expected, atol=1e-6)
+  parts = list(inputs.parts([str(root / "cifar10")]))
+  assert sum(part.count for part in parts) == 52
+  assert len({part.digest for part in parts}) == len(parts) == 11
+  with pytest.raises(ValueError, match="nowhere"):
+    list(inputs.parts([str(root / "cifar10:nowhere")]))
 
 
 def test_a_folder_becomes_parts(model, tmp_path):
