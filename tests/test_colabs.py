@@ -192,6 +192,24 @@ def test_latent_structure(execute):
     assert len(images_of(outputs[name])) == 1
 
 
+def test_use_a_model(execute, tmp_path):
+  path = ROOT / "colabs" / "use_a_model.ipynb"
+  outputs = outputs_of(execute(nbformat.read(path, as_version=4)))
+  check_clean(outputs)
+  assert "step 3/3" in text_of(outputs["train"])
+  assert "norm 1.000" in text_of(outputs["pictures"])
+  counts = {k: len(images_of(v)) for k, v in outputs.items() if images_of(v)}
+  assert counts == {"search": 2, "classify": 1}
+  scores = [
+    float(line.split()[0])
+    for line in text_of(outputs["files"]).splitlines()
+    if line.endswith(".png")
+  ]
+  assert len(scores) == 3 and scores == sorted(scores, reverse=True)
+  assert float(text_of(outputs["stablehlo"]).split()[-1]) < 1e-5
+  assert (tmp_path / "runs" / "use_a_model_3_steps" / "model").is_dir()
+
+
 @pytest.mark.exhaustive
 @pytest.mark.long
 def test_fusion(execute, tmp_path):
