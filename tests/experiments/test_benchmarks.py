@@ -10,6 +10,7 @@ from contrastive_jax.recipes import clip_emoji
 from contrastive_jax.training import config as config_lib
 from experiments.benchmarks import (
   contestants,
+  inference,
   input,
   loss,
   step,
@@ -176,6 +177,33 @@ def test_variants_are_configurations_of_the_recipe():
       (),
       configs[0].augmented_sides,
     }
+
+
+def test_a_model_in_use_is_timed(tmp_path, monkeypatch):
+  monkeypatch.setattr(inference, "_FILES", 3)
+  monkeypatch.setattr(inference, "_PART", 8)
+  monkeypatch.setattr(inference, "_IN_FILE", 40)
+  embedded = inference.embedding(tmp_path, 20, 2)
+  assert all(len(v) == 2 for v in embedded["pictures_a_second"].values())
+  searched = inference.searching(tmp_path / "embedded", 100)
+  assert searched["bytes"] > 100 * 256 * 4
+  record = {
+    "cores": 2,
+    "rounds": 2,
+    "versions": {"jax": "1"},
+    "embedding": embedded
+    | {
+      "pictures_a_second": {
+        "decoder alone": [300.0],
+        "model alone": [600.0],
+        "encode_image of files": [190.0],
+      }
+    },
+    "search": searched,
+  }
+  text = inference.page(record)
+  assert "| the limit | 200 | 1.00 |" in text
+  assert "| encode_image of files | 190 | 0.95 |" in text
 
 
 def test_readers_of_the_input_are_timed_in_turn(tmp_path):
