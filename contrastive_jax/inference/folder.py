@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from contrastive_jax._types import Dtype
+from contrastive_jax.data.files import stores
 from contrastive_jax.data.text import tokenizer as tokenizer_lib
 from contrastive_jax.inference import description as description_lib
 from contrastive_jax.inference import published
@@ -83,7 +84,7 @@ def load(
   Args:
     path: a model's folder, or the workdir of a finished run, which has one; or a
       folder of open_clip or of Hugging Face's transformers with a CLIP or a SigLIP,
-      or the file of its weights there.
+      or the file of its weights there; or the address of one in an object store.
     dtype: compute type, such as "bfloat16"; None is float32.
     batch_size: pictures or texts that are embedded at once.
     devices: by default those of this process.
@@ -105,7 +106,7 @@ def load(
     "batch_size": batch_size,
     "devices": devices,
   }
-  folder = pathlib.Path(path).expanduser()
+  folder = pathlib.Path(stores.local(os.fspath(path))).expanduser()
   if folder.is_file():
     folder = folder.parent
   if not _is_own(folder) and published.is_published(folder):

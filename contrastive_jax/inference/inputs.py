@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from contrastive_jax.data import benchmarks
+from contrastive_jax.data.files import stores
 from contrastive_jax.data.sets.folder import folder_images
 from contrastive_jax.data.sets.folder.folder_rows import DataError
 from contrastive_jax.data.sets.records import items, units
@@ -51,7 +52,8 @@ def parts(inputs: Sequence[str]) -> Iterator[Part]:
     DataError: if there is no picture.
   """
   number = 0
-  for each in inputs:
+  for given in inputs:
+    each = stores.local(given)
     path = pathlib.Path(each).expanduser()
     prepared, _, split = str(path).partition(":")
     if any(pathlib.Path(prepared).glob("*/dataset_info.json")):

@@ -128,7 +128,9 @@ def _opened() -> contextlib.AbstractContextManager[IO[str]]:
 
 def start() -> None:
   """Parses the command line and runs the program."""
-  command_line.run(main, flag_values=_FLAGS, usage=__doc__)
+  command_line.run(
+    main, flag_values=_FLAGS, usage=__doc__, addresses=("model", "inputs")
+  )
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 
 from contrastive_jax import recipes
+from contrastive_jax.data.files import stores
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import errors, help, names
 
@@ -27,7 +28,6 @@ DEFAULT_RECIPE = "clip_emoji"
 # The exit code by which schedulers know that the same command goes on.
 _RETRY = 75
 _HELP = re.compile(r"--?(?:help|helpfull|h|\?)(?:=(.*))?$")
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _FIELD = re.compile(r"--?(no)?config\.([^=]*)(?:=(.*))?$", re.DOTALL)
 
 
@@ -79,6 +79,7 @@ def run(
   flag_values: flags.FlagValues,
   usage: str | None,
   interrupted: str = "",
+  addresses: Sequence[str] = (),
 ) -> NoReturn:
   """Parses the command line and calls `main`.
 
@@ -94,6 +95,7 @@ def run(
       together may have flags of the same name.
     usage: what `--help` prints first.
     interrupted: what a user who stops the program should know.
+    addresses: flags that take the address of something in an object store.
   """
 
   def guarded(argv: Sequence[str]) -> None:
@@ -119,7 +121,7 @@ def run(
       _stop(str(error), code=code)
 
   def parsed(argv: Sequence[str]) -> list[str]:
-    rest = parse(argv, usage, flag_values)
+    rest = parse(argv, usage, flag_values, addresses)
     flags.FLAGS.mark_as_parsed()  # The libraries' flags have defaults.
     return rest
 
@@ -127,7 +129,10 @@ def run(
 
 
 def parse(
-  argv: Sequence[str], usage: str | None, flag_values: flags.FlagValues
+  argv: Sequence[str],
+  usage: str | None,
+  flag_values: flags.FlagValues,
+  addresses: Sequence[str] = (),
 ) -> list[str]:
   """The program and what is no flag of a command line; a mistake ends the program."""
   config = _CONFIGS.get(id(flag_values))
@@ -152,7 +157,7 @@ def parse(
   try:
     rest = flag_values([program, *arguments])
     _check_finite(flag_values)
-    _check_places(flag_values, fields)
+    _check_places(flag_values, fields, addresses)
   except flags.UnrecognizedFlagError as error:
     _stop(_unknown(error.flagname, flag_values, config is not None))
   except flags.Error as error:
@@ -306,19 +311,33 @@ def _check_finite(flag_values: flags.FlagValues) -> None:
 
 
 def _check_places(
-  flag_values: flags.FlagValues, fields: Mapping[str, str]
+  flag_values: flags.FlagValues,
+  fields: Mapping[str, str],
+  addresses: Sequence[str],
 ) -> None:
-  """Refuses addresses of object stores, which would become folders of this host."""
-  given = {f"--{name}": flag_values[name].value for name in flag_values}
-  given |= {f"--config.{name}": value for name, value in fields.items()}
+  """Refuses addresses of object stores where they would become folders of this host.
+
+  Likewise those of stores that nothing here speaks to.
+  """
+  places = {
+    path
+    for path, f in names.paths(config_lib.Config)
+    if f.metadata.get("place")
+  }
+  given = {name: flag_values[name].value for name in flag_values}
+  given |= {f"config.{name}": value for name, value in fields.items()}
   for name, value in given.items():
-    several = value if isinstance(value, list) else [value]
-    for each in several:
-      if isinstance(each, str) and _ADDRESS.match(each):
+    several = value if isinstance(value, list) else str(value).split(",")
+    for each in filter(stores.is_address, several):
+      if name not in addresses and name not in places:
         _stop(
-          f"{name}={each} is an address, and files are read and written by paths:"
-          " mount the bucket (gcsfuse, mount-s3) and name the folder. See --help."
+          f"--{name}={each} is an address, and this is a path of this host: mount the"
+          " bucket (gcsfuse, mount-s3) and name the folder. See --help."
         )
+      try:
+        stores.check(each)
+      except stores.StoreError as error:
+        _stop(f"--{name}={error}. See --help.")
 
 
 def _unknown(name: str, flag_values: flags.FlagValues, has_config: bool) -> str:

@@ -7,6 +7,7 @@ import re
 
 from absl import flags
 
+from contrastive_jax.data.files import stores
 from contrastive_jax.programs import command_line
 from contrastive_jax.training import config as config_lib
 
@@ -130,7 +131,9 @@ def main() -> None:
 
   # A comma in braces separates no inputs.
   inputs = tuple(
-    p.strip() for p in re.split(r",(?![^{}]*\})", _INPUTS.value) if p.strip()
+    stores.local(p.strip())
+    for p in re.split(r",(?![^{}]*\})", _INPUTS.value)
+    if p.strip()
   )
   for flag, value in (("inputs", inputs), ("out", _OUT.value)):
     if not value:
@@ -157,13 +160,14 @@ def main() -> None:
     )
   except ValueError as error:
     raise config_lib.UserError(f"--{error}") from error
-  made = conversion.convert(
-    settings,
-    _OUT.value,
-    workers=_WORKERS.value,
-    max_bad_share=_MAX_BAD_SHARE.value,
-    retry=_RETRY.value,
-  )
+  with stores.writable(_OUT.value) as place:
+    made = conversion.convert(
+      settings,
+      str(place.local),
+      workers=_WORKERS.value,
+      max_bad_share=_MAX_BAD_SHARE.value,
+      retry=_RETRY.value,
+    )
   counts = ", ".join(
     f"{n:,} {split}" for split, n in made.examples.items() if n
   )
@@ -180,6 +184,7 @@ def start() -> None:
     flag_values=_FLAGS,
     usage=_USAGE,
     interrupted="the same command goes on where it was",
+    addresses=("inputs", "out"),
   )
 
 

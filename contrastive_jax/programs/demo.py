@@ -17,6 +17,7 @@ from typing import Any
 
 from absl import flags
 
+from contrastive_jax.data.files import stores
 from contrastive_jax.programs import command_line, model_flags
 from contrastive_jax.training.config import errors
 
@@ -71,7 +72,7 @@ def _page(stack: contextlib.ExitStack) -> Any:
   try:
     page.check()
     model = inference.load(_MODEL.value)
-    find, head, folder = None, "shared", _EMBEDDINGS.value
+    find, head, folder = None, "shared", stores.local(_EMBEDDINGS.value)
     if _PICTURES.value:
       folder = folder or stack.enter_context(tempfile.TemporaryDirectory())
       counts = embedding_files.embed(model, _PICTURES.value, folder)
@@ -119,7 +120,9 @@ def _show(blocks: Any) -> None:
 
 def start() -> None:
   """Parses the command line and runs the program."""
-  command_line.run(main, flag_values=_FLAGS, usage=__doc__)
+  command_line.run(
+    main, flag_values=_FLAGS, usage=__doc__, addresses=("model", "pictures")
+  )
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import pathlib
 
 from absl import flags
 
+from contrastive_jax.data.files import stores
 from contrastive_jax.programs import command_line, model_flags
 from contrastive_jax.training.config import errors
 
@@ -87,15 +88,16 @@ def main() -> None:
     model = inference.load(
       _MODEL.value, dtype=_DTYPE.value, batch_size=_BATCH_SIZE.value
     )
-    counts = embedding_files.embed(
-      model,
-      _INPUTS.value,
-      _OUT.value,
-      head=_HEAD.value,
-      max_bad_share=_MAX_BAD_SHARE.value,
-      process_index=_PROCESS_ID.value,
-      process_count=_PROCESS_COUNT.value,
-    )
+    with stores.writable(_OUT.value) as place:
+      counts = embedding_files.embed(
+        model,
+        _INPUTS.value,
+        place.local,
+        head=_HEAD.value,
+        max_bad_share=_MAX_BAD_SHARE.value,
+        process_index=_PROCESS_ID.value,
+        process_count=_PROCESS_COUNT.value,
+      )
   except ValueError as error:
     raise errors.UserError(str(error)) from error
   print(
@@ -104,7 +106,7 @@ def main() -> None:
   )
   if _NPZ.value:
     path = pathlib.Path(_NPZ.value).expanduser()
-    count = embedding_files.to_npz(_OUT.value, path)
+    count = embedding_files.to_npz(place.local, path)
     print(f"{count:,} embeddings are in {path} as well.")
 
 
@@ -115,6 +117,7 @@ def start() -> None:
     flag_values=_FLAGS,
     usage=__doc__,
     interrupted="the same command goes on where it was",
+    addresses=("model", "inputs", "out"),
   )
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from absl import flags
 
 from contrastive_jax.data import benchmarks, sources
+from contrastive_jax.data.files import stores
 from contrastive_jax.programs import command_line
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import checks
@@ -97,12 +98,17 @@ _WITH_TEXTS = ("zero_shot", "retrieval")
 
 def main() -> None:
   """Runs the program."""
-  from contrastive_jax.training.runs import hits_file, runner
-
-  workdir = pathlib.Path(_WORKDIR.value).expanduser()
   _named(_BENCHMARKS, benchmarks.BENCHMARKS)  # Before anything is opened.
   _added()
   names = _suites()
+  with stores.writable(_WORKDIR.value) as place:
+    _evaluate(place.local, names)
+
+
+def _evaluate(workdir: pathlib.Path, names: tuple[str, ...]) -> None:
+  """Scores the run of a workdir, or suites of these names."""
+  from contrastive_jax.training.runs import hits_file, runner
+
   run, state = _restored(workdir, bool(names))
   if names:
     for name in names:
@@ -264,7 +270,9 @@ def _evaluators(config: config_lib.Config) -> dict[str, Any]:
 
 def start() -> None:
   """Parses the command line and runs the program."""
-  command_line.run(main, flag_values=_FLAGS, usage=__doc__)
+  command_line.run(
+    main, flag_values=_FLAGS, usage=__doc__, addresses=("workdir",)
+  )
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import pathlib
 
 from absl import flags
 
+from contrastive_jax.data.files import stores
 from contrastive_jax.programs import command_line
 from contrastive_jax.training import config as config_lib
 
@@ -58,24 +59,28 @@ def main() -> None:
   from contrastive_jax.inference import folder
   from contrastive_jax.training.runs import model_folder
 
-  workdir = pathlib.Path(_WORKDIR.value).expanduser()
-  out = pathlib.Path(_OUT.value or workdir / folder.IN_WORKDIR).expanduser()
-  try:
-    step = model_folder.export(workdir, out, step=_STEP.value)
-    if _FORMAT.value != "contrastive_jax":
-      form = importlib.import_module(
-        f"contrastive_jax.inference.{_FORMAT.value}"
-      )
-      for path in form.save(out):
-        print(f"Wrote {path}.")
-  except inference.ModelError as error:
-    raise config_lib.UserError(str(error)) from error
-  print(f"Wrote the model of step {step:,} to {out}.")
+  workdir = pathlib.Path(stores.local(_WORKDIR.value)).expanduser()
+  given = _OUT.value or f"{_WORKDIR.value.rstrip('/')}/{folder.IN_WORKDIR}"
+  with stores.writable(given) as place:
+    out = place.local
+    try:
+      step = model_folder.export(workdir, out, step=_STEP.value)
+      if _FORMAT.value != "contrastive_jax":
+        form = importlib.import_module(
+          f"contrastive_jax.inference.{_FORMAT.value}"
+        )
+        for path in form.save(out):
+          print(f"Wrote {path.relative_to(out)}.")
+    except inference.ModelError as error:
+      raise config_lib.UserError(str(error)) from error
+  print(f"Wrote the model of step {step:,} to {given}.")
 
 
 def start() -> None:
   """Parses the command line and runs the program."""
-  command_line.run(main, flag_values=_FLAGS, usage=__doc__)
+  command_line.run(
+    main, flag_values=_FLAGS, usage=__doc__, addresses=("workdir", "out")
+  )
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ OpenAI's models have quick GELU, as the presets; open_clip's without it need
 Training that begins with weights needs no import: --config.initial=weights.
 """
 
-import pathlib
 from typing import Any
 
 from absl import flags
 
+from contrastive_jax.data.files import stores
 from contrastive_jax.programs import command_line
 from contrastive_jax.training import config as config_lib
 
@@ -111,8 +111,9 @@ def main() -> None:
     tokenizer=_TOKENIZER.value,
     fit=_FIT.value or "",
   )
-  workdir = pathlib.Path(_WORKDIR.value).expanduser()
-  results = runner.train(config, workdir)
+  workdir = _WORKDIR.value
+  with stores.writable(workdir) as place:
+    results = runner.train(config, place.local)
   print("\n" + runner.table(results))
   print(
     f"\nThe model is in {workdir}; score it with"
@@ -122,7 +123,9 @@ def main() -> None:
 
 def start() -> None:
   """Parses the command line and runs the program."""
-  command_line.run(main, flag_values=_FLAGS, usage=__doc__)
+  command_line.run(
+    main, flag_values=_FLAGS, usage=__doc__, addresses=("workdir",)
+  )
 
 
 if __name__ == "__main__":

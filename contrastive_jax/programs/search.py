@@ -14,6 +14,7 @@ from typing import Any
 
 from absl import flags
 
+from contrastive_jax.data.files import stores
 from contrastive_jax.programs import command_line, model_flags
 from contrastive_jax.training.config import errors
 
@@ -77,15 +78,16 @@ def main() -> None:
   from contrastive_jax.inference import embedding_files, search
 
   try:
-    head = embedding_files.about(_EMBEDDINGS.value)["head"]
+    folder = stores.local(_EMBEDDINGS.value)
+    head = embedding_files.about(folder)["head"]
     model = inference.load(_MODEL.value)
-    embedding_files.check_model(_EMBEDDINGS.value, model)
+    embedding_files.check_model(folder, model)
     parts = []
     if sentences:
       parts.append(model.encode_text(sentences, head=head))
     if _IMAGE.value:
       parts.append(model.encode_image(_IMAGE.value, head=head))
-    hits = search.in_folder(_EMBEDDINGS.value, np.concatenate(parts), _K.value)
+    hits = search.in_folder(folder, np.concatenate(parts), _K.value)
   except ValueError as error:
     raise errors.UserError(str(error)) from error
   queries = [*sentences, *_IMAGE.value]
@@ -138,7 +140,9 @@ def _write(name: str, text: str) -> pathlib.Path:
 
 def start() -> None:
   """Parses the command line and runs the program."""
-  command_line.run(main, flag_values=_FLAGS, usage=__doc__)
+  command_line.run(
+    main, flag_values=_FLAGS, usage=__doc__, addresses=("model", "embeddings")
+  )
 
 
 if __name__ == "__main__":

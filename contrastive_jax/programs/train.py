@@ -8,12 +8,12 @@ SIGTERM and Ctrl-C finish the step and save. Exit codes: 0 done, 75 saved (rerun
 same command to resume), 2 a mistake in flags or data, 1 a non-finite loss.
 """
 
-import pathlib
 import shlex
 import sys
 
 from absl import flags
 
+from contrastive_jax.data.files import stores
 from contrastive_jax.programs import arenas, command_line
 from contrastive_jax.training import config as config_lib
 
@@ -56,12 +56,11 @@ _START_WITHIN = flags.DEFINE_float(
 def main() -> None:
   """Runs the program."""
   config = config_lib.checked(_CONFIG.value)
-  workdir = pathlib.Path(_WORKDIR.value).expanduser()
   kind = config.to_dict()
   if _PROCESS_ID.value <= 0:
     print(
       f"{_CONFIG.recipe}: {kind['objective']['name']} on {kind['data']['name']},"
-      f" {config.steps:,} steps of {config.batch_size}, in {workdir}.",
+      f" {config.steps:,} steps of {config.batch_size}, in {_WORKDIR.value}.",
       flush=True,
     )
   arenas.use_two()
@@ -79,17 +78,26 @@ def main() -> None:
     dead_after=_DEAD_AFTER.value,
   )
   config = config_lib.parse(_CONFIG.value)
-  results = runner.train(
-    config,
-    workdir,
-    dead_after=_DEAD_AFTER.value,
-    command=shlex.join([*command_line.command("train").split(), *sys.argv[1:]]),
-  )
-  if jax.process_index() == 0:
-    items = hits_file.counts(hits_file.load(workdir))
-    print("\n" + runner.table(results, items))
-    plots = "report.html, " if config.evaluation.plots else ""
-    print(f"\n{plots}results.json and the model are in {workdir}.")
+  if stores.is_address(_WORKDIR.value) and jax.process_count() > 1:
+    raise config_lib.UserError(
+      f"--workdir={_WORKDIR.value} is for one process; {jax.process_count()} share a"
+      " folder: mount the bucket (gcsfuse, mount-s3) on each host and name the folder."
+    )
+  with stores.writable(_WORKDIR.value) as place:
+    results = runner.train(
+      config,
+      place.local,
+      dead_after=_DEAD_AFTER.value,
+      command=shlex.join(
+        [*command_line.command("train").split(), *sys.argv[1:]]
+      ),
+      saved=place.push,
+    )
+    if jax.process_index() == 0:
+      items = hits_file.counts(hits_file.load(place.local))
+      print("\n" + runner.table(results, items))
+      plots = "report.html, " if config.evaluation.plots else ""
+      print(f"\n{plots}results.json and the model are in {_WORKDIR.value}.")
 
 
 def start() -> None:
@@ -99,6 +107,7 @@ def start() -> None:
     flag_values=_FLAGS,
     usage=__doc__,
     interrupted="the same command resumes at the last checkpoint",
+    addresses=("workdir",),
   )
 
 

@@ -15,6 +15,11 @@ def data_dir(folder: str = "") -> pathlib.Path:
   Args:
     folder: that folder; "" is one in the user's cache directory.
   """
+  if "://" in folder:
+    raise ValueError(
+      f"data_dir must be a folder of this host; got {folder!r}: prepared data are"
+      " read at random."
+    )
   if folder:
     return pathlib.Path(folder).expanduser()
   cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"

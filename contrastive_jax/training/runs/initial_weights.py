@@ -13,6 +13,7 @@ import numpy as np
 from flax import linen as nn
 
 from contrastive_jax import models
+from contrastive_jax.data.files import stores
 from contrastive_jax.data.text import published_tokenizers
 from contrastive_jax.data.text import tokenizer as tokenizer_lib
 from contrastive_jax.inference import description as description_lib
@@ -38,7 +39,7 @@ def workdir_of(initial: Any) -> pathlib.Path | None:
   """
   if not isinstance(initial, initial_choices.Run):
     return None
-  path = pathlib.Path(os.path.expanduser(initial.workdir))
+  path = pathlib.Path(stores.local(initial.workdir)).expanduser()
   if (path / folder_lib.WEIGHTS).exists():
     return path
   for name in ("config.json", "tokenizer.json", "checkpoints", "results.json"):
@@ -183,7 +184,7 @@ def published_variables(
   }.items():
     if not getattr(initial, field):
       continue
-    path = os.path.expanduser(getattr(initial, field))
+    path = os.path.expanduser(stores.local(getattr(initial, field)))
     try:
       found, notes = load(model, path, found, allow=initial.allow)
     except (pretrained.PretrainedError, pretrained.WeightFileError) as error:

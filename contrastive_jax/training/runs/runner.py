@@ -9,14 +9,14 @@ import re
 import tempfile
 import time
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import optax
 
 from contrastive_jax.data import sources, task_pipeline
-from contrastive_jax.data.files import locks
+from contrastive_jax.data.files import locks, stores
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training import loggers
 from contrastive_jax.training.config import workdirs
@@ -140,6 +140,7 @@ def train(
   report: Report = print,
   dead_after: float = 30.0,
   command: str = "",
+  saved: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
   """Trains and evaluates; resumes where an earlier call was stopped.
 
@@ -152,6 +153,7 @@ def train(
     dead_after: seconds without an answer after which another process is taken
       for gone, and this one stops; see `processes`.
     command: that started the run, for its page.
+    saved: called after each checkpoint, such as to copy it elsewhere.
 
   Returns:
     The content of `results.json`.
@@ -161,6 +163,11 @@ def train(
     finite.NonFiniteError: if a tensor became infinite or NaN.
     errors.Stopped: after SIGTERM or SIGINT; the step is finished and saved.
   """
+  if stores.is_address(workdir):
+    raise workdirs.WorkdirError(
+      f"workdir must be a path of this host; got {workdir}: train within"
+      " contrastive_jax.data.files.stores.writable(ADDRESS)."
+    )
   workdir = pathlib.Path(workdir)
   began = time.monotonic()
   if jax.process_index() > 0:
@@ -207,7 +214,9 @@ def train(
     sharding.wait_for_all("workdir")
     with processes.watch(workdir, dead_after=dead_after):
       with contextlib.closing(log):
-        return _train(config, workdir, fresh, began, report, command, log)
+        return _train(
+          config, workdir, fresh, began, report, command, log, saved
+        )
 
 
 @contextlib.contextmanager
@@ -248,6 +257,7 @@ def _train(
   report: Report,
   command: str,
   log: loggers.Together,
+  saved: Callable[[], None],
 ) -> dict[str, float]:
   """See `train`, which has made the workdir ready."""
   run = open_run(config, workdir, report=report)
@@ -282,6 +292,7 @@ def _train(
         initial, run.mesh, model, state, report
       ),
       log=log,
+      saved=saved,
       report=report,
     )
   measures = run.final_measures()

@@ -53,6 +53,7 @@ def fit(
   evaluators: Sequence[Evaluator] = (),
   begin: Callable[[state_lib.TrainState], state_lib.TrainState] | None = None,
   log: logger_choices.Log | None = None,
+  saved: Callable[[], None] = lambda: None,
   report: Report = print,
 ) -> tuple[state_lib.TrainState, dict[str, float]]:
   """Trains for `settings.steps`, from the newest checkpoint if there is one.
@@ -68,6 +69,7 @@ def fit(
     evaluators: run at their own cadence; their numbers go to the log.
     begin: changes the initial state; not called on a run that resumes.
     log: receives what is measured beside `metrics.jsonl`; is begun, and stays open.
+    saved: called after each checkpoint.
     report: receives lines for the user.
 
   Returns:
@@ -84,12 +86,12 @@ def fit(
   sharding.check_batch_size(
     settings.batch_size, settings.microbatches, mesh, images_per_concept=images
   )
-  with contextlib.closing(_open(settings, workdir, report)) as saved:
+  with contextlib.closing(_open(settings, workdir, report)) as kept:
     abstract = abstract_state(settings, objective, optimizer, mesh)
     placed = jax.tree.map(lambda x: x.sharding, abstract)
-    if saved.latest_step is not None:
+    if kept.latest_step is not None:
       # Into shapes: a state of its own would take the memory a second time.
-      state = saved.restore(abstract, iterator)
+      state = kept.restore(abstract, iterator)
       report(f"Resuming {workdir} at step {int(state.step)}.")
     else:
       state = _first_state(settings, objective, optimizer, placed)
@@ -101,7 +103,9 @@ def fit(
     start = int(state.step)
     own = run_log.RunLog(workdir, settings, log, start=start)
     with contextlib.closing(own):
-      loop = _Loop(settings, state, iterator, mesh, evaluators, saved, own)
+      loop = _Loop(
+        settings, state, iterator, mesh, evaluators, kept, own, saved
+      )
       loop.run(step, report)
       return loop.state, {f"train/{k}": v for k, v in own.rates().items()}
 
@@ -167,6 +171,7 @@ class _Loop:
     evaluators: Sequence[Evaluator],
     saved: checkpoints_lib.Checkpoints,
     log: run_log.RunLog,
+    after_saving: Callable[[], None],
   ):
     """Begins where the state stands; arguments as of `fit`."""
     self.state = state
@@ -176,6 +181,7 @@ class _Loop:
     self._evaluators = evaluators
     self._saved = saved
     self._log = log
+    self._after_saving = after_saving
     self._guard = nonfinite.Guard(settings.skip_nonfinite, log.skipped)
 
   def run(self, step_fn: Callable[..., Any], report: Report) -> None:
@@ -212,6 +218,7 @@ class _Loop:
     if not settings.steps and self._saved.latest_step is None:
       self._guard.check_state(0, self.state)
       self._saved.save(0, self.state, self._iterator)
+      self._after_saving()
     if settings.keep_best and self._saved.best_step is not None:
       report(f"The best validation was that of step {self._saved.best_step}.")
 
@@ -236,6 +243,7 @@ class _Loop:
         stop = stops.asked(None)
       if saving or stop:
         self._saved.save(step, self.state, self._iterator, score=score)
+        self._after_saving()
     return stop
 
   def _due(self, step: int) -> list[Evaluator]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from contrastive_jax.data.files import stores
 from contrastive_jax.choices import field
 from contrastive_jax.data import sources
 from contrastive_jax.data.sets.choices import PAIRS, Request
@@ -46,7 +47,7 @@ class FashionMnist:
     from contrastive_jax.data.sets.fashion_mnist import files
 
     if self.path:
-      first, test = files.read_folder(self.path)
+      first, test = files.read_folder(stores.local(self.path))
       stop = len(first.labels) - len(first.labels) // 12
     else:
       shipped = files.embedded()

@@ -4,6 +4,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 
+from contrastive_jax.data.files import stores
 from contrastive_jax.choices import field
 from contrastive_jax.data import sources
 from contrastive_jax.data.sets.choices import (
@@ -55,7 +56,7 @@ class Folder:
     from contrastive_jax.data.sets.folder import reading
 
     records = reading.scan_folder(
-      self.path,
+      stores.local(self.path, request.report),
       image_size=request.image_size,
       report_path=request.skipped_path,
       max_bad_share=self.max_bad_share,

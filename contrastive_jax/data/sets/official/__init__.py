@@ -31,6 +31,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from contrastive_jax.data.files import stores
 from contrastive_jax.choices import field
 from contrastive_jax.data import sources
 from contrastive_jax.data import tasks as tasks_lib
@@ -127,11 +128,12 @@ class Official:
     )
 
   def _load(self, task: str, request: Request) -> Any:
-    path = os.path.expanduser(self.path)
+    path = os.path.expanduser(stores.local(self.path, request.report))
+    images = stores.local(self.image_root, request.report)
     # Options may say these in another way.
     arguments: dict[str, Any] = {
       "path": path,
-      "image_root": os.path.expanduser(self.image_root) or path,
+      "image_root": os.path.expanduser(images) or path,
       "report_path": request.skipped_path,
       "max_bad_share": self.max_bad_share,
       **self.options,

@@ -15,6 +15,7 @@ import itertools
 import pathlib
 from typing import Any
 
+from contrastive_jax.data.files import stores
 from contrastive_jax.choices import field
 from contrastive_jax.data import sources
 from contrastive_jax.data.files import prepare
@@ -67,7 +68,7 @@ class OpenClipart:
     )
 
     side = SIDE * (1 + (request.image_size > SIDE))
-    root = pathlib.Path(self.path or INSTALLED).expanduser()
+    root = pathlib.Path(stores.local(self.path) or INSTALLED).expanduser()
     digest = openclipart.fingerprint(root)
     digest += f"-{side}" if side != SIDE else ""
     splits = {}

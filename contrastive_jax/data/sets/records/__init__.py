@@ -8,6 +8,7 @@ ArrayRecord files with stable indices, by `conversion.convert` or
 
 import dataclasses
 
+from contrastive_jax.data.files import stores
 from contrastive_jax.choices import field
 from contrastive_jax.data import sources
 from contrastive_jax.data.sets.choices import FIT, PAIRS, VOCAB_SIZE, Request
@@ -61,7 +62,7 @@ class Records:
 
     found = [
       source.load(
-        path,
+        stores.local(path, request.report),
         image_size=request.image_size,
         fit=self.fit,
         images_alone=request.task == "images",

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from contrastive_jax.data import benchmarks, sources
+from contrastive_jax.data.files import stores
 from contrastive_jax.data.sets.choices import Request
 from contrastive_jax.data.sets.tfds_pairs import Tfds
 
@@ -90,7 +91,9 @@ def load(tfds: Tfds, request: Request) -> sources.PairData:
   # A random crop makes a whole image of a part of one.
   stored_size = request.image_size * (1 + request.random_crops)
   plan = _known(name)
-  prepared = benchmarks.Prepared(plan.builder if plan else name, tfds.data_dir)
+  prepared = benchmarks.Prepared(
+    plan.builder if plan else name, stores.local(tfds.data_dir, request.report)
+  )
   plan = plan or _usual(name, prepared)
   if not plan.train:
     raise benchmarks.BenchmarkError(
