@@ -17,7 +17,7 @@ from contrastive_jax.programs import command_line
 from contrastive_jax.recipes import _fusion
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import workdirs
-from contrastive_jax.training.runs import runner
+from contrastive_jax.training.runs import results_file, runner
 
 _FLAGS = flags.FlagValues()
 _WORKDIR = flags.DEFINE_string(
@@ -133,7 +133,7 @@ def main() -> None:
   # Beside those of tasks that an earlier call made.
   earlier = workdirs.read_json(path) if path.exists() else {}
   workdirs.write_json(path, earlier | results)
-  print("\n" + runner.table(results))
+  print("\n" + results_file.table(results))
   print(f"\nresults.json is in {workdir}.")
 
 

@@ -13,7 +13,7 @@ from contrastive_jax.programs import command_line, reporting
 from contrastive_jax.recipes import _fusion
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import workdirs
-from contrastive_jax.training.runs import runner
+from contrastive_jax.training.runs import results_file
 from contrastive_jax.training.trainer import metric_log
 from experiments import fusion_study
 from experiments.fusion_study import PRETRAINING
@@ -59,7 +59,7 @@ def collect(workdir: pathlib.Path) -> dict[str, Any]:
   stages = {}
   for name in (PRETRAINING, *_fusion.ALL_TASKS):
     folder = workdir / name
-    results = runner.read_results(folder)
+    results = results_file.read(folder)
     if results is None:
       continue
     config = config_lib.parse(workdirs.read_json(folder / "config.json"))

@@ -18,7 +18,7 @@ from contrastive_jax import recipes
 from contrastive_jax.programs import command_line, reporting
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import workdirs as workdirs_lib
-from contrastive_jax.training.runs import runner
+from contrastive_jax.training.runs import results_file
 
 _FLAGS = flags.FlagValues()
 _WORKDIRS = flags.DEFINE_list(
@@ -88,7 +88,7 @@ def collect(workdirs: Sequence[pathlib.Path]) -> dict[str, Any]:
     )
   configs, results = [], []
   for workdir in workdirs:
-    numbers = runner.read_results(workdir)
+    numbers = results_file.read(workdir)
     if numbers is None:
       raise config_lib.UserError(
         f"{workdir} holds no finished run (no results.json)."

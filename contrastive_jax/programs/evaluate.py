@@ -107,7 +107,7 @@ def main() -> None:
 
 def _evaluate(workdir: pathlib.Path, names: tuple[str, ...]) -> None:
   """Scores the run of a workdir, or suites of these names."""
-  from contrastive_jax.training.runs import hits_file, runner
+  from contrastive_jax.training.runs import hits_file, results_file
 
   run, state = _restored(workdir, bool(names))
   if names:
@@ -127,8 +127,8 @@ def _evaluate(workdir: pathlib.Path, names: tuple[str, ...]) -> None:
     (workdir / f"report_{step}.html").write_text(page, encoding="utf-8")
   path = workdir / f"evaluation_{step}.json"
   path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-  print("\n" + runner.table(results, hits_file.counts(run.hits)))
-  print(f"\nStep {step}; the numbers are in {path}.")
+  print("\n" + results_file.table(results, hits_file.counts(run.hits)))
+  print(f"\nStep {step}; the numbers are in {_shown(path)}.")
 
 
 def _restored(workdir: pathlib.Path, without: bool) -> tuple[Any, Any]:
@@ -223,7 +223,12 @@ def _score_suite(name: str, run, state, workdir: pathlib.Path) -> None:
   )
   text = benchmark_suites.table(name, scores)
   path.with_suffix(".md").write_text(text, encoding="utf-8")
-  print(f"\n{name}\n\n{text}\nThe numbers are in {path}.")
+  print(f"\n{name}\n\n{text}\nThe numbers are in {_shown(path)}.")
+
+
+def _shown(path: pathlib.Path) -> str:
+  """A file of the workdir, as the user has named that."""
+  return f"{_WORKDIR.value.rstrip('/')}/{path.name}"
 
 
 def _own_fit(config: config_lib.Config) -> str:

@@ -102,7 +102,7 @@ def configure(
 
 def main() -> None:
   """Runs the program."""
-  from contrastive_jax.training.runs import runner
+  from contrastive_jax.training.runs import results_file, runner
 
   config = configure(
     _CONFIG.value,
@@ -114,7 +114,7 @@ def main() -> None:
   workdir = _WORKDIR.value
   with stores.writable(workdir) as place:
     results = runner.train(config, place.local)
-  print("\n" + runner.table(results))
+  print("\n" + results_file.table(results))
   print(
     f"\nThe model is in {workdir}; score it with"
     f" {command_line.command('evaluate')} --workdir={workdir}"

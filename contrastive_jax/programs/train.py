@@ -68,7 +68,7 @@ def main() -> None:
   import jax
 
   from contrastive_jax.training.distributed import start as start_lib
-  from contrastive_jax.training.runs import hits_file, runner
+  from contrastive_jax.training.runs import hits_file, results_file, runner
 
   start_lib.start_processes(
     _COORDINATOR.value,
@@ -95,7 +95,7 @@ def main() -> None:
     )
     if jax.process_index() == 0:
       items = hits_file.counts(hits_file.load(place.local))
-      print("\n" + runner.table(results, items))
+      print("\n" + results_file.table(results, items))
       plots = "report.html, " if config.evaluation.plots else ""
       print(f"\n{plots}results.json and the model are in {_WORKDIR.value}.")
 

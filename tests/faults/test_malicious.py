@@ -26,6 +26,7 @@ from contrastive_jax.training.evaluators import embeddings, zero_shot
 from contrastive_jax.training.runs import (
   cached_features,
   initial_weights,
+  results_file,
   runner,
 )
 from contrastive_jax.training.trainer import metric_log
@@ -238,7 +239,7 @@ def test_json_that_is_none(place, kind):
 def test_results_that_would_write_to_the_terminal(place, values):
   (place / "results.json").write_text(json.dumps(values))
   with pytest.raises(workdirs.WorkdirError, match=r"results\.json.*numbers"):
-    runner.read_results(place)
+    results_file.read(place)
 
 
 @pytest.mark.parametrize(

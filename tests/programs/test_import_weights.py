@@ -13,7 +13,7 @@ from contrastive_jax import models
 from contrastive_jax.models import pretrained
 from contrastive_jax.programs import export, import_weights
 from contrastive_jax.training import config as config_lib
-from contrastive_jax.training.runs import runner
+from contrastive_jax.training.runs import results_file, runner
 from contrastive_jax.training.trainer import nonfinite
 from tests.models import small_clip
 from tests.programs import calling
@@ -270,7 +270,7 @@ def test_weights_that_are_not_finite_make_no_run(weights, tmp_path):
   pretrained.write_safetensors(tmp_path / "nan.safetensors", tensors)
   with pytest.raises(nonfinite.NonFiniteError, match="image_projection"):
     imported((tmp_path / "nan.safetensors", data), tmp_path / "run")
-  assert runner.read_results(tmp_path / "run") is None
+  assert results_file.read(tmp_path / "run") is None
 
 
 def test_flags_that_are_missing_or_mistyped():

@@ -1,11 +1,9 @@
 """A whole run in a workdir: data, training, evaluation, plots, results."""
 
 import contextlib
-import dataclasses
 import math
 import os
 import pathlib
-import re
 import tempfile
 import time
 import types
@@ -29,6 +27,8 @@ from contrastive_jax.training.runs import (
   initial_weights,
   model_folder,
   open_data,
+  results_file,
+  same_run,
 )
 from contrastive_jax.training.runs.run import PairRun, Run, TaskRun
 from contrastive_jax.training.trainer import (
@@ -38,9 +38,6 @@ from contrastive_jax.training.trainer import (
 )
 from contrastive_jax.training.trainer import state as state_lib
 from contrastive_jax.training.types import Report
-
-# Items of a score, below which a table says so.
-_FEW = 50
 
 
 def open_run(
@@ -180,8 +177,8 @@ def train(
     ) from error
   workdirs.check_links(workdir)
   with _only_run(workdir, report):
-    fresh = _is_fresh(workdir, config)
-    finished = read_results(workdir)
+    fresh = same_run.is_fresh(workdir, config)
+    finished = results_file.read(workdir)
     if finished is not None and finished.get("train/steps") != config.steps:
       report(
         f"Going on from step {finished.get('train/steps'):,.0f} to"
@@ -267,7 +264,7 @@ def _train(
   initial, model = run.initial, run.objective.model
   if fresh:
     initial_weights.check(initial, model, abstract)
-  _check_data(run, begins=True)
+  same_run.check_data(run, begins=True)
   if jax.process_index() == 0:
     # Only now: a mistake in the configuration does not claim the workdir. When a
     # run goes on, how it is logged and saved may be new.
@@ -372,7 +369,9 @@ def restore(
       f"{workdir} holds no run (no config.json): train one first with python"
       f" -m experiments.train --workdir={workdir}"
     )
-  config = _changed(workdirs.read_json(workdir / "config.json"), changes)
+  config = same_run.changed(
+    workdirs.read_json(workdir / "config.json"), changes
+  )
   # Before the data, which may take minutes to check.
   saved = checkpoints.Checkpoints(workdir, keep=None)
   try:
@@ -380,91 +379,12 @@ def restore(
     data = None if with_data else open_data.absent(config, workdir)
     run = open_run(config, workdir, data=data, report=report)
     if with_data:
-      _check_data(run)
+      same_run.check_data(run)
     return run, saved.restore(_abstract_state(config, run), step=step)
   except FileNotFoundError as error:
     raise workdirs.WorkdirError(str(error)) from error
   finally:
     saved.close()
-
-
-def _changed(
-  stored: Mapping[str, Any], changes: Mapping[str, Any]
-) -> config_lib.Config:
-  """A stored configuration, some fields changed."""
-  config = config_lib.parse(stored)
-  if not changes:
-    return config
-  draft = config_lib.draft_of(stored)
-  draft.override(changes)
-  changed = config_lib.parse(draft)
-  allowed = config_lib.with_operation_of(changed, config)
-  difference = config_lib.first_difference(changed.to_dict(), allowed.to_dict())
-  if difference:
-    raise config_lib.ConfigError(
-      f"config.{difference[0]} must be {difference[2]!r}, with which the run was"
-      f" trained; got {difference[1]!r}."
-    )
-  return changed
-
-
-def read_results(workdir: pathlib.Path) -> dict[str, float] | None:
-  """The content of `results.json`; None if the run is not finished."""
-  path = workdir / "results.json"
-  if not path.exists():
-    return None
-  results = workdirs.read_json(path)
-  # It is printed: no text that a terminal would obey, nor a billion digits.
-  if not all(
-    name.isprintable()
-    and (isinstance(v, float) or (isinstance(v, int) and abs(v) < 2**64))
-    for name, v in results.items()
-  ):
-    raise workdirs.WorkdirError(
-      f"{path} must hold names and numbers: restore it, or choose another"
-      " --workdir."
-    )
-  return results
-
-
-def table(
-  results: Mapping[str, float], items: Mapping[str, int] | None = None
-) -> str:
-  """Results as an aligned text table, a group of names a block.
-
-  Args:
-    results: numbers by name.
-    items: of how many items a score is the mean, where that is known; see
-      `hits_file.counts`. A line tells which scores are of few.
-  """
-  items = items or {}
-  width = max(map(len, results), default=0)
-  lines, group = [], None
-  for name in sorted(results, key=_in_order):
-    if group not in (None, name.split("/")[0]):
-      lines.append("")
-    group = name.split("/")[0]
-    value = results[name]
-    text = f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
-    count = f"  of {items[name]:,}" if name in items else ""
-    lines.append(f"{name:<{width}}  {text:>10}{count}")
-  few = [name for name in results if items.get(name, _FEW) < _FEW]
-  if few:
-    least = min(items[name] for name in few)
-    lines += [
-      "",
-      f"{len(few)} scores are of fewer than {_FEW} items: one item more or less moves"
-      f" them by up to {1 / least:.2g}.",
-    ]
-  return "\n".join(lines)
-
-
-def _in_order(name: str) -> list[Any]:
-  """A name as what it is sorted by: numbers in it count as such."""
-  return [
-    (int(part), "") if part.isdigit() else (-1, part)
-    for part in re.split(r"(\d+)", name)
-  ]
 
 
 def _header(run: Run, abstract: state_lib.TrainState) -> str:
@@ -498,61 +418,4 @@ def _abstract_state(
       run.objective,
       _optimizer(config, run),
       run.mesh,
-    )
-
-
-def _is_fresh(workdir: pathlib.Path, config: config_lib.Config) -> bool:
-  """False if the workdir holds a run of this configuration."""
-  path = workdir / "config.json"
-  if not path.exists():
-    for name in ("results.json", "checkpoints"):
-      if (workdir / name).exists():
-        raise workdirs.WorkdirError(
-          f"{workdir} holds {name} of a run, but no config.json: restore it,"
-          " or choose another --workdir."
-        )
-    return True
-  try:
-    # Fields that are newer than the run have the default there.
-    earlier = config_lib.parse(workdirs.read_json(path))
-  except config_lib.ConfigError as error:
-    raise workdirs.WorkdirError(
-      f"{path} is not a configuration of this version ({error}): restore it,"
-      " or choose another --workdir."
-    ) from error
-  earlier = config_lib.with_operation_of(config, earlier)
-  results = read_results(workdir) or {}
-  if results.get("train/steps") == earlier.steps < config.steps:
-    # A finished run may go on.
-    earlier = dataclasses.replace(earlier, steps=config.steps)
-  difference = config_lib.first_difference(config.to_dict(), earlier.to_dict())
-  if difference:
-    name, new, old = difference
-    raise workdirs.WorkdirError(
-      f"{workdir} holds a run with config.{name}={old!r}, and now it is"
-      f" {new!r}: choose another --workdir, or the same configuration."
-    )
-  return False
-
-
-def _check_data(run: Run, *, begins: bool = False) -> None:
-  """Raises if the workdir's run began on other training data.
-
-  Args:
-    run: the run, opened.
-    begins: whether this may be where it begins, and what data it has is
-      written; a reader writes nothing.
-
-  Raises:
-    WorkdirError: if it has.
-  """
-  path, ours = run.workdir / "data.json", run.fingerprints()
-  if not path.exists():
-    if begins and jax.process_index() == 0:
-      workdirs.write_json(path, ours)
-  elif workdirs.read_json(path) != ours:
-    raise workdirs.WorkdirError(
-      f"The training data of {run.workdir} has changed since the run began, so"
-      " it can neither go on nor be evaluated: restore the data, or choose"
-      " another --workdir."
     )

@@ -11,7 +11,7 @@ from contrastive_jax.data.sets import folder
 from contrastive_jax.data.sets.folder import reading
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import workdirs
-from contrastive_jax.training.runs import build, hits_file, runner
+from contrastive_jax.training.runs import build, hits_file, results_file, runner
 from contrastive_jax.training.trainer import checkpoints
 from tests.training import tiny
 
@@ -530,19 +530,19 @@ def test_captions_are_drawn_by_language(data):
 
 
 def test_table():
-  text = runner.table({"b/x": 0.123456, "a": 3, "b/y": 12345.0})
+  text = results_file.table({"b/x": 0.123456, "a": 3, "b/y": 12345.0})
   assert text.splitlines() == [
     "a             3",
     "",
     "b/x      0.1235",
     "b/y      12,345",
   ]
-  assert runner.table({}) == ""
+  assert results_file.table({}) == ""
 
 
 def test_table_with_items():
   results = {"x/a_16": 0.5, "x/a_2": 0.25, "x/b": 0.125}
-  lines = runner.table(results, {"x/a_2": 1234, "x/b": 8}).splitlines()
+  lines = results_file.table(results, {"x/a_2": 1234, "x/b": 8}).splitlines()
   assert [line.split()[0] for line in lines[:3]] == ["x/a_2", "x/a_16", "x/b"]
   assert lines[0].endswith("of 1,234") and "of" not in lines[1].split()
   assert "1 scores" in lines[-1] and "0.12" in lines[-1]

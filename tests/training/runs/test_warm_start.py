@@ -12,7 +12,7 @@ import contrastive_jax
 from contrastive_jax.models import layers, warm_start
 from contrastive_jax.training import config as config_lib
 from contrastive_jax.training.config import workdirs
-from contrastive_jax.training.runs import runner
+from contrastive_jax.training.runs import results_file, runner
 from tests.training import tiny
 
 QUIET = {"evaluation": (), "evaluation__plots": False}
@@ -164,7 +164,7 @@ def test_a_finished_run_goes_on(data, earlier, tmp_path):
   workdir = shutil.copytree(earlier[0], tmp_path / "run")
   run, state, lines = finished(data, workdir, steps=5)
   assert int(state.step) == run.steps == 5
-  results = runner.read_results(workdir)
+  results = results_file.read(workdir)
   assert results["train/steps"] == 5
   rows = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
   assert [row["step"] for row in rows if "train/loss" in row] == [1, 2, 3, 4, 5]
