@@ -143,7 +143,7 @@ def _restored(workdir: pathlib.Path, without: bool) -> tuple[Any, Any]:
     return restore(with_data=False)
   try:
     return restore()
-  except (DataError, OSError, config_lib.ConfigError) as error:
+  except (DataError, OSError, config_lib.UserError) as error:
     if not _BENCHMARKS.value:
       raise
     print(f"Note: the run's own data are left out: {error}")

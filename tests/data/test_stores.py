@@ -137,6 +137,28 @@ def test_errors_of_a_store_are_told(store, monkeypatch):
     stores.local(ADDRESS, quiet)
 
 
+@pytest.mark.parametrize("name", ["../b", "deep/../../b", "/etc/b", "./b"])
+def test_names_that_lead_elsewhere_are_refused(store, monkeypatch, name):
+  store.pipe("/bucket/place/a", b"1")
+  find = type(store).find
+
+  def more(self, path, **options):
+    there = f"{path}/{name}"
+    return find(self, path, **options) | {there: {"size": 1, "name": there}}
+
+  monkeypatch.setattr(type(store), "find", more)
+  with pytest.raises(stores.StoreError, match="elsewhere"):
+    stores.local(ADDRESS, quiet)
+
+
+def test_a_copy_that_is_gone_empties_no_store(store):
+  store.pipe("/bucket/place/a", b"1")
+  with pytest.raises(stores.StoreError, match="is gone"):
+    with stores.writable(ADDRESS, quiet) as place:
+      shutil.rmtree(place.local)
+  assert names(store) == {"a"}
+
+
 def test_a_disk_that_is_too_small_is_told(store, monkeypatch):
   store.pipe("/bucket/place/a", b"12345")
   usage = shutil.disk_usage("/")._replace(free=4)

@@ -171,6 +171,12 @@ class _Copy:
 
   def push(self) -> None:
     """Copies what is new or has changed here into the store, and removes the rest."""
+    if not self.local.exists():
+      # Not even an empty folder: its absence is no wish to empty the store.
+      raise StoreError(
+        f"{self.local}, the copy of {self._address}, is gone: what was written since"
+        " the last checkpoint is lost. The same command goes on from there."
+      )
     files = self._files()
     # Checkpoints before what marks them as whole.
     for name, path in sorted(files.items(), key=lambda f: f[1].stat().st_mtime):
@@ -204,7 +210,9 @@ class _Copy:
     out = {}
     for path, info in found.items():
       name = path.removeprefix(root)
-      if not path.startswith(root) or ".." in name.split("/"):
+      if not name or name.endswith("/"):
+        continue  # A mark that there is a folder.
+      if not path.startswith(root) or {"", ".", ".."} & {*name.split("/")}:
         raise StoreError(
           f"{self._address} holds {path!r}, which lies elsewhere."
         )
