@@ -23,6 +23,10 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _REPORT_EVERY = 5.0  # Seconds.
 # What belongs to a process at work alone.
 _PASSED_OVER = re.compile(r"run\.lock|.*\.tmp|.*\.partial")
+_HINT = (
+  'install the extra stores, pip install "contrastive_jax[stores]", or mount it'
+  " (gcsfuse, mount-s3) and name the folder"
+)
 Report = Callable[[str], None]
 
 
@@ -248,14 +252,10 @@ class _Copy:
 def _filesystem(address: str) -> tuple[Any, str]:
   """Fsspec's file system of an address, and the path in it."""
   protocol = address.split("://")[0].lower()
-  hint = (
-    'install the extra stores, pip install "contrastive_jax[stores]", or mount'
-  )
-  hint += " it (gcsfuse, mount-s3) and name the folder"
   try:
     import fsspec
   except ImportError as error:
-    raise StoreError(f"{address} needs the package fsspec: {hint}.") from error
+    raise StoreError(f"{address} needs the package fsspec: {_HINT}.") from error
   if re.search(r"[*?\[]", address):
     raise StoreError(
       f"{address} is a pattern, which is not looked for in a store: name the folder."
@@ -265,7 +265,7 @@ def _filesystem(address: str) -> tuple[Any, str]:
   except (ImportError, ValueError) as error:
     raise StoreError(
       f"{address} is in a store of the kind {protocol!r}, and nothing that is"
-      f" installed reads it ({error}): {hint}."
+      f" installed reads it ({error}): {_HINT}."
     ) from error
 
 
