@@ -337,7 +337,7 @@ def _check_places(
       try:
         stores.check(each)
       except stores.StoreError as error:
-        _stop(f"--{name}={error}. See --help.")
+        _stop(f"--{name}={error}")
 
 
 def _unknown(name: str, flag_values: flags.FlagValues, has_config: bool) -> str:

@@ -101,7 +101,7 @@ def main() -> None:
   _named(_BENCHMARKS, benchmarks.BENCHMARKS)  # Before anything is opened.
   _added()
   names = _suites()
-  with stores.writable(_WORKDIR.value) as place:
+  with stores.writable(_WORKDIR.value, must_exist=True) as place:
     _evaluate(place.local, names)
 
 

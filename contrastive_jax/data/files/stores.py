@@ -60,6 +60,10 @@ def check(address: str) -> None:
 def local(text: str, report: Report = print) -> str:
   """A path of this host: `text` itself, or of the copy of what it addresses.
 
+  Args:
+    text: a path or an address.
+    report: receives lines while much is copied.
+
   Raises:
     StoreError: if the store does not hold it, or cannot be reached.
   """
@@ -76,11 +80,18 @@ def local(text: str, report: Report = print) -> str:
 
 
 @contextlib.contextmanager
-def writable(text: str, report: Report = print) -> Iterator[Place]:
+def writable(
+  text: str, report: Report = print, *, must_exist: bool = False
+) -> Iterator[Place]:
   """A place to write to: `text` itself, or a copy that goes back into a store.
 
   What the store has is copied here first, and what was written goes back at the end,
   whatever ends it.
+
+  Args:
+    text: a path or an address.
+    report: receives lines while much is copied.
+    must_exist: whether it is an error that the store has nothing there.
 
   Raises:
     StoreError: if the store cannot be reached, or another process of this host writes
@@ -95,7 +106,7 @@ def writable(text: str, report: Report = print) -> Iterator[Place]:
       stack.enter_context(locks.held(copy.lock))
     except locks.LockedError as error:
       raise StoreError(f"{text} is being written by {error}.") from error
-    copy.pull(report, must_exist=False)
+    copy.pull(report, must_exist=must_exist)
     stack.callback(copy.push)
     yield Place(copy.local, copy.push)
 
