@@ -10,6 +10,7 @@ Sweeps (experiments/sweeps/):
   fusion_structure              ALBEF with regularisers, and without each of its losses
   fusion_structure:nlvr2        its regularisers for statements about two images
   latent_structure              regularisers on four terms with a plain first view
+  latent_structure:augmented    the same with both views changed; two seeds so far
   latent_structure:two_terms    CLIP with each regulariser, weights tuned
   latent_structure:ablation     each regulariser without each of its terms
   latent_structure:bridge       Brownian bridges with a momentum encoder
