@@ -60,8 +60,8 @@ def parsed(arguments):
 
 
 # All of them in two runs, and each by itself.
-_LOSS, _DATA, _EVALUATOR, _E_STEP, _OBJECTIVE = COMMANDS
-TOGETHER = [_LOSS + _DATA + _EVALUATOR, _E_STEP + _OBJECTIVE]
+_LOSS, _DATA, _EVALUATOR, _LOGGER, _E_STEP, _OBJECTIVE = COMMANDS
+TOGETHER = [_LOSS + _DATA + _EVALUATOR + _LOGGER, _E_STEP + _OBJECTIVE]
 
 
 @pytest.mark.parametrize(
@@ -91,6 +91,9 @@ def test_an_example_trains(arguments, outside):
   log = (outside / "run" / "metrics.jsonl").read_text()
   if "Spread" in str(arguments):
     assert results["spread/mean"] > 0
+  if "Table" in str(arguments):
+    table = (outside / "run" / "metrics.csv").read_text()
+    assert "train/loss" in table and "spread/mean" in table
   if "ClipWithDecay" in str(arguments):
     assert "train/bias_penalty" in log
 

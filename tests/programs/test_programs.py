@@ -341,9 +341,7 @@ def test_help_of_a_program_without_a_configuration(capsys):
 @pytest.fixture(name="end")
 def fixture_end(monkeypatch, capsys):
   """Runs a main function as a program; returns code and standard error."""
-  monkeypatch.setattr(
-    flags_lib, "parse", lambda argv, usage, flag_values: list(argv)
-  )
+  monkeypatch.setattr(flags_lib, "parse", lambda argv, *rest: list(argv))
 
   def end(main, *arguments, **options):
     monkeypatch.setattr(
