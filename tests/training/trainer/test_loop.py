@@ -108,7 +108,6 @@ class TestClip:
       lambda a, b: bool(np.any(a != b)), state.params, state.ema_params
     )
     assert any(jax.tree.leaves(differing))
-    assert any((workdir / "tensorboard").iterdir())
 
   def test_killed_in_mid_epoch_it_ends_with_the_same_bits(
     self, undisturbed, config, data, tmp_path
