@@ -3,12 +3,13 @@
 import contextlib
 import importlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from contrastive_jax.data import tasks
 from contrastive_jax.data.sets.folder import folder_images
 from contrastive_jax.data.sets.folder.folder_rows import RowError
 from contrastive_jax.inference import search
@@ -102,7 +103,7 @@ def launch(blocks: Any, **options: Any) -> str:
   return blocks.local_url
 
 
-# As many pictures beside each other as there is room for.
+# A row holds as many pictures as there is room for.
 _CSS = """
 .found .grid-wrap { max-height: none !important; }
 .found .grid-container {
@@ -162,10 +163,10 @@ class _Page:
       second = _picture("Second picture") if task == "nlvr2" else None
       text = gr.Textbox(label=asked, placeholder=example)
     button = gr.Button(name, variant="primary")
-    label = task != "vqa"
-    found = gr.Label(label="Probabilities") if label else gr.Textbox("Answer")
-    if not label:
+    if task == "vqa":
       found = gr.Textbox(label="Answer", interactive=False)
+    else:
+      found = gr.Label(label="Probabilities")
     inputs = [text, first, *([second] if second else [])]
 
     def run(text: str, *pictures: Any) -> Any:
@@ -206,24 +207,18 @@ class _Page:
 
 
 def _of_task(model: Fusion, text: str, *pictures: Any) -> Any:
-  """What a fusion model says of a text and pictures."""
+  """The output of a fusion model for a text and pictures."""
   task = model.description.task
   if task == "vqa":
     return model.answer(pictures[0], text)[0]
   if task == "entailment":
     found = model.entails(pictures[0], text)
-    return dict(zip(_entailment_labels(), found.probabilities[0].tolist()))
+    return dict(zip(tasks.ENTAILMENT_LABELS, found.probabilities[0].tolist()))
   if task == "nlvr2":
     value = float(model.compare([pictures[0]], [pictures[1]], text)[0])
     return {"true": value, "false": 1 - value}
   value = float(model.match(pictures[0], text)[0])
   return {"belong together": value, "do not": 1 - value}
-
-
-def _entailment_labels() -> Sequence[str]:
-  from contrastive_jax.data import tasks
-
-  return tasks.ENTAILMENT_LABELS
 
 
 def _count() -> Any:

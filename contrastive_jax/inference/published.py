@@ -19,7 +19,7 @@ OPEN_CLIP = "open_clip_config.json"
 _TRANSFORMERS = "config.json"
 _PREPROCESSING = "preprocessor_config.json"
 _FITS = {"shortest": "crop", "squash": "stretch", "longest": "pad"}
-_HEAD_WIDTH = 64  # Of a head where a configuration does not say it.
+_HEAD_WIDTH = 64  # A head is so wide where a configuration does not say it.
 _SIGLIP = "siglip"
 _ACTIVATIONS = {
   "quick_gelu": "quick_gelu",
@@ -232,7 +232,7 @@ def _sizes(tower: Mapping[str, Any]) -> dict[str, Any]:
 def _pictures(
   size: int, fit: str, interpolation: str, found: Mapping[str, Any]
 ) -> Pictures:
-  """What is done to a picture: the square has the model's size at once."""
+  """The preparation of a picture: the square has the model's size at once."""
   usual = Pictures()
   return Pictures(
     stored_size=size,

@@ -132,6 +132,8 @@ def test_a_fusion_model_is_asked_what_it_was_trained_for(
   second = tmp_path / "square.png"
   Image.new("RGB", (9, 9)).save(second)
   blocks = page.build(Asked(task))
+  boxes = [b for b in blocks.blocks.values() if isinstance(b, gr.Textbox)]
+  assert len(boxes) == (2 if task == "vqa" else 1)  # None that nothing fills.
   try:
     client = Client(page.launch(blocks), verbose=False)
     pictures = [first, second] if task == "nlvr2" else [first]

@@ -21,7 +21,7 @@ from contrastive_jax.data.files import locks, prepare
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _REPORT_EVERY = 5.0  # Seconds.
-# What belongs to a process at work alone.
+# These files belong to a process at work alone.
 _PASSED_OVER = re.compile(r"run\.lock|.*\.tmp|.*\.partial")
 _HINT = (
   'install the extra stores, pip install "contrastive_jax[stores]", or mount it'
@@ -85,7 +85,7 @@ def writable(
 ) -> Iterator[Place]:
   """A place to write to: `text` itself, or a copy that goes back into a store.
 
-  What the store has is copied here first, and what was written goes back at the end,
+  The store's files are copied here first, and the written ones go back at the end,
   whatever ends it.
 
   Args:
@@ -123,7 +123,7 @@ class _Copy:
     self._fs, self._root = _filesystem(self._address)
     name = hashlib.sha256(self._address.encode()).hexdigest()[:16]
     base = self._root.rstrip("/").rsplit("/", 1)[-1] or "root"
-    # What is written changes under the hands of who only reads.
+    # A copy that is written would change under the hands of one who only reads.
     self._folder = prepare.data_dir() / "stores" / purpose / name
     self._folder.mkdir(parents=True, exist_ok=True)
     self.local = self._folder / base
@@ -177,7 +177,7 @@ class _Copy:
           f"Copying {self._address}: {number + 1:,} of {len(wanted):,} files,"
           f" {done / 1e6:,.0f} of {size / 1e6:,.0f} MB."
         )
-    # What another run left in the copy is not in the store.
+    # Another run may have left files in the copy that the store does not have.
     for name, path in self._files().items():
       if name not in there:
         path.unlink()
@@ -214,7 +214,7 @@ class _Copy:
     self._write_manifest()
 
   def _listed(self) -> dict[str, Any]:
-    """What the store has: facts by name below the root; "" is the root, a file."""
+    """Facts on the files of the store, by name below the root; "" is the root itself."""
     self._fs.invalidate_cache()
     if self._fs.isfile(self._root):
       return {"": self._fs.info(self._root)}
@@ -281,7 +281,7 @@ def _filesystem(address: str) -> tuple[Any, str]:
 
 
 def _token(info: Any) -> str:
-  """What changes when a file of a store does."""
+  """A text that changes when a file of a store does."""
   marks = [
     str(info[key])
     for key in ("ETag", "etag", "md5Hash", "generation", "mtime", "created")
@@ -291,7 +291,7 @@ def _token(info: Any) -> str:
 
 
 def _state(path: pathlib.Path) -> list[int]:
-  """What changes when a file of this host does."""
+  """Numbers that change when a file of this host does."""
   found = path.stat()
   return [found.st_size, found.st_mtime_ns]
 

@@ -1,4 +1,4 @@
-"""What a run's measurements go to, beside its `metrics.jsonl`."""
+"""Loggers receive a run's measurements, beside its `metrics.jsonl`."""
 
 import contextlib
 import pathlib

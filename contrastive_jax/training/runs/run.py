@@ -181,7 +181,9 @@ class Run(base.Opened, abc.ABC):
       f"{objective} on {self.data.name}",
       [
         f"{config.model.preset}, {int(state.step):,} steps of"
-        f" {config.batch_size:,}, {train:,} training images",
+        f" {config.batch_size:,}"
+        # None are known where the data are absent.
+        + (f", {train:,} training images" if train else ""),
       ],
       results,
       hits_file.counts(self.hits),
